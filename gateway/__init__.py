@@ -1,0 +1,1 @@
+"""A GraphQL loyalty gateway for coalitions of merchants."""

@@ -1,0 +1,110 @@
+"""Local accounts and clients: operators and members with a password, partners with an OAuth client."""
+
+import asyncio
+import hashlib
+import secrets
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+
+from gateway.access.scopes import PARTNER
+from gateway.access.tokens import sql
+from gateway.database import Tx
+from gateway.ids import new_id
+from gateway.refusals import InputNotAccepted, StateConflict
+
+CONSOLE_CLIENT = "console"
+APP_CLIENT = "member-app"
+PASSWORD_MIN_LENGTH = 10
+SECRET_PREFIX = "gws_"  # noqa: S105 - says what kind of secret leaked, is none itself
+
+# OWASP's first choice for argon2id: 19 MiB, two passes, one lane (23 ms).
+_hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
+_NOBODY = _hasher.hash("no account has this password")
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A local account; `member_id` is None for an operator."""
+
+    account_id: UUID
+    kind: str
+    member_id: UUID | None
+
+
+def secret_hash(secret: str) -> bytes:
+    """SHA-256: enough for secrets of 256 random bits, which cannot be guessed from their hash."""
+    return hashlib.sha256(secret.encode()).digest()
+
+
+async def set_password(
+    tx: Tx, kind: str, login: str, password: str, member_id: UUID | None, now: datetime
+) -> UUID:
+    """Create a local account, or give an existing one of the same person a new password.
+
+    Raises InputNotAccepted, StateConflict when the login belongs to somebody else.
+    """
+    if len(password) < PASSWORD_MIN_LENGTH:
+        raise InputNotAccepted(f"A password has at least {PASSWORD_MIN_LENGTH} characters.", "password")
+    if not login or len(login) > 200:
+        raise InputNotAccepted("A login name has 1 to 200 characters.", "login")
+    account_id: UUID | None = await tx.value(
+        sql.store_account,
+        account_id=new_id(),
+        kind=kind,
+        login=login,
+        password_hash=await asyncio.to_thread(_hasher.hash, password),
+        member_id=member_id,
+        created_at=now,
+    )
+    if account_id is None:
+        raise StateConflict(f"The login {login!r} belongs to another account.")
+    return account_id
+
+
+async def check_password(tx: Tx, login: str, password: str) -> Account | None:
+    """The account, or None; an unknown login takes as long as a wrong password."""
+    row = await tx.one(sql.account_by_login, login=login)
+    stored = row["password_hash"] if row else _NOBODY
+    try:
+        await asyncio.to_thread(_hasher.verify, stored, password)
+    except (VerificationError, InvalidHashError):
+        return None
+    return Account(row["account_id"], row["kind"], row["member_id"]) if row else None
+
+
+async def create_partner_client(tx: Tx, partner_id: UUID, code: str, now: datetime) -> tuple[str, str]:
+    """Register a partner's client with a new secret; answers (client id, secret). Only the hash is kept."""
+    client_id, secret = f"partner-{code}", SECRET_PREFIX + secrets.token_urlsafe(32)
+    await tx.run(
+        sql.store_oauth_client,
+        client_id=client_id,
+        name=code,
+        partner_id=partner_id,
+        secret_hash=secret_hash(secret),
+        redirect_uris=[],
+        grants=["client_credentials"],
+        scopes=sorted(PARTNER),
+        created_at=now,
+    )
+    return client_id, secret
+
+
+async def register_public_client(
+    tx: Tx, client_id: str, name: str, redirect_uris: list[str], scopes: list[str], now: datetime
+) -> None:
+    """Register a client that keeps no secret: the console, a mobile app."""
+    await tx.run(
+        sql.store_oauth_client,
+        client_id=client_id,
+        name=name,
+        partner_id=None,
+        secret_hash=None,
+        redirect_uris=redirect_uris,
+        grants=["authorization_code"],
+        scopes=scopes,
+        created_at=now,
+    )

@@ -1,0 +1,26 @@
+"""Who is calling."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """What a verified token says. `kind` is partner, member, operator or public; `subject_id` is the partner, the
+    member or the operator's account, and owns idempotency keys."""
+
+    kind: str
+    subject_id: UUID | None
+    client_id: str
+    scopes: frozenset[str]
+
+    @property
+    def partner_id(self) -> UUID | None:
+        return self.subject_id if self.kind == "partner" else None
+
+    @property
+    def member_id(self) -> UUID | None:
+        return self.subject_id if self.kind == "member" else None
+
+
+PUBLIC = Caller(kind="public", subject_id=None, client_id="", scopes=frozenset())

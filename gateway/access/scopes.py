@@ -1,0 +1,31 @@
+"""The scope catalogue, and what each kind of caller may hold at most."""
+
+PARTNER = {
+    "partner": "read the partner's own record and its memberships",
+    "members:lookup": "find a member by membership, external id or card",
+    "members:enrol": "enrol members and link memberships",
+    "points:earn": "post purchases",
+    "points:reverse": "post returns",
+    "points:burn": "redeem points at the partner",
+    "points:convert": "quote and convert points of the partner's members",
+    "contracts:read": "read the partner's contracts",
+    "settlement:read": "read the partner's statements",
+}
+MEMBER = {
+    "profile:read": "read your memberships, cards and activity",
+    "balance:read": "read your wallets",
+    "points:convert": "quote and convert your points",
+}
+OPERATOR = {
+    "coalition:read": "read partners, periods and positions",
+    "contracts:read": "read every contract",
+    "partners:manage": "onboard partners, publish contracts and conversion rates",
+    "rates:publish": "publish conversion rates",
+    "members:support": "read a member by id or card",
+    "points:expire": "run the expiry of points",
+    "settlement:read": "read every statement",
+    "settlement:close": "close a period",
+    "audit:read": "run the integrity checks",
+}
+CATALOGUE = {**PARTNER, **MEMBER, **OPERATOR}
+CEILING = {"partner": frozenset(PARTNER), "member": frozenset(MEMBER), "operator": frozenset(OPERATOR)}

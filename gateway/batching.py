@@ -1,0 +1,120 @@
+"""Gathers concurrent calls into one batch: while one batch is in flight the next one fills. No timer.
+
+Lanes are chosen by bucket, so that two batches never want the same wallet. Items that claim the same thing (a key,
+a receipt, a wallet that both take from) never share a batch: the later one waits for the next.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+BATCH_MAX = 1_000
+QUEUE_MAX = 20_000
+
+
+class Busy(RuntimeError):
+    """The gateway has more work queued than it accepts; the same request can be sent again in a moment."""
+
+
+class _Call(Generic[Answer]):
+    """One caller's items: their answers, and the future that is done when none is missing."""
+
+    __slots__ = ("answers", "done", "missing")
+
+    def __init__(self, size: int) -> None:
+        self.answers: list[Answer | None] = [None] * size
+        self.missing = size
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def answer(self, position: int, answer: Answer) -> None:
+        self.answers[position] = answer
+        self.missing -= 1
+        if self.missing == 0 and not self.done.done():
+            self.done.set_result(None)
+
+    def fail(self, error: BaseException) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)
+
+
+class Lanes(Generic[Item, Answer]):
+    """Posts items in batches of up to BATCH_MAX, `count` batches side by side.
+
+    `post` answers a batch in its order; `bucket` places an item in a lane; `claims` names what no other item of its
+    batch may claim. A caller that goes away leaves its items to be posted: they are never half-known.
+    """
+
+    def __init__(
+        self,
+        post: Callable[[list[Item]], Awaitable[Sequence[Answer]]],
+        bucket: Callable[[Item], int],
+        claims: Callable[[Item], Sequence[Hashable]],
+        count: int,
+    ) -> None:
+        self._post, self._bucket, self._claims = post, bucket, claims
+        self._queues: list[deque[tuple[Item, _Call[Answer], int]]] = [deque() for _ in range(count)]
+        self._runners: list[asyncio.Task[None] | None] = [None] * count
+
+    async def submit(self, items: Sequence[Item]) -> list[Answer]:
+        """Post items and answer them in order. Raises Busy, and whatever posting raised."""
+        if not items:
+            return []
+        if sum(map(len, self._queues)) + len(items) > QUEUE_MAX:
+            raise Busy("Too much is waiting to be posted; try again in a moment.")
+        call: _Call[Answer] = _Call(len(items))
+        count = len(self._queues)
+        for position, item in enumerate(items):
+            self._queues[self._bucket(item) % count].append((item, call, position))
+        for lane, queue in enumerate(self._queues):
+            if queue and self._runners[lane] is None:
+                self._runners[lane] = asyncio.create_task(self._run(lane))
+        await call.done
+        return call.answers  # type: ignore[return-value]
+
+    async def drain(self) -> None:
+        """Wait until everything queued has been posted."""
+        await asyncio.gather(*(runner for runner in self._runners if runner is not None))
+
+    async def _run(self, lane: int) -> None:
+        queue = self._queues[lane]
+        try:
+            while queue:
+                await self._post_batch(self._take_batch(queue))
+        finally:
+            self._runners[lane] = None
+
+    def _take_batch(
+        self, queue: deque[tuple[Item, _Call[Answer], int]]
+    ) -> list[tuple[Item, _Call[Answer], int]]:
+        batch: list[tuple[Item, _Call[Answer], int]] = []
+        waiting: list[tuple[Item, _Call[Answer], int]] = []
+        claimed: set[Hashable] = set()
+        while queue and len(batch) < BATCH_MAX:
+            ticket = queue.popleft()
+            claims = self._claims(ticket[0])
+            # What waits keeps its claims, so that nothing behind it overtakes it.
+            (waiting if not claimed.isdisjoint(claims) else batch).append(ticket)
+            claimed.update(claims)
+        queue.extendleft(reversed(waiting))
+        return batch
+
+    async def _post_batch(self, batch: list[tuple[Item, _Call[Answer], int]]) -> None:
+        try:
+            answers = await self._post([item for item, _, _ in batch])
+        except ConnectionError as error:
+            for _, call, _ in batch:
+                call.fail(error)
+        except Exception as error:
+            if len(batch) == 1:
+                batch[0][1].fail(error)
+                return
+            # One bad item must not fail its neighbours: nothing was posted, so post them one by one.
+            for ticket in batch:
+                await self._post_batch([ticket])
+        else:
+            for (_, call, position), answer in zip(batch, answers, strict=True):
+                call.answer(position, answer)

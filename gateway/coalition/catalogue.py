@@ -1,0 +1,198 @@
+"""The reference data of the coalition as one immutable snapshot, read often and changed rarely."""
+
+import time
+from calendar import monthrange
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from fractions import Fraction
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from gateway.database import Database, Tx, load_queries
+from gateway.refusals import OccurredInFuture, OccurredTooLongAgo, ProgrammeUnknown
+
+sql = load_queries(__file__)
+
+STALE_SECONDS = 1.0
+NEVER = date.max
+CLOCK_SKEW_SECONDS = 60
+
+
+class NoCoalition(RuntimeError):
+    """The database holds no coalition yet; create one with `gateway coalition create` or `make demo`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Programme:
+    """A point currency. `custody` is ledger or partner; `expires_after_months` None: never."""
+
+    id: UUID
+    code: str
+    name: str
+    issuer_id: UUID | None
+    custody: str
+    expires_after_months: int | None
+    refund_policy: str
+
+    def expires_on(self, day: date) -> date:
+        """The last day on which points earned on `day` can be spent: the end of the month so many months on."""
+        if self.expires_after_months is None:
+            return NEVER
+        months = day.year * 12 + day.month - 1 + self.expires_after_months
+        year, month = divmod(months, 12)
+        return date(year, month + 1, monthrange(year, month + 1)[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Partner:
+    """A member company. `protocol` and `endpoint` say how its own system is reached, if it has one."""
+
+    id: UUID
+    code: str
+    name: str
+    status: str
+    protocol: str | None
+    endpoint: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A partner's place of sale."""
+
+    id: UUID
+    partner_id: UUID
+    code: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """A partner's prices from `valid_from` on: major units of `currency` per point; `earn_rate` in points per 1.00;
+    `service_fee` a share of the issue charge."""
+
+    id: UUID
+    partner_id: UUID
+    programme_id: UUID
+    currency: str
+    version: int
+    valid_from: date
+    earn_rate: Fraction
+    issue_price: Decimal
+    redeem_price: Decimal
+    service_fee: Decimal
+    conversion_price: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """`take` points of the source buy `give` of the target, in steps of `increment` from `minimum` on."""
+
+    id: UUID
+    source_id: UUID
+    target_id: UUID
+    take: int
+    give: int
+    minimum: int
+    increment: int
+    valid_from: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Coalition:
+    """The whole snapshot, with the look-ups that everything else is built from."""
+
+    id: UUID
+    name: str
+    timezone: ZoneInfo
+    settlement_currency: str
+    started_on: date
+    backdating_days: int | None
+    programmes: dict[UUID, Programme]
+    partners: dict[UUID, Partner]
+    stores: dict[tuple[UUID, str], Store]
+    contracts: dict[tuple[UUID, str], tuple[Contract, ...]]
+    rates: dict[tuple[UUID, UUID], tuple[Rate, ...]]
+
+    def day_of(self, at: datetime) -> date:
+        """The calendar day of a moment in the coalition's time zone."""
+        return at.astimezone(self.timezone).date()
+
+    def contract_of(self, partner_id: UUID, currency: str, on: date) -> Contract | None:
+        """The contract in force on a day, None if there is none in that currency yet."""
+        return next((c for c in self.contracts.get((partner_id, currency), ()) if c.valid_from <= on), None)
+
+    def rate_of(self, source_id: UUID, target_id: UUID, at: datetime) -> Rate | None:
+        """The conversion rate in force at a moment."""
+        return next((r for r in self.rates.get((source_id, target_id), ()) if r.valid_from <= at), None)
+
+    def programme_by_code(self, code: str) -> Programme:
+        """Raises ProgrammeUnknown."""
+        for programme in self.programmes.values():
+            if programme.code == code:
+                return programme
+        raise ProgrammeUnknown(code)
+
+    def check_occurred(self, at: datetime, now: datetime) -> date:
+        """The coalition's day of something that is said to have happened `at`.
+
+        Raises OccurredInFuture (beyond CLOCK_SKEW_SECONDS of tolerance for tills' clocks), OccurredTooLongAgo.
+        """
+        if (at - now).total_seconds() > CLOCK_SKEW_SECONDS:
+            raise OccurredInFuture(at.isoformat())
+        if self.backdating_days is not None and (now - at).days > self.backdating_days:
+            raise OccurredTooLongAgo(at.isoformat(), self.backdating_days)
+        return self.day_of(at)
+
+
+class Catalogue:
+    """Hands out the current snapshot; at most STALE_SECONDS old, and fresh after `changed`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._snapshot: Coalition | None = None
+        self._read_at = 0.0
+
+    async def current(self) -> Coalition:
+        """Raises NoCoalition, DatabaseAway."""
+        if self._snapshot is None or time.monotonic() - self._read_at > STALE_SECONDS:
+            async with self._database.reading() as tx:
+                self._snapshot = await read_coalition(tx)
+            self._read_at = time.monotonic()
+        return self._snapshot
+
+    def changed(self) -> None:
+        """Something in it was written; read it again before the next use."""
+        self._snapshot = None
+
+
+async def read_coalition(tx: Tx) -> Coalition:
+    """Read the whole snapshot. Raises NoCoalition."""
+    row = await tx.one(sql.coalition)
+    if row is None:
+        raise NoCoalition(NoCoalition.__doc__)
+    contracts: dict[tuple[UUID, str], list[Contract]] = {}
+    for c in await tx.all(sql.contracts):
+        rate = Fraction(c["earn_rate_numerator"], c["earn_rate_denominator"])
+        contracts.setdefault((c["partner_id"], c["currency"]), []).append(
+            Contract(
+                c["contract_id"], c["partner_id"], c["programme_id"], c["currency"], c["version"], c["valid_from"],
+                rate, c["issue_price"], c["redeem_price"], c["service_fee"], c["conversion_price"],
+            )  # fmt: skip
+        )
+    rates: dict[tuple[UUID, UUID], list[Rate]] = {}
+    for r in await tx.all(sql.rates):
+        rates.setdefault((r["source_id"], r["target_id"]), []).append(Rate(*r.values()))
+    return Coalition(
+        id=row["coalition_id"],
+        name=row["name"],
+        timezone=ZoneInfo(row["timezone"]),
+        settlement_currency=row["settlement_currency"],
+        started_on=row["started_on"],
+        backdating_days=row["backdating_days"],
+        programmes={p["programme_id"]: Programme(*p.values()) for p in await tx.all(sql.programmes)},
+        partners={p["partner_id"]: Partner(*p.values()) for p in await tx.all(sql.partners)},
+        stores={(s["partner_id"], s["code"]): Store(*s.values()) for s in await tx.all(sql.stores)},
+        contracts={key: tuple(found) for key, found in contracts.items()},
+        rates={key: tuple(found) for key, found in rates.items()},
+    )

@@ -1,0 +1,354 @@
+"""The coalition in GraphQL: programmes, partners, contracts, rates, and the operator's mutations."""
+
+from decimal import Decimal as PyDecimal
+from enum import Enum
+from fractions import Fraction
+from uuid import UUID
+
+import strawberry
+
+from gateway.coalition import catalogue, onboard
+from gateway.context import Context, Info
+from gateway.graph import (
+    PUBLIC,
+    BadInput,
+    Connection,
+    CurrencyCode,
+    DateTime,
+    Day,
+    Decimal,
+    Node,
+    Points,
+    Refusal,
+    connection,
+    page,
+    read_id,
+    refusal,
+    requires,
+    show_id,
+)
+from gateway.refusals import InputNotAccepted, Refused
+
+
+@strawberry.enum(description="Where the balances of a programme live.")
+class Custody(Enum):
+    LEDGER = "ledger"
+    PARTNER = "partner"
+
+
+@strawberry.enum(description="What a return may do to a member who has spent the points.")
+class RefundPolicy(Enum):
+    ALLOW_DEBT = "allow_debt"
+    WITHIN_BALANCE = "within_balance"
+
+
+@strawberry.enum(description="Whether a partner may post.")
+class PartnerStatus(Enum):
+    ACTIVE = "active"
+    SUSPENDED = "suspended"
+
+
+@strawberry.type(directives=[PUBLIC], description="When points run out.")
+class ExpiryPolicy:
+    after_months: int = strawberry.field(description="At the end of the month so many months after the purchase.")
+
+
+@strawberry.federation.type(keys=["id"], directives=[PUBLIC], description="A point currency.")
+class Programme(Node):
+    id: strawberry.ID
+    code: str = strawberry.field(description="Short name, such as MER.")
+    name: str
+    custody: Custody
+    expiry: ExpiryPolicy | None = strawberry.field(description="Null: its points never expire.")
+    refund_policy: RefundPolicy
+    issuer_id: strawberry.Private[UUID | None]
+
+    @strawberry.field(description="Null: the coalition itself.")
+    def issuer(self, info: Info) -> "Partner | None":
+        return show_partner(info.context.coalition.partners[self.issuer_id]) if self.issuer_id else None
+
+
+def show_programme(programme: catalogue.Programme) -> Programme:
+    expiry = ExpiryPolicy(after_months=programme.expires_after_months) if programme.expires_after_months else None
+    return Programme(
+        id=show_id("prg", programme.id),
+        code=programme.code,
+        name=programme.name,
+        custody=Custody(programme.custody),
+        expiry=expiry,
+        refund_policy=RefundPolicy(programme.refund_policy),
+        issuer_id=programme.issuer_id,
+    )
+
+
+@strawberry.federation.type(keys=["id"], directives=[requires("partner", "coalition:read")], description="A place of sale.")
+class Store(Node):
+    id: strawberry.ID
+    code: str
+    name: str
+
+
+@strawberry.federation.type(
+    keys=["id"], directives=[requires("contracts:read")], description="A partner's prices from a day on, until the next contract begins."
+)
+class Contract(Node):
+    id: strawberry.ID
+    version: int
+    valid_from: Day
+    programme: Programme
+    currency: CurrencyCode
+    earn_rate: str = strawberry.field(description="Points per 1.00, as a whole number or a fraction: 1/2.")
+    issue_price: Decimal = strawberry.field(description="What the partner owes the coalition per point issued.")
+    redeem_price: Decimal = strawberry.field(description="What the coalition owes the partner per point redeemed there.")
+    service_fee: Decimal = strawberry.field(description="Share of the issue charge, owed to the coalition.")
+    conversion_price: Decimal = strawberry.field(description="What the coalition owes the partner per point it credits.")
+
+
+def show_contract(coalition: catalogue.Coalition, contract: catalogue.Contract) -> Contract:
+    return Contract(
+        id=show_id("con", contract.id),
+        version=contract.version,
+        valid_from=Day(contract.valid_from),
+        programme=show_programme(coalition.programmes[contract.programme_id]),
+        currency=CurrencyCode(contract.currency),
+        earn_rate=str(contract.earn_rate),
+        issue_price=Decimal(contract.issue_price),
+        redeem_price=Decimal(contract.redeem_price),
+        service_fee=Decimal(contract.service_fee),
+        conversion_price=Decimal(contract.conversion_price),
+    )
+
+
+@strawberry.federation.type(keys=["id"], directives=[PUBLIC], description="A member company of the coalition.")
+class Partner(Node):
+    id: strawberry.ID
+    code: str
+    name: str
+    status: PartnerStatus
+    partner_id: strawberry.Private[UUID]
+
+    @strawberry.field(directives=[requires("partner", "coalition:read")], description="Its places of sale, by code.")
+    def stores(self, info: Info, first: int, after: str | None = None) -> Connection[Store]:
+        _check_own(info.context, self.partner_id)
+        asked = page(first, after)
+        own = sorted((s for s in info.context.coalition.stores.values() if s.partner_id == self.partner_id), key=lambda s: s.code)
+        own = [s for s in own if after is None or s.code > after]
+        return connection([Store(id=show_id("sto", s.id), code=s.code, name=s.name) for s in own], [s.code for s in own], asked)
+
+    @strawberry.field(directives=[requires("contracts:read")], description="Its contracts, the latest first; with `on`, the one in force that day.")
+    def contracts(self, info: Info, on: Day | None = None) -> list[Contract]:
+        coalition = info.context.coalition
+        _check_own(info.context, self.partner_id)
+        found = [c for (partner_id, _), each in coalition.contracts.items() if partner_id == self.partner_id for c in each]
+        if on is not None:
+            found = [c for c in found if c.valid_from <= on][:1]
+        return [show_contract(coalition, c) for c in found]
+
+
+def show_partner(partner: catalogue.Partner) -> Partner:
+    return Partner(
+        id=show_id("ptn", partner.id),
+        code=partner.code,
+        name=partner.name,
+        status=PartnerStatus(partner.status),
+        partner_id=partner.id,
+    )
+
+
+def _check_own(context: Context, partner_id: UUID) -> None:
+    """A partner reads only itself; an operator reads all."""
+    if context.caller.kind == "operator" or context.caller.partner_id == partner_id:
+        return
+    raise BadInput("This partner's record is not yours to read.")
+
+
+@strawberry.type(directives=[PUBLIC], description="A price between programmes: so many points for so many.")
+class Rate:
+    take: Points
+    give: Points
+
+
+@strawberry.type(directives=[PUBLIC], description="A dated conversion rate.")
+class ConversionRate:
+    source: Programme = strawberry.field(name="from")
+    target: Programme = strawberry.field(name="to")
+    rate: Rate
+    minimum: Points = strawberry.field(description="The fewest points that convert.")
+    increment: Points = strawberry.field(description="Points convert in steps of this.")
+    valid_from: DateTime
+
+
+@strawberry.type
+class CoalitionQuery:
+    @strawberry.field(directives=[requires("partner")], description="The partner that calls.")
+    def partner(self, info: Info) -> Partner:
+        return show_partner(info.context.partner())
+
+    @strawberry.field(directives=[requires("coalition:read")], description="Every partner, by code.")
+    def partners(self, info: Info, first: int, after: str | None = None) -> Connection[Partner]:
+        asked = page(first, after)
+        found = [p for p in info.context.coalition.partners.values() if after is None or p.code > after]
+        found.sort(key=lambda p: p.code)
+        return connection([show_partner(p) for p in found], [p.code for p in found], asked)
+
+    @strawberry.field(directives=[PUBLIC], description="Every programme, by code.")
+    def programmes(self, info: Info) -> list[Programme]:
+        return [show_programme(p) for p in sorted(info.context.coalition.programmes.values(), key=lambda p: p.code)]
+
+    @strawberry.field(directives=[PUBLIC], description="The conversion rates in force at a moment; now if none is given.")
+    def conversion_rates(self, info: Info, on: DateTime | None = None) -> list[ConversionRate]:
+        coalition, at = info.context.coalition, on or info.context.doors.clock.now()
+        in_force = [rate for source, target in coalition.rates if (rate := coalition.rate_of(source, target, at))]
+        return [
+            ConversionRate(
+                source=show_programme(coalition.programmes[r.source_id]),
+                target=show_programme(coalition.programmes[r.target_id]),
+                rate=Rate(take=Points(r.take), give=Points(r.give)),
+                minimum=Points(r.minimum),
+                increment=Points(r.increment),
+                valid_from=DateTime(r.valid_from),
+            )
+            for r in in_force
+        ]
+
+
+@strawberry.input(description="A partner to onboard, or to bring up to date.")
+class OnboardPartnerInput:
+    code: str = strawberry.field(description="Lower-case letters and digits; it never changes.")
+    name: str
+    protocol: str | None = strawberry.field(default=None, description="How its own system is spoken to: rest_json.")
+    endpoint: str | None = strawberry.field(default=None, description="Where its own system is: a URL.")
+
+
+@strawberry.type(directives=[PUBLIC])
+class OnboardPartnerPayload:
+    partner: Partner | None
+    errors: list[Refusal]
+
+
+@strawberry.input(description="A partner's prices from a day on.")
+class PublishContractInput:
+    partner: strawberry.ID
+    programme: str = strawberry.field(description="Its code, such as MER.")
+    currency: CurrencyCode
+    valid_from: Day
+    earn_rate: str = strawberry.field(default="0", description="Points per 1.00: a whole number, a decimal or a fraction.")
+    issue_price: Decimal = Decimal(PyDecimal(0))
+    redeem_price: Decimal = Decimal(PyDecimal(0))
+    service_fee: Decimal = Decimal(PyDecimal(0))
+    conversion_price: Decimal = Decimal(PyDecimal(0))
+
+
+@strawberry.type(directives=[PUBLIC])
+class PublishContractPayload:
+    contract: Contract | None
+    errors: list[Refusal]
+
+
+@strawberry.input(description="A conversion rate from a moment on.")
+class PublishRateInput:
+    source: str = strawberry.field(name="from", description="Code of the programme that is taken.")
+    target: str = strawberry.field(name="to", description="Code of the programme that is given.")
+    take: Points
+    give: Points
+    minimum: Points
+    increment: Points
+    valid_from: DateTime
+
+
+@strawberry.type(directives=[PUBLIC])
+class PublishRatePayload:
+    rate: ConversionRate | None
+    errors: list[Refusal]
+
+
+@strawberry.type
+class CoalitionMutation:
+    @strawberry.mutation(directives=[requires("partners:manage")], description="Onboard a partner, or bring its record up to date.")
+    async def onboard_partner(self, info: Info, input: OnboardPartnerInput) -> OnboardPartnerPayload:
+        doors = info.context.doors
+        new = onboard.NewPartner(code=input.code, name=input.name, protocol=input.protocol, endpoint=input.endpoint)
+        try:
+            async with doors.database.transaction() as tx:
+                partner_id = await onboard.onboard_partner(tx, new, doors.clock.now())
+        except Refused as refused:
+            return OnboardPartnerPayload(partner=None, errors=[refusal(refused)])
+        doors.catalogue.changed()
+        coalition = await doors.catalogue.current()
+        return OnboardPartnerPayload(partner=show_partner(coalition.partners[partner_id]), errors=[])
+
+    @strawberry.mutation(directives=[requires("partners:manage")], description="Publish a partner's prices from a day on.")
+    async def publish_contract(self, info: Info, input: PublishContractInput) -> PublishContractPayload:
+        doors = info.context.doors
+        try:
+            partner_id = read_id("ptn", input.partner, "partner")
+            if partner_id not in info.context.coalition.partners:
+                raise InputNotAccepted(f"There is no partner {input.partner}.", "partner")
+            async with doors.database.transaction() as tx:
+                contract_id = await onboard.publish_contract(tx, info.context.coalition, partner_id, _contract(input))
+        except Refused as refused:
+            return PublishContractPayload(contract=None, errors=[refusal(refused)])
+        doors.catalogue.changed()
+        coalition = await doors.catalogue.current()
+        published = next(c for each in coalition.contracts.values() for c in each if c.id == contract_id)
+        return PublishContractPayload(contract=show_contract(coalition, published), errors=[])
+
+    @strawberry.mutation(directives=[requires("rates:publish")], description="Publish a conversion rate from a moment on.")
+    async def publish_conversion_rate(self, info: Info, input: PublishRateInput) -> PublishRatePayload:
+        doors = info.context.doors
+        new = onboard.NewRate(
+            source=input.source,
+            target=input.target,
+            take=input.take,
+            give=input.give,
+            minimum=input.minimum,
+            increment=input.increment,
+            valid_from=input.valid_from,
+        )
+        try:
+            async with doors.database.transaction() as tx:
+                await onboard.publish_rate(tx, info.context.coalition, new)
+        except Refused as refused:
+            return PublishRatePayload(rate=None, errors=[refusal(refused)])
+        doors.catalogue.changed()
+        coalition = await doors.catalogue.current()
+        shown = ConversionRate(
+            source=show_programme(coalition.programme_by_code(new.source)),
+            target=show_programme(coalition.programme_by_code(new.target)),
+            rate=Rate(take=input.take, give=input.give),
+            minimum=input.minimum,
+            increment=input.increment,
+            valid_from=input.valid_from,
+        )
+        return PublishRatePayload(rate=shown, errors=[])
+
+
+def _contract(input: PublishContractInput) -> onboard.NewContract:
+    try:
+        earn_rate = Fraction(input.earn_rate)
+    except (ValueError, ZeroDivisionError):
+        raise InputNotAccepted(f"{input.earn_rate[:40]!r} is not a rate such as 1, 1/2 or 0.5.", "earnRate") from None
+    return onboard.NewContract(
+        programme=input.programme,
+        currency=input.currency,
+        valid_from=input.valid_from,
+        earn_rate=earn_rate,
+        issue_price=input.issue_price,
+        redeem_price=input.redeem_price,
+        service_fee=input.service_fee,
+        conversion_price=input.conversion_price,
+    )
+
+
+async def partner_node(info: Info, id: UUID) -> Partner | None:
+    """A partner by id: the operator sees each, a partner itself."""
+    context = info.context
+    partner = context.coalition.partners.get(id)
+    allowed = context.caller.kind == "operator" or context.caller.partner_id == id
+    return show_partner(partner) if partner and allowed else None
+
+
+async def programme_node(info: Info, id: UUID) -> Programme | None:
+    """A programme by id; programmes are public."""
+    programme = info.context.coalition.programmes.get(id)
+    return show_programme(programme) if programme else None

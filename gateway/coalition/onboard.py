@@ -1,0 +1,224 @@
+"""What the operator does to the coalition: create it, onboard partners, publish contracts and rates."""
+
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from decimal import Decimal
+from fractions import Fraction
+from uuid import UUID
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from gateway.coalition.catalogue import Coalition, read_coalition, sql
+from gateway.database import Tx
+from gateway.ids import new_id
+from gateway.points import MAX_POINTS
+from gateway.refusals import InputNotAccepted, NotAllowed, RateNotOffered, StateConflict
+
+
+@dataclass(frozen=True, slots=True)
+class NewCoalition:
+    """`started_on` is the first settlement month; `backdating_days` None: any age of event is accepted."""
+
+    name: str
+    timezone: str
+    settlement_currency: str
+    started_on: date
+    backdating_days: int | None = 400
+
+
+@dataclass(frozen=True, slots=True)
+class NewProgramme:
+    """`issuer_id` None: the coalition itself."""
+
+    code: str
+    name: str
+    custody: str
+    issuer_id: UUID | None = None
+    expires_after_months: int | None = None
+    refund_policy: str = "allow_debt"
+
+
+@dataclass(frozen=True, slots=True)
+class NewContract:
+    """Prices in major units of `currency` per point, `earn_rate` in points per 1.00 of purchase."""
+
+    programme: str
+    currency: str
+    valid_from: date
+    earn_rate: Fraction
+    issue_price: Decimal
+    redeem_price: Decimal
+    service_fee: Decimal
+    conversion_price: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class NewPartner:
+    """A partner as its `partner.toml` or the operator describes it."""
+
+    code: str
+    name: str
+    protocol: str | None = None
+    endpoint: str | None = None
+    stores: tuple[tuple[str, str], ...] = ()
+    contracts: tuple[NewContract, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class NewRate:
+    """`take` points of `source` become `give` of `target`."""
+
+    source: str
+    target: str
+    take: int
+    give: int
+    minimum: int
+    increment: int
+    valid_from: datetime
+
+
+async def create_coalition(tx: Tx, new: NewCoalition) -> None:
+    """Raises InputNotAccepted for an unknown time zone, StateConflict when the database has a coalition."""
+    try:
+        ZoneInfo(new.timezone)
+    except (ZoneInfoNotFoundError, ValueError):
+        raise InputNotAccepted(f"{new.timezone!r} is not a time zone such as Europe/Vienna.", "timezone") from None
+    if await tx.one(sql.coalition) is not None:
+        raise StateConflict("This database has a coalition already; one database serves one.")
+    await tx.run(
+        sql.store_coalition,
+        coalition_id=new_id(),
+        name=new.name,
+        timezone=new.timezone,
+        settlement_currency=new.settlement_currency,
+        started_on=new.started_on.replace(day=1),
+        backdating_days=new.backdating_days,
+    )
+
+
+async def create_programme(tx: Tx, new: NewProgramme) -> UUID:
+    """Create a point currency and answer its id."""
+    programme_id = new_id()
+    await tx.run(
+        sql.store_programme,
+        programme_id=programme_id,
+        code=new.code,
+        name=new.name,
+        issuer_id=new.issuer_id,
+        custody=new.custody,
+        expires_after_months=new.expires_after_months,
+        refund_policy=new.refund_policy,
+    )
+    return programme_id
+
+
+async def onboard_partner(tx: Tx, new: NewPartner, now: datetime) -> UUID:
+    """Create a partner with its stores, or bring what is known of it up to date; answers its id.
+
+    Contracts are published apart, since they need the programmes, whose issuer may be this partner.
+    Raises InputNotAccepted.
+    """
+    if not new.code.isascii() or not new.code.islower() or not new.code.replace("_", "").replace("-", "").isalnum():
+        raise InputNotAccepted(f"The partner code {new.code!r} must be lower-case letters and digits.", "code")
+    if not 2 <= len(new.code) <= 31 or not new.code[0].isalpha():
+        raise InputNotAccepted(f"The partner code {new.code!r} must begin with a letter and have 2 to 31.", "code")
+    if not new.name.strip():
+        raise InputNotAccepted("A partner has a name.", "name")
+    partner_id: UUID = await tx.value(
+        sql.store_partner,
+        partner_id=new_id(),
+        code=new.code,
+        name=new.name,
+        protocol=new.protocol,
+        endpoint=new.endpoint,
+        onboarded_at=now,
+    )
+    for code, name in new.stores:
+        await tx.run(sql.store_store, store_id=new_id(), partner_id=partner_id, code=code, name=name)
+    return partner_id
+
+
+async def publish_contract(tx: Tx, coalition: Coalition, partner_id: UUID, new: NewContract) -> UUID:
+    """Publish prices from a day on and answer the contract's id; earlier contracts stay as they were.
+
+    Raises ProgrammeUnknown, InputNotAccepted, StateConflict when it does not begin after the one before.
+    """
+    programme = coalition.programme_by_code(new.programme)
+    _check_prices(new)
+    if new.currency != coalition.settlement_currency:
+        raise InputNotAccepted(f"This coalition settles in {coalition.settlement_currency}, not in {new.currency}.", "currency")
+    latest = await tx.one(sql.latest_contract, partner_id=partner_id, currency=new.currency)
+    if latest is not None and latest["valid_from"] >= new.valid_from:
+        raise StateConflict(
+            f"A contract from {latest['valid_from']} is published already; a new one must begin later than that."
+        )
+    contract_id = new_id()
+    await tx.run(
+        sql.store_contract,
+        contract_id=contract_id,
+        partner_id=partner_id,
+        programme_id=programme.id,
+        currency=new.currency,
+        version=latest["version"] + 1 if latest else 1,
+        valid_from=new.valid_from,
+        earn_rate_numerator=new.earn_rate.numerator,
+        earn_rate_denominator=new.earn_rate.denominator,
+        issue_price=new.issue_price,
+        redeem_price=new.redeem_price,
+        service_fee=new.service_fee,
+        conversion_price=new.conversion_price,
+    )
+    return contract_id
+
+
+def _check_prices(new: NewContract) -> None:
+    if len(new.currency) != 3 or not new.currency.isascii() or not new.currency.isupper():
+        raise InputNotAccepted(f"{new.currency!r} is not a currency code such as USD.", "currency")
+    if not 0 <= new.earn_rate <= 1_000 or new.earn_rate.denominator > 1_000_000:
+        raise InputNotAccepted(f"The earn rate {new.earn_rate} is not between 0 and 1000.", "earnRate")
+    for name in ("issue_price", "redeem_price", "service_fee", "conversion_price"):
+        price: Decimal = getattr(new, name)
+        if not price.is_finite() or not 0 <= price <= 1_000_000:
+            raise InputNotAccepted(f"{name} is {price}; it must be between 0 and 1000000.", name)
+
+
+async def publish_rate(tx: Tx, coalition: Coalition, new: NewRate) -> UUID:
+    """Publish a conversion rate from a moment on and answer its id.
+
+    Raises ProgrammeUnknown, RateNotOffered, InputNotAccepted, NotAllowed, StateConflict.
+    """
+    source, target = coalition.programme_by_code(new.source), coalition.programme_by_code(new.target)
+    if source.id == target.id:
+        raise RateNotOffered(source.code, target.code)
+    if source.custody != "ledger" or target.custody != "partner":
+        raise NotAllowed("Points convert from a programme on this ledger into one that a partner keeps.")
+    for name in ("take", "give", "minimum", "increment"):
+        if not 0 < getattr(new, name) <= MAX_POINTS:
+            raise InputNotAccepted(f"{name} is {getattr(new, name)}; it must be at least 1.", name)
+    rate_id: UUID | None = await tx.value(
+        sql.store_rate,
+        rate_id=new_id(),
+        source_id=source.id,
+        target_id=target.id,
+        take=new.take,
+        give=new.give,
+        minimum=new.minimum,
+        increment=new.increment,
+        valid_from=new.valid_from,
+    )
+    if rate_id is None:
+        raise StateConflict(f"A rate from {new.valid_from.isoformat()} on is published already.")
+    return rate_id
+
+
+async def onboard_from_files(tx: Tx, described: list[NewPartner], now: datetime) -> None:
+    """Onboard partners with their stores, and publish those of their contracts that are not published yet.
+
+    Raises what onboarding and publishing raise.
+    """
+    partner_ids = [await onboard_partner(tx, new, now) for new in described]
+    coalition = await read_coalition(tx)
+    for partner_id, new in zip(partner_ids, described, strict=True):
+        for contract in sorted(new.contracts, key=lambda c: c.valid_from):
+            published = coalition.contracts.get((partner_id, contract.currency), ())
+            if all(c.valid_from < contract.valid_from for c in published):
+                await publish_contract(tx, coalition, partner_id, contract)

@@ -1,0 +1,85 @@
+-- name: coalition()^
+-- The one coalition of this database.
+select coalition_id, name, timezone, settlement_currency, started_on, backdating_days
+  from coalition;
+
+-- name: programmes()
+-- Every programme.
+select programme_id, code, name, issuer_id, custody, expires_after_months, refund_policy
+  from programme
+ order by code;
+
+-- name: partners()
+-- Every partner.
+select partner_id, code, name, status, protocol, endpoint
+  from partner
+ order by code;
+
+-- name: stores()
+-- Every store.
+select store_id, partner_id, code, name
+  from store
+ order by partner_id, code;
+
+-- name: contracts()
+-- Every contract, the latest first.
+select contract_id, partner_id, programme_id, currency, version, valid_from, earn_rate_numerator,
+       earn_rate_denominator, issue_price, redeem_price, service_fee, conversion_price
+  from contract
+ order by partner_id, currency, valid_from desc;
+
+-- name: rates()
+-- Every conversion rate, the latest first.
+select rate_id, source_id, target_id, take, give, minimum, increment, valid_from
+  from conversion_rate
+ order by source_id, target_id, valid_from desc;
+
+-- name: store_coalition(coalition_id, name, timezone, settlement_currency, started_on, backdating_days)!
+-- Create the coalition.
+insert into coalition (coalition_id, name, timezone, settlement_currency, started_on, backdating_days)
+values (:coalition_id, :name, :timezone, :settlement_currency, :started_on, :backdating_days);
+
+-- name: store_programme(programme_id, code, name, issuer_id, custody, expires_after_months, refund_policy)!
+-- Create a programme.
+insert into programme (programme_id, code, name, issuer_id, custody, expires_after_months, refund_policy)
+values (:programme_id, :code, :name, :issuer_id, :custody, :expires_after_months, :refund_policy);
+
+-- name: store_partner(partner_id, code, name, protocol, endpoint, onboarded_at)$
+-- Create a partner, or bring its name and connection up to date; answers its id.
+insert into partner (partner_id, code, name, protocol, endpoint, onboarded_at)
+values (:partner_id, :code, :name, :protocol, :endpoint, :onboarded_at)
+on conflict (code) do update
+  set name = excluded.name,
+      protocol = excluded.protocol,
+      endpoint = excluded.endpoint
+returning partner_id;
+
+-- name: store_store(store_id, partner_id, code, name)!
+-- Create a store, or rename it.
+insert into store (store_id, partner_id, code, name)
+values (:store_id, :partner_id, :code, :name)
+on conflict (partner_id, code) do update
+  set name = excluded.name;
+
+-- name: latest_contract(partner_id, currency)^
+-- The contract that begins last.
+select version, valid_from
+  from contract
+ where partner_id = :partner_id
+   and currency = :currency
+ order by valid_from desc
+ limit 1;
+
+-- name: store_contract(contract_id, partner_id, programme_id, currency, version, valid_from, earn_rate_numerator, earn_rate_denominator, issue_price, redeem_price, service_fee, conversion_price)!
+-- Publish a contract; it is never changed afterwards.
+insert into contract (contract_id, partner_id, programme_id, currency, version, valid_from, earn_rate_numerator,
+                      earn_rate_denominator, issue_price, redeem_price, service_fee, conversion_price)
+values (:contract_id, :partner_id, :programme_id, :currency, :version, :valid_from, :earn_rate_numerator,
+        :earn_rate_denominator, :issue_price, :redeem_price, :service_fee, :conversion_price);
+
+-- name: store_rate(rate_id, source_id, target_id, take, give, minimum, increment, valid_from)$
+-- Publish a conversion rate; answers null when one with that very beginning exists.
+insert into conversion_rate (rate_id, source_id, target_id, take, give, minimum, increment, valid_from)
+values (:rate_id, :source_id, :target_id, :take, :give, :minimum, :increment, :valid_from)
+on conflict (source_id, target_id, valid_from) do nothing
+returning rate_id;

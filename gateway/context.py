@@ -1,0 +1,64 @@
+"""What one request carries: who calls, the coalition as it stands, and the doors to everything else."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from strawberry.dataloader import DataLoader
+from strawberry.types import Info as StrawberryInfo
+
+from gateway.access.caller import Caller
+from gateway.clock import Clock
+from gateway.database import Database
+from gateway.refusals import NotAllowed
+
+if TYPE_CHECKING:
+    from gateway.coalition.catalogue import Catalogue, Coalition, Partner
+    from gateway.coalition.connector import Connector
+    from gateway.conversion.convert import Converter
+    from gateway.ledger.post import Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """What lives as long as the process, wired together in `main.py`.
+
+    `activity` shows transactions by their kind: each slice brings its own, since members know none of them.
+    """
+
+    database: Database
+    clock: Clock
+    catalogue: "Catalogue"
+    ledger: "Ledger"
+    converter: "Converter"
+    connectors: "dict[UUID, Connector]"
+    settlement_dir: Path
+    activity: "dict[str, Callable[[Info, list[UUID]], Awaitable[dict[UUID, Any]]]]"
+
+
+@dataclass(slots=True)
+class Context:
+    """One request: its caller, the coalition at its beginning, and the doors."""
+
+    caller: Caller
+    coalition: "Coalition"
+    doors: Doors
+    loaders: dict[str, DataLoader[Any, Any]] = field(default_factory=dict)
+
+    @property
+    def database(self) -> Database:
+        return self.doors.database
+
+    def partner(self) -> "Partner":
+        """The partner that calls. Raises NotAllowed for anybody else, or while the partner is suspended."""
+        partner = self.coalition.partners.get(self.caller.partner_id) if self.caller.partner_id else None
+        if partner is None:
+            raise NotAllowed("Only a partner's client can do this.")
+        if partner.status != "active":
+            raise NotAllowed(f"{partner.name} is suspended.")
+        return partner
+
+
+Info = StrawberryInfo[Context, None]

@@ -1,0 +1,1 @@
+"""Conversion: dated rates between programmes, quotes, and the exchange itself."""

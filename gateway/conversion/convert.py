@@ -1,0 +1,284 @@
+"""The exchange into a currency that a partner keeps: hold here, credit there, capture here; or release.
+
+Each state is committed before the next step, and the partner is called outside of any transaction with our order's
+id as its idempotency key. So a crash at any step resumes, and an answer that was lost is asked for again.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import structlog
+
+from gateway import ids
+from gateway.clock import Clock
+from gateway.coalition.catalogue import Catalogue, Coalition
+from gateway.coalition.connector import Connector, Credit, PartnerRefused, PartnerSilent, PartnerUnreached
+from gateway.conversion.quotes import sql
+from gateway.database import Database, Row, Tx
+from gateway.members.lookup import Membership, check_text, membership_of
+from gateway.members.lookup import sql as members_sql
+from gateway.refusals import (
+    IdempotencyKeyReused,
+    InsufficientPoints,
+    NotAllowed,
+    PartnerUnavailable,
+    QuoteExpired,
+    QuoteUnknown,
+    QuoteUsed,
+    StateConflict,
+)
+from gateway.replay import digest
+
+RESUME_AFTER = timedelta(seconds=10)
+RESUME_AT_ONCE = 100
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertRequest:
+    """A quote to use; `occurred_at` None: now."""
+
+    idempotency_key: str
+    quote_id: UUID
+    occurred_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """An order. `state` is held, credited, completed or released; the exchange is done when it is completed."""
+
+    id: UUID
+    hold_id: UUID
+    member_id: UUID
+    membership_id: UUID
+    partner_id: UUID
+    source_id: UUID
+    target_id: UUID
+    take: int
+    give: int
+    state: str
+    partner_reference: str | None
+    occurred_at: datetime
+    last_error: str | None
+
+    @property
+    def bucket(self) -> int:
+        return ids.bucket_of(self.id)
+
+    @classmethod
+    def of(cls, row: Row | None) -> "Conversion | None":
+        """The order in a row; None for no row."""
+        return cls(**{name: row[column] for name, column in _COLUMNS.items()}) if row is not None else None
+
+
+_COLUMNS = {f.name: "conversion_id" if f.name == "id" else f.name for f in fields(Conversion)}
+
+
+def _order(row: Row | None) -> Conversion:
+    order = Conversion.of(row)
+    assert order is not None
+    return order
+
+
+class Converter:
+    """Moves orders from state to state."""
+
+    def __init__(self, database: Database, catalogue: Catalogue, clock: Clock, connectors: Mapping[UUID, Connector]) -> None:
+        self._database, self._catalogue, self._clock, self._connectors = database, catalogue, clock, connectors
+
+    async def convert(self, owner_id: UUID, member_id: UUID, request: ConvertRequest) -> Conversion:
+        """Use a quote of this member. The answer to a repeated key is the order as it now stands, moved on if need be.
+
+        Raises QuoteUnknown, QuoteExpired, QuoteUsed, InsufficientPoints, PartnerUnavailable, NotAllowed,
+        IdempotencyKeyReused, OccurredInFuture, OccurredTooLongAgo; DatabaseAway.
+        """
+        check_text(request.idempotency_key, "idempotencyKey", 200)
+        coalition = await self._catalogue.current()
+        content = digest("conversion", (request.quote_id, request.occurred_at))
+        async with self._database.transaction() as tx:
+            row = await tx.one(sql.order_by_key, owner_id=owner_id, key=request.idempotency_key)
+            if row is None:
+                row = await self._open(tx, coalition, owner_id, member_id, request, content)
+            elif row["digest"] != content:
+                raise IdempotencyKeyReused(request.idempotency_key)
+            elif row["state"] == "released":
+                await self._hold_again(tx, coalition, _order(row))
+                row = await tx.one(sql.order_by_id, bucket=row["bucket"], conversion_id=row["conversion_id"])
+        return await self._advance(_order(row), coalition)
+
+    async def resume(self) -> int:
+        """Move on every order that was left under way; answers how many there were."""
+        coalition = await self._catalogue.current()
+        async with self._database.reading() as tx:
+            rows = await tx.all(sql.orders_under_way, before=self._clock.now() - RESUME_AFTER, most=RESUME_AT_ONCE)
+        for row in rows:
+            order = _order(row)
+            try:
+                await self._advance(order, coalition)
+            except (PartnerUnavailable, NotAllowed) as left:
+                log.warning("conversion left under way", conversion=str(order.id), reason=left.message)
+        return len(rows)
+
+    async def _open(
+        self, tx: Tx, coalition: Coalition, owner_id: UUID, member_id: UUID, request: ConvertRequest, content: bytes
+    ) -> Row | None:
+        """Store a new order with its points held, or refuse and hold nothing."""
+        now = self._clock.now()
+        bucket = ids.bucket_of(request.quote_id)
+        quote = await tx.one(sql.quote_for_update, bucket=bucket, quote_id=request.quote_id)
+        if quote is None or quote["member_id"] != member_id:
+            raise QuoteUnknown
+        if quote["used"]:
+            raise QuoteUsed
+        if quote["expires_at"] <= now:
+            raise QuoteExpired(quote["expires_at"].isoformat())
+        occurred_at = request.occurred_at or now
+        day = coalition.check_occurred(occurred_at, now)
+        partner_id = coalition.programmes[quote["target_id"]].issuer_id
+        assert partner_id is not None
+        contract = coalition.contract_of(partner_id, coalition.settlement_currency, day)
+        if contract is None:
+            raise NotAllowed(f"{coalition.partners[partner_id].name} has no contract at that date.")
+        account = await _airline_membership(tx, bucket, member_id, partner_id)
+        hold_id = ids.new_id_in(bucket)
+        await tx.run(sql.use_quote, bucket=bucket, quote_id=request.quote_id)
+        await _place_hold(tx, now, bucket, hold_id, member_id, quote["source_id"], partner_id, day, quote["take"])
+        conversion_id = ids.new_id_in(bucket)
+        await tx.run(
+            sql.store_order,
+            bucket=bucket,
+            conversion_id=conversion_id,
+            owner_id=owner_id,
+            key=request.idempotency_key,
+            digest=content,
+            quote_id=request.quote_id,
+            hold_id=hold_id,
+            member_id=member_id,
+            membership_id=account.id,
+            partner_id=partner_id,
+            contract_id=contract.id,
+            source_id=quote["source_id"],
+            target_id=quote["target_id"],
+            take=quote["take"],
+            give=quote["give"],
+            occurred_at=occurred_at,
+            updated_at=now,
+        )
+        return await tx.one(sql.order_by_id, bucket=bucket, conversion_id=conversion_id)
+
+    async def _hold_again(self, tx: Tx, coalition: Coalition, order: Conversion) -> None:
+        if await tx.value(sql.order_for_update, bucket=order.bucket, conversion_id=order.id) != "released":
+            return
+        now, hold_id = self._clock.now(), ids.new_id_in(order.bucket)
+        day = coalition.day_of(order.occurred_at)
+        await _place_hold(tx, now, order.bucket, hold_id, order.member_id, order.source_id, order.partner_id, day, order.take)
+        await tx.run(sql.hold_again, bucket=order.bucket, conversion_id=order.id, hold_id=hold_id, updated_at=now)
+
+    async def _advance(self, order: Conversion, coalition: Coalition) -> Conversion:
+        """Take an order as far as it goes; completed is the end of it."""
+        if order.state == "held":
+            await self._credit(order, coalition)
+        if order.state != "completed":
+            await self._capture(order, coalition)
+        async with self._database.reading() as tx:
+            return await conversion_by_id(tx, order.id)
+
+    async def _credit(self, order: Conversion, coalition: Coalition) -> None:
+        """Ask the partner to credit, and store what it answers."""
+        async with self._database.reading() as tx:
+            row = await tx.one(members_sql.membership_by_id, bucket=order.bucket, membership=order.membership_id)
+        assert row is not None
+        partner = coalition.partners[order.partner_id]
+        try:
+            credit = await self._ask(order, membership_of(row))
+        except PartnerUnreached as silent:
+            await self._release(order, str(silent))
+            raise PartnerUnavailable(partner.name) from silent
+        except PartnerSilent as silent:
+            # It may have credited: the points stay held, and the same question is asked again until it is answered.
+            async with self._database.transaction() as tx:
+                if await tx.value(sql.order_for_update, bucket=order.bucket, conversion_id=order.id) == "held":
+                    await self._move(tx, order, "held", None, str(silent))
+            raise StateConflict(
+                f"{partner.name} has not answered yet; the points are held until it does. "
+                "Ask again with the same idempotency key."
+            ) from silent
+        except PartnerRefused as no:
+            await self._release(order, str(no))
+            raise NotAllowed(f"{partner.name} refused the credit: {no}") from no
+        async with self._database.transaction() as tx:
+            if await tx.value(sql.order_for_update, bucket=order.bucket, conversion_id=order.id) == "held":
+                await self._move(tx, order, "credited", credit.reference, None)
+
+    async def _ask(self, order: Conversion, account: Membership) -> Credit:
+        connector = self._connectors.get(order.partner_id)
+        if connector is None:
+            raise PartnerUnreached("No connection to this partner's system is configured.")
+        return await connector.credit(account.external_id, order.give, ids.show("cnv", order.id))
+
+    async def _release(self, order: Conversion, reason: str) -> None:
+        async with self._database.transaction() as tx:
+            if await tx.value(sql.order_for_update, bucket=order.bucket, conversion_id=order.id) == "held":
+                await tx.value(sql.release_hold, bucket=order.bucket, hold=order.hold_id)
+                await self._move(tx, order, "released", None, reason)
+
+    async def _capture(self, order: Conversion, coalition: Coalition) -> None:
+        async with self._database.transaction() as tx:
+            if await tx.value(sql.order_for_update, bucket=order.bucket, conversion_id=order.id) != "credited":
+                return
+            await tx.value(
+                sql.post_conversion,
+                at=self._clock.now(),
+                bucket=order.bucket,
+                conversion=order.id,
+                occurred=order.occurred_at,
+                month=coalition.day_of(order.occurred_at).replace(day=1),
+            )
+            await self._move(tx, order, "completed", None, None)
+
+    async def _move(self, tx: Tx, order: Conversion, state: str, reference: str | None, error: str | None) -> None:
+        await tx.run(
+            sql.move_order,
+            bucket=order.bucket,
+            conversion_id=order.id,
+            state=state,
+            reference=reference,
+            error=error,
+            updated_at=self._clock.now(),
+        )
+
+
+async def _place_hold(
+    tx: Tx, now: datetime, bucket: int, hold_id: UUID, member_id: UUID, programme_id: UUID, partner_id: UUID,
+    day: object, points: int,
+) -> None:  # fmt: skip
+    placed = await tx.value(
+        sql.place_hold,
+        at=now,
+        bucket=bucket,
+        hold=hold_id,
+        member=member_id,
+        programme=programme_id,
+        partner=partner_id,
+        day=day,
+        points=points,
+    )
+    if not placed:
+        raise InsufficientPoints(points)
+
+
+async def _airline_membership(tx: Tx, bucket: int, member_id: UUID, partner_id: UUID) -> Membership:
+    """The account that the partner credits: the member's membership there. Raises NotAllowed."""
+    row = await tx.one(members_sql.membership_at, bucket=bucket, member=member_id, partner=partner_id)
+    if row is None:
+        raise NotAllowed("The member has not joined the partner that keeps the target programme.")
+    return membership_of(row)
+
+
+async def conversion_by_id(tx: Tx, conversion_id: UUID) -> Conversion:
+    """An order that exists."""
+    row = await tx.one(sql.order_by_id, bucket=ids.bucket_of(conversion_id), conversion_id=conversion_id)
+    return _order(row)

@@ -1,0 +1,192 @@
+"""Conversion in GraphQL: quotes and exchanges, by the member or by the partner that keeps the target currency."""
+
+from enum import Enum
+from uuid import UUID
+
+import strawberry
+
+from gateway import ids
+from gateway.coalition.graph import Programme, Rate, show_programme
+from gateway.context import Context, Info
+from gateway.conversion import quotes
+from gateway.conversion.convert import Conversion as Order
+from gateway.conversion.convert import ConvertRequest
+from gateway.graph import (
+    PUBLIC,
+    SEES_MEMBERSHIPS,
+    DateTime,
+    Node,
+    Points,
+    Refusal,
+    YearMonth,
+    read_id,
+    refusal,
+    requires,
+    show_id,
+)
+from gateway.ledger.post import sql as ledger_sql
+from gateway.members import lookup
+from gateway.members.graph import Activity, MemberRef, month_or_none, sees
+from gateway.refusals import InputNotAccepted, NotAllowed, Refused
+
+
+@strawberry.enum(description="How far an exchange has come.")
+class ConversionState(Enum):
+    HELD = "held"
+    CREDITED = "credited"
+    COMPLETED = "completed"
+    RELEASED = "released"
+
+
+@strawberry.type(directives=[SEES_MEMBERSHIPS], description="A rate locked for one member for a few minutes.")
+class Quote(Node):
+    id: strawberry.ID
+    source: Programme = strawberry.field(name="from")
+    target: Programme = strawberry.field(name="to")
+    take: Points
+    give: Points = strawberry.field(description="Rounded down to whole points.")
+    rate: Rate
+    expires_at: DateTime
+
+
+@strawberry.type(directives=[SEES_MEMBERSHIPS], description="Points exchanged into another programme.")
+class Conversion(Activity):
+    id: strawberry.ID
+    programme: Programme = strawberry.field(description="The programme that was taken from.")
+    points: Points
+    occurred_at: DateTime
+    posted_at: DateTime
+    period: YearMonth
+    missed_period: YearMonth | None
+    target: Programme = strawberry.field(name="to", description="The programme that was given.")
+    give: Points
+    state: ConversionState
+    partner_reference: str | None = strawberry.field(description="The credit's reference in the partner's own system.")
+
+
+@strawberry.input(description="Points to exchange.")
+class QuoteConversionInput:
+    idempotency_key: str | None = strawberry.field(
+        default=None, description="The same key and content gets the same quote again, also after it was used."
+    )
+    source: str = strawberry.field(name="from", description="Code of the programme to take from, such as MER.")
+    target: str = strawberry.field(name="to", description="Code of the programme to give, such as SKY.")
+    take: Points
+    member: MemberRef | None = strawberry.field(default=None, description="Needed from partners; a member's own token says it.")
+    at: DateTime | None = strawberry.field(default=None, description="The moment whose rate is asked for; now if not given.")
+
+
+@strawberry.type(directives=[PUBLIC])
+class QuoteConversionPayload:
+    quote: Quote | None
+    errors: list[Refusal]
+
+
+@strawberry.input(description="A quote to use.")
+class ConvertPointsInput:
+    idempotency_key: str
+    quote: strawberry.ID
+    member: MemberRef | None = strawberry.field(default=None, description="Needed from partners; a member's own token says it.")
+    occurred_at: DateTime | None = strawberry.field(default=None, description="When it happened; now if not given.")
+
+
+@strawberry.type(directives=[PUBLIC])
+class ConvertPointsPayload:
+    conversion: Conversion | None
+    errors: list[Refusal]
+
+
+@strawberry.type
+class ConversionMutation:
+    @strawberry.mutation(directives=[requires("points:convert")], description="Lock a rate for a few minutes.")
+    async def quote_conversion(self, info: Info, input: QuoteConversionInput) -> QuoteConversionPayload:
+        context = info.context
+        now = context.doors.clock.now()
+        request = quotes.QuoteRequest(source=input.source, target=input.target, take=input.take, at=input.at or now, key=input.idempotency_key)
+        try:
+            async with context.database.transaction() as tx:
+                membership = await _membership(context, tx, input.member, input.target)
+                made = await quotes.quote(tx, context.coalition, context.caller.subject_id, membership, request, now)
+        except Refused as refused:
+            return QuoteConversionPayload(quote=None, errors=[refusal(refused)])
+        programmes = context.coalition.programmes
+        rate = context.coalition.rate_of(made.source_id, made.target_id, request.at)
+        assert rate is not None
+        shown = Quote(
+            id=show_id("quo", made.id),
+            source=show_programme(programmes[made.source_id]),
+            target=show_programme(programmes[made.target_id]),
+            take=Points(made.take),
+            give=Points(made.give),
+            rate=Rate(take=Points(rate.take), give=Points(rate.give)),
+            expires_at=DateTime(made.expires_at),
+        )
+        return QuoteConversionPayload(quote=shown, errors=[])
+
+    @strawberry.mutation(
+        directives=[requires("points:convert")],
+        description="Use a quote: both legs happen or neither. Repeat with the same key until the state is COMPLETED.",
+    )
+    async def convert_points(self, info: Info, input: ConvertPointsInput) -> ConvertPointsPayload:
+        context = info.context
+        assert context.caller.subject_id is not None
+        try:
+            quote_id = read_id("quo", input.quote, "quote")
+            async with context.database.reading() as tx:
+                quote = await quotes.quote_by_id(tx, quote_id)
+                target = context.coalition.programmes[quote.target_id].code if quote else ""
+                membership = await _membership(context, tx, input.member, target)
+            request = ConvertRequest(input.idempotency_key, quote_id, input.occurred_at)
+            order = await context.doors.converter.convert(context.caller.subject_id, membership.member_id, request)
+        except Refused as refused:
+            return ConvertPointsPayload(conversion=None, errors=[refusal(refused)])
+        found = await conversion_activity(info, [order.id])
+        return ConvertPointsPayload(conversion=found[order.id], errors=[])  # type: ignore[arg-type]
+
+
+async def _membership(context: Context, tx: lookup.Tx, ref: MemberRef | None, target: str) -> lookup.Membership:
+    """Whose points: the calling member's own, or a member of the calling partner, which must keep the target.
+
+    Raises NotAllowed, InputNotAccepted, MemberUnknown, CardBlocked, MembershipSuspended.
+    """
+    issuer = next((p.issuer_id for p in context.coalition.programmes.values() if p.code == target), None)
+    if context.caller.member_id is not None:
+        member_id = context.caller.member_id
+        row = None
+        if issuer is not None:
+            row = await tx.one(lookup.sql.membership_at, bucket=ids.bucket_of(member_id), member=member_id, partner=issuer)
+        if row is None:
+            raise NotAllowed("Join the partner that keeps the target programme first.")
+        return lookup.membership_of(row)
+    partner = context.partner()
+    if target and issuer != partner.id:
+        raise NotAllowed("A partner converts into its own programme alone.")
+    if ref is None:
+        raise InputNotAccepted("A partner names the member whose points are converted.", "member")
+    return await lookup.find_membership(tx, partner.id, ref.read())
+
+
+async def conversion_activity(info: Info, transactions: list[UUID]) -> dict[UUID, Activity]:
+    """Conversions by transaction, those that the caller may see."""
+    programmes = info.context.coalition.programmes
+    shown: dict[UUID, Activity] = {}
+    async with info.context.database.reading() as tx:
+        for id in transactions:
+            order = Order.of(await tx.one(quotes.sql.order_by_id, bucket=ids.bucket_of(id), conversion_id=id))
+            posting = await tx.one(ledger_sql.transaction_by_id, bucket=ids.bucket_of(id), transaction=id)
+            if order is None or posting is None or not sees(info, order.member_id, order.partner_id):
+                continue
+            shown[id] = Conversion(
+                id=show_id("txn", id),
+                programme=show_programme(programmes[order.source_id]),
+                points=Points(-order.take),
+                occurred_at=DateTime(order.occurred_at),
+                posted_at=DateTime(posting["posted_at"]),
+                period=YearMonth(posting["period"]),
+                missed_period=month_or_none(posting["missed_period"]),
+                target=show_programme(programmes[order.target_id]),
+                give=Points(order.give),
+                state=ConversionState(order.state),
+                partner_reference=order.partner_reference,
+            )
+    return shown

@@ -1,0 +1,108 @@
+-- name: store_quote(bucket, quote_id, member_id, membership_id, rate_id, source_id, target_id, take, give, quoted_at, expires_at, owner, key)!
+-- Lock a rate for one member.
+insert into quote (bucket, quote_id, member_id, membership_id, rate_id, source_id, target_id, take, give, quoted_at,
+                   expires_at, owner_id, key)
+values (:bucket, :quote_id, :member_id, :membership_id, :rate_id, :source_id, :target_id, :take, :give, :quoted_at,
+        :expires_at, :owner, :key);
+
+-- name: quote_for_update(bucket, quote_id)^
+-- A quote, locked until the order that uses it is stored.
+select quote_id, member_id, membership_id, source_id, target_id, take, give, expires_at, used
+  from quote
+ where bucket = :bucket
+   and quote_id = :quote_id
+   for update;
+
+-- name: quote_by_id(bucket, quote_id)^
+-- A quote.
+select quote_id, member_id, membership_id, rate_id, source_id, target_id, take, give, expires_at, used
+  from quote
+ where bucket = :bucket
+   and quote_id = :quote_id;
+
+-- name: use_quote(bucket, quote_id)!
+-- One quote serves one conversion.
+update quote
+   set used = true
+ where bucket = :bucket
+   and quote_id = :quote_id;
+
+-- name: store_order(bucket, conversion_id, owner_id, key, digest, quote_id, hold_id, member_id, membership_id, partner_id, contract_id, source_id, target_id, take, give, occurred_at, updated_at)!
+-- A new order, its points held.
+insert into conversion (bucket, conversion_id, owner_id, key, digest, quote_id, hold_id, member_id, membership_id,
+                        partner_id, contract_id, source_id, target_id, take, give, state, occurred_at, updated_at)
+values (:bucket, :conversion_id, :owner_id, :key, :digest, :quote_id, :hold_id, :member_id, :membership_id,
+        :partner_id, :contract_id, :source_id, :target_id, :take, :give, 'held', :occurred_at, :updated_at);
+
+-- name: order_by_key(owner_id, key)^
+-- The order that a key asked for.
+select c.bucket, c.conversion_id, c.digest, c.hold_id, c.member_id, c.membership_id, c.partner_id, c.source_id,
+       c.target_id, c.take, c.give, c.state, c.partner_reference, c.occurred_at, c.last_error
+  from conversion c
+ where c.owner_id = :owner_id
+   and c.key = :key;
+
+-- name: order_by_id(bucket, conversion_id)^
+-- One order.
+select c.bucket, c.conversion_id, c.digest, c.hold_id, c.member_id, c.membership_id, c.partner_id, c.source_id,
+       c.target_id, c.take, c.give, c.state, c.partner_reference, c.occurred_at, c.last_error
+  from conversion c
+ where c.bucket = :bucket
+   and c.conversion_id = :conversion_id;
+
+-- name: orders_under_way(before, most)
+-- Orders that nobody has moved on for a while.
+select c.bucket, c.conversion_id, c.digest, c.hold_id, c.member_id, c.membership_id, c.partner_id, c.source_id,
+       c.target_id, c.take, c.give, c.state, c.partner_reference, c.occurred_at, c.last_error
+  from conversion c
+ where c.state in ('held', 'credited')
+   and c.updated_at < :before
+ order by c.updated_at
+ limit :most;
+
+-- name: order_for_update(bucket, conversion_id)$
+-- The state of an order, locked.
+select state
+  from conversion
+ where bucket = :bucket
+   and conversion_id = :conversion_id
+   for update;
+
+-- name: move_order(bucket, conversion_id, state, reference, error, updated_at)!
+-- Store the next state of an order.
+update conversion
+   set state = :state,
+       partner_reference = coalesce(:reference::text, partner_reference),
+       last_error = :error::text,
+       attempts = attempts + 1,
+       updated_at = :updated_at
+ where bucket = :bucket
+   and conversion_id = :conversion_id;
+
+-- name: hold_again(bucket, conversion_id, hold_id, updated_at)!
+-- A released order that is asked for again gets a new hold.
+update conversion
+   set state = 'held',
+       hold_id = :hold_id,
+       updated_at = :updated_at
+ where bucket = :bucket
+   and conversion_id = :conversion_id;
+
+-- name: place_hold(at, bucket, hold, member, programme, partner, day, points)$
+-- Set the points of an order aside; false when there are too few.
+select place_hold(:at, :bucket, :hold, :member, :programme, :partner, :day, :points);
+
+-- name: release_hold(bucket, hold)$
+-- Give the points of an order back; false when its hold is no longer open.
+select release_hold(:bucket, :hold);
+
+-- name: post_conversion(at, bucket, conversion, occurred, month)$
+-- Capture the hold of a credited order and post both legs.
+select post_conversion(:at, :bucket, :conversion, :occurred, :month);
+
+-- name: quote_by_key(owner, key)^
+-- The quote that a key got before.
+select quote_id, member_id, membership_id, rate_id, source_id, target_id, take, give, expires_at, used
+  from quote
+ where owner_id = :owner
+   and key = :key;

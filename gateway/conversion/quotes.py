@@ -1,0 +1,122 @@
+"""Quotes: a rate locked for one member for a few minutes."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from gateway import ids
+from gateway.coalition.catalogue import Coalition
+from gateway.database import Row, Tx, load_queries
+from gateway.members.lookup import Membership, check_text
+from gateway.points import MAX_POINTS
+from gateway.refusals import BelowMinimum, IdempotencyKeyReused, InputNotAccepted, NotInIncrement, RateNotOffered
+
+sql = load_queries(__file__)
+
+QUOTE_LIFETIME = timedelta(minutes=5)
+
+
+@dataclass(frozen=True, slots=True)
+class QuoteRequest:
+    """`take` whole points of `source`; `at` is the moment whose rate is asked for; `key` None: not idempotent."""
+
+    source: str
+    target: str
+    take: int
+    at: datetime
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """`take` of the source for `give` of the target, until `expires_at`."""
+
+    id: UUID
+    member_id: UUID
+    membership_id: UUID
+    source_id: UUID
+    target_id: UUID
+    take: int
+    give: int
+    expires_at: datetime
+    used: bool
+
+
+async def quote(
+    tx: Tx, coalition: Coalition, owner_id: UUID | None, membership: Membership, request: QuoteRequest, now: datetime
+) -> Quote:
+    """Lock the rate in force for `QUOTE_LIFETIME`; a repeated key gets the first quote again.
+
+    `give` is rounded down to whole points of the target, in the exchange account's favour.
+    Raises ProgrammeUnknown, RateNotOffered, BelowMinimum, NotInIncrement, InputNotAccepted, IdempotencyKeyReused,
+    OccurredInFuture, OccurredTooLongAgo.
+    """
+    if request.key is not None:
+        check_text(request.key, "idempotencyKey", 200)
+        known = await tx.one(sql.quote_by_key, owner=owner_id, key=request.key)
+        if known is not None:
+            return _same(quote_of(known), coalition, membership, request)
+    source, target = coalition.programme_by_code(request.source), coalition.programme_by_code(request.target)
+    coalition.check_occurred(request.at, now)
+    rate = coalition.rate_of(source.id, target.id, request.at)
+    if rate is None:
+        raise RateNotOffered(source.code, target.code)
+    if not 0 < request.take <= MAX_POINTS:
+        raise InputNotAccepted(f"take is {request.take}; it must be at least 1.", "take")
+    if request.take < rate.minimum:
+        raise BelowMinimum(rate.minimum)
+    if request.take % rate.increment:
+        raise NotInIncrement(rate.increment)
+    give = request.take * rate.give // rate.take
+    if not 0 < give <= MAX_POINTS:
+        raise InputNotAccepted(f"{request.take} {source.code} come to {give} {target.code}, which cannot be given.", "take")
+    bucket = ids.bucket_of(membership.member_id)
+    made = Quote(
+        id=ids.new_id_in(bucket),
+        member_id=membership.member_id,
+        membership_id=membership.id,
+        source_id=source.id,
+        target_id=target.id,
+        take=request.take,
+        give=give,
+        expires_at=now + QUOTE_LIFETIME,
+        used=False,
+    )
+    await tx.run(
+        sql.store_quote,
+        bucket=bucket,
+        quote_id=made.id,
+        member_id=made.member_id,
+        membership_id=made.membership_id,
+        rate_id=rate.id,
+        source_id=made.source_id,
+        target_id=made.target_id,
+        take=made.take,
+        give=made.give,
+        quoted_at=now,
+        expires_at=made.expires_at,
+        owner=owner_id,
+        key=request.key,
+    )
+    return made
+
+
+def _same(known: Quote, coalition: Coalition, membership: Membership, request: QuoteRequest) -> Quote:
+    """The quote that a key got before. Raises IdempotencyKeyReused when it was for something else."""
+    codes = coalition.programmes[known.source_id].code, coalition.programmes[known.target_id].code
+    if (known.member_id, *codes, known.take) != (membership.member_id, request.source, request.target, request.take):
+        raise IdempotencyKeyReused(request.key)
+    return known
+
+
+async def quote_by_id(tx: Tx, quote_id: UUID) -> Quote | None:
+    """A quote, whoever it is for."""
+    row = await tx.one(sql.quote_by_id, bucket=ids.bucket_of(quote_id), quote_id=quote_id)
+    return quote_of(row) if row else None
+
+
+def quote_of(row: Row) -> Quote:
+    return Quote(
+        row["quote_id"], row["member_id"], row["membership_id"], row["source_id"], row["target_id"], row["take"],
+        row["give"], row["expires_at"], row["used"],
+    )  # fmt: skip

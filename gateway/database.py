@@ -1,0 +1,159 @@
+"""Connections, roles, named queries: the only importer of asyncpg.
+
+Statements are written in the slices' `queries.sql` and loaded by name; every error of the server that a caller
+must tell apart is told apart here, by SQLSTATE.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import asyncpg
+from aiosql.adapters.asyncpg import AsyncPGAdapter
+from aiosql.query_loader import QueryLoader
+
+APPLICATION_ROLE = "gateway_app"
+ACQUIRE_SECONDS = 5
+COMMAND_SECONDS = 60
+
+Row = asyncpg.Record
+
+
+class DatabaseAway(ConnectionError):
+    """The database cannot be reached now; what was asked can be asked again."""
+
+
+_AWAY = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+)
+
+
+class Statement:
+    """One named query: its text with numbered placeholders, the names they stand for, and the sentence over it."""
+
+    __slots__ = ("name", "parameters", "sentence", "text")
+
+    def __init__(self, name: str, text: str, parameters: tuple[str, ...], sentence: str) -> None:
+        self.name, self.text, self.parameters, self.sentence = name, text, parameters, sentence
+
+    def arguments(self, given: dict[str, Any]) -> list[Any]:
+        if len(given) != len(self.parameters):
+            raise TypeError(f"{self.name} takes {self.parameters}, not {tuple(given)}")
+        return [given[name] for name in self.parameters]
+
+
+def load_queries(beside: str, file: str = "queries.sql") -> Any:
+    """The named queries of the SQL file beside a module; `sql = load_queries(__file__)`."""
+    adapter = AsyncPGAdapter()
+    loader = QueryLoader(adapter, None, attribute="__", mandatory_parameters=False)
+    found = loader.load_query_data_from_file(Path(beside).with_name(file))
+    return SimpleNamespace(**{
+        q.query_name: Statement(q.query_name, q.sql, tuple(adapter.var_sorted[q.query_name]), " ".join(q.doc_comments.split()))
+        for q in found
+    })
+
+
+class Tx:
+    """A connection as the slices see it: named queries with named parameters, inside one transaction or none."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    async def one(self, statement: Statement, **given: Any) -> Row | None:
+        """The first row, or None."""
+        row: Row | None = await self._connection.fetchrow(statement.text, *statement.arguments(given))
+        return row
+
+    async def all(self, statement: Statement, **given: Any) -> list[Row]:
+        """Every row."""
+        rows: list[Row] = await self._connection.fetch(statement.text, *statement.arguments(given))
+        return rows
+
+    async def value(self, statement: Statement, **given: Any) -> Any:
+        """The first column of the first row, or None."""
+        return await self._connection.fetchval(statement.text, *statement.arguments(given))
+
+    async def run(self, statement: Statement, **given: Any) -> None:
+        """No rows expected."""
+        await self._connection.execute(statement.text, *statement.arguments(given))
+
+    async def run_for_each(self, statement: Statement, items: Sequence[dict[str, Any]]) -> None:
+        """The same statement for several sets of parameters, in one round trip."""
+        await self._connection.executemany(statement.text, [statement.arguments(item) for item in items])
+
+
+class Database:
+    """A pool of connections in the application's role, which owns nothing and can only post and select."""
+
+    def __init__(self, dsn: str, size: int) -> None:
+        self._dsn, self._size = dsn, size
+        self._pool: Any = None
+
+    async def open(self) -> None:
+        """Connect. Raises DatabaseAway."""
+        with _telling_away():
+            self._pool = await asyncpg.create_pool(
+                self._dsn,
+                min_size=min(4, self._size),
+                max_size=self._size,
+                command_timeout=COMMAND_SECONDS,
+                server_settings={"role": APPLICATION_ROLE, "application_name": "loyalty-gateway", "timezone": "UTC"},
+            )
+
+    async def close(self) -> None:
+        if self._pool is not None:
+            self._pool.terminate()
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[Tx]:
+        """A connection in autocommit: for selects, and for one call of a posting function. Raises DatabaseAway."""
+        with _telling_away():
+            async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+                yield Tx(connection)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Tx]:
+        """A connection inside one transaction that commits at the end of the block. Raises DatabaseAway."""
+        with _telling_away():
+            async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection, connection.transaction():
+                yield Tx(connection)
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Tx]:
+        """A read-only transaction that sees one moment of the whole database. Raises DatabaseAway."""
+        with _telling_away():
+            async with (
+                self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection,
+                connection.transaction(isolation="repeatable_read", readonly=True),
+            ):
+                yield Tx(connection)
+
+    async def is_up(self) -> bool:
+        """Whether a statement gets through right now."""
+        try:
+            async with self._pool.acquire(timeout=2) as connection:
+                return bool(await connection.fetchval("select true", timeout=2))
+        except (*_AWAY, asyncpg.PostgresError):
+            return False
+
+
+class _telling_away:  # noqa: N801 - used like a function
+    """Turns what the driver raises when the server is away into DatabaseAway."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: Any) -> None:
+        if isinstance(error, _AWAY) and not isinstance(error, DatabaseAway):
+            raise DatabaseAway("The database does not answer.") from error

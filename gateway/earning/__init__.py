@@ -1,0 +1,1 @@
+"""Earning: purchases become points, and returns take them back."""

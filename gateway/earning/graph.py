@@ -1,0 +1,293 @@
+"""Earning in GraphQL: purchases, returns, and the trace of the rules behind the points."""
+
+from uuid import UUID
+
+import strawberry
+
+from gateway.coalition.graph import Programme, show_programme
+from gateway.context import Info
+from gateway.earning import purchases, returns
+from gateway.earning.rules import EarningStep as Step
+from gateway.graph import (
+    PUBLIC,
+    SEES_MEMBERSHIPS,
+    BadInput,
+    DateTime,
+    Decimal,
+    Money,
+    MoneyInput,
+    Node,
+    Points,
+    Refusal,
+    YearMonth,
+    money,
+    refusal,
+    requires,
+    show_id,
+)
+from gateway.members.graph import Activity, MemberRef, month_or_none, sees
+from gateway.points import Money as Amount
+from gateway.refusals import BatchTooLarge, Refused
+
+
+@strawberry.type(directives=[PUBLIC], description="One rule's share of an earning.")
+class EarningStep:
+    rule: str
+    version: int = strawberry.field(description="Of the contract or rule.")
+    condition: str = strawberry.field(description="What had to hold.")
+    amount: Decimal = strawberry.field(description="What it was reckoned on.")
+    multiplier: str = strawberry.field(description="Points per 1.00, as a whole number or a fraction.")
+    rounding: str = strawberry.field(description="How fractions of a point were rounded.")
+    points: Points
+    funder: str = strawberry.field(description="Code of the partner that pays for these points.")
+
+
+@strawberry.type(directives=[SEES_MEMBERSHIPS], description="What a till posted.")
+class Purchase(Node):
+    id: strawberry.ID
+    receipt: str = strawberry.field(description="The till's own number.")
+    total: Money
+    returned: Money = strawberry.field(description="What has come back of it so far.")
+    occurred_at: DateTime
+
+
+@strawberry.type(directives=[SEES_MEMBERSHIPS], description="The points a purchase brought, and why.")
+class Earning(Activity):
+    id: strawberry.ID
+    programme: Programme
+    points: Points
+    occurred_at: DateTime
+    posted_at: DateTime
+    period: YearMonth
+    missed_period: YearMonth | None
+    purchase: Purchase
+    steps: strawberry.Private[tuple[Step, ...]]
+
+    @strawberry.field(description="The rules that gave these points, step by step.")
+    def explanation(self) -> list[EarningStep]:
+        return [show_step(step) for step in self.steps]
+
+
+@strawberry.type(directives=[SEES_MEMBERSHIPS], description="Points taken back for what was returned.")
+class PurchaseReturn(Activity):
+    id: strawberry.ID
+    programme: Programme
+    points: Points
+    occurred_at: DateTime
+    posted_at: DateTime
+    period: YearMonth
+    missed_period: YearMonth | None
+    total: Money
+    owed: Points = strawberry.field(description="How many of the points were not there any more and are owed.")
+
+
+@strawberry.type(directives=[PUBLIC], description="What a purchase would bring; nothing was posted.")
+class SimulatedEarning:
+    programme: Programme
+    points: Points
+    explanation: list[EarningStep]
+
+
+def show_step(step: Step) -> EarningStep:
+    return EarningStep(
+        rule=step.rule,
+        version=step.version,
+        condition=step.condition,
+        amount=step.amount,  # type: ignore[arg-type]
+        multiplier=step.multiplier,
+        rounding=step.rounding,
+        points=Points(step.points),
+        funder=step.funder,
+    )
+
+
+def show_earning(programme: Programme, purchase: purchases.Purchase) -> Earning:
+    occurred_at = DateTime(purchase.occurred_at)
+    return Earning(
+        id=show_id("txn", purchase.id),
+        programme=programme,
+        points=Points(purchase.points),
+        occurred_at=occurred_at,
+        posted_at=DateTime(purchase.posted_at),
+        period=YearMonth(purchase.period),
+        missed_period=month_or_none(purchase.missed_period),
+        purchase=Purchase(
+            id=show_id("pur", purchase.id),
+            receipt=purchase.receipt,
+            total=money(purchase.total),
+            returned=money(Amount(purchase.returned_minor, purchase.total.currency)),
+            occurred_at=occurred_at,
+        ),
+        steps=purchase.steps,
+    )
+
+
+def show_return(programme: Programme, posted: returns.PurchaseReturn) -> PurchaseReturn:
+    return PurchaseReturn(
+        id=show_id("txn", posted.id),
+        programme=programme,
+        points=Points(-posted.points),
+        occurred_at=DateTime(posted.occurred_at),
+        posted_at=DateTime(posted.posted_at),
+        period=YearMonth(posted.period),
+        missed_period=month_or_none(posted.missed_period),
+        total=money(posted.total),
+        owed=Points(posted.owed),
+    )
+
+
+@strawberry.input(description="A line of a receipt.")
+class PurchaseLineInput:
+    amount: Decimal = strawberry.field(description="What the line cost in all.")
+    sku: str | None = None
+    category: str | None = None
+    quantity: Decimal = Decimal(purchases.Decimal(1))
+
+
+@strawberry.input(description="A purchase as a till posts it.")
+class PurchaseInput:
+    idempotency_key: str = strawberry.field(description="Unique per partner; the same key and content gets the first answer again.")
+    member: MemberRef
+    receipt: str = strawberry.field(description="The till's own number; a return names it. Unique per partner.")
+    occurred_at: DateTime
+    total: MoneyInput
+    store: str | None = strawberry.field(default=None, description="Code of the store.")
+    lines: list[PurchaseLineInput] = strawberry.field(default_factory=list)
+
+    def read(self) -> purchases.PurchaseRequest:
+        return purchases.PurchaseRequest(
+            idempotency_key=self.idempotency_key,
+            member=self.member.read(),
+            receipt=self.receipt,
+            store=self.store,
+            occurred_at=self.occurred_at,
+            amount=self.total.amount,
+            currency=self.total.currency,
+            lines=read_lines(self.lines),
+        )
+
+
+@strawberry.input(description="What comes back of a purchase; neither total nor lines: all that is left.")
+class ReturnInput:
+    idempotency_key: str
+    receipt: str = strawberry.field(description="The receipt of the purchase.")
+    occurred_at: DateTime
+    total: MoneyInput | None = strawberry.field(default=None, description="How much comes back.")
+    lines: list[PurchaseLineInput] = strawberry.field(default_factory=list, description="Which lines come back.")
+
+    def read(self) -> returns.ReturnRequest:
+        return returns.ReturnRequest(
+            idempotency_key=self.idempotency_key,
+            receipt=self.receipt,
+            occurred_at=self.occurred_at,
+            total=(self.total.amount, self.total.currency) if self.total else None,
+            lines=read_lines(self.lines),
+        )
+
+
+def read_lines(lines: list[PurchaseLineInput]) -> tuple[tuple[str | None, str | None, Decimal, Decimal], ...]:
+    return tuple((line.sku, line.category, line.quantity, line.amount) for line in lines)
+
+
+@strawberry.type(directives=[PUBLIC])
+class RecordPurchasePayload:
+    earning: Earning | None
+    errors: list[Refusal]
+
+
+@strawberry.type(directives=[PUBLIC])
+class ReturnPurchasePayload:
+    purchase_return: PurchaseReturn | None
+    errors: list[Refusal]
+
+
+@strawberry.type
+class EarningQuery:
+    @strawberry.field(directives=[requires("points:earn")], description="What a purchase would bring now; nothing is posted.")
+    def simulate_purchase(self, info: Info, input: PurchaseInput) -> SimulatedEarning:
+        context = info.context
+        try:
+            request, partner = input.read(), context.partner()
+            steps = purchases.simulate_purchase(context.coalition, partner, request, context.doors.clock.now())
+        except Refused as refused:
+            raise BadInput(refused.message) from None
+        day = context.coalition.day_of(request.occurred_at)
+        contract = context.coalition.contract_of(partner.id, request.currency, day)
+        assert contract is not None
+        return SimulatedEarning(
+            programme=show_programme(context.coalition.programmes[contract.programme_id]),
+            points=Points(sum(step.points for step in steps)),
+            explanation=[show_step(step) for step in steps],
+        )
+
+
+@strawberry.type
+class EarningMutation:
+    @strawberry.mutation(directives=[requires("points:earn")], description="Post a purchase; the member earns.")
+    async def record_purchase(self, info: Info, input: PurchaseInput) -> RecordPurchasePayload:
+        return (await _record(info, [input]))[0]
+
+    @strawberry.mutation(
+        directives=[requires("points:earn")], description="Post up to 1,000 purchases, each with its own outcome, in order."
+    )
+    async def record_purchases(self, info: Info, input: list[PurchaseInput]) -> list[RecordPurchasePayload]:
+        return await _record(info, input)
+
+    @strawberry.mutation(
+        directives=[requires("points:reverse")], description="Take back the points of what was returned, whole, by amount or by line."
+    )
+    async def return_purchase(self, info: Info, input: ReturnInput) -> ReturnPurchasePayload:
+        context = info.context
+        doors = context.doors
+        try:
+            posted = await returns.return_purchase(
+                doors.database, doors.ledger, context.coalition, context.partner(), input.read(), doors.clock.now()
+            )
+        except Refused as refused:
+            return ReturnPurchasePayload(purchase_return=None, errors=[refusal(refused)])
+        programme = show_programme(context.coalition.programmes[posted.programme_id])
+        return ReturnPurchasePayload(purchase_return=show_return(programme, posted), errors=[])
+
+
+async def _record(info: Info, input: list[PurchaseInput]) -> list[RecordPurchasePayload]:
+    context = info.context
+    doors = context.doors
+    try:
+        outcomes = await purchases.record_purchases(
+            doors.database, doors.ledger, context.coalition, context.partner(), [i.read() for i in input], doors.clock.now()
+        )
+    except BatchTooLarge as refused:
+        raise BadInput(f"input: {refused.message}") from None
+    except Refused as refused:
+        return [RecordPurchasePayload(earning=None, errors=[refusal(refused)]) for _ in input]
+    programmes = {id: show_programme(programme) for id, programme in context.coalition.programmes.items()}
+    return [
+        RecordPurchasePayload(earning=None, errors=[refusal(outcome)])
+        if isinstance(outcome, Refused)
+        else RecordPurchasePayload(earning=show_earning(programmes[outcome.programme_id], outcome), errors=[])
+        for outcome in outcomes
+    ]
+
+
+async def earning_activity(info: Info, transactions: list[UUID]) -> dict[UUID, Activity]:
+    """Earnings by transaction, those that the caller may see."""
+    async with info.context.database.reading() as tx:
+        found = await purchases.purchases_by_id(tx, transactions)
+    programmes = info.context.coalition.programmes
+    return {
+        id: show_earning(show_programme(programmes[purchase.programme_id]), purchase)
+        for id, purchase in found.items()
+        if sees(info, purchase.member_id, purchase.partner_id)
+    }
+
+
+async def return_activity(info: Info, transactions: list[UUID]) -> dict[UUID, Activity]:
+    """Returns by transaction, those that the caller may see."""
+    async with info.context.database.reading() as tx:
+        found = await returns.returns_by_id(tx, transactions)
+    programmes = info.context.coalition.programmes
+    return {
+        id: show_return(show_programme(programmes[posted.programme_id]), posted)
+        for id, posted in found.items()
+        if sees(info, posted.member_id, posted.partner_id)
+    }

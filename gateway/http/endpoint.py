@@ -1,0 +1,134 @@
+"""GraphQL over HTTP: one POST, one JSON answer, and a clear 4xx for whatever the client did wrong.
+
+Follows the GraphQL over HTTP specification: `application/graphql-response+json` where it is accepted, with status
+codes that mean something; `application/json` otherwise.
+"""
+
+from typing import Any
+
+import orjson
+from graphql import ExecutionResult, GraphQLError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.access.caller import PUBLIC, Caller
+from gateway.access.tokens import TokenRefused, Tokens
+from gateway.batching import Busy
+from gateway.coalition.catalogue import NoCoalition
+from gateway.context import Context, Doors
+from gateway.database import DatabaseAway
+from gateway.http.engine import DocumentRefused, Engine, ScopeMissing
+
+BODY_MAX_BYTES = 4 * 1024 * 1024
+JSON = "application/json"
+GRAPHQL_JSON = "application/graphql-response+json"
+
+
+class Refusing(Exception):
+    """A request that gets no execution: an HTTP status, a code for programs, a sentence for people."""
+
+    def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message, self.headers = status, code, message, headers or {}
+
+
+class GraphQLEndpoint:
+    """The one endpoint of the contract."""
+
+    def __init__(self, engine: Engine, tokens: Tokens, doors: Doors) -> None:
+        self._engine, self._tokens, self._doors = engine, tokens, doors
+
+    async def __call__(self, request: Request) -> Response:
+        media_type = _negotiate(request.headers.get("accept"))
+        try:
+            result = await self._answer(request)
+        except Refusing as no:
+            error = GraphQLError(no.message, extensions={"code": no.code})
+            return _respond({"errors": [error.formatted]}, no.status, media_type, no.headers)
+        except DocumentRefused as refused:
+            status = 400 if media_type == GRAPHQL_JSON else 200
+            return _respond({"errors": [error.formatted for error in refused.errors]}, status, media_type)
+        body: dict[str, Any] = {}
+        if result.errors:
+            body["errors"] = [error.formatted for error in result.errors]
+        executed = not (result.data is None and result.errors and all(e.path is None for e in result.errors))
+        if executed:
+            body["data"] = result.data
+        status = 400 if media_type == GRAPHQL_JSON and not executed else 200
+        return _respond(body, status, media_type)
+
+    async def _answer(self, request: Request) -> ExecutionResult:
+        caller = self._caller(request)
+        asked = await _read(request)
+        prepared = self._engine.prepare(asked["query"])
+        self._engine.operation(prepared, asked.get("operationName"))
+        try:
+            self._engine.check_rights(prepared, caller)
+        except ScopeMissing as error:
+            if caller is PUBLIC:
+                raise Refusing(401, "UNAUTHENTICATED", f"{error} Send a bearer token.", {"WWW-Authenticate": "Bearer"}) from None
+            headers = {"WWW-Authenticate": 'Bearer error="insufficient_scope"'}
+            raise Refusing(403, "FORBIDDEN", str(error), headers) from None
+        try:
+            context = Context(caller, await self._doors.catalogue.current(), self._doors)
+            return await self._engine.run(prepared, asked.get("variables"), asked.get("operationName"), context)
+        except NoCoalition as error:
+            raise Refusing(503, "NO_COALITION", str(error)) from None
+        except DatabaseAway:
+            sentence = "The database does not answer; nothing is known to have been posted. Try again with the same keys."
+            raise Refusing(503, "DATABASE_AWAY", sentence, {"Retry-After": "2"}) from None
+        except Busy as error:
+            raise Refusing(429, "BUSY", str(error), {"Retry-After": "1"}) from None
+
+    def _caller(self, request: Request) -> Caller:
+        headers = request.headers.getlist("authorization")
+        if not headers:
+            return PUBLIC
+        scheme, _, token = headers[0].partition(" ")
+        if len(headers) > 1 or scheme.lower() != "bearer" or not token.strip():
+            raise Refusing(401, "UNAUTHENTICATED", "Send one header: Authorization: Bearer <token>.", {"WWW-Authenticate": "Bearer"})
+        try:
+            return self._tokens.verify(token.strip())
+        except TokenRefused as error:
+            raise Refusing(401, "UNAUTHENTICATED", str(error), {"WWW-Authenticate": 'Bearer error="invalid_token"'}) from None
+
+
+async def _read(request: Request) -> dict[str, Any]:
+    """The request's query, variables and operationName. Raises Refusing."""
+    if request.method != "POST":
+        raise Refusing(405, "METHOD_NOT_ALLOWED", "Send GraphQL requests with POST.", {"Allow": "POST"})
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != JSON:
+        raise Refusing(415, "UNSUPPORTED_MEDIA_TYPE", "Send the request as application/json.")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > BODY_MAX_BYTES:
+            raise Refusing(413, "BODY_TOO_LARGE", f"The body is larger than {BODY_MAX_BYTES} bytes.")
+    try:
+        asked = orjson.loads(bytes(body))
+    except orjson.JSONDecodeError as error:
+        raise Refusing(400, "BAD_REQUEST", f"The body is not JSON: {error}.") from None
+    if not isinstance(asked, dict):
+        raise Refusing(400, "BAD_REQUEST", "The body must be a JSON object with a query.")
+    for name, kinds in (("query", str), ("operationName", str | None), ("variables", dict | None), ("extensions", dict | None)):
+        if not isinstance(asked.get(name), kinds):
+            raise Refusing(400, "BAD_REQUEST", f"{name} is missing or not of its type.")
+    return asked
+
+
+def _negotiate(accept: str | None) -> str:
+    """The media type of the answer: the specification's own where it is named first or alone."""
+    for part in (accept or "").split(","):
+        media_type = part.partition(";")[0].strip().lower()
+        if media_type in (GRAPHQL_JSON, JSON):
+            return media_type
+        if media_type in ("*/*", "application/*"):
+            return GRAPHQL_JSON
+    return JSON
+
+
+def _respond(body: dict[str, Any], status: int, media_type: str, headers: dict[str, str] | None = None) -> Response:
+    return Response(
+        orjson.dumps(body), status, {"Content-Type": f"{media_type}; charset=utf-8", "Cache-Control": "no-store", **(headers or {})}
+    )

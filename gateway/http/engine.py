@@ -1,0 +1,143 @@
+"""Runs GraphQL documents: parse and validate once a document, check rights, execute, mask what was not expected."""
+
+import uuid
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from graphql import (
+    DocumentNode,
+    ExecutionResult,
+    GraphQLError,
+    OperationDefinitionNode,
+    OperationType,
+    execute,
+    get_operation_ast,
+    parse,
+    validate,
+)
+from strawberry.federation import Schema
+from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
+
+from gateway.access.caller import Caller
+from gateway.batching import Busy
+from gateway.context import Context
+from gateway.database import DatabaseAway
+from gateway.graph import BadInput
+from gateway.http.guard import Need, missing, needs_of, rights
+from gateway.refusals import Refused
+
+DOCUMENTS_MAX = 1_000
+TOKENS_MAX = 2_000
+ERRORS_MAX = 5
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A document that is valid against the schema, and the scopes it needs."""
+
+    document: DocumentNode
+    needs: dict[Need, str]
+
+
+class DocumentRefused(Exception):
+    """A document that cannot be run: `errors` say why."""
+
+    def __init__(self, errors: list[GraphQLError]) -> None:
+        super().__init__(errors[0].message)
+        self.errors = errors
+
+
+class ScopeMissing(Exception):
+    """The caller's token does not open a field of the document; the text names it and what would."""
+
+
+class Engine:
+    """The schema with its caches; one a process."""
+
+    def __init__(self, schema: Schema) -> None:
+        self._schema = schema._schema
+        self.rights = rights(self._schema)
+        self._prepared: OrderedDict[str, Prepared] = OrderedDict()
+
+    def prepare(self, text: str) -> Prepared:
+        """Parse and validate, or recall having done so. Raises DocumentRefused."""
+        known = self._prepared.get(text)
+        if known is not None:
+            self._prepared.move_to_end(text)
+            return known
+        try:
+            document = parse(text, max_tokens=TOKENS_MAX, no_location=False)
+        except GraphQLError as error:
+            raise DocumentRefused([error]) from None
+        except RecursionError:
+            raise DocumentRefused([GraphQLError("The document is nested too deeply.")]) from None
+        errors = validate(self._schema, document, max_errors=ERRORS_MAX)
+        if errors:
+            raise DocumentRefused(errors)
+        prepared = Prepared(document, needs_of(document, self._schema, self.rights))
+        self._prepared[text] = prepared
+        if len(self._prepared) > DOCUMENTS_MAX:
+            self._prepared.popitem(last=False)
+        return prepared
+
+    def operation(self, prepared: Prepared, name: str | None) -> OperationDefinitionNode:
+        """The operation to run. Raises DocumentRefused when the document does not say which."""
+        found = get_operation_ast(prepared.document, name)
+        if found is None:
+            which = f"There is no operation {name!r}." if name else "Name the operation to run in operationName."
+            raise DocumentRefused([GraphQLError(which)])
+        if found.operation is OperationType.SUBSCRIPTION:
+            raise DocumentRefused([GraphQLError("Subscriptions are not served here.")])
+        return found
+
+    def check_rights(self, prepared: Prepared, caller: Caller) -> None:
+        """Raises ScopeMissing."""
+        for field, need in missing(prepared.needs, caller.scopes):
+            wanted = " or ".join(" and ".join(sorted(alternative)) for alternative in need)
+            raise ScopeMissing(f"{field} needs the scope {wanted}.")
+
+    async def run(
+        self, prepared: Prepared, variables: dict[str, Any] | None, name: str | None, context: Context
+    ) -> ExecutionResult:
+        """Execute; errors that were not meant for the caller are masked and logged under a correlation id.
+
+        Raises DatabaseAway, Busy.
+        """
+        result = execute(
+            self._schema,
+            prepared.document,
+            variable_values=variables,
+            operation_name=name,
+            context_value=context,
+            executor_class=StrawberryGraphQLCoreExecutionContext,
+        )
+        if not isinstance(result, ExecutionResult):
+            result = await result
+        if result.errors:
+            result = ExecutionResult(data=result.data, errors=[_mask(error) for error in result.errors])
+        return result
+
+
+def _mask(error: GraphQLError) -> GraphQLError:
+    cause = error.original_error
+    if isinstance(cause, DatabaseAway | Busy):
+        raise cause
+    if cause is None or isinstance(cause, BadInput):
+        return error
+    if isinstance(cause, Refused):
+        extensions = {"code": cause.code.value}
+        return GraphQLError(cause.message, nodes=error.nodes, path=error.path, extensions=extensions)
+    if isinstance(cause, GraphQLError):
+        return error
+    correlation_id = str(uuid.uuid4())
+    log.error("unexpected error", correlation_id=correlation_id, path=error.path, exc_info=cause)
+    return GraphQLError(
+        f"Something unexpected happened; quote {correlation_id} when you report it.",
+        nodes=error.nodes,
+        path=error.path,
+        extensions={"code": "INTERNAL", "correlationId": correlation_id},
+    )

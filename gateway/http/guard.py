@@ -1,0 +1,81 @@
+"""Rights before execution: which scopes each field needs, and what a whole document needs."""
+
+from collections.abc import Iterable
+
+from graphql import (
+    DocumentNode,
+    FieldNode,
+    GraphQLInterfaceType,
+    GraphQLObjectType,
+    GraphQLSchema,
+    TypeInfo,
+    TypeInfoVisitor,
+    Visitor,
+    visit,
+)
+from strawberry.federation.schema_directives import RequiresScopes
+
+from gateway.graph import Public
+
+Need = tuple[frozenset[str], ...]
+"""Any one of the sets suffices; no set at all: public."""
+
+PUBLIC: Need = ()
+
+
+class UndeclaredRight(TypeError):
+    """A field of the schema neither requires a scope nor is declared public."""
+
+
+def rights(schema: GraphQLSchema) -> dict[tuple[str, str], Need]:
+    """What each field needs: its own directive, else its type's. Raises UndeclaredRight."""
+    found: dict[tuple[str, str], Need] = {}
+    roots = {schema.query_type, schema.mutation_type, schema.subscription_type}
+    for type_ in schema.type_map.values():
+        if not isinstance(type_, GraphQLObjectType | GraphQLInterfaceType) or type_.name.startswith("__"):
+            continue
+        of_type = None if type_ in roots else _declared(type_.extensions.get("strawberry-definition"))
+        for name, field in type_.fields.items():
+            need = _declared(field.extensions.get("strawberry-definition"))
+            need = of_type if need is None else need
+            if need is None and not (type_.name == "_Service" or name in ("_service", "_entities")):
+                raise UndeclaredRight(f"{type_.name}.{name} declares neither scopes nor @public.")
+            found[type_.name, name] = need or PUBLIC
+    return found
+
+
+def _declared(definition: object) -> Need | None:
+    for directive in getattr(definition, "directives", None) or ():
+        if isinstance(directive, RequiresScopes):
+            return tuple(frozenset(map(str, alternative)) for alternative in directive.scopes)
+        if isinstance(directive, Public):
+            return PUBLIC
+    return None
+
+
+class _Collector(Visitor):
+    def __init__(self, types: TypeInfo, rights: dict[tuple[str, str], Need]) -> None:
+        super().__init__()
+        self._types, self._rights = types, rights
+        self.needs: dict[Need, str] = {}
+
+    def enter_field(self, node: FieldNode, *_: object) -> None:
+        parent = self._types.get_parent_type()
+        if parent is None or node.name.value.startswith("__"):
+            return
+        need = self._rights.get((parent.name, node.name.value), PUBLIC)
+        if need:
+            self.needs.setdefault(need, f"{parent.name}.{node.name.value}")
+
+
+def needs_of(document: DocumentNode, schema: GraphQLSchema, rights: dict[tuple[str, str], Need]) -> dict[Need, str]:
+    """The distinct needs of a valid document, each with a field that has it."""
+    types = TypeInfo(schema)
+    collector = _Collector(types, rights)
+    visit(document, TypeInfoVisitor(types, collector))
+    return collector.needs
+
+
+def missing(needs: dict[Need, str], scopes: frozenset[str]) -> Iterable[tuple[str, Need]]:
+    """The fields that these scopes do not open."""
+    return ((field, need) for need, field in needs.items() if not any(alternative <= scopes for alternative in need))

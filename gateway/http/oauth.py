@@ -1,0 +1,209 @@
+"""The authorization server's endpoints: authorize with its login page, token, keys, metadata."""
+
+import secrets
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+import jinja2
+from authlib.oauth2 import OAuth2Error
+from starlette.requests import Request as HTTPRequest
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+
+from gateway.access.accounts import CONSOLE_CLIENT, Account, check_password, secret_hash
+from gateway.access.scopes import CATALOGUE
+from gateway.access.server import Desk, OAuthServer, Request, basic_client_id, read_parameters
+from gateway.access.tokens import Tokens, sql
+from gateway.coalition.catalogue import NoCoalition
+from gateway.context import Doors
+from gateway.database import DatabaseAway, Tx
+
+SESSION_COOKIE = "gateway_console"
+SESSION_LIFETIME = timedelta(hours=8)
+FORM_MAX_BYTES = 16 * 1024
+PAGE_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
+_page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
+    Path(__file__).with_name("login.html").read_text()
+)
+
+
+class OAuth:
+    """The endpoints below /oauth and /.well-known."""
+
+    def __init__(self, server: OAuthServer, tokens: Tokens, doors: Doors) -> None:
+        self._server, self._tokens, self._doors = server, tokens, doors
+
+    async def metadata(self, request: HTTPRequest) -> Response:
+        """RFC 8414."""
+        issuer = self._tokens.issuer
+        return JSONResponse({
+            "issuer": issuer,
+            "authorization_endpoint": f"{issuer}/oauth/authorize",
+            "token_endpoint": f"{issuer}/oauth/token",
+            "jwks_uri": f"{issuer}/oauth/jwks",
+            "scopes_supported": sorted(CATALOGUE),
+            "response_types_supported": ["code"],
+            "grant_types_supported": ["authorization_code", "client_credentials"],
+            "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post", "none"],
+            "code_challenge_methods_supported": ["S256"],
+            "authorization_response_iss_parameter_supported": True,
+        })
+
+    async def jwks(self, request: HTTPRequest) -> Response:
+        """RFC 7517."""
+        return JSONResponse(self._tokens.public_jwks(), headers={"Cache-Control": "public, max-age=300"})
+
+    async def token(self, request: HTTPRequest) -> Response:
+        """RFC 6749, section 3.2."""
+        try:
+            parameters = read_parameters(await _form(request))
+            if request.url.query:
+                raise OAuth2Error(error="invalid_request", description="Send parameters in the body.")
+            authorization = request.headers.get("authorization")
+            client_id = basic_client_id(authorization) or parameters.get("client_id", "")
+            status, body, headers = await self._decide(parameters, authorization, client_id)
+        except OAuth2Error as error:
+            status, body, headers = error.status_code, dict(error.get_body()), []
+        except DatabaseAway:
+            return JSONResponse({"error": "temporarily_unavailable"}, 503, {"Retry-After": "2"})
+        if body.get("error") == "invalid_client":
+            # One sentence for an unknown client and a wrong secret, so that neither is told apart.
+            body = {"error": "invalid_client", "error_description": "The client could not be authenticated."}
+            status = 401
+        extra = {"WWW-Authenticate": 'Basic realm="oauth"'} if status == 401 else {}
+        return JSONResponse(body, status, {**dict(headers), **NO_STORE, **extra})
+
+    async def _decide(
+        self, parameters: dict[str, str], authorization: str | None, client_id: str
+    ) -> tuple[int, dict[str, Any], list[tuple[str, str]]]:
+        """Load the rows, let Authlib decide, write what it decided, also when the answer is a no."""
+        async with self._doors.database.transaction() as tx:
+            desk = Desk(self._doors.clock.now(), await tx.one(sql.oauth_client, client_id=client_id))
+            if desk.client is not None and desk.client["partner_status"] == "suspended":
+                desk.client = None
+            if "code" in parameters:
+                desk.code = await tx.one(sql.authorization_code, code_hash=secret_hash(parameters["code"]))
+            self._server.at(desk).create_token_response(Request("POST", parameters, authorization))
+            if desk.spent_code and desk.code is not None:
+                await tx.run(sql.use_authorization_code, code_hash=desk.code["code_hash"], used_at=desk.now)
+        return desk.answer
+
+    async def authorize(self, request: HTTPRequest) -> Response:
+        """RFC 6749, section 3.1, with a plain login page; the console's own session saves it the form."""
+        try:
+            parameters = read_parameters(list(request.query_params.multi_items()))
+            async with self._doors.database.transaction() as tx:
+                client = await tx.one(sql.oauth_client, client_id=parameters.get("client_id", ""))
+                desk = Desk(self._doors.clock.now(), client)
+                grant = self._server.at(desk).get_consent_grant(Request("GET", parameters, None))
+                assert client is not None
+                account = await self._session(request, tx, client["client_id"])
+                form: dict[str, str] = {}
+                if account is None and request.method == "POST":
+                    form = dict(await _form(request))
+                    account = await check_password(tx, form.get("login", ""), form.get("password", ""))
+                if account is None:
+                    wrong = "The login name or the password is wrong." if form else ""
+                    return await self._ask(client["name"], parameters, form.get("login", ""), wrong)
+                server = self._server.at(desk)
+                grant.server = server
+                server.create_authorization_response(grant.request, account, grant)
+                if desk.new_code is not None:
+                    await tx.run(sql.store_authorization_code, **desk.new_code)
+                response = self._redirect(desk)
+                if client["client_id"] == CONSOLE_CLIENT and form:
+                    await self._remember(tx, response, account)
+                return response
+        except OAuth2Error as error:
+            return self._error(error)
+        except DatabaseAway:
+            return HTMLResponse("The database does not answer. Try again in a moment.", 503, PAGE_HEADERS)
+
+    def _redirect(self, desk: Desk) -> Response:
+        _, body, headers = desk.answer
+        location = dict(headers).get("Location")
+        if location is None:
+            return JSONResponse(body, 400, NO_STORE)
+        # RFC 9207: the client learns which server answered.
+        joint = "&" if "?" in location else "?"
+        return RedirectResponse(f"{location}{joint}{urlencode({'iss': self._tokens.issuer})}", 303, NO_STORE)
+
+    def _error(self, error: OAuth2Error) -> Response:
+        """Back to the client if its redirect URI was checked, else a page: never to an address nobody registered."""
+        body = dict(error.get_body())
+        if error.redirect_uri:
+            joint = "&" if "?" in error.redirect_uri else "?"
+            query = urlencode({**body, "iss": self._tokens.issuer})
+            return RedirectResponse(f"{error.redirect_uri}{joint}{query}", 303, NO_STORE)
+        if body.get("error") == "invalid_client":
+            body["error_description"] = "The client could not be authenticated."
+        return JSONResponse(body, 400, NO_STORE)
+
+    async def _ask(self, client: str, parameters: dict[str, str], login: str, error: str) -> Response:
+        try:
+            coalition = (await self._doors.catalogue.current()).name
+        except NoCoalition:
+            coalition = "the loyalty gateway"
+        scopes = parameters.get("scope", "").split()
+        sentences = [CATALOGUE[scope] for scope in scopes if scope in CATALOGUE] or ["act for you"]
+        page = _page.render(coalition=coalition, client=client, sentences=sentences, login=login, error=error)
+        return HTMLResponse(page, 401 if error else 200, PAGE_HEADERS)
+
+    async def _session(self, request: HTTPRequest, tx: Tx, client_id: str) -> Account | None:
+        cookie = request.cookies.get(SESSION_COOKIE)
+        if cookie is None or client_id != CONSOLE_CLIENT:
+            return None
+        row = await tx.one(sql.console_session, session_hash=secret_hash(cookie), now=self._doors.clock.now())
+        if row is None:
+            return None
+        account = await tx.one(sql.account_by_id, account_id=row["account_id"])
+        return Account(account["account_id"], account["kind"], account["member_id"]) if account else None
+
+    async def _remember(self, tx: Tx, response: Response, account: Account) -> None:
+        cookie = secrets.token_urlsafe(32)
+        expires_at = self._doors.clock.now() + SESSION_LIFETIME
+        await tx.run(
+            sql.store_console_session, session_hash=secret_hash(cookie), account_id=account.account_id, expires_at=expires_at
+        )
+        response.set_cookie(
+            SESSION_COOKIE,
+            cookie,
+            max_age=int(SESSION_LIFETIME.total_seconds()),
+            path="/oauth",
+            secure=self._tokens.issuer.startswith("https://"),
+            httponly=True,
+            samesite="strict",
+        )
+
+    async def logout(self, request: HTTPRequest) -> Response:
+        """End the console's session."""
+        cookie = request.cookies.get(SESSION_COOKIE)
+        if cookie is not None:
+            async with self._doors.database.reading() as tx:
+                await tx.run(sql.end_console_session, session_hash=secret_hash(cookie))
+        response = Response(status_code=204)
+        response.delete_cookie(SESSION_COOKIE, path="/oauth")
+        return response
+
+
+async def _form(request: HTTPRequest) -> list[tuple[str, str]]:
+    """The pairs of a form. Raises OAuth2Error."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/x-www-form-urlencoded":
+        raise OAuth2Error(error="invalid_request", description="Send a form: application/x-www-form-urlencoded.")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > FORM_MAX_BYTES:
+            raise OAuth2Error(error="invalid_request", description="The form is too large.")
+    try:
+        return parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=50)
+    except ValueError:
+        raise OAuth2Error(error="invalid_request", description="The form cannot be read.") from None

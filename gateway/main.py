@@ -1,0 +1,126 @@
+"""The only place where things are wired together."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import structlog
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from gateway.access.accounts import APP_CLIENT, CONSOLE_CLIENT, register_public_client
+from gateway.access.scopes import MEMBER, OPERATOR
+from gateway.access.server import OAuthServer
+from gateway.access.tokens import Tokens, load_signing_keys
+from gateway.clock import Clock, SystemClock
+from gateway.coalition.catalogue import Catalogue, NoCoalition
+from gateway.context import Doors
+from gateway.conversion.convert import Converter
+from gateway.database import Database, DatabaseAway
+from gateway.http.console import console_routes
+from gateway.http.endpoint import GraphQLEndpoint
+from gateway.http.engine import Engine
+from gateway.http.health import Health
+from gateway.http.oauth import OAuth
+from gateway.ledger.post import Ledger
+from gateway.schema import ACTIVITY, create_schema
+from gateway.settings import Settings
+from partners.protocols import PROTOCOLS
+
+RESUME_SECONDS = 5
+APP_REDIRECT = "com.example.loyalty:/callback"
+
+log = structlog.get_logger(__name__)
+
+
+async def create_app(settings: Settings, dsn: str, clock: Clock | None = None) -> Starlette:
+    """The gateway over a migrated database. Raises DatabaseAway."""
+    clock = clock or SystemClock()
+    database = Database(dsn, settings.pool_size)
+    await database.open()
+    catalogue = Catalogue(database)
+    connectors = await _connectors(catalogue)
+    ledger = Ledger(database, clock, settings.lanes)
+    converter = Converter(database, catalogue, clock, connectors)
+    doors = Doors(
+        database=database,
+        clock=clock,
+        catalogue=catalogue,
+        ledger=ledger,
+        converter=converter,
+        connectors=connectors,
+        settlement_dir=settings.data_dir / "settlement",
+        activity=ACTIVITY,
+    )
+    tokens = Tokens(settings.base_url, await load_signing_keys(database, clock), clock)
+    await _register_own_clients(database, settings.base_url, clock)
+    oauth, health = OAuth(OAuthServer(tokens), tokens, doors), Health(database)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        resumer = asyncio.create_task(_resume_orders(converter))
+        yield
+        resumer.cancel()
+        await ledger.drain()
+        for connector in connectors.values():
+            await connector.close()
+        await database.close()
+
+    return Starlette(
+        lifespan=lifespan,
+        routes=[
+            Route("/", _home),
+            Route("/graphql", GraphQLEndpoint(Engine(create_schema()), tokens, doors).__call__, methods=ALL_METHODS),
+            Route("/oauth/authorize", oauth.authorize, methods=["GET", "POST"]),
+            Route("/oauth/token", oauth.token, methods=["POST"]),
+            Route("/oauth/jwks", oauth.jwks),
+            Route("/oauth/logout", oauth.logout, methods=["POST"]),
+            Route("/.well-known/oauth-authorization-server", oauth.metadata),
+            Route("/livez", health.live),
+            Route("/readyz", health.ready),
+            *console_routes(),
+        ],
+    )
+
+
+ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+"""The endpoint itself answers 405 as GraphQL clients can read it."""
+
+
+async def _home(request: Request) -> Response:
+    return RedirectResponse("/graphiql", 303)
+
+
+async def _connectors(catalogue: Catalogue) -> dict[object, object]:
+    """A connection to each partner that has a system of its own; read at start."""
+    try:
+        coalition = await catalogue.current()
+    except NoCoalition:
+        return {}
+    return {
+        partner.id: PROTOCOLS[partner.protocol](partner.endpoint)
+        for partner in coalition.partners.values()
+        if partner.protocol in PROTOCOLS and partner.endpoint
+    }
+
+
+async def _register_own_clients(database: Database, base_url: str, clock: Clock) -> None:
+    """The gateway's own public clients: the console, and a member app to begin with."""
+    async with database.transaction() as tx:
+        console = [f"{base_url}/graphiql"]
+        await register_public_client(tx, CONSOLE_CLIENT, "The operators' console", console, sorted({**OPERATOR, **MEMBER}), clock.now())
+        await register_public_client(tx, APP_CLIENT, "The members' app", [APP_REDIRECT], sorted(MEMBER), clock.now())
+
+
+async def _resume_orders(converter: Converter) -> None:
+    """Move on what a crash or a silent partner left under way; the database is asked again while it is away."""
+    while True:
+        try:
+            await converter.resume()
+        except (DatabaseAway, NoCoalition):
+            pass
+        except Exception:
+            log.exception("resuming conversions failed")
+        await asyncio.sleep(RESUME_SECONDS)

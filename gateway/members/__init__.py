@@ -1,0 +1,1 @@
+"""Members: the shared identity of a person, and the memberships by which partners know it."""

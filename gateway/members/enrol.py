@@ -1,0 +1,161 @@
+"""Enrolling members and linking memberships, up to a thousand at a time, each with its own outcome.
+
+Both may be repeated: the same external id for the same person answers with the membership that is there.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from gateway import ids
+from gateway.database import Tx
+from gateway.members.lookup import Membership, MemberRef, check_text, find_memberships, sql
+from gateway.refusals import CardBlocked, MemberUnknown, Refused, StateConflict
+
+EXTERNAL_ID_MAX = 128
+CARD_MAX = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """A person to be known under a partner's own id and, if the partner hands one out, a card of the coalition."""
+
+    external_id: str
+    card: str | None
+
+
+async def enrol(tx: Tx, partner_id: UUID, wanted: Sequence[Enrolment], now: datetime) -> list[Membership | Refused]:
+    """Create a member with its first membership for each that is new.
+
+    Refusals: StateConflict when the external id or the card belongs to another member.
+    """
+    answers: list[Membership | Refused | None] = [_bad_text(w.external_id, w.card) for w in wanted]
+    await _answer_known(tx, partner_id, wanted, answers)
+    new: dict[str, tuple[int, UUID]] = {}
+    cards: dict[str, str] = {}
+    for position, w in enumerate(wanted):
+        if answers[position] is not None:
+            continue
+        if w.external_id in new or (w.card is not None and w.card in cards):
+            answers[position] = StateConflict("This batch enrols the same external id or card twice.")
+            continue
+        new[w.external_id] = (position, ids.new_id())
+        if w.card is not None:
+            cards[w.card] = w.external_id
+    taken_cards = await _claim_cards(tx, {card: new[external_id][1] for card, external_id in cards.items()}, now)
+    for card, external_id in cards.items():
+        if card not in taken_cards:
+            position, _ = new.pop(external_id)
+            answers[position] = StateConflict(f"The card {card} belongs to another member.")
+    members = [member_id for _, member_id in new.values()]
+    await tx.run(sql.store_members, buckets=[ids.bucket_of(m) for m in members], members=members, since=now)
+    joined = await _join(tx, partner_id, {ext: member for ext, (_, member) in new.items()}, now)
+    for external_id, (position, _) in new.items():
+        answers[position] = joined[external_id]
+    return [answer for answer in answers if answer is not None]
+
+
+async def link(tx: Tx, partner_id: UUID, wanted: Sequence[Enrolment], now: datetime) -> list[Membership | Refused]:
+    """Make members that the coalition knows by card known to this partner under its own ids.
+
+    Refusals: MemberUnknown for a card nobody has, CardBlocked, StateConflict when the external id belongs to another
+    member or the member has joined this partner under another id.
+    """
+    answers: list[Membership | Refused | None] = [_bad_text(w.external_id, w.card) for w in wanted]
+    await _answer_known(tx, partner_id, wanted, answers)
+    rows = await tx.all(sql.cards_by_number, numbers=[w.card for w in wanted if w.card])
+    cards = {row["number"]: row for row in rows}
+    new: dict[str, tuple[int, UUID]] = {}
+    for position, w in enumerate(wanted):
+        if answers[position] is not None:
+            continue
+        row = cards.get(w.card or "")
+        if row is None:
+            answers[position] = MemberUnknown(MemberRef("card", w.card or ""))
+        elif row["status"] == "blocked":
+            answers[position] = CardBlocked(w.card)
+        elif w.external_id in new or any(member == row["member_id"] for _, member in new.values()):
+            answers[position] = StateConflict("This batch links the same external id or member twice.")
+        else:
+            new[w.external_id] = (position, row["member_id"])
+    joined = await _join(tx, partner_id, {ext: member for ext, (_, member) in new.items()}, now)
+    for external_id, (position, _) in new.items():
+        answers[position] = joined[external_id]
+    return [answer for answer in answers if answer is not None]
+
+
+def _bad_text(external_id: str, card: str | None) -> Refused | None:
+    try:
+        check_text(external_id, "externalId", EXTERNAL_ID_MAX)
+        if card is not None:
+            check_text(card, "card", CARD_MAX)
+    except Refused as refused:
+        return refused
+    return None
+
+
+async def _answer_known(
+    tx: Tx, partner_id: UUID, wanted: Sequence[Enrolment], answers: list[Membership | Refused | None]
+) -> None:
+    """Answer those whose external id this partner has used before: the same person again, or a conflict."""
+    by_id = await find_memberships(tx, partner_id, [MemberRef("external_id", w.external_id) for w in wanted])
+    by_card = await find_memberships(tx, partner_id, [MemberRef("card", w.card or "") for w in wanted])
+    for position, (w, known, holder) in enumerate(zip(wanted, by_id, by_card, strict=True)):
+        if answers[position] is not None:
+            continue
+        if not isinstance(known, Membership):
+            if isinstance(holder, Membership):
+                answers[position] = StateConflict(f"The holder of card {w.card} has joined under another external id.")
+            continue
+        same = w.card is None or (isinstance(holder, Membership) and holder.id == known.id)
+        answers[position] = known if same else StateConflict(f"{w.external_id!r} belongs to another member.")
+
+
+async def _claim_cards(tx: Tx, cards: dict[str, UUID], now: datetime) -> set[str]:
+    rows = await tx.all(
+        sql.claim_cards,
+        numbers=list(cards),
+        buckets=[ids.bucket_of(member) for member in cards.values()],
+        members=list(cards.values()),
+        since=now,
+    )
+    return {row["number"] for row in rows}
+
+
+async def _join(
+    tx: Tx, partner_id: UUID, members: dict[str, UUID], now: datetime
+) -> dict[str, Membership | Refused]:
+    """Create memberships for (external id -> member); a lost race or a second membership is a StateConflict."""
+    buckets = [ids.bucket_of(member) for member in members.values()]
+    new_ids = [ids.new_id_in(bucket) for bucket in buckets]
+    created = await tx.all(
+        sql.store_memberships,
+        buckets=buckets,
+        memberships=new_ids,
+        members=list(members.values()),
+        partner=partner_id,
+        external_ids=list(members),
+        since=now,
+    )
+    stored = {row["membership_id"] for row in created}
+    fresh = [(ext, b, m) for ext, b, m in zip(members, buckets, new_ids, strict=True) if m in stored]
+    claimed = await tx.all(
+        sql.claim_external_ids,
+        partner=partner_id,
+        external_ids=[ext for ext, _, _ in fresh],
+        buckets=[b for _, b, _ in fresh],
+        memberships=[m for _, _, m in fresh],
+    )
+    if len(claimed) < len(fresh):
+        raise RaceLost
+    return {
+        external_id: Membership(new_id, member, partner_id, external_id, "active", now)
+        if new_id in stored
+        else StateConflict("The member has joined this partner under another external id.")
+        for (external_id, member), new_id in zip(members.items(), new_ids, strict=True)
+    }
+
+
+class RaceLost(Exception):
+    """Another request took one of the external ids in this very moment: roll back and do it again."""

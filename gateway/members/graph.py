@@ -1,0 +1,481 @@
+"""Members in GraphQL: the member's own view, the partner's pairwise view, wallets and activity."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+from enum import Enum
+from uuid import UUID
+
+import orjson
+import strawberry
+from strawberry.dataloader import DataLoader
+
+from gateway import ids
+from gateway.coalition.connector import PartnerRefused, PartnerSilent
+from gateway.coalition.graph import Partner, Programme, show_partner, show_programme
+from gateway.context import Context, Info
+from gateway.database import Row
+from gateway.graph import (
+    PUBLIC,
+    SEES_MEMBERSHIPS,
+    BadInput,
+    Connection,
+    DateTime,
+    Day,
+    Node,
+    Points,
+    Refusal,
+    YearMonth,
+    connection,
+    page,
+    refusal,
+    requires,
+    show_id,
+)
+from gateway.ledger.post import sql as ledger_sql
+from gateway.members import enrol, lookup
+from gateway.refusals import BatchTooLarge, InputNotAccepted, Refused
+
+BATCH_MAX = 1_000
+RACE_TRIES = 5
+NEWEST = datetime(9999, 1, 1, tzinfo=UTC)
+LAST_ID = UUID(int=2**128 - 1)
+FIRST_ID = UUID(int=0)
+SEES_WALLETS = requires("balance:read", "members:lookup", "points:burn", "points:earn", "members:support")
+
+
+@strawberry.federation.interface(directives=[SEES_MEMBERSHIPS], description="A transaction that moved a member's points.")
+class Activity(Node):
+    id: strawberry.ID
+    programme: Programme
+    points: Points = strawberry.field(description="What it did to the wallet: + came in, - went out.")
+    occurred_at: DateTime = strawberry.field(description="The world's time.")
+    posted_at: DateTime = strawberry.field(description="The ledger's time.")
+    period: YearMonth = strawberry.field(description="The settlement month it counts in.")
+    missed_period: YearMonth | None = strawberry.field(description="The month it happened in, if that was closed already.")
+
+
+@strawberry.type(directives=[SEES_MEMBERSHIPS], description="Points of lots whose last day had come.")
+class Expiration(Activity):
+    id: strawberry.ID
+    programme: Programme
+    points: Points
+    occurred_at: DateTime
+    posted_at: DateTime
+    period: YearMonth
+    missed_period: YearMonth | None
+
+
+@strawberry.type(directives=[SEES_WALLETS], description="Points that run out at the end of a day.")
+class ExpiringPoints:
+    expires_on: Day = strawberry.field(description="The last day on which they can be spent.")
+    points: Points
+
+
+@strawberry.type(directives=[SEES_WALLETS], description="A member's points in one programme.")
+class Wallet:
+    programme: Programme
+    available: Points = strawberry.field(description="Can be spent.")
+    pending: Points = strawberry.field(description="Not yet available.")
+    held: Points = strawberry.field(description="Set aside for something under way.")
+    owed: Points = strawberry.field(description="What a return could not take back; later earnings repay it first.")
+    member_id: strawberry.Private[UUID]
+    programme_id: strawberry.Private[UUID]
+
+    @strawberry.field(description="What runs out before a day, first-expiring first.")
+    async def expiring(self, info: Info, before: Day) -> list[ExpiringPoints]:
+        async with info.context.database.reading() as tx:
+            rows = await tx.all(
+                ledger_sql.expiring,
+                bucket=ids.bucket_of(self.member_id),
+                member=self.member_id,
+                programme=self.programme_id,
+                before=before,
+            )
+        return [ExpiringPoints(expires_on=Day(row["expires_on"]), points=row["points"]) for row in rows]
+
+
+@strawberry.enum(description="Whether points can be posted to a membership.")
+class MembershipStatus(Enum):
+    ACTIVE = "active"
+    SUSPENDED = "suspended"
+
+
+@strawberry.enum(description="Why something from a partner's own system is there or is not.")
+class Availability(Enum):
+    AVAILABLE = "available"
+    UNAVAILABLE = "unavailable"
+    NOT_OFFERED = "not_offered"
+
+
+@strawberry.type(directives=[SEES_MEMBERSHIPS], description="What a partner's own system says of a membership.")
+class NativeBalance:
+    availability: Availability
+    points: Points | None = strawberry.field(description="In the partner's own currency; null unless available.")
+
+
+@strawberry.federation.type(
+    keys=["id"], directives=[SEES_MEMBERSHIPS], description="One member as one partner may know it; its id is the partner's own."
+)
+class Membership(Node):
+    id: strawberry.ID
+    external_id: str = strawberry.field(description="The partner's own id of the person.")
+    status: MembershipStatus
+    since: DateTime
+    membership: strawberry.Private[lookup.Membership]
+
+    @strawberry.field
+    def partner(self, info: Info) -> Partner:
+        return show_partner(info.context.coalition.partners[self.membership.partner_id])
+
+    @strawberry.field(directives=[SEES_WALLETS], description="The member's points, by programme code.")
+    async def wallets(self, info: Info) -> list[Wallet]:
+        return await _wallets(info.context, self.membership.member_id)
+
+    @strawberry.field(description="The balance in the partner's own currency, as its own system tells it now.")
+    async def native_balance(self, info: Info) -> NativeBalance:
+        connector = info.context.doors.connectors.get(self.membership.partner_id)
+        if connector is None:
+            return NativeBalance(availability=Availability.NOT_OFFERED, points=None)
+        try:
+            points = await connector.balance(self.membership.external_id)
+        except (PartnerSilent, PartnerRefused):
+            return NativeBalance(availability=Availability.UNAVAILABLE, points=None)
+        return NativeBalance(availability=Availability.AVAILABLE, points=Points(points))
+
+    @strawberry.field(description="What this partner and the member did together, the latest first.")
+    async def activity(self, info: Info, first: int, after: str | None = None) -> Connection[Activity]:
+        return await _activity(info, self.membership.member_id, self.membership.partner_id, first, after)
+
+
+def show_membership(membership: lookup.Membership) -> Membership:
+    return Membership(
+        id=show_id("mbs", membership.id),
+        external_id=membership.external_id,
+        status=MembershipStatus(membership.status),
+        since=DateTime(membership.since),
+        membership=membership,
+    )
+
+
+@strawberry.enum(description="Whether a card works.")
+class CardStatus(Enum):
+    ACTIVE = "active"
+    BLOCKED = "blocked"
+
+
+@strawberry.type(directives=[requires("profile:read", "members:support")], description="A card of the coalition.")
+class Card:
+    number: str
+    status: CardStatus
+    since: DateTime
+
+
+@strawberry.federation.type(
+    keys=["id"],
+    directives=[requires("profile:read", "members:support")],
+    description="The shared identity: seen by the member and by operators alone.",
+)
+class Member(Node):
+    id: strawberry.ID
+    since: DateTime
+    member_id: strawberry.Private[UUID]
+
+    @strawberry.field(description="Every partner the member has joined.")
+    async def memberships(self, info: Info) -> list[Membership]:
+        async with info.context.database.reading() as tx:
+            rows = await tx.all(lookup.sql.memberships_of_member, bucket=ids.bucket_of(self.member_id), member=self.member_id)
+        return [show_membership(lookup.membership_of(row)) for row in rows]
+
+    @strawberry.field(directives=[requires("balance:read", "members:support")], description="The member's points, by programme code.")
+    async def wallets(self, info: Info) -> list[Wallet]:
+        return await _wallets(info.context, self.member_id)
+
+    @strawberry.field
+    async def cards(self, info: Info) -> list[Card]:
+        async with info.context.database.reading() as tx:
+            rows = await tx.all(lookup.sql.cards_of_member, bucket=ids.bucket_of(self.member_id), member=self.member_id)
+        return [Card(number=r["number"], status=CardStatus(r["status"]), since=DateTime(r["since"])) for r in rows]
+
+    @strawberry.field(description="Everything that moved the member's points, the latest first.")
+    async def activity(self, info: Info, first: int, after: str | None = None) -> Connection[Activity]:
+        return await _activity(info, self.member_id, None, first, after)
+
+
+async def _wallets(context: Context, member_id: UUID) -> list[Wallet]:
+    loader = context.loaders.get("wallets")
+    if loader is None:
+        loader = context.loaders["wallets"] = DataLoader(load_fn=lambda keys: _load_wallets(context, keys))
+    found: list[Wallet] = await loader.load(member_id)
+    return found
+
+
+async def _load_wallets(context: Context, members: list[UUID]) -> list[list[Wallet]]:
+    async with context.database.reading() as tx:
+        rows = await tx.all(
+            ledger_sql.wallets_of_members, buckets=[ids.bucket_of(member) for member in members], members=members
+        )
+    programmes = {id: show_programme(p) for id, p in context.coalition.programmes.items() if p.custody == "ledger"}
+    found: dict[UUID, dict[UUID, Row]] = defaultdict(dict)
+    for row in rows:
+        found[row["member_id"]][row["programme_id"]] = row
+    ordered = sorted(programmes.items(), key=lambda item: item[1].code)
+    return [[_wallet(member, id, shown, found[member].get(id)) for id, shown in ordered] for member in members]
+
+
+def _wallet(member_id: UUID, programme_id: UUID, programme: Programme, row: Row | None) -> Wallet:
+    """A wallet nobody has posted to yet holds nothing."""
+    return Wallet(
+        programme=programme,
+        available=row["available"] if row else Points(0),
+        pending=row["pending"] if row else Points(0),
+        held=row["held"] if row else Points(0),
+        owed=row["owed"] if row else Points(0),
+        member_id=member_id,
+        programme_id=programme_id,
+    )
+
+
+async def _activity(
+    info: Info, member_id: UUID, partner_id: UUID | None, first: int, after: str | None
+) -> Connection[Activity]:
+    asked = page(first, after)
+    before_at, before_id = _read_cursor(after) if after else (NEWEST, LAST_ID)
+    async with info.context.database.reading() as tx:
+        rows = await tx.all(
+            ledger_sql.activity,
+            bucket=ids.bucket_of(member_id),
+            member=member_id,
+            partner=partner_id,
+            before_at=before_at,
+            before_id=before_id,
+            most=first + 1,
+        )
+    by_kind: dict[str, list[UUID]] = defaultdict(list)
+    for row in rows:
+        by_kind[row["kind"]].append(row["transaction_id"])
+    shown: dict[UUID, Activity] = {}
+    for kind, transactions in by_kind.items():
+        shown.update(await info.context.doors.activity[kind](info, transactions))
+    cursors = [f"{row['occurred_at'].isoformat()}~{row['transaction_id']}" for row in rows]
+    return connection([shown[row["transaction_id"]] for row in rows], cursors, asked)
+
+
+def _read_cursor(text: str) -> tuple[datetime, UUID]:
+    try:
+        at, _, id = text.partition("~")
+        return datetime.fromisoformat(at), UUID(id)
+    except ValueError:
+        raise BadInput(f"after is {text[:60]!r}, which is no cursor of this connection.") from None
+
+
+@strawberry.input(one_of=True, description="How a partner names a member: exactly one of these.")
+class MemberRef:
+    membership_id: strawberry.ID | None = strawberry.field(default=strawberry.UNSET, description="The pairwise id.")
+    external_id: str | None = strawberry.field(default=strawberry.UNSET, description="The partner's own id.")
+    card: str | None = strawberry.field(default=strawberry.UNSET, description="The number of a card of the coalition.")
+
+    def read(self) -> lookup.MemberRef:
+        if self.membership_id:
+            return lookup.MemberRef("membership", self.membership_id)
+        if self.external_id:
+            return lookup.MemberRef("external_id", self.external_id)
+        return lookup.MemberRef("card", self.card or "")
+
+
+@strawberry.type
+class MembersQuery:
+    @strawberry.field(directives=[requires("profile:read")], description="The member that calls.")
+    async def me(self, info: Info) -> Member | None:
+        member_id = info.context.caller.member_id
+        return await _load_member(info, member_id) if member_id else None
+
+    @strawberry.field(
+        directives=[requires("members:lookup")], description="One of the calling partner's members; null if it knows none by this."
+    )
+    async def membership(self, info: Info, ref: MemberRef) -> Membership | None:
+        partner = info.context.partner()
+        async with info.context.database.reading() as tx:
+            found = (await lookup.find_memberships(tx, partner.id, [ref.read()]))[0]
+        return show_membership(found) if isinstance(found, lookup.Membership) else None
+
+    @strawberry.field(
+        directives=[requires("members:lookup")],
+        description="Up to 1,000 of the calling partner's members at once, in order; null where it knows none.",
+    )
+    async def memberships_by_ref(self, info: Info, refs: list[MemberRef]) -> list[Membership | None]:
+        if len(refs) > BATCH_MAX:
+            raise BadInput(f"refs: {BatchTooLarge(len(refs), BATCH_MAX).message}")
+        partner = info.context.partner()
+        async with info.context.database.reading() as tx:
+            found = await lookup.find_memberships(tx, partner.id, [ref.read() for ref in refs])
+        return [show_membership(m) if isinstance(m, lookup.Membership) else None for m in found]
+
+    @strawberry.field(directives=[requires("members:lookup")], description="Every member of the calling partner.")
+    async def memberships(self, info: Info, first: int, after: str | None = None) -> Connection[Membership]:
+        partner, asked = info.context.partner(), page(first, after)
+        from_id = ids.read("mbs", after) if after else FIRST_ID
+        if from_id is None:
+            raise BadInput(f"after is {(after or '')[:60]!r}, which is no cursor of this connection.")
+        async with info.context.database.reading() as tx:
+            rows = await tx.all(lookup.sql.memberships_of_partner, partner=partner.id, after=from_id, most=first + 1)
+        shown = [show_membership(lookup.membership_of(row)) for row in rows]
+        return connection(shown, [m.id for m in shown], asked)
+
+    @strawberry.field(directives=[requires("members:support")], description="A member by id, for operators.")
+    async def member(self, info: Info, id: strawberry.ID) -> Member | None:
+        member_id = ids.read("mem", id)
+        return await _load_member(info, member_id) if member_id else None
+
+    @strawberry.field(directives=[requires("members:support")], description="The holder of a card, for operators.")
+    async def member_by_card(self, info: Info, card: str) -> Member | None:
+        async with info.context.database.reading() as tx:
+            rows = await tx.all(lookup.sql.cards_by_number, numbers=[card])
+        return await _load_member(info, rows[0]["member_id"]) if rows else None
+
+
+async def _load_member(info: Info, member_id: UUID) -> Member | None:
+    async with info.context.database.reading() as tx:
+        row = await tx.one(lookup.sql.member_by_id, bucket=ids.bucket_of(member_id), member=member_id)
+    return Member(id=show_id("mem", member_id), since=DateTime(row["since"]), member_id=member_id) if row else None
+
+
+@strawberry.input(description="A person that joins the coalition at the calling partner.")
+class EnrolMemberInput:
+    external_id: str = strawberry.field(description="The partner's own id of the person, up to 128 characters.")
+    card: str | None = strawberry.field(default=None, description="The coalition's card that the person was given.")
+
+
+@strawberry.type(directives=[PUBLIC])
+class EnrolMemberPayload:
+    membership: Membership | None
+    errors: list[Refusal]
+
+
+@strawberry.input(description="A member of the coalition that joins the calling partner too.")
+class LinkMembershipInput:
+    card: str = strawberry.field(description="The card that the person presents.")
+    external_id: str = strawberry.field(description="The partner's own id of the person, up to 128 characters.")
+
+
+@strawberry.type(directives=[PUBLIC])
+class LinkMembershipPayload:
+    membership: Membership | None
+    errors: list[Refusal]
+
+
+@strawberry.type
+class MembersMutation:
+    @strawberry.mutation(
+        directives=[requires("members:enrol")],
+        description="Create a member known to the calling partner. The same person again answers with the membership that is there.",
+    )
+    async def enrol_member(self, info: Info, input: EnrolMemberInput) -> EnrolMemberPayload:
+        return (await _enrol(info, [input]))[0]
+
+    @strawberry.mutation(
+        directives=[requires("members:enrol")], description="Up to 1,000 enrolments, each with its own outcome, in order."
+    )
+    async def enrol_members(self, info: Info, input: list[EnrolMemberInput]) -> list[EnrolMemberPayload]:
+        return await _enrol(info, input)
+
+    @strawberry.mutation(
+        directives=[requires("members:enrol")],
+        description="Make the holder of a card known to the calling partner under the partner's own id.",
+    )
+    async def link_membership(self, info: Info, input: LinkMembershipInput) -> LinkMembershipPayload:
+        return (await _link(info, [input]))[0]
+
+    @strawberry.mutation(
+        directives=[requires("members:enrol")], description="Up to 1,000 links, each with its own outcome, in order."
+    )
+    async def link_memberships(self, info: Info, input: list[LinkMembershipInput]) -> list[LinkMembershipPayload]:
+        return await _link(info, input)
+
+
+async def _enrol(info: Info, input: list[EnrolMemberInput]) -> list[EnrolMemberPayload]:
+    outcomes = await _join(info, [enrol.Enrolment(i.external_id, i.card) for i in input], "enrol")
+    return [
+        EnrolMemberPayload(membership=None, errors=[refusal(o)])
+        if isinstance(o, Refused)
+        else EnrolMemberPayload(membership=show_membership(o), errors=[])
+        for o in outcomes
+    ]
+
+
+async def _link(info: Info, input: list[LinkMembershipInput]) -> list[LinkMembershipPayload]:
+    outcomes = await _join(info, [enrol.Enrolment(i.external_id, i.card) for i in input], "link")
+    return [
+        LinkMembershipPayload(membership=None, errors=[refusal(o)])
+        if isinstance(o, Refused)
+        else LinkMembershipPayload(membership=show_membership(o), errors=[])
+        for o in outcomes
+    ]
+
+
+async def _join(info: Info, wanted: Sequence[enrol.Enrolment], verb: str) -> Sequence[lookup.Membership | Refused]:
+    """Enrol or link in one transaction; a race for the same id is run again and then finds what the other made."""
+    if len(wanted) > BATCH_MAX:
+        raise BadInput(f"input: {BatchTooLarge(len(wanted), BATCH_MAX).message}")
+    try:
+        partner = info.context.partner()
+    except Refused as refused:
+        return [refused] * len(wanted)
+    now = info.context.doors.clock.now()
+    for _ in range(RACE_TRIES):
+        try:
+            async with info.context.database.transaction() as tx:
+                return await (enrol.enrol if verb == "enrol" else enrol.link)(tx, partner.id, wanted, now)
+        except enrol.RaceLost:
+            continue
+    return [InputNotAccepted("Another request joins the same person at this moment; try again.", "externalId")] * len(wanted)
+
+
+async def membership_node(info: Info, id: UUID) -> Membership | None:
+    """A membership by id: its own partner, its own member and operators see it."""
+    caller = info.context.caller
+    async with info.context.database.reading() as tx:
+        row = await tx.one(lookup.sql.membership_by_id, bucket=ids.bucket_of(id), membership=id)
+    if row is None:
+        return None
+    allowed = caller.kind == "operator" or row["partner_id"] == caller.partner_id or row["member_id"] == caller.member_id
+    return show_membership(lookup.membership_of(row)) if allowed else None
+
+
+async def member_node(info: Info, id: UUID) -> Member | None:
+    """A member by id: itself and operators see it."""
+    caller = info.context.caller
+    return await _load_member(info, id) if caller.kind == "operator" or caller.member_id == id else None
+
+
+def sees(info: Info, member_id: UUID, partner_id: UUID | None) -> bool:
+    """Whether the caller may see a transaction: the member, the partner it happened at, or an operator."""
+    caller = info.context.caller
+    at_own = partner_id is not None and partner_id == caller.partner_id
+    return caller.kind == "operator" or member_id == caller.member_id or at_own
+
+
+def month_or_none(month: date | None) -> YearMonth | None:
+    return YearMonth(month) if month else None
+
+
+async def expiry_activity(info: Info, transactions: list[UUID]) -> dict[UUID, Activity]:
+    """Expirations by transaction, those that the caller may see."""
+    programmes = info.context.coalition.programmes
+    shown: dict[UUID, Activity] = {}
+    async with info.context.database.reading() as tx:
+        for id in transactions:
+            row = await tx.one(ledger_sql.transaction_by_id, bucket=ids.bucket_of(id), transaction=id)
+            if row is None or not sees(info, row["member_id"], None):
+                continue
+            entries = orjson.loads(row["entries"])
+            shown[id] = Expiration(
+                id=show_id("txn", id),
+                programme=show_programme(programmes[UUID(entries[0]["programme"])]),
+                points=Points(sum(entry["points"] for entry in entries)),
+                occurred_at=DateTime(row["occurred_at"]),
+                posted_at=DateTime(row["posted_at"]),
+                period=YearMonth(row["period"]),
+                missed_period=month_or_none(row["missed_period"]),
+            )
+    return shown

@@ -1,0 +1,32 @@
+"""Raw SQL migrations, applied in the order of their names by yoyo."""
+
+from pathlib import Path
+
+from yoyo import get_backend, read_migrations
+from yoyo.migrations import MigrationList
+
+PACKAGED = Path(__file__).with_name("_migrations")
+CHECKED_OUT = Path(__file__).parent.parent / "migrations"
+
+
+def migrations_dir() -> Path:
+    """Where the .sql files lie: in the installed package, or in the checkout."""
+    return PACKAGED if PACKAGED.exists() else CHECKED_OUT
+
+
+def migrate(dsn: str, only_first: int | None = None) -> list[str]:
+    """Apply what is missing and return the names of what was applied.
+
+    `only_first` stops after that many migrations of the whole list, for tests of an older version.
+    """
+    backend = get_backend(dsn.replace("postgresql://", "postgresql+psycopg://").replace("postgres://", "postgresql+psycopg://"))
+    try:
+        with backend.lock():
+            known = read_migrations(str(migrations_dir()))
+            wanted = MigrationList(list(known)[:only_first])
+            missing = backend.to_apply(wanted)
+            names = [migration.id for migration in missing]
+            backend.apply_migrations(missing)
+    finally:
+        backend.connection.close()
+    return names

@@ -1,0 +1,1 @@
+"""Redemption: points spent at a partner."""

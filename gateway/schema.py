@@ -1,0 +1,94 @@
+"""Joins the slices' GraphQL types into one schema."""
+
+from uuid import UUID
+
+import strawberry
+from strawberry.schema.config import StrawberryConfig
+from strawberry.tools import merge_types
+
+from gateway import ids
+from gateway.coalition.graph import CoalitionMutation, CoalitionQuery, partner_node, programme_node
+from gateway.context import Info
+from gateway.conversion.graph import Conversion, ConversionMutation, conversion_activity
+from gateway.earning.graph import (
+    Earning,
+    EarningMutation,
+    EarningQuery,
+    PurchaseReturn,
+    earning_activity,
+    return_activity,
+)
+from gateway.graph import PUBLIC, SCALARS, Node
+from gateway.ledger.graph import LedgerQuery
+from gateway.ledger.post import sql as ledger_sql
+from gateway.members.graph import (
+    Activity,
+    Expiration,
+    MembersMutation,
+    MembersQuery,
+    expiry_activity,
+    member_node,
+    membership_node,
+    sees,
+)
+from gateway.redemption.graph import Redemption, RedemptionMutation, redemption_activity
+from gateway.settlement.graph import SettlementMutation, SettlementQuery, statement_node
+
+ACTIVITY = {
+    "earning": earning_activity,
+    "return": return_activity,
+    "redemption": redemption_activity,
+    "conversion": conversion_activity,
+    "expiry": expiry_activity,
+}
+
+
+async def transaction_node(info: Info, id: UUID) -> Activity | None:
+    """A transaction by id: its member, the partner it happened at, and operators see it."""
+    async with info.context.database.reading() as tx:
+        row = await tx.one(ledger_sql.transaction_by_id, bucket=ids.bucket_of(id), transaction=id)
+    if row is None or not sees(info, row["member_id"], row["partner_id"]):
+        return None
+    return (await info.context.doors.activity[row["kind"]](info, [id])).get(id)
+
+
+NODES = {
+    "ptn": partner_node,
+    "prg": programme_node,
+    "mbs": membership_node,
+    "mem": member_node,
+    "txn": transaction_node,
+    "sta": statement_node,
+}
+
+
+@strawberry.type
+class NodeQuery:
+    @strawberry.field(directives=[PUBLIC], description="Anything with an id; null if it is not there or not yours to see.")
+    async def node(self, info: Info, id: strawberry.ID) -> Node | None:
+        prefix = ids.prefix_of(id)
+        found = ids.read(prefix, id) if prefix in NODES else None
+        return await NODES[prefix](info, found) if found else None
+
+
+def schema_text() -> str:
+    """The text of the contract, sorted: what `schema.graphql` holds."""
+    return create_schema(sort=True).as_str() + "\n"
+
+
+def create_schema(sort: bool = False) -> strawberry.federation.Schema:
+    """The whole contract. Sorting is for its text alone: graphql-core rebuilds the types and loses Strawberry's enums."""
+    query = merge_types(
+        "Query", (NodeQuery, MembersQuery, CoalitionQuery, EarningQuery, SettlementQuery, LedgerQuery)
+    )
+    mutation = merge_types(
+        "Mutation",
+        (EarningMutation, RedemptionMutation, ConversionMutation, MembersMutation, CoalitionMutation, SettlementMutation),
+    )
+    return strawberry.federation.Schema(
+        query=query,
+        mutation=mutation,
+        types=[Earning, PurchaseReturn, Redemption, Conversion, Expiration],
+        federation_version="2.9",
+        config=StrawberryConfig(scalar_map=SCALARS, sort_schema=sort),
+    )

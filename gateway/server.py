@@ -1,0 +1,87 @@
+"""Runs the gateway: the embedded database if none is configured, migrations, and the HTTP server."""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Iterator
+
+import structlog
+import uvicorn
+
+from gateway.embedded import DatabaseFolderBusy, EmbeddedPostgres
+from gateway.main import create_app
+from gateway.migrate import migrate
+from gateway.settings import Settings
+
+WATCH_SECONDS = 0.2
+BODY_SECONDS = 5
+
+log = structlog.get_logger(__name__)
+
+
+@contextlib.contextmanager
+def database(settings: Settings) -> Iterator[str]:
+    """The DSN of a migrated database for a command: the configured one, the one of a running gateway, or our own.
+
+    Raises DatabaseDidNotStart.
+    """
+    if settings.database_url:
+        migrate(settings.database_url)
+        yield settings.database_url
+        return
+    embedded = EmbeddedPostgres(settings.data_dir)
+    try:
+        dsn = embedded.start()
+    except DatabaseFolderBusy:
+        # A gateway runs on the folder: its server can be used by whoever may open its socket.
+        yield embedded.dsn
+        return
+    try:
+        migrate(dsn)
+        yield dsn
+    finally:
+        embedded.stop()
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGINT or SIGTERM. Raises DatabaseFolderBusy, DatabaseDidNotStart, DatabaseAway."""
+    embedded = None if settings.database_url else EmbeddedPostgres(settings.data_dir)
+    dsn = embedded.start() if embedded else settings.database_url
+    try:
+        applied = migrate(dsn)
+        log.info("database ready", embedded=embedded is not None, migrations_applied=applied)
+        asyncio.run(_serve(settings, dsn, embedded))
+    finally:
+        if embedded is not None:
+            embedded.stop()
+
+
+async def _serve(settings: Settings, dsn: str, embedded: EmbeddedPostgres | None) -> None:
+    app = await create_app(settings, dsn)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=BODY_SECONDS,
+        h11_max_incomplete_event_size=64 * 1024,
+    )
+    server = uvicorn.Server(config)
+    watcher = asyncio.create_task(_watch(embedded)) if embedded else None
+    log.info("serving", url=settings.base_url, process=os.getpid())
+    await server.serve()
+    if watcher is not None:
+        watcher.cancel()
+
+
+async def _watch(embedded: EmbeddedPostgres) -> None:
+    """Bring the embedded server back when it dies; the pool reconnects by itself."""
+    while True:
+        await asyncio.sleep(WATCH_SECONDS)
+        try:
+            if embedded.revive():
+                log.warning("the embedded database had died and was started again")
+        except Exception:
+            log.exception("the embedded database could not be started again")

@@ -1,0 +1,75 @@
+"""Everything that can be configured: one frozen object, read once from the environment."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+
+class BadSetting(ValueError):
+    """An environment variable with a value that cannot be used; its text names both."""
+
+
+def _setting(variable: str, default: str, doc: str) -> Any:
+    return field(metadata={"variable": variable, "default": default, "doc": doc})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The gateway's settings; each field names its environment variable, its default and its meaning."""
+
+    database_url: str = _setting(
+        "DATABASE_URL", "", "PostgreSQL 15 or newer to use; empty: an embedded server that keeps its data in the data folder."
+    )
+    data_dir: Path = _setting("GATEWAY_DATA_DIR", ".data", "Folder of the embedded database and of settlement files.")
+    host: str = _setting("GATEWAY_HOST", "127.0.0.1", "Address to listen on.")
+    port: int = _setting("GATEWAY_PORT", "8080", "Port to listen on, 1 to 65535.")
+    issuer: str = _setting(
+        "GATEWAY_ISSUER", "", "Public base URL, the `iss` of every token; empty: http://HOST:PORT."
+    )
+    partners_dir: Path = _setting("GATEWAY_PARTNERS_DIR", "partners", "Folder with one `<code>/partner.toml` a partner.")
+    pool_size: int = _setting("GATEWAY_POOL_SIZE", "12", "Database connections of one process, 2 to 100.")
+    lanes: int = _setting("GATEWAY_LANES", "4", "Batches posted side by side by one process, 1 to 64.")
+    log_level: str = _setting("GATEWAY_LOG_LEVEL", "info", "debug, info, warning or error.")
+    log_format: str = _setting("GATEWAY_LOG_FORMAT", "json", "json, or console for people.")
+
+    @property
+    def base_url(self) -> str:
+        return self.issuer or f"http://{self.host}:{self.port}"
+
+
+def read_settings(environ: Mapping[str, str] = os.environ, **overrides: Any) -> Settings:
+    """Settings from the environment; `overrides` (from the command line) win.
+
+    Raises BadSetting, naming the variable, its value and what it should be.
+    """
+    texts = {f.name: environ.get(f.metadata["variable"], f.metadata["default"]) for f in fields(Settings)}
+    values: dict[str, Any] = {
+        **texts,
+        "data_dir": Path(texts["data_dir"]).absolute(),
+        "partners_dir": Path(texts["partners_dir"]).absolute(),
+        "port": _whole_number("GATEWAY_PORT", texts["port"], 1, 65535),
+        "pool_size": _whole_number("GATEWAY_POOL_SIZE", texts["pool_size"], 2, 100),
+        "lanes": _whole_number("GATEWAY_LANES", texts["lanes"], 1, 64),
+        "log_level": _one_of("GATEWAY_LOG_LEVEL", texts["log_level"], ("debug", "info", "warning", "error")),
+        "log_format": _one_of("GATEWAY_LOG_FORMAT", texts["log_format"], ("json", "console")),
+        "issuer": texts["issuer"].rstrip("/"),
+    }
+    if texts["database_url"] and not texts["database_url"].startswith(("postgres://", "postgresql://")):
+        raise BadSetting("DATABASE_URL must start with postgresql://; its value is not shown here.")
+    if values["issuer"] and not values["issuer"].startswith(("http://", "https://")):
+        raise BadSetting(f"GATEWAY_ISSUER is {values['issuer']!r}; it must start with http:// or https://.")
+    return Settings(**{**values, **{name: value for name, value in overrides.items() if value is not None}})
+
+
+def _whole_number(variable: str, text: str, least: int, most: int) -> int:
+    if not text.isascii() or not text.isdigit() or not least <= int(text) <= most:
+        raise BadSetting(f"{variable} is {text!r}; it must be a whole number from {least} to {most}.")
+    return int(text)
+
+
+def _one_of(variable: str, text: str, allowed: tuple[str, ...]) -> str:
+    if text not in allowed:
+        raise BadSetting(f"{variable} is {text!r}; it must be one of {', '.join(allowed)}.")
+    return text

@@ -1,0 +1,1 @@
+"""Settlement: periods, the lines and positions of a closed month, and the files that finance takes."""

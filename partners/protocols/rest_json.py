@@ -1,0 +1,75 @@
+"""JSON over HTTP.
+
+`PUT /accounts/{account}/credits/{reference}` with `{"points": n}` credits once and answers
+`{"reference", "balance"}`; `GET /accounts/{account}` answers `{"account", "balance"}`. 4xx with `{"error"}` is a no;
+429 and 5xx are no answer.
+"""
+
+from urllib.parse import quote
+
+import httpx
+import orjson
+
+from gateway.coalition.connector import Credit, PartnerRefused, PartnerSilent, PartnerUnreached
+
+TIMEOUT_SECONDS = 5.0
+CONNECT_SECONDS = 2.0
+CONNECTIONS_MAX = 16
+ANSWER_MAX_BYTES = 64 * 1024
+
+
+class RestJson:
+    """A partner's system at `endpoint`, spoken to with capped connections, time and answers."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._client = httpx.AsyncClient(
+            base_url=endpoint,
+            timeout=httpx.Timeout(TIMEOUT_SECONDS, connect=CONNECT_SECONDS),
+            limits=httpx.Limits(max_connections=CONNECTIONS_MAX),
+            follow_redirects=False,
+            trust_env=False,
+        )
+
+    async def credit(self, account: str, points: int, reference: str) -> Credit:
+        path = f"/accounts/{quote(account, safe='')}/credits/{quote(reference, safe='')}"
+        answer = await self._ask("PUT", path, {"points": points})
+        return Credit(reference=str(answer["reference"]), balance=_whole(answer["balance"]))
+
+    async def balance(self, account: str) -> int:
+        answer = await self._ask("GET", f"/accounts/{quote(account, safe='')}", None)
+        return _whole(answer["balance"])
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def _ask(self, method: str, path: str, body: object) -> dict[str, object]:
+        try:
+            async with self._client.stream(method, path, json=body) as response:
+                content = bytearray()
+                async for chunk in response.aiter_bytes():
+                    content += chunk
+                    if len(content) > ANSWER_MAX_BYTES:
+                        raise PartnerSilent(f"The answer is larger than {ANSWER_MAX_BYTES} bytes.")
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            raise PartnerUnreached(repr(error)) from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise PartnerSilent(repr(error)) from error
+        if response.status_code == 429 or response.status_code >= 500:
+            raise PartnerSilent(f"The partner answered {response.status_code}.")
+        try:
+            answer = orjson.loads(bytes(content))
+        except orjson.JSONDecodeError:
+            raise PartnerSilent("The partner's answer is not JSON.") from None
+        if not isinstance(answer, dict):
+            raise PartnerSilent("The partner's answer is not an object.")
+        if response.status_code >= 400:
+            raise PartnerRefused(str(answer.get("error", response.status_code))[:200])
+        if not {"balance"} <= answer.keys():
+            raise PartnerSilent("The partner's answer has no balance.")
+        return answer
+
+
+def _whole(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise PartnerSilent(f"The partner's balance {value!r} is not a whole number.")
+    return value

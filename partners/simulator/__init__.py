@@ -1,0 +1,1 @@
+"""A partner's system in a box, for demonstrations and tests."""
