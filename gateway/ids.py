@@ -9,6 +9,7 @@ from uuid import UUID
 
 import uuid_utils
 from typeid import TypeID
+from typeid.base32 import encode
 from typeid.errors import TypeIDException
 
 Bucket = NewType("Bucket", int)
@@ -31,7 +32,7 @@ def bucket_of(id: UUID) -> Bucket:
 
 def show(prefix: str, id: UUID) -> str:
     """The outside form of an id: `txn_01h455vb4pex5vsknk084sn02q`."""
-    return str(TypeID.from_uuid(id, prefix))
+    return f"{prefix}_{encode(id.bytes)}"
 
 
 def read(prefix: str, text: str) -> UUID | None:

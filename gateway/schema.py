@@ -19,6 +19,7 @@ from gateway.earning.graph import (
     return_activity,
 )
 from gateway.graph import PUBLIC, SCALARS, Node
+from gateway.inputs import compile_inputs
 from gateway.ledger.graph import LedgerQuery
 from gateway.ledger.post import sql as ledger_sql
 from gateway.members.graph import (
@@ -85,10 +86,12 @@ def create_schema(sort: bool = False) -> strawberry.federation.Schema:
         "Mutation",
         (EarningMutation, RedemptionMutation, ConversionMutation, MembersMutation, CoalitionMutation, SettlementMutation),
     )
-    return strawberry.federation.Schema(
+    schema = strawberry.federation.Schema(
         query=query,
         mutation=mutation,
         types=[Earning, PurchaseReturn, Redemption, Conversion, Expiration],
         federation_version="2.9",
         config=StrawberryConfig(scalar_map=SCALARS, sort_schema=sort),
     )
+    compile_inputs(schema)
+    return schema

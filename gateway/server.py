@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import structlog
 import uvicorn
+import uvloop
 
 from gateway.embedded import DatabaseFolderBusy, EmbeddedPostgres
 from gateway.main import create_app
@@ -50,7 +51,7 @@ def serve(settings: Settings) -> None:
     try:
         applied = migrate(dsn)
         log.info("database ready", embedded=embedded is not None, migrations_applied=applied)
-        asyncio.run(_serve(settings, dsn, embedded))
+        uvloop.run(_serve(settings, dsn, embedded))
     finally:
         if embedded is not None:
             embedded.stop()

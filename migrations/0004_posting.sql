@@ -17,9 +17,7 @@ return encode(
 -- Lock the wallets of a batch, making those that are missing. Sorted order, so that two batches never wait for
 -- each other in a circle.
 create function lock_wallets(buckets smallint[], members uuid[], programmes uuid[]) returns void
-language plpgsql volatile
-set search_path = pg_catalog, public
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
+language plpgsql volatile as $$
 begin
   insert into public.wallet (bucket, member_id, programme_id)
   select distinct i.bucket, i.member, i.programme
@@ -41,8 +39,7 @@ end $$;
 -- The period that each month posts to: itself if open, else the earliest open one after it. A month without a row
 -- is open. The shared locks keep those periods open until the batch commits.
 create function lock_periods(months date[]) returns table (month date, posting date)
-language plpgsql volatile
-set search_path = pg_catalog, public as $$
+language plpgsql volatile as $$
 declare
   locked date[];
 begin
@@ -78,9 +75,7 @@ end $$;
 create function look_keys_up(
   owners uuid[], keys text[], digests bytea[], buckets smallint[], periods date[]
 ) returns text[]
-language sql volatile
-set search_path = pg_catalog, public
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
+language sql volatile as $$
   select array_agg(
            case when k.key is null and i.period is null then 'PERIOD_NOT_OPEN'
                 when k.key is null then 'post'
@@ -100,9 +95,7 @@ $$;
 create function answer(
   at timestamptz, owners uuid[], keys text[], digests bytea[], buckets smallint[], transactions uuid[], verdicts text[]
 ) returns table (n bigint, transaction_id uuid, refusal text, replayed boolean)
-language plpgsql volatile
-set search_path = pg_catalog, public
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
+language plpgsql volatile as $$
 begin
   insert into public.idempotency (owner_id, key, bucket, digest, transaction_id, refusal, answered_at)
   select i.owner, i.key, i.bucket, i.digest,
@@ -136,6 +129,7 @@ create function post_earnings(
 ) returns table (n bigint, transaction_id uuid, refusal text, replayed boolean, posting date)
 language plpgsql volatile security definer
 set search_path = pg_catalog, public
+set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
   periods date[];
@@ -236,9 +230,7 @@ create function shares_of_debt(
   expiries date[], points bigint[], verdicts text[]
 ) returns table (bucket smallint, member uuid, programme uuid, partner uuid, contract uuid, transaction uuid, expiry date,
                  points bigint, repaid bigint)
-language sql stable
-set search_path = pg_catalog, public
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
+language sql stable as $$
   select i.bucket, i.member, i.programme, i.partner, i.contract, i.transaction, i.expiry, i.points,
          least(i.points, greatest(w.owed - (sum(i.points) over wallet_so_far - i.points), 0))::bigint
     from unnest(buckets, members, programmes, partners, contracts, transactions, expiries, points, verdicts)
@@ -253,8 +245,7 @@ $$;
 create function lots_in_order(
   of_bucket smallint, of_member uuid, of_programme uuid, on_day date, first_lot uuid
 ) returns table (lot_id uuid, remaining bigint, before bigint)
-language sql stable
-set search_path = pg_catalog, public as $$
+language sql stable as $$
   select l.lot_id, l.remaining,
          (sum(l.remaining) over (order by l.lot_id = first_lot desc nulls last, l.expires_on, l.funder_id, l.contract_id)
           - l.remaining)::bigint
@@ -272,6 +263,7 @@ create function post_redemptions(
 ) returns table (n bigint, transaction_id uuid, refusal text, replayed boolean, posting date)
 language plpgsql volatile security definer
 set search_path = pg_catalog, public
+set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
   periods date[];

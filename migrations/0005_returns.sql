@@ -12,6 +12,7 @@ create function post_returns(
 ) returns table (n bigint, transaction_id uuid, refusal text, replayed boolean, posting date)
 language plpgsql volatile security definer
 set search_path = pg_catalog, public
+set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
   periods date[];
@@ -121,7 +122,9 @@ create function post_expiries(
   at timestamptz, of_programme uuid, through date, occurred timestamptz, month date, most int
 ) returns table (wallets bigint, points bigint)
 language plpgsql volatile security definer
-set search_path = pg_catalog, public as $$
+set search_path = pg_catalog, public
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
   buckets smallint[];
   members uuid[];

@@ -55,7 +55,9 @@ create function place_hold(
   at timestamptz, of_bucket smallint, hold uuid, member uuid, of_programme uuid, partner uuid, on_day date, wanted bigint
 ) returns boolean
 language plpgsql volatile security definer
-set search_path = pg_catalog, public as $$
+set search_path = pg_catalog, public
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 begin
   perform public.lock_wallets(array[of_bucket], array[member], array[of_programme]);
   if wanted > coalesce((select sum(l.remaining)
@@ -87,7 +89,9 @@ end $$;
 -- Give what a hold set aside back to its lots; false when the hold is no longer open.
 create function release_hold(of_bucket smallint, hold uuid) returns boolean
 language plpgsql volatile security definer
-set search_path = pg_catalog, public as $$
+set search_path = pg_catalog, public
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
   h public.hold;
 begin
@@ -118,7 +122,9 @@ create function post_conversion(
   at timestamptz, of_bucket smallint, conversion uuid, occurred timestamptz, month date
 ) returns boolean
 language plpgsql volatile security definer
-set search_path = pg_catalog, public as $$
+set search_path = pg_catalog, public
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
   c public.conversion;
   posting date;

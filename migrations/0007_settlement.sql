@@ -53,7 +53,9 @@ create table period_programme (
 -- Answers 'closing' or 'closed', or the first earlier month that is still open.
 create function begin_closing(of_month date) returns text
 language plpgsql volatile security definer
-set search_path = pg_catalog, public as $$
+set search_path = pg_catalog, public
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
   found_state text;
   earlier date;
@@ -79,6 +81,8 @@ end $$;
 
 create function finish_closing(of_month date, at timestamptz) returns void
 language sql volatile security definer
-set search_path = pg_catalog, public as $$
+set search_path = pg_catalog, public
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
   update public.period set state = 'closed', closed_at = at where month = of_month and state = 'closing'
 $$;

@@ -1,5 +1,6 @@
 """The reference data of the coalition as one immutable snapshot, read often and changed rarely."""
 
+import asyncio
 import time
 from calendar import monthrange
 from dataclasses import dataclass
@@ -152,18 +153,27 @@ class Catalogue:
         self._database = database
         self._snapshot: Coalition | None = None
         self._read_at = 0.0
+        self._reading = asyncio.Lock()
 
     async def current(self) -> Coalition:
         """Raises NoCoalition, DatabaseAway."""
-        if self._snapshot is None or time.monotonic() - self._read_at > STALE_SECONDS:
-            async with self._database.reading() as tx:
-                self._snapshot = await read_coalition(tx)
-            self._read_at = time.monotonic()
+        if self._is_stale():
+            # One caller reads, the others wait for what it finds.
+            async with self._reading:
+                if self._is_stale():
+                    began = time.monotonic()
+                    async with self._database.reading() as tx:
+                        self._snapshot = await read_coalition(tx)
+                    self._read_at = began
+        assert self._snapshot is not None
         return self._snapshot
 
     def changed(self) -> None:
         """Something in it was written; read it again before the next use."""
-        self._snapshot = None
+        self._read_at = 0.0
+
+    def _is_stale(self) -> bool:
+        return self._snapshot is None or time.monotonic() - self._read_at > STALE_SECONDS
 
 
 async def read_coalition(tx: Tx) -> Coalition:

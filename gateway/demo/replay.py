@@ -14,7 +14,6 @@ from gateway.demo.api import Api, check
 from gateway.demo.baskets import Event, Meridian, end_of_month
 
 BATCH = 1_000
-CHUNK = 8_000
 AT_ONCE = 32
 
 ENROL = "mutation($input: [EnrolMemberInput!]!) { enrolMembers(input: $input) { errors { code message } } }"
@@ -62,8 +61,7 @@ class Replay:
     async def month(self, month: date, events: Sequence[Event]) -> None:
         """Replay a month and settle it."""
         await self._join(events)
-        for start in range(0, len(events), CHUNK):
-            await self._post(events[start : start + CHUNK])
+        await self._post(events)
         at = end_of_month(month, self._zone)
         self._progress(0, "converting")
         await self._convert(month, at.isoformat())

@@ -67,6 +67,7 @@ async def link(tx: Tx, partner_id: UUID, wanted: Sequence[Enrolment], now: datet
     rows = await tx.all(sql.cards_by_number, numbers=[w.card for w in wanted if w.card])
     cards = {row["number"]: row for row in rows}
     new: dict[str, tuple[int, UUID]] = {}
+    members: set[UUID] = set()
     for position, w in enumerate(wanted):
         if answers[position] is not None:
             continue
@@ -75,10 +76,11 @@ async def link(tx: Tx, partner_id: UUID, wanted: Sequence[Enrolment], now: datet
             answers[position] = MemberUnknown(MemberRef("card", w.card or ""))
         elif row["status"] == "blocked":
             answers[position] = CardBlocked(w.card)
-        elif w.external_id in new or any(member == row["member_id"] for _, member in new.values()):
+        elif w.external_id in new or row["member_id"] in members:
             answers[position] = StateConflict("This batch links the same external id or member twice.")
         else:
             new[w.external_id] = (position, row["member_id"])
+            members.add(row["member_id"])
     joined = await _join(tx, partner_id, {ext: member for ext, (_, member) in new.items()}, now)
     for external_id, (position, _) in new.items():
         answers[position] = joined[external_id]

@@ -57,23 +57,19 @@ async def redeem(
     """
     key = Key(partner.id, request.idempotency_key, _digest(request))
     try:
-        answer = await _post(database, ledger, coalition, partner, request, key, now)
+        return await _post(database, ledger, coalition, partner, request, key, now)
     except Refused as refused:
         kept = (await ledger.kept([key]))[0]
         if kept is not None and kept.refusal == "IDEMPOTENCY_KEY_REUSED":
             raise IdempotencyKeyReused(key.text) from None
         if kept is None or kept.transaction_id is None:
             raise refused from None
-        answer = kept
-    assert answer.transaction_id is not None
-    async with database.reading() as tx:
-        found = await redemptions_by_id(tx, [answer.transaction_id])
-    return found[answer.transaction_id]
+        return await _load(database, kept.transaction_id)
 
 
 async def _post(
     database: Database, ledger: Ledger, coalition: Coalition, partner: Partner, request: RedeemRequest, key: Key, now: datetime
-) -> Answer:
+) -> Redemption:
     check_text(request.idempotency_key, "idempotencyKey", 200)
     if request.reference is not None:
         check_text(request.reference, "reference", 128)
@@ -106,7 +102,32 @@ async def _post(
     refused = refusal_of(answer, item)
     if refused is not None:
         raise refused
-    return answer
+    return await _load(database, answer.transaction_id) if answer.replayed else _fresh(answer, item)
+
+
+def _fresh(answer: Answer, item: RedemptionItem) -> Redemption:
+    assert answer.transaction_id is not None
+    assert answer.posted_at is not None
+    assert answer.period is not None
+    return Redemption(
+        id=answer.transaction_id,
+        member_id=item.member_id,
+        membership_id=item.membership_id,
+        partner_id=item.partner_id,
+        programme_id=item.programme_id,
+        points=item.points,
+        reference=item.reference,
+        occurred_at=item.occurred_at,
+        posted_at=answer.posted_at,
+        period=answer.period,
+        missed_period=item.month if answer.period != item.month else None,
+    )
+
+
+async def _load(database: Database, transaction_id: UUID | None) -> Redemption:
+    assert transaction_id is not None
+    async with database.reading() as tx:
+        return (await redemptions_by_id(tx, [transaction_id]))[transaction_id]
 
 
 def _digest(request: RedeemRequest) -> bytes:
