@@ -87,9 +87,7 @@ class Lanes(Generic[Item, Answer]):
         finally:
             self._runners[lane] = None
 
-    def _take_batch(
-        self, queue: deque[tuple[Item, _Call[Answer], int]]
-    ) -> list[tuple[Item, _Call[Answer], int]]:
+    def _take_batch(self, queue: deque[tuple[Item, _Call[Answer], int]]) -> list[tuple[Item, _Call[Answer], int]]:
         batch: list[tuple[Item, _Call[Answer], int]] = []
         waiting: list[tuple[Item, _Call[Answer], int]] = []
         claimed: set[Hashable] = set()

@@ -21,18 +21,23 @@ from gateway.coalition.catalogue import NoCoalition, read_coalition
 from gateway.coalition.partner_file import BadPartnerFile, read_partner_file
 from gateway.database import Database, DatabaseAway
 from gateway.embedded import DatabaseDidNotStart, DatabaseFolderBusy
+from gateway.ledger.verify import verify as verify_ledger
 from gateway.logs import configure_logs
 from gateway.members import lookup
 from gateway.points import decimal_of_minor
 from gateway.refusals import Refused
 from gateway.schema import schema_text
-from gateway.server import database, serve as serve_gateway
+from gateway.server import database
+from gateway.server import serve as serve_gateway
 from gateway.settings import BadSetting, Settings, read_settings
 from gateway.settlement import close
 from gateway.settlement.statements import positions
-from gateway.ledger.verify import verify as verify_ledger
 
-app = typer.Typer(help="The loyalty gateway: one API, one member identity, one ledger of points.", no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(
+    help="The loyalty gateway: one API, one member identity, one ledger of points.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
 coalition_app = typer.Typer(help="The coalition of this database.", no_args_is_help=True)
 partner_app = typer.Typer(help="Partners: onboard them from their files, give them clients.", no_args_is_help=True)
 operator_app = typer.Typer(help="Operators' local accounts.", no_args_is_help=True)
@@ -202,7 +207,9 @@ def coalition_create(
 
 
 @partner_app.command("onboard")
-def partner_onboard(files: Annotated[list[Path], typer.Argument(help="partner.toml files, each in a folder of the partner's code.")]) -> None:
+def partner_onboard(
+    files: Annotated[list[Path], typer.Argument(help="partner.toml files, each in a folder of the partner's code.")],
+) -> None:
     """Onboard partners from their files, or bring them up to date; contracts that are published stay as they are."""
     described = [read_partner_file(file) for file in files]
 

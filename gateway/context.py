@@ -1,6 +1,6 @@
 """What one request carries: who calls, the coalition as it stands, and the doors to everything else."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +35,7 @@ class Doors:
     converter: "Converter"
     connectors: "dict[UUID, Connector]"
     settlement_dir: Path
-    activity: "dict[str, Callable[[Info, list[UUID]], Awaitable[dict[UUID, Any]]]]"
+    activity: "Mapping[str, Callable[[Info, list[UUID]], Awaitable[Mapping[UUID, Any]]]]"
 
 
 @dataclass(slots=True)

@@ -4,7 +4,7 @@ Statements are written in the slices' `queries.sql` and loaded by name; every er
 must tell apart is told apart here, by SQLSTATE.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +17,7 @@ from aiosql.query_loader import QueryLoader
 APPLICATION_ROLE = "gateway_app"
 ACQUIRE_SECONDS = 5
 COMMAND_SECONDS = 60
+SNAPSHOT_SECONDS = 3_600
 
 Row = asyncpg.Record
 
@@ -53,44 +54,44 @@ class Statement:
 
 def load_queries(beside: str, file: str = "queries.sql") -> Any:
     """The named queries of the SQL file beside a module; `sql = load_queries(__file__)`."""
-    adapter = AsyncPGAdapter()
+    adapter: Any = AsyncPGAdapter()  # type: ignore[no-untyped-call]
     loader = QueryLoader(adapter, None, attribute="__", mandatory_parameters=False)
     found = loader.load_query_data_from_file(Path(beside).with_name(file))
-    return SimpleNamespace(**{
-        q.query_name: Statement(q.query_name, q.sql, tuple(adapter.var_sorted[q.query_name]), " ".join(q.doc_comments.split()))
-        for q in found
-    })
+    return SimpleNamespace(
+        **{
+            q.query_name: Statement(
+                q.query_name, q.sql, tuple(adapter.var_sorted[q.query_name]), " ".join(q.doc_comments.split())
+            )
+            for q in found
+        }
+    )
 
 
 class Tx:
     """A connection as the slices see it: named queries with named parameters, inside one transaction or none."""
 
-    __slots__ = ("_connection",)
+    __slots__ = ("_connection", "_seconds")
 
-    def __init__(self, connection: Any) -> None:
-        self._connection = connection
+    def __init__(self, connection: Any, seconds: float = COMMAND_SECONDS) -> None:
+        self._connection, self._seconds = connection, seconds
 
     async def one(self, statement: Statement, **given: Any) -> Row | None:
         """The first row, or None."""
-        row: Row | None = await self._connection.fetchrow(statement.text, *statement.arguments(given))
+        row: Row | None = await self._connection.fetchrow(statement.text, *statement.arguments(given), timeout=self._seconds)
         return row
 
     async def all(self, statement: Statement, **given: Any) -> list[Row]:
         """Every row."""
-        rows: list[Row] = await self._connection.fetch(statement.text, *statement.arguments(given))
+        rows: list[Row] = await self._connection.fetch(statement.text, *statement.arguments(given), timeout=self._seconds)
         return rows
 
     async def value(self, statement: Statement, **given: Any) -> Any:
         """The first column of the first row, or None."""
-        return await self._connection.fetchval(statement.text, *statement.arguments(given))
+        return await self._connection.fetchval(statement.text, *statement.arguments(given), timeout=self._seconds)
 
     async def run(self, statement: Statement, **given: Any) -> None:
         """No rows expected."""
-        await self._connection.execute(statement.text, *statement.arguments(given))
-
-    async def run_for_each(self, statement: Statement, items: Sequence[dict[str, Any]]) -> None:
-        """The same statement for several sets of parameters, in one round trip."""
-        await self._connection.executemany(statement.text, [statement.arguments(item) for item in items])
+        await self._connection.execute(statement.text, *statement.arguments(given), timeout=self._seconds)
 
 
 class Database:
@@ -137,7 +138,7 @@ class Database:
                 self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection,
                 connection.transaction(isolation="repeatable_read", readonly=True),
             ):
-                yield Tx(connection)
+                yield Tx(connection, SNAPSHOT_SECONDS)
 
     async def is_up(self) -> bool:
         """Whether a statement gets through right now."""

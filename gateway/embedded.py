@@ -18,7 +18,7 @@ import time
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 from urllib.parse import quote
 
 START_SECONDS = 30
@@ -152,7 +152,7 @@ class EmbeddedPostgres:
     def _run_as_server(self, command: list[str]) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(command, cwd="/", capture_output=True, check=False, **self._identity())
 
-    def _identity(self) -> dict[str, object]:
+    def _identity(self) -> dict[str, Any]:
         if self._user is None:
             return {}
         return {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []}
@@ -205,7 +205,7 @@ class EmbeddedPostgres:
                 begin = log.tell()
                 self._process = subprocess.Popen(
                     command, cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                    preexec_fn=die_with_parent, start_new_session=True, **self._identity(),  # type: ignore[call-overload]
+                    preexec_fn=die_with_parent, start_new_session=True, **self._identity(),
                 )  # fmt: skip
             if self._wait_until_ready(deadline):
                 return

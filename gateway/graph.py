@@ -141,7 +141,7 @@ PUBLIC = Public()
 
 def requires(*any_of: str) -> RequiresScopes:
     """`@requiresScopes`: one of the arguments suffices, each a space-separated set that is needed whole."""
-    return RequiresScopes(scopes=[alternative.split() for alternative in any_of])  # type: ignore[misc]
+    return RequiresScopes(scopes=[alternative.split() for alternative in any_of])
 
 
 SEES_MEMBERSHIPS = requires(
@@ -165,12 +165,12 @@ def read_id(prefix: str, text: str, *path: str) -> UUID:
     return found
 
 
-RefusalCode = strawberry.enum(refusals.RefusalCode, description="Why something was refused.")
+strawberry.enum(refusals.RefusalCode, description="Why something was refused.")
 
 
 @strawberry.type(directives=[PUBLIC], description="An expected no: nothing was moved.")
 class Refusal:
-    code: RefusalCode = strawberry.field(description="What a program decides on.")
+    code: refusals.RefusalCode = strawberry.field(description="What a program decides on.")
     message: str = strawberry.field(description="What was wrong, with which value, and what to do.")
     path: list[str] | None = strawberry.field(description="The part of the input it is about.")
 
@@ -192,7 +192,7 @@ class BadInput(GraphQLError):
 
 @strawberry.type(directives=[PUBLIC], description="An exact amount of money.")
 class Money:
-    amount: Decimal = strawberry.field(description="In major units: \"12.34\".")
+    amount: Decimal = strawberry.field(description='In major units: "12.34".')
     currency: CurrencyCode
 
 

@@ -32,7 +32,10 @@ def _compile(graphql_type: GraphQLInputObjectType, compiled: dict[str, Convert])
     if known is not None:
         return known
     definition = graphql_type.extensions["strawberry-definition"]
-    cls, plain, nested, absent = definition.origin, [], [], {}
+    cls = definition.origin
+    plain: list[tuple[str, str]] = []
+    nested: list[tuple[str, str, Convert]] = []
+    absent: dict[str, None] = {}
     for name, field in graphql_type.fields.items():
         of = field.extensions["strawberry-definition"]
         if of.default_value is MISSING and of.default_factory is MISSING:

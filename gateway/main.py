@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from uuid import UUID
 
 import structlog
 from starlette.applications import Starlette
@@ -16,6 +17,7 @@ from gateway.access.server import OAuthServer
 from gateway.access.tokens import Tokens, load_signing_keys
 from gateway.clock import Clock, SystemClock
 from gateway.coalition.catalogue import Catalogue, NoCoalition
+from gateway.coalition.connector import Connector
 from gateway.context import Doors
 from gateway.conversion.convert import Converter
 from gateway.database import Database, DatabaseAway
@@ -93,7 +95,7 @@ async def _home(request: Request) -> Response:
     return RedirectResponse("/graphiql", 303)
 
 
-async def _connectors(catalogue: Catalogue) -> dict[object, object]:
+async def _connectors(catalogue: Catalogue) -> dict[UUID, Connector]:
     """A connection to each partner that has a system of its own; read at start."""
     try:
         coalition = await catalogue.current()
@@ -110,7 +112,9 @@ async def _register_own_clients(database: Database, base_url: str, clock: Clock)
     """The gateway's own public clients: the console, and a member app to begin with."""
     async with database.transaction() as tx:
         console = [f"{base_url}/graphiql"]
-        await register_public_client(tx, CONSOLE_CLIENT, "The operators' console", console, sorted({**OPERATOR, **MEMBER}), clock.now())
+        await register_public_client(
+            tx, CONSOLE_CLIENT, "The operators' console", console, sorted({**OPERATOR, **MEMBER}), clock.now()
+        )
         await register_public_client(tx, APP_CLIENT, "The members' app", [APP_REDIRECT], sorted(MEMBER), clock.now())
 
 

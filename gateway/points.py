@@ -64,4 +64,5 @@ def points_for(amount_minor: int, rate: Fraction) -> int:
 
 def round_half_even_minor(amount_major: Fraction) -> int:
     """An exact amount in major units, rounded half-even to minor units: the one rounding of a statement line."""
-    return round(amount_major * 10**MINOR_DIGITS)
+    minor: int = round(amount_major * 10**MINOR_DIGITS)
+    return minor

@@ -79,9 +79,7 @@ def schema_text() -> str:
 
 def create_schema(sort: bool = False) -> strawberry.federation.Schema:
     """The whole contract. Sorting is for its text alone: graphql-core rebuilds the types and loses Strawberry's enums."""
-    query = merge_types(
-        "Query", (NodeQuery, MembersQuery, CoalitionQuery, EarningQuery, SettlementQuery, LedgerQuery)
-    )
+    query = merge_types("Query", (NodeQuery, MembersQuery, CoalitionQuery, EarningQuery, SettlementQuery, LedgerQuery))
     mutation = merge_types(
         "Mutation",
         (EarningMutation, RedemptionMutation, ConversionMutation, MembersMutation, CoalitionMutation, SettlementMutation),

@@ -25,9 +25,7 @@ class Settings:
     data_dir: Path = _setting("GATEWAY_DATA_DIR", ".data", "Folder of the embedded database and of settlement files.")
     host: str = _setting("GATEWAY_HOST", "127.0.0.1", "Address to listen on.")
     port: int = _setting("GATEWAY_PORT", "8080", "Port to listen on, 1 to 65535.")
-    issuer: str = _setting(
-        "GATEWAY_ISSUER", "", "Public base URL, the `iss` of every token; empty: http://HOST:PORT."
-    )
+    issuer: str = _setting("GATEWAY_ISSUER", "", "Public base URL, the `iss` of every token; empty: http://HOST:PORT.")
     partners_dir: Path = _setting("GATEWAY_PARTNERS_DIR", "partners", "Folder with one `<code>/partner.toml` a partner.")
     pool_size: int = _setting("GATEWAY_POOL_SIZE", "12", "Database connections of one process, 2 to 100.")
     lanes: int = _setting("GATEWAY_LANES", "4", "Batches posted side by side by one process, 1 to 64.")

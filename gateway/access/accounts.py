@@ -40,9 +40,7 @@ def secret_hash(secret: str) -> bytes:
     return hashlib.sha256(secret.encode()).digest()
 
 
-async def set_password(
-    tx: Tx, kind: str, login: str, password: str, member_id: UUID | None, now: datetime
-) -> UUID:
+async def set_password(tx: Tx, kind: str, login: str, password: str, member_id: UUID | None, now: datetime) -> UUID:
     """Create a local account, or give an existing one of the same person a new password.
 
     Raises InputNotAccepted, StateConflict when the login belongs to somebody else.

@@ -45,7 +45,10 @@ async def load_signing_keys(database: Database, clock: Clock) -> list[ECKey]:
             return [ECKey.import_key(orjson.loads(row["private_jwk"])) for row in rows]
         key = ECKey.generate_key("P-256", {"use": "sig", "alg": "ES256"}, private=True, auto_kid=True)
         await tx.run(
-            sql.store_signing_key, key_id=key.kid, private_jwk=orjson.dumps(key.as_dict(private=True)).decode(), created_at=clock.now()
+            sql.store_signing_key,
+            key_id=key.kid,
+            private_jwk=orjson.dumps(key.as_dict(private=True)).decode(),
+            created_at=clock.now(),
         )
         return [key]
 
@@ -55,7 +58,7 @@ class Tokens:
 
     def __init__(self, issuer: str, keys: list[ECKey], clock: Clock) -> None:
         self.issuer, self.audience = issuer, f"{issuer}/graphql"
-        self._keys = KeySet(keys)
+        self._keys = KeySet([*keys])
         self._signing = keys[0]
         self._clock = clock
         self._known: OrderedDict[bytes, tuple[Caller, int]] = OrderedDict()

@@ -186,9 +186,18 @@ async def read_coalition(tx: Tx) -> Coalition:
         rate = Fraction(c["earn_rate_numerator"], c["earn_rate_denominator"])
         contracts.setdefault((c["partner_id"], c["currency"]), []).append(
             Contract(
-                c["contract_id"], c["partner_id"], c["programme_id"], c["currency"], c["version"], c["valid_from"],
-                rate, c["issue_price"], c["redeem_price"], c["service_fee"], c["conversion_price"],
-            )  # fmt: skip
+                c["contract_id"],
+                c["partner_id"],
+                c["programme_id"],
+                c["currency"],
+                c["version"],
+                c["valid_from"],
+                rate,
+                c["issue_price"],
+                c["redeem_price"],
+                c["service_fee"],
+                c["conversion_price"],
+            )
         )
     rates: dict[tuple[UUID, UUID], list[Rate]] = {}
     for r in await tx.all(sql.rates):

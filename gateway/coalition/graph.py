@@ -89,7 +89,9 @@ class Store(Node):
 
 
 @strawberry.federation.type(
-    keys=["id"], directives=[requires("contracts:read")], description="A partner's prices from a day on, until the next contract begins."
+    keys=["id"],
+    directives=[requires("contracts:read")],
+    description="A partner's prices from a day on, until the next contract begins.",
 )
 class Contract(Node):
     id: strawberry.ID
@@ -135,7 +137,10 @@ class Partner(Node):
         own = [s for s in own if after is None or s.code > after]
         return connection([Store(id=show_id("sto", s.id), code=s.code, name=s.name) for s in own], [s.code for s in own], asked)
 
-    @strawberry.field(directives=[requires("contracts:read")], description="Its contracts, the latest first; with `on`, the one in force that day.")
+    @strawberry.field(
+        directives=[requires("contracts:read")],
+        description="Its contracts, the latest first; with `on`, the one in force that day.",
+    )
     def contracts(self, info: Info, on: Day | None = None) -> list[Contract]:
         coalition = info.context.coalition
         _check_own(info.context, self.partner_id)
@@ -264,7 +269,9 @@ class PublishRatePayload:
 
 @strawberry.type
 class CoalitionMutation:
-    @strawberry.mutation(directives=[requires("partners:manage")], description="Onboard a partner, or bring its record up to date.")
+    @strawberry.mutation(
+        directives=[requires("partners:manage")], description="Onboard a partner, or bring its record up to date."
+    )
     async def onboard_partner(self, info: Info, input: OnboardPartnerInput) -> OnboardPartnerPayload:
         doors = info.context.doors
         new = onboard.NewPartner(code=input.code, name=input.name, protocol=input.protocol, endpoint=input.endpoint)

@@ -148,9 +148,7 @@ async def publish_contract(tx: Tx, coalition: Coalition, partner_id: UUID, new: 
         raise InputNotAccepted(f"This coalition settles in {coalition.settlement_currency}, not in {new.currency}.", "currency")
     latest = await tx.one(sql.latest_contract, partner_id=partner_id, currency=new.currency)
     if latest is not None and latest["valid_from"] >= new.valid_from:
-        raise StateConflict(
-            f"A contract from {latest['valid_from']} is published already; a new one must begin later than that."
-        )
+        raise StateConflict(f"A contract from {latest['valid_from']} is published already; a new one must begin later than that.")
     contract_id = new_id()
     await tx.run(
         sql.store_contract,

@@ -11,6 +11,7 @@ from gateway.context import Context, Info
 from gateway.conversion import quotes
 from gateway.conversion.convert import Conversion as Order
 from gateway.conversion.convert import ConvertRequest
+from gateway.database import Tx
 from gateway.graph import (
     PUBLIC,
     SEES_MEMBERSHIPS,
@@ -102,7 +103,9 @@ class ConversionMutation:
     async def quote_conversion(self, info: Info, input: QuoteConversionInput) -> QuoteConversionPayload:
         context = info.context
         now = context.doors.clock.now()
-        request = quotes.QuoteRequest(source=input.source, target=input.target, take=input.take, at=input.at or now, key=input.idempotency_key)
+        request = quotes.QuoteRequest(
+            source=input.source, target=input.target, take=input.take, at=input.at or now, key=input.idempotency_key
+        )
         try:
             async with context.database.transaction() as tx:
                 membership = await _membership(context, tx, input.member, input.target)
@@ -144,7 +147,7 @@ class ConversionMutation:
         return ConvertPointsPayload(conversion=found[order.id], errors=[])  # type: ignore[arg-type]
 
 
-async def _membership(context: Context, tx: lookup.Tx, ref: MemberRef | None, target: str) -> lookup.Membership:
+async def _membership(context: Context, tx: Tx, ref: MemberRef | None, target: str) -> lookup.Membership:
     """Whose points: the calling member's own, or a member of the calling partner, which must keep the target.
 
     Raises NotAllowed, InputNotAccepted, MemberUnknown, CardBlocked, MembershipSuspended.

@@ -133,7 +133,11 @@ class Replay:
         self._progress(len(events), "posting baskets")
 
     async def _return(self, event: Event) -> None:
-        input = {"idempotencyKey": f"return-{event.receipt}", "receipt": event.receipt, "occurredAt": event.occurred_at.isoformat()}
+        input = {
+            "idempotencyKey": f"return-{event.receipt}",
+            "receipt": event.receipt,
+            "occurredAt": event.occurred_at.isoformat(),
+        }
         check([(await self._partners[event.partner].ask(RETURN, input=input))["returnPurchase"]])
         self._progress(1, "posting baskets")
 

@@ -92,7 +92,4 @@ def show_month(out: Console, month: date, report: dict[str, Any]) -> None:
 
 
 def _caption(report: dict[str, Any]) -> str:
-    return (
-        f"members hold {report['outstanding']:,} MER and {report['sky_outstanding']:,} SKY, "
-        f"and owe {report['debt']:,} MER"
-    )
+    return f"members hold {report['outstanding']:,} MER and {report['sky_outstanding']:,} SKY, and owe {report['debt']:,} MER"

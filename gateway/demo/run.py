@@ -198,9 +198,7 @@ async def _replay_and_show(settings: Settings, meridian: Meridian, prepared: Pre
             TimeElapsedColumn(), console=out,
         ) as bar:  # fmt: skip
             task = bar.add_task("replaying", total=sum(map(len, events.values())), step="")
-            replay = Replay(
-                meridian, partners, operator, lambda count, step: bar.update(task, advance=count, step=step)
-            )
+            replay = Replay(meridian, partners, operator, lambda count, step: bar.update(task, advance=count, step=step))
             for month, of_month in events.items():
                 bar.update(task, description=f"replaying {month:%B %Y}")
                 found = await read_month(operator, month)

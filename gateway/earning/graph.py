@@ -1,5 +1,6 @@
 """Earning in GraphQL: purchases, returns, and the trace of the rules behind the points."""
 
+from decimal import Decimal as PyDecimal
 from uuid import UUID
 
 import strawberry
@@ -141,12 +142,14 @@ class PurchaseLineInput:
     amount: Decimal = strawberry.field(description="What the line cost in all.")
     sku: str | None = None
     category: str | None = None
-    quantity: Decimal = Decimal(purchases.Decimal(1))
+    quantity: Decimal = Decimal(PyDecimal(1))
 
 
 @strawberry.input(description="A purchase as a till posts it.")
 class PurchaseInput:
-    idempotency_key: str = strawberry.field(description="Unique per partner; the same key and content gets the first answer again.")
+    idempotency_key: str = strawberry.field(
+        description="Unique per partner; the same key and content gets the first answer again."
+    )
     member: MemberRef
     receipt: str = strawberry.field(description="The till's own number; a return names it. Unique per partner.")
     occurred_at: DateTime
@@ -234,7 +237,8 @@ class EarningMutation:
         return await _record(info, input)
 
     @strawberry.mutation(
-        directives=[requires("points:reverse")], description="Take back the points of what was returned, whole, by amount or by line."
+        directives=[requires("points:reverse")],
+        description="Take back the points of what was returned, whole, by amount or by line.",
     )
     async def return_purchase(self, info: Info, input: ReturnInput) -> ReturnPurchasePayload:
         context = info.context

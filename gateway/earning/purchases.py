@@ -122,9 +122,7 @@ async def record_purchases(
     return await _load_replayed(database, outcomes)
 
 
-def simulate_purchase(
-    coalition: Coalition, partner: Partner, request: PurchaseRequest, now: datetime
-) -> tuple[EarningStep, ...]:
+def simulate_purchase(coalition: Coalition, partner: Partner, request: PurchaseRequest, now: datetime) -> tuple[EarningStep, ...]:
     """The steps that a purchase would bring now; nothing is posted. Raises what recording it would refuse."""
     priced = _price(coalition, partner, request, now)
     if isinstance(priced, Refused):
@@ -273,9 +271,7 @@ async def _load_replayed(database: Database, outcomes: list[Purchase | Refused |
 
 async def purchases_by_id(tx: Tx, transactions: Sequence[UUID]) -> dict[UUID, Purchase]:
     """Recorded purchases by their ids; unknown ones are left out."""
-    rows = await tx.all(
-        sql.purchases_by_id, buckets=[bucket_of(id) for id in transactions], transactions=list(transactions)
-    )
+    rows = await tx.all(sql.purchases_by_id, buckets=[bucket_of(id) for id in transactions], transactions=list(transactions))
     return {row["transaction_id"]: purchase_of(row) for row in rows}
 
 

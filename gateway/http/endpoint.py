@@ -86,7 +86,9 @@ class GraphQLEndpoint:
             return PUBLIC
         scheme, _, token = headers[0].partition(" ")
         if len(headers) > 1 or scheme.lower() != "bearer" or not token.strip():
-            raise Refusing(401, "UNAUTHENTICATED", "Send one header: Authorization: Bearer <token>.", {"WWW-Authenticate": "Bearer"})
+            raise Refusing(
+                401, "UNAUTHENTICATED", "Send one header: Authorization: Bearer <token>.", {"WWW-Authenticate": "Bearer"}
+            )
         try:
             return self._tokens.verify(token.strip())
         except TokenRefused as error:
@@ -130,5 +132,7 @@ def _negotiate(accept: str | None) -> str:
 
 def _respond(body: dict[str, Any], status: int, media_type: str, headers: dict[str, str] | None = None) -> Response:
     return Response(
-        orjson.dumps(body), status, {"Content-Type": f"{media_type}; charset=utf-8", "Cache-Control": "no-store", **(headers or {})}
+        orjson.dumps(body),
+        status,
+        {"Content-Type": f"{media_type}; charset=utf-8", "Cache-Control": "no-store", **(headers or {})},
     )

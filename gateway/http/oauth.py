@@ -43,18 +43,20 @@ class OAuth:
     async def metadata(self, request: HTTPRequest) -> Response:
         """RFC 8414."""
         issuer = self._tokens.issuer
-        return JSONResponse({
-            "issuer": issuer,
-            "authorization_endpoint": f"{issuer}/oauth/authorize",
-            "token_endpoint": f"{issuer}/oauth/token",
-            "jwks_uri": f"{issuer}/oauth/jwks",
-            "scopes_supported": sorted(CATALOGUE),
-            "response_types_supported": ["code"],
-            "grant_types_supported": ["authorization_code", "client_credentials"],
-            "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post", "none"],
-            "code_challenge_methods_supported": ["S256"],
-            "authorization_response_iss_parameter_supported": True,
-        })
+        return JSONResponse(
+            {
+                "issuer": issuer,
+                "authorization_endpoint": f"{issuer}/oauth/authorize",
+                "token_endpoint": f"{issuer}/oauth/token",
+                "jwks_uri": f"{issuer}/oauth/jwks",
+                "scopes_supported": sorted(CATALOGUE),
+                "response_types_supported": ["code"],
+                "grant_types_supported": ["authorization_code", "client_credentials"],
+                "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post", "none"],
+                "code_challenge_methods_supported": ["S256"],
+                "authorization_response_iss_parameter_supported": True,
+            }
+        )
 
     async def jwks(self, request: HTTPRequest) -> Response:
         """RFC 7517."""

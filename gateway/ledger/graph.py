@@ -24,7 +24,9 @@ class IntegrityReport:
 
 @strawberry.type
 class LedgerQuery:
-    @strawberry.field(directives=[requires("audit:read")], description="Check every invariant now; on a large ledger it takes a while.")
+    @strawberry.field(
+        directives=[requires("audit:read")], description="Check every invariant now; on a large ledger it takes a while."
+    )
     async def integrity(self, info: Info) -> IntegrityReport:
         checks = [
             IntegrityCheck(

@@ -224,13 +224,15 @@ select c.conversion_id, c.state, h.state as hold
 
 -- name: receipts_are_posted_once()
 -- Every purchase has its receipt, and no receipt of a partner has two purchases.
-select p.partner_id, p.receipt, count(*) as purchases
+select p.partner_id, p.receipt, 0 as purchases
   from purchase p
   left join receipt r on r.partner_id = p.partner_id and r.receipt = p.receipt and r.transaction_id = p.transaction_id
  where r.transaction_id is null
-    or exists (select from purchase o where o.partner_id = p.partner_id and o.receipt = p.receipt
-                                        and o.bucket = p.bucket and o.transaction_id <> p.transaction_id)
- group by p.partner_id, p.receipt;
+union all
+select partner_id, receipt, count(*)
+  from purchase
+ group by partner_id, receipt
+having count(*) > 1;
 
 -- name: answers_name_transactions()
 -- Every accepted key names a transaction that is there.

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from gateway import ids
 from gateway.database import Tx
-from gateway.members.lookup import Membership, MemberRef, check_text, find_memberships, sql
+from gateway.members.lookup import MemberRef, Membership, check_text, find_memberships, sql
 from gateway.refusals import CardBlocked, MemberUnknown, Refused, StateConflict
 
 EXTERNAL_ID_MAX = 128
@@ -125,9 +125,7 @@ async def _claim_cards(tx: Tx, cards: dict[str, UUID], now: datetime) -> set[str
     return {row["number"] for row in rows}
 
 
-async def _join(
-    tx: Tx, partner_id: UUID, members: dict[str, UUID], now: datetime
-) -> dict[str, Membership | Refused]:
+async def _join(tx: Tx, partner_id: UUID, members: dict[str, UUID], now: datetime) -> dict[str, Membership | Refused]:
     """Create memberships for (external id -> member); a lost race or a second membership is a StateConflict."""
     buckets = [ids.bucket_of(member) for member in members.values()]
     new_ids = [ids.new_id_in(bucket) for bucket in buckets]

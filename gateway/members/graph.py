@@ -187,7 +187,9 @@ class Member(Node):
             rows = await tx.all(lookup.sql.memberships_of_member, bucket=ids.bucket_of(self.member_id), member=self.member_id)
         return [show_membership(lookup.membership_of(row)) for row in rows]
 
-    @strawberry.field(directives=[requires("balance:read", "members:support")], description="The member's points, by programme code.")
+    @strawberry.field(
+        directives=[requires("balance:read", "members:support")], description="The member's points, by programme code."
+    )
     async def wallets(self, info: Info) -> list[Wallet]:
         return await _wallets(info.context, self.member_id)
 
@@ -212,9 +214,7 @@ async def _wallets(context: Context, member_id: UUID) -> list[Wallet]:
 
 async def _load_wallets(context: Context, members: list[UUID]) -> list[list[Wallet]]:
     async with context.database.reading() as tx:
-        rows = await tx.all(
-            ledger_sql.wallets_of_members, buckets=[ids.bucket_of(member) for member in members], members=members
-        )
+        rows = await tx.all(ledger_sql.wallets_of_members, buckets=[ids.bucket_of(member) for member in members], members=members)
     programmes = {id: show_programme(p) for id, p in context.coalition.programmes.items() if p.custody == "ledger"}
     found: dict[UUID, dict[UUID, Row]] = defaultdict(dict)
     for row in rows:
@@ -236,9 +236,7 @@ def _wallet(member_id: UUID, programme_id: UUID, programme: Programme, row: Row 
     )
 
 
-async def _activity(
-    info: Info, member_id: UUID, partner_id: UUID | None, first: int, after: str | None
-) -> Connection[Activity]:
+async def _activity(info: Info, member_id: UUID, partner_id: UUID | None, first: int, after: str | None) -> Connection[Activity]:
     asked = page(first, after)
     before_at, before_id = _read_cursor(after) if after else (NEWEST, LAST_ID)
     async with info.context.database.reading() as tx:
@@ -291,7 +289,8 @@ class MembersQuery:
         return await _load_member(info, member_id) if member_id else None
 
     @strawberry.field(
-        directives=[requires("members:lookup")], description="One of the calling partner's members; null if it knows none by this."
+        directives=[requires("members:lookup")],
+        description="One of the calling partner's members; null if it knows none by this.",
     )
     async def membership(self, info: Info, ref: MemberRef) -> Membership | None:
         partner = info.context.partner()
@@ -368,7 +367,7 @@ class LinkMembershipPayload:
 class MembersMutation:
     @strawberry.mutation(
         directives=[requires("members:enrol")],
-        description="Create a member known to the calling partner. The same person again answers with the membership that is there.",
+        description="Create a member known to the calling partner. The same person again: the membership that is there.",
     )
     async def enrol_member(self, info: Info, input: EnrolMemberInput) -> EnrolMemberPayload:
         return (await _enrol(info, [input]))[0]

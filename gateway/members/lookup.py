@@ -36,9 +36,7 @@ class Membership:
 
 
 def membership_of(row: Row) -> Membership:
-    return Membership(
-        row["membership_id"], row["member_id"], row["partner_id"], row["external_id"], row["status"], row["since"]
-    )
+    return Membership(row["membership_id"], row["member_id"], row["partner_id"], row["external_id"], row["status"], row["since"])
 
 
 async def find_memberships(tx: Tx, partner_id: UUID, refs: Sequence[MemberRef]) -> list[Membership | Refused]:

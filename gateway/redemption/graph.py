@@ -49,13 +49,10 @@ class Redemption(Activity):
     )
     async def takes(self, info: Info) -> list[Take]:
         async with info.context.database.reading() as tx:
-            rows = await tx.all(
-                ledger_sql.takes, bucket=ids.bucket_of(self.transaction_id), transaction=self.transaction_id
-            )
+            rows = await tx.all(ledger_sql.takes, bucket=ids.bucket_of(self.transaction_id), transaction=self.transaction_id)
         partners = info.context.coalition.partners
         return [
-            Take(points=r["points"], expires_on=Day(r["expires_on"]), funder=show_partner(partners[r["funder_id"]]))
-            for r in rows
+            Take(points=r["points"], expires_on=Day(r["expires_on"]), funder=show_partner(partners[r["funder_id"]])) for r in rows
         ]
 
 

@@ -31,9 +31,9 @@ def statement_digest(month: date, statement: Statement) -> str:
         statement.issued, statement.returns, statement.returned, statement.redemptions, statement.redeemed,
         statement.conversions, statement.converted_out, statement.converted_in,
         [
-            [l.kind, str(l.debtor_id), str(l.creditor_id), str(l.programme_id), str(l.contract_id), l.points,
-             f"{l.unit_price.normalize():f}", l.gross_minor, l.currency]
-            for l in statement.lines
+            [line.kind, str(line.debtor_id), str(line.creditor_id), str(line.programme_id), str(line.contract_id), line.points,
+             f"{line.unit_price.normalize():f}", line.gross_minor, line.currency]
+            for line in statement.lines
         ],
     ]  # fmt: skip
     return hashlib.sha256(orjson.dumps(content)).hexdigest()
@@ -67,25 +67,27 @@ def statement_csv(coalition: Coalition, month: date, statement: Statement) -> by
 
 def statement_json(coalition: Coalition, month: date, statement: Statement) -> bytes:
     """The whole statement: counts, points, lines and the net."""
-    return _json({
-        "format": FORMAT_VERSION,
-        "coalition": coalition.name,
-        "period": f"{month:%Y-%m}",
-        "partner": coalition.partners[statement.partner_id].code,
-        "currency": statement.currency,
-        "purchases": statement.purchases,
-        "amount": decimal_of_minor(statement.amount_minor),
-        "issued": statement.issued,
-        "returns": statement.returns,
-        "returned": statement.returned,
-        "redemptions": statement.redemptions,
-        "redeemed": statement.redeemed,
-        "conversions": statement.conversions,
-        "converted_out": statement.converted_out,
-        "converted_in": statement.converted_in,
-        "lines": [_line(coalition, line) for line in statement.lines],
-        "net_owed_by_partner": decimal_of_minor(statement.net_minor),
-    })
+    return _json(
+        {
+            "format": FORMAT_VERSION,
+            "coalition": coalition.name,
+            "period": f"{month:%Y-%m}",
+            "partner": coalition.partners[statement.partner_id].code,
+            "currency": statement.currency,
+            "purchases": statement.purchases,
+            "amount": decimal_of_minor(statement.amount_minor),
+            "issued": statement.issued,
+            "returns": statement.returns,
+            "returned": statement.returned,
+            "redemptions": statement.redemptions,
+            "redeemed": statement.redeemed,
+            "conversions": statement.conversions,
+            "converted_out": statement.converted_out,
+            "converted_in": statement.converted_in,
+            "lines": [_line(coalition, line) for line in statement.lines],
+            "net_owed_by_partner": decimal_of_minor(statement.net_minor),
+        }
+    )
 
 
 def _line(coalition: Coalition, line: Line) -> dict[str, object]:
@@ -108,26 +110,28 @@ def _party(coalition: Coalition, party_id: object) -> str:
 
 
 def _manifest(coalition: Coalition, settled: Settled, contents: dict[str, bytes]) -> bytes:
-    return _json({
-        "format": FORMAT_VERSION,
-        "coalition": coalition.name,
-        "period": f"{settled.month:%Y-%m}",
-        "currency": settled.currency,
-        "positions": [
-            {"party": _party(coalition, p.party_id), "net_owed": decimal_of_minor(p.net_minor)}
-            for p in positions(settled.statements, settled.currency)
-        ],
-        "programmes": [
-            {
-                "programme": coalition.programmes[s.programme_id].code,
-                "outstanding": s.outstanding,
-                "debt": s.debt,
-                "expired": s.expired,
-            }
-            for s in sorted(settled.standings, key=lambda s: coalition.programmes[s.programme_id].code)
-        ],
-        "files": {name: {"bytes": len(c), "sha256": hashlib.sha256(c).hexdigest()} for name, c in sorted(contents.items())},
-    })
+    return _json(
+        {
+            "format": FORMAT_VERSION,
+            "coalition": coalition.name,
+            "period": f"{settled.month:%Y-%m}",
+            "currency": settled.currency,
+            "positions": [
+                {"party": _party(coalition, p.party_id), "net_owed": decimal_of_minor(p.net_minor)}
+                for p in positions(settled.statements, settled.currency)
+            ],
+            "programmes": [
+                {
+                    "programme": coalition.programmes[s.programme_id].code,
+                    "outstanding": s.outstanding,
+                    "debt": s.debt,
+                    "expired": s.expired,
+                }
+                for s in sorted(settled.standings, key=lambda s: coalition.programmes[s.programme_id].code)
+            ],
+            "files": {name: {"bytes": len(c), "sha256": hashlib.sha256(c).hexdigest()} for name, c in sorted(contents.items())},
+        }
+    )
 
 
 def _json(content: object) -> bytes:

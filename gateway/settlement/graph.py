@@ -96,7 +96,9 @@ class Statement(Node):
     digest: str = strawberry.field(description="SHA-256 over the statement's content.")
 
 
-@strawberry.type(directives=[requires("coalition:read")], description="What a party owes net in a month; all of them sum to zero.")
+@strawberry.type(
+    directives=[requires("coalition:read")], description="What a party owes net in a month; all of them sum to zero."
+)
 class Position:
     party: Party
     net: Money = strawberry.field(description="Owed by the party; negative: owed to it.")
@@ -110,7 +112,9 @@ class ProgrammeStanding:
     expired: Points = strawberry.field(description="What expired in the month.")
 
 
-@strawberry.federation.type(keys=["id"], directives=[SEES_STATEMENTS], description="A settlement month in the coalition's time zone.")
+@strawberry.federation.type(
+    keys=["id"], directives=[SEES_STATEMENTS], description="A settlement month in the coalition's time zone."
+)
 class Period(Node):
     id: strawberry.ID
     month: YearMonth
@@ -126,7 +130,9 @@ class Period(Node):
         visible = [k for k in kept if info.context.caller.kind == "operator" or k.statement.partner_id == own]
         return [show_statement(info.context, k) for k in visible]
 
-    @strawberry.field(directives=[requires("coalition:read")], description="Net positions; they sum to zero. None before closing.")
+    @strawberry.field(
+        directives=[requires("coalition:read")], description="Net positions; they sum to zero. None before closing."
+    )
     async def positions(self, info: Info) -> list[Position]:
         context = info.context
         async with context.database.reading() as tx:
@@ -136,7 +142,9 @@ class Period(Node):
         netted = pure.positions([k.statement for k in kept], context.coalition.settlement_currency)
         return [Position(party=_party(context, p.party_id), net=money(Amount(p.net_minor, p.currency))) for p in netted]
 
-    @strawberry.field(directives=[requires("coalition:read")], description="Where each programme stood at its end. None before closing.")
+    @strawberry.field(
+        directives=[requires("coalition:read")], description="Where each programme stood at its end. None before closing."
+    )
     async def standings(self, info: Info) -> list[ProgrammeStanding]:
         context = info.context
         async with context.database.reading() as tx:

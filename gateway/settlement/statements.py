@@ -66,9 +66,7 @@ class Statement:
         return sum(line.gross_minor if line.debtor_id == self.partner_id else -line.gross_minor for line in self.lines)
 
 
-def settle(
-    partners: Sequence[UUID], currency: str, sums: Iterable[Sum], contracts: dict[UUID, Contract]
-) -> list[Statement]:
+def settle(partners: Sequence[UUID], currency: str, sums: Iterable[Sum], contracts: dict[UUID, Contract]) -> list[Statement]:
     """The statements of a month in the clearing model, one a partner, in the order of `partners`.
 
     Issuers pay the coalition when points are issued, the coalition pays redeemers, and an airline what it credited.

@@ -1,0 +1,52 @@
+# `make demo` shows it, `make test` proves it, `make check` holds the rules. Everything lands in .venv and .data.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: help demo test check install console schema lock verify-year clean
+
+help: ## Show this help
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+demo: install console ## Replay a year of real baskets and show what it settles to; ARGS="--months 1 --exit"
+	@GATEWAY_LOG_FORMAT=console $(BIN)/gateway demo $(ARGS)
+
+test: install console ## Run the whole test suite against a real PostgreSQL
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: install ## Lint, types, import rules, and that the exported schema is up to date
+	@$(BIN)/ruff check gateway partners tests
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/gateway schema | diff -u schema.graphql - || (echo "schema.graphql is not up to date: run make schema" >&2; exit 1)
+
+schema: install ## Export the GraphQL schema
+	@$(BIN)/gateway schema > schema.graphql
+
+console: install console/dist/index.html ## Build GraphiQL
+
+verify-year: install ## Replay twelve months from nothing, check them against the independent calculation, verify
+	@$(BIN)/python benchmarks/year.py
+
+install: $(VENV)/installed ## Make the virtual environment with the pinned dependencies
+
+$(VENV)/installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	@echo "Setting up $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --require-hashes --no-deps --only-binary :all: -r requirements.lock
+	@$(PIP) install --no-deps --no-build-isolation --no-index -e .
+	@touch $@
+
+console/dist/index.html: console/package-lock.json console/index.html console/vite.config.js $(wildcard console/src/*)
+	@echo "Building GraphiQL ..."
+	@$(BIN)/python console/build.py
+
+lock: ## Resolve the dependencies anew (needs uv)
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \
+	  --extra demo --extra dev pyproject.toml -o requirements.lock
+
+clean: ## Delete what was built, and the data
+	rm -rf $(VENV) .data console/dist console/node_modules

@@ -1,0 +1,86 @@
+// Logs the operator in: authorization code with PKCE (RFC 7636) against the gateway's own server.
+// The token lives in memory alone. Before it ends, a new code is fetched with the session of the login page.
+
+const CLIENT = "console";
+const REDIRECT = `${location.origin}/graphiql`;
+const RENEW_BEFORE_SECONDS = 30;
+
+let token = null;
+let renewAt = 0;
+
+const base64url = (bytes) =>
+  btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+
+const random = () => base64url(crypto.getRandomValues(new Uint8Array(32)));
+
+async function authorizeUrl(verifier, state) {
+  const hash = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(verifier));
+  const query = new URLSearchParams({
+    response_type: "code",
+    client_id: CLIENT,
+    redirect_uri: REDIRECT,
+    code_challenge: base64url(new Uint8Array(hash)),
+    code_challenge_method: "S256",
+    state,
+  });
+  return `/oauth/authorize?${query}`;
+}
+
+async function redeem(code, verifier) {
+  const answer = await fetch("/oauth/token", {
+    method: "POST",
+    body: new URLSearchParams({
+      grant_type: "authorization_code",
+      client_id: CLIENT,
+      redirect_uri: REDIRECT,
+      code,
+      code_verifier: verifier,
+    }),
+  });
+  if (!answer.ok) throw new Error("The login was not accepted.");
+  const body = await answer.json();
+  token = body.access_token;
+  renewAt = Date.now() + (body.expires_in - RENEW_BEFORE_SECONDS) * 1000;
+}
+
+async function goToLogin() {
+  const verifier = random();
+  const state = random();
+  sessionStorage.setItem("login", JSON.stringify({ verifier, state }));
+  location.assign(await authorizeUrl(verifier, state));
+  return new Promise(() => {}); // the page is being left
+}
+
+async function renewQuietly() {
+  const verifier = random();
+  const state = random();
+  const answer = await fetch(await authorizeUrl(verifier, state), { credentials: "same-origin" });
+  const landed = new URL(answer.url).searchParams;
+  if (!landed.has("code") || landed.get("state") !== state) return goToLogin();
+  await redeem(landed.get("code"), verifier);
+}
+
+/** Finish a login that has come back, or begin one. */
+export async function logIn() {
+  const landed = new URLSearchParams(location.search);
+  const begun = JSON.parse(sessionStorage.getItem("login") ?? "null");
+  sessionStorage.removeItem("login");
+  if (begun && landed.has("code") && landed.get("state") === begun.state) {
+    history.replaceState(null, "", REDIRECT);
+    await redeem(landed.get("code"), begun.verifier);
+  } else {
+    await renewQuietly();
+  }
+}
+
+/** A token that is good for the next request. */
+export async function bearer() {
+  if (!token || Date.now() > renewAt) await renewQuietly();
+  return `Bearer ${token}`;
+}
+
+export async function logOut() {
+  await fetch("/oauth/logout", { method: "POST" });
+  token = null;
+  location.assign("/graphiql");
+}

@@ -1,0 +1,58 @@
+"""What every test stands on: one real PostgreSQL, a migrated template, and a fresh database a test."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+from tests.world import World, open_world
+
+from gateway.embedded import EmbeddedPostgres
+from gateway.migrate import migrate
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    """One PostgreSQL for the run; nothing outlives it, so it need not wait for the disk."""
+    embedded = EmbeddedPostgres(tmp_path_factory.mktemp("pg"), {"fsync": "off", "shared_buffers": "64MB"})
+    embedded.start()
+    yield embedded
+    embedded.stop()
+
+
+def database_dsn(server: EmbeddedPostgres, name: str) -> str:
+    return server.dsn.replace("/postgres?", f"/{name}?")
+
+
+async def create_database(server: EmbeddedPostgres, name: str, template: str = "template1") -> str:
+    connection = await asyncpg.connect(server.dsn)
+    try:
+        await connection.execute(f'create database "{name}" template "{template}" strategy file_copy')
+    finally:
+        await connection.close()
+    return database_dsn(server, name)
+
+
+@pytest.fixture(scope="session")
+def template(server: EmbeddedPostgres) -> str:
+    """A migrated, empty database to copy from."""
+    dsn = asyncio.run(create_database(server, "gateway_template"))
+    migrate(dsn)
+    return "gateway_template"
+
+
+@pytest.fixture
+async def dsn(server: EmbeddedPostgres, template: str) -> str:
+    """A migrated, empty database of this test's own."""
+    return await create_database(server, f"test_{next(_numbers)}", template)
+
+
+@pytest.fixture
+async def world(dsn: str, tmp_path: Path) -> AsyncIterator[World]:
+    """A small coalition behind a running gateway, reached over real sockets."""
+    async with open_world(dsn, tmp_path) as opened:
+        yield opened

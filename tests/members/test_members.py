@@ -1,0 +1,69 @@
+"""Enrolling, linking and finding members, each partner with ids of its own."""
+
+import asyncio
+
+from tests.world import World
+
+ENROL = "mutation($i: EnrolMemberInput!) { enrolMember(input: $i) { membership { id externalId } errors { code } } }"
+LINK = "mutation($i: LinkMembershipInput!) { linkMembership(input: $i) { membership { id externalId } errors { code } } }"
+FIND = "query($ref: MemberRef!) { membership(ref: $ref) { id externalId partner { code } } }"
+
+
+async def members(world: World) -> int:
+    return (await world.sql("select count(*) from member"))[0][0]
+
+
+async def test_one_person_has_another_id_at_every_partner(world: World) -> None:
+    found = [(await world.ask(p, FIND, ref={"card": "CARD-1"}))["membership"] for p in ("grocer", "fuel", "airline")]
+    assert len({m["id"] for m in found}) == 3
+    assert [m["partner"]["code"] for m in found] == ["grocer", "fuel", "airline"]
+    for ref in ({"externalId": "ann"}, {"membershipId": found[0]["id"]}):
+        assert (await world.ask("grocer", FIND, ref=ref))["membership"] == found[0]
+
+
+async def test_another_partners_member_is_as_unknown_as_nobody(world: World) -> None:
+    mine = (await world.ask("grocer", FIND, ref={"externalId": "ann"}))["membership"]["id"]
+    assert (await world.ask("fuel", FIND, ref={"membershipId": mine}))["membership"] is None
+    node = "query($id: ID!) { node(id: $id) { id } }"
+    assert (await world.ask("fuel", node, id=mine))["node"] is None
+    assert (await world.ask("grocer", node, id=mine))["node"] == {"id": mine}
+
+
+async def test_enrolling_again_answers_with_the_membership_that_is_there(world: World) -> None:
+    input = {"externalId": "bob", "card": "CARD-2"}
+    first = await world.ask("grocer", ENROL, i=input)
+    assert await world.ask("grocer", ENROL, i=input) == first
+    assert await members(world) == 2
+
+
+async def test_the_same_person_enrolled_at_once_becomes_one_member(world: World) -> None:
+    answers = await asyncio.gather(*(world.ask("grocer", ENROL, i={"externalId": "bob", "card": "C"}) for _ in range(8)))
+    assert len({a["enrolMember"]["membership"]["id"] for a in answers if a["enrolMember"]["membership"]}) == 1
+    assert await members(world) == 2
+
+
+async def test_ids_and_cards_of_others_are_conflicts_that_create_nobody(world: World) -> None:
+    taken = await world.ask("grocer", ENROL, i={"externalId": "new", "card": "CARD-1"})
+    assert [e["code"] for e in taken["enrolMember"]["errors"]] == ["STATE_CONFLICT"]
+    await world.ask("grocer", ENROL, i={"externalId": "bob", "card": "CARD-2"})
+    other = await world.ask("grocer", ENROL, i={"externalId": "ann", "card": "CARD-2"})
+    assert [e["code"] for e in other["enrolMember"]["errors"]] == ["STATE_CONFLICT"]
+    assert await members(world) == 2
+
+
+async def test_linking_an_unknown_card_is_refused(world: World) -> None:
+    answer = await world.ask("fuel", LINK, i={"externalId": "x", "card": "NOBODY"})
+    assert [e["code"] for e in answer["linkMembership"]["errors"]] == ["MEMBER_UNKNOWN"]
+
+
+async def test_a_blocked_card_finds_nobody_and_posts_nothing(world: World) -> None:
+    await world.sql("update card set status = 'blocked'")
+    answer = await world.record("10.00", member={"card": "CARD-1"})
+    assert [e["code"] for e in answer["errors"]] == ["CARD_BLOCKED"]
+    assert await world.transactions() == 0
+
+
+async def test_exactly_one_way_of_naming_a_member_is_accepted(world: World) -> None:
+    answer = await world.post("grocer", FIND, ref={"externalId": "ann", "card": "CARD-1"})
+    assert "errors" in answer.json()
+    assert "data" not in answer.json()

@@ -1,0 +1,69 @@
+"""Redeeming: first-expiring first, each take traced to its funder, never more than is there."""
+
+import asyncio
+from datetime import datetime, timedelta
+
+from tests.world import REDEEM, World
+
+
+async def test_points_are_taken_first_expiring_first_and_traced_to_their_funders(world: World) -> None:
+    now = world.clock.now()
+    await world.record("10.00", occurredAt=now.isoformat())
+    await world.record("40.00", who="fuel", occurredAt=(now - timedelta(days=40)).isoformat())
+    answer = await world.redeem(25)
+    assert answer["redemption"]["points"] == -25
+    assert answer["redemption"]["takes"] == [
+        {"points": 20, "expiresOn": "2027-03-31", "funder": {"code": "fuel"}},
+        {"points": 5, "expiresOn": "2027-04-30", "funder": {"code": "grocer"}},
+    ]
+    assert await world.available() == 5
+    assert await world.broken() == []
+
+
+async def test_more_than_is_available_is_refused_and_nothing_moves(world: World) -> None:
+    await world.record("10.00")
+    answer = await world.redeem(11)
+    assert [e["code"] for e in answer["errors"]] == ["INSUFFICIENT_POINTS"]
+    assert await world.available() == 10
+    assert await world.transactions() == 1
+    assert await world.broken() == []
+
+
+async def test_twenty_redemptions_at_once_never_spend_a_point_twice(world: World) -> None:
+    await world.record("100.00")
+    answers = await asyncio.gather(*(world.redeem(30) for _ in range(20)))
+    assert sum(answer["errors"] == [] for answer in answers) == 3
+    assert await world.available() == 10
+    assert await world.broken() == []
+
+
+async def test_a_repeated_key_gets_the_first_answer_also_when_it_was_a_refusal(world: World) -> None:
+    input = {"idempotencyKey": "k", "member": {"externalId": "ann"}, "programme": "MER", "points": 50}
+    refused = await world.ask("fuel", REDEEM, input=input)
+    assert [e["code"] for e in refused["redeemPoints"]["errors"]] == ["INSUFFICIENT_POINTS"]
+    await world.record("100.00")
+    assert await world.ask("fuel", REDEEM, input=input) == refused
+    assert await world.available() == 100
+
+
+async def test_zero_negative_and_unknown_are_refused(world: World) -> None:
+    await world.record("10.00")
+    assert [e["code"] for e in (await world.redeem(0))["errors"]] == ["INPUT_NOT_ACCEPTED"]
+    assert [e["code"] for e in (await world.redeem(-5))["errors"]] == ["INPUT_NOT_ACCEPTED"]
+    assert [e["code"] for e in (await world.redeem(5, programme="XXX"))["errors"]] == ["PROGRAMME_UNKNOWN"]
+    assert [e["code"] for e in (await world.redeem(5, programme="SKY"))["errors"]] == ["NOT_ALLOWED"]
+    assert await world.available() == 10
+
+
+async def test_points_beyond_their_last_day_cannot_be_spent_and_expire_once(world: World) -> None:
+    await world.record("10.00")
+    world.clock.set(datetime.fromisoformat("2027-05-01T12:00:00Z"))
+    world.tokens.clear()
+    assert [e["code"] for e in (await world.redeem(5))["errors"]] == ["INSUFFICIENT_POINTS"]
+    expire = "mutation($i: ExpirePointsInput!) { expirePoints(input: $i) { wallets points errors { code } } }"
+    operator = await world.operator()
+    input = {"programme": "MER", "through": "2027-04-30"}
+    assert (await world.ask(operator, expire, i=input))["expirePoints"] == {"wallets": 1, "points": 10, "errors": []}
+    assert (await world.ask(operator, expire, i=input))["expirePoints"] == {"wallets": 0, "points": 0, "errors": []}
+    assert await world.available() == 0
+    assert await world.broken() == []

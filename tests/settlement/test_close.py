@@ -1,0 +1,110 @@
+"""Closing a month: lines to the cent, positions that sum to zero, files that are the same every time."""
+
+import hashlib
+import json
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.world import World
+
+from gateway.points import round_half_even_minor
+from gateway.settlement.files import COLUMNS
+
+CLOSE = "mutation($m: YearMonth!) { closePeriod(input: {month: $m}) { period { state } errors { code message } } }"
+PERIOD = """query($m: YearMonth!) { period(month: $m) { state
+  positions { party { code } net { amount } }
+  standings { programme { code } outstanding debt expired }
+  statements { partner { code } net { amount } digest totals { purchases issued returned redeemed }
+               lines { kind points gross { amount } debtor { code } creditor { code } } } } }"""
+
+
+async def close(world: World, month: str) -> dict:
+    return (await world.ask(await world.operator(), CLOSE, m=month))["closePeriod"]
+
+
+async def close_through(world: World, last: int) -> None:
+    for n in range(1, last + 1):
+        assert (await close(world, f"2026-{n:02d}"))["errors"] == []
+
+
+def files(folder: Path) -> dict[str, str]:
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
+
+
+async def test_a_month_settles_to_the_cent_and_positions_sum_to_zero(world: World) -> None:
+    await world.record("1234.00", receipt="r")
+    await world.record("100.00")
+    await world.give_back("r", total={"amount": "34.00", "currency": "USD"})
+    await world.record("333.00", who="fuel")
+    await world.redeem(1000, who="fuel")
+    await close_through(world, 10)
+    period = (await world.ask(await world.operator(), PERIOD, m="2026-10"))["period"]
+    assert period["state"] == "CLOSED"
+    lines = {
+        s["partner"]["code"]: [(li["kind"], li["points"], li["gross"]["amount"]) for li in s["lines"]]
+        for s in period["statements"]
+    }
+    assert lines["grocer"] == [("ISSUE", 1334, "13.34"), ("RETURN", 34, "0.34"), ("FEE", 1300, "0.20")]
+    # 166 points x 0.0095 = 1.577; its fee 0.03154; 1000 points x 0.0078 = 7.80
+    assert lines["fuel"] == [("ISSUE", 166, "1.58"), ("FEE", 166, "0.03"), ("REDEEM", 1000, "7.80")]
+    nets = {p["party"]["code"]: Decimal(p["net"]["amount"]) for p in period["positions"]}
+    assert nets == {"grocer": Decimal("13.20"), "fuel": Decimal("-6.19"), "airline": Decimal(0), "coalition": Decimal("-7.01")}
+    assert sum(nets.values()) == 0
+    standings = {s["programme"]["code"]: (s["outstanding"], s["debt"]) for s in period["standings"]}
+    assert standings["MER"] == (466, 0)
+    assert await world.broken() == []
+
+
+async def test_closing_twice_gives_the_same_bytes_and_the_manifest_their_digests(world: World) -> None:
+    await world.record("50.00")
+    await close_through(world, 10)
+    folder = world.data_dir / "settlement" / "2026-10"
+    before = files(folder)
+    for path in folder.iterdir():
+        path.unlink()
+    await close(world, "2026-10")
+    assert files(folder) == before
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert {name: f["sha256"] for name, f in manifest["files"].items()} == {
+        n: d for n, d in before.items() if n != "manifest.json"
+    }
+    assert (folder / "grocer.csv").read_text().splitlines()[0] == ",".join(COLUMNS)
+    assert json.loads((folder / "grocer.json").read_text())["net_owed_by_partner"] == "0.51"
+
+
+async def test_months_close_in_order_and_not_before_they_begin(world: World) -> None:
+    refused = await close(world, "2026-05")
+    assert [e["code"] for e in refused["errors"]] == ["STATE_CONFLICT"]
+    assert "2026-01" in refused["errors"][0]["message"]
+    assert [e["code"] for e in (await close(world, "2026-11"))["errors"]] == ["STATE_CONFLICT"]
+    assert [e["code"] for e in (await close(world, "2025-12"))["errors"]] == ["STATE_CONFLICT"]
+    assert {row[0] for row in await world.sql("select state from period")} <= {"open"}
+
+
+async def test_a_partner_sees_its_own_statement_alone_and_no_positions(world: World) -> None:
+    await world.record("50.00")
+    await close_through(world, 10)
+    mine = 'query { period(month: "2026-10") { statements { partner { code } } } }'
+    seen = (await world.ask("grocer", mine))["period"]["statements"]
+    assert seen == [{"partner": {"code": "grocer"}}]
+    refused = await world.post("grocer", PERIOD, m="2026-10")
+    assert refused.status_code == 403
+    assert "data" not in refused.json()
+
+
+async def test_a_partner_cannot_close_a_month(world: World) -> None:
+    refused = await world.post("grocer", CLOSE, m="2026-01")
+    assert refused.status_code == 403
+    assert await world.sql("select month from period") == []
+
+
+@given(st.integers(0, 10**15), st.integers(1, 10**6))
+def test_rounding_is_half_even_and_never_more_than_half_a_cent_off(numerator: int, denominator: int) -> None:
+    exact = Fraction(numerator, denominator)
+    rounded = round_half_even_minor(exact)
+    assert abs(rounded - exact * 100) <= Fraction(1, 2)
+    if abs(rounded - exact * 100) == Fraction(1, 2):
+        assert rounded % 2 == 0

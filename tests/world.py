@@ -1,0 +1,270 @@
+"""A small coalition for tests: a grocer, a fuel station, an airline with a simulated system, and a running gateway."""
+
+import asyncio
+import contextlib
+import itertools
+import socket
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import uvicorn
+from partners.simulator.app import create_airline
+from starlette.applications import Starlette
+
+from gateway.access import accounts
+from gateway.clock import SetClock
+from gateway.coalition import onboard
+from gateway.coalition.catalogue import read_coalition
+from gateway.database import Database
+from gateway.ledger.verify import verify
+from gateway.main import create_app
+from gateway.settings import read_settings
+
+NOW = datetime(2026, 10, 15, 12, 0, tzinfo=UTC)
+OPERATOR_PASSWORD = "correct horse battery"
+
+RECORD = """
+mutation($input: PurchaseInput!) { recordPurchase(input: $input) {
+  earning { id points programme { code } period missedPeriod purchase { id receipt total { amount currency } }
+            explanation { rule version amount multiplier rounding points funder } }
+  errors { code message path } } }
+"""
+RETURN = """
+mutation($input: ReturnInput!) { returnPurchase(input: $input) {
+  purchaseReturn { id points owed period missedPeriod total { amount } } errors { code message path } } }
+"""
+REDEEM = """
+mutation($input: RedeemPointsInput!) { redeemPoints(input: $input) {
+  redemption { id points takes { points expiresOn funder { code } } } errors { code message path } } }
+"""
+WALLET = "query($ref: MemberRef!) { membership(ref: $ref) { wallets { available held owed pending programme { code } } } }"
+
+
+@contextlib.asynccontextmanager
+async def serving(app: Starlette) -> AsyncIterator[str]:
+    """An application on a free port of the loopback; answers its URL."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, lifespan="on"))
+    task = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.005)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        await task
+
+
+@dataclass
+class World:
+    """The running coalition, and the verbs a till, an app or an operator would use."""
+
+    url: str
+    airline_url: str
+    http: httpx.AsyncClient
+    clock: SetClock
+    dsn: str
+    data_dir: Path
+    clients: dict[str, tuple[str, str]]
+    tokens: dict[str, str] = field(default_factory=dict)
+    numbers: Any = field(default_factory=itertools.count)
+
+    async def token(self, who: str) -> str:
+        """A token of a partner by its code."""
+        if who not in self.tokens:
+            client = self.clients[who]
+            answer = await self.http.post("/oauth/token", data={"grant_type": "client_credentials"}, auth=client)
+            self.tokens[who] = answer.json()["access_token"]
+        return self.tokens[who]
+
+    async def post(self, who: str | None, query: str, **variables: Any) -> httpx.Response:
+        """A GraphQL request as `who`: a partner's code, a ready token, or None for nobody."""
+        headers = {}
+        if who is not None:
+            headers["Authorization"] = f"Bearer {who if '.' in who else await self.token(who)}"
+        return await self.http.post("/graphql", json={"query": query, "variables": variables}, headers=headers)
+
+    async def ask(self, who: str, query: str, **variables: Any) -> dict[str, Any]:
+        """The data of a request that must not have errors."""
+        body = (await self.post(who, query, **variables)).json()
+        assert "errors" not in body, body
+        data: dict[str, Any] = body["data"]
+        return data
+
+    def purchase(self, amount: str, **changes: Any) -> dict[str, Any]:
+        """The input of a purchase of Ann, with a key and a receipt of its own."""
+        number = next(self.numbers)
+        return {
+            "idempotencyKey": f"key-{number}",
+            "receipt": f"receipt-{number}",
+            "member": {"externalId": "ann"},
+            "occurredAt": self.clock.now().isoformat(),
+            "total": {"amount": amount, "currency": "USD"},
+            **changes,
+        }
+
+    async def record(self, amount: str, who: str = "grocer", **changes: Any) -> dict[str, Any]:
+        return (await self.ask(who, RECORD, input=self.purchase(amount, **changes)))["recordPurchase"]
+
+    async def give_back(self, receipt: str, who: str = "grocer", **changes: Any) -> dict[str, Any]:
+        input = {
+            "idempotencyKey": f"key-{next(self.numbers)}",
+            "receipt": receipt,
+            "occurredAt": self.clock.now().isoformat(),
+            **changes,
+        }
+        return (await self.ask(who, RETURN, input=input))["returnPurchase"]
+
+    async def redeem(self, points: int, who: str = "fuel", **changes: Any) -> dict[str, Any]:
+        input = {
+            "idempotencyKey": f"key-{next(self.numbers)}",
+            "member": {"externalId": "ann"},
+            "programme": "MER",
+            "points": points,
+            **changes,
+        }
+        return (await self.ask(who, REDEEM, input=input))["redeemPoints"]
+
+    async def wallet(self, who: str = "grocer", external_id: str = "ann") -> dict[str, Any]:
+        """Ann's MER wallet as a partner sees it."""
+        found = (await self.ask(who, WALLET, ref={"externalId": external_id}))["membership"]
+        return next(w for w in found["wallets"] if w["programme"]["code"] == "MER")
+
+    async def available(self) -> int:
+        return (await self.wallet())["available"]
+
+    async def operator(self) -> str:
+        """A token of the operator, logged in through the pages."""
+        if "operator" not in self.tokens:
+            self.tokens["operator"] = await log_in(self, "console", f"{self.url}/graphiql", "olga", OPERATOR_PASSWORD)
+        return self.tokens["operator"]
+
+    async def sql(self, query: str, *arguments: Any) -> list[asyncpg.Record]:
+        """A query as the database's owner, past every wall."""
+        connection = await asyncpg.connect(self.dsn)
+        try:
+            return await connection.fetch(query, *arguments)
+        finally:
+            await connection.close()
+
+    async def transactions(self) -> int:
+        """How many transactions the ledger holds: what a refusal must not change."""
+        return (await self.sql("select count(*) from transaction"))[0][0]
+
+    async def broken(self) -> list[str]:
+        """Names of the invariants that do not hold."""
+        database = Database(self.dsn, 2)
+        await database.open()
+        try:
+            return [check.name async for check in verify(database) if not check.holds]
+        finally:
+            await database.close()
+
+
+async def log_in(world: World, client_id: str, redirect_uri: str, login: str, password: str, scope: str = "") -> str:
+    """Authorization code with PKCE, as an app does it; answers the access token."""
+    import base64
+    import hashlib
+    import secrets
+    from urllib.parse import parse_qs, urlparse
+
+    verifier = secrets.token_urlsafe(48)
+    challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
+    query = {
+        "response_type": "code",
+        "client_id": client_id,
+        "redirect_uri": redirect_uri,
+        "code_challenge": challenge,
+        "code_challenge_method": "S256",
+        "state": "s",
+    }
+    if scope:
+        query["scope"] = scope
+    answer = await world.http.post("/oauth/authorize", params=query, data={"login": login, "password": password})
+    assert answer.status_code == 303, answer.text
+    landed = parse_qs(urlparse(answer.headers["location"]).query)
+    assert landed["iss"] == [world.url]
+    answer = await world.http.post(
+        "/oauth/token",
+        data={
+            "grant_type": "authorization_code",
+            "client_id": client_id,
+            "redirect_uri": redirect_uri,
+            "code": landed["code"][0],
+            "code_verifier": verifier,
+        },
+    )
+    assert answer.status_code == 200, answer.text
+    token: str = answer.json()["access_token"]
+    return token
+
+
+def contract(earn: str, issue: str = "0.0100", redeem: str = "0.0080", fee: str = "0.015", conversion: str = "0") -> Any:
+    return onboard.NewContract(
+        "MER", "USD", date(2026, 1, 1), Fraction(earn), Decimal(issue), Decimal(redeem), Decimal(fee), Decimal(conversion)
+    )
+
+
+@contextlib.asynccontextmanager
+async def open_world(dsn: str, folder: Path) -> AsyncIterator[World]:
+    """Create the coalition in an empty migrated database and run the gateway over it; Ann is enrolled everywhere."""
+    clock = SetClock(NOW)
+    async with serving(create_airline(folder / "airline.sqlite")) as airline_url:
+        database = Database(dsn, 2)
+        await database.open()
+        async with database.transaction() as tx:
+            await onboard.create_coalition(tx, onboard.NewCoalition("Test", "America/New_York", "USD", date(2026, 1, 1), 400))
+            airline = onboard.NewPartner("airline", "The Airline", "rest_json", airline_url)
+            issuer = await onboard.onboard_partner(tx, airline, NOW)
+            await onboard.create_programme(tx, onboard.NewProgramme("MER", "Points", "ledger", expires_after_months=6))
+            await onboard.create_programme(tx, onboard.NewProgramme("SKY", "Miles", "partner", issuer_id=issuer))
+            partners = [
+                onboard.NewPartner("grocer", "The Grocer", stores=(("s1", "Main Street"),), contracts=(contract("1"),)),
+                onboard.NewPartner("fuel", "The Fuel Station", contracts=(contract("1/2", "0.0095", "0.0078", "0.02"),)),
+                onboard.NewPartner(
+                    "airline", "The Airline", "rest_json", airline_url, contracts=(contract("0", "0", "0", "0", "0.0090"),)
+                ),
+            ]
+            await onboard.onboard_from_files(tx, partners, NOW)
+            rate = onboard.NewRate("MER", "SKY", 200, 100, 200, 200, datetime(2026, 1, 1, tzinfo=UTC))
+            await onboard.publish_rate(tx, await read_coalition(tx), rate)
+            coalition = await read_coalition(tx)
+            clients = {p.code: await accounts.create_partner_client(tx, p.id, p.code, NOW) for p in coalition.partners.values()}
+            await accounts.set_password(tx, "operator", "olga", OPERATOR_PASSWORD, None, NOW)
+        await database.close()
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        settings = read_settings({}, data_dir=folder, port=port)
+        app = await create_app(settings, dsn, clock)
+        server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, lifespan="on"))
+        task = asyncio.create_task(server.serve())
+        while not server.started:
+            await asyncio.sleep(0.005)
+        async with httpx.AsyncClient(base_url=settings.base_url, timeout=30, trust_env=False) as http:
+            world = World(settings.base_url, airline_url, http, clock, dsn, folder, clients)
+            await world.ask(
+                "grocer",
+                "mutation($i: EnrolMemberInput!) { enrolMember(input: $i) { errors { code } } }",
+                i={"externalId": "ann", "card": "CARD-1"},
+            )
+            for partner in ("fuel", "airline"):
+                await world.ask(
+                    partner,
+                    "mutation($i: LinkMembershipInput!) { linkMembership(input: $i) { errors { code } } }",
+                    i={"externalId": "ann", "card": "CARD-1"},
+                )
+            try:
+                yield world
+            finally:
+                server.should_exit = True
+                await task
