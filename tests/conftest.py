@@ -2,6 +2,8 @@
 
 import asyncio
 import itertools
+import shutil
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -15,13 +17,29 @@ from gateway.migrate import migrate
 _numbers = itertools.count(1)
 
 
+def open_folder() -> Path:
+    """A temporary folder that the database's own user can enter, which pytest's are not."""
+    folder = Path(tempfile.mkdtemp(prefix="gateway-test-"))
+    folder.chmod(0o755)
+    return folder
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    folder = open_folder()
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+def server() -> Iterator[EmbeddedPostgres]:
     """One PostgreSQL for the run; nothing outlives it, so it need not wait for the disk."""
-    embedded = EmbeddedPostgres(tmp_path_factory.mktemp("pg"), {"fsync": "off", "shared_buffers": "64MB"})
+    folder = open_folder()
+    embedded = EmbeddedPostgres(folder, {"fsync": "off", "shared_buffers": "64MB"})
     embedded.start()
     yield embedded
     embedded.stop()
+    shutil.rmtree(folder)
 
 
 def database_dsn(server: EmbeddedPostgres, name: str) -> str:

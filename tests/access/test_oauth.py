@@ -1,0 +1,223 @@
+"""The authorization server over real sockets: what it gives, and what it refuses."""
+
+import base64
+import hashlib
+import secrets
+from datetime import timedelta
+from urllib.parse import parse_qs, urlparse
+
+import httpx
+import pytest
+from joserfc import jwt
+from joserfc.jwk import KeySet
+from tests.world import OPERATOR_PASSWORD, World, log_in
+
+ME = "{ partner { code } }"
+
+
+async def ask_token(world: World, data: dict[str, str], **options: object) -> httpx.Response:
+    return await world.http.post("/oauth/token", data=data, **options)  # type: ignore[arg-type]
+
+
+async def test_basic_and_post_both_get_a_token_of_five_minutes(world: World) -> None:
+    client_id, secret = world.clients["grocer"]
+    grant = {"grant_type": "client_credentials"}
+    basic = await ask_token(world, grant, auth=(client_id, secret))
+    posted = await ask_token(world, {**grant, "client_id": client_id, "client_secret": secret})
+    keys = KeySet.import_key_set((await world.http.get("/oauth/jwks")).json())
+    for answer in (basic, posted):
+        assert answer.status_code == 200
+        assert answer.headers["cache-control"] == "no-store"
+        body = answer.json()
+        assert (body["token_type"], body["expires_in"]) == ("Bearer", 300)
+        token = jwt.decode(body["access_token"], keys, algorithms=["ES256"])
+        assert token.header["typ"] == "at+jwt"
+        assert (token.claims["iss"], token.claims["aud"]) == (world.url, f"{world.url}/graphql")
+        assert token.claims["exp"] - token.claims["iat"] == 300
+        assert (await world.ask(body["access_token"], ME))["partner"]["code"] == "grocer"
+
+
+async def test_metadata_and_keys_hold_no_private_part(world: World) -> None:
+    metadata = (await world.http.get("/.well-known/oauth-authorization-server")).json()
+    assert metadata["issuer"] == world.url
+    assert metadata["code_challenge_methods_supported"] == ["S256"]
+    keys = (await world.http.get(urlparse(metadata["jwks_uri"]).path)).json()["keys"]
+    assert keys
+    assert all("d" not in key for key in keys)
+
+
+async def test_an_unknown_client_and_a_wrong_secret_get_the_same_answer(world: World) -> None:
+    grant = {"grant_type": "client_credentials"}
+    wrong = await ask_token(world, grant, auth=(world.clients["grocer"][0], "wrong"))
+    unknown = await ask_token(world, grant, auth=("nobody", "wrong"))
+    assert wrong.status_code == unknown.status_code == 401
+    assert wrong.json() == unknown.json()
+    assert wrong.json()["error"] == "invalid_client"
+    assert "access_token" not in wrong.text
+
+
+@pytest.mark.parametrize("header", ["Basic ////", "Basic", "Basic %%%", "Bearer x", "Basic " + base64.b64encode(b"a\x00:b").decode()])
+async def test_a_malformed_authorization_header_is_a_401(world: World, header: str) -> None:
+    answer = await ask_token(world, {"grant_type": "client_credentials"}, headers={"Authorization": header})
+    assert answer.status_code == 401
+    assert answer.json()["error"] == "invalid_client"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "grant_type=client_credentials&grant_type=client_credentials",
+        "grant_type=client_credentials&client_id=a%00b&client_secret=x",
+        "grant_type=password&username=a&password=b",
+        "",
+        "%ff%fe",
+        "grant_type=authorization_code&code=x&client_id=console",
+        "a=" + "x" * 20_000,
+    ],
+)
+async def test_bad_token_requests_are_4xx_and_give_no_token(world: World, body: str) -> None:
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    answer = await world.http.post("/oauth/token", content=body, headers=headers)
+    assert 400 <= answer.status_code < 500
+    assert answer.json()["error"]
+    assert "access_token" not in answer.text
+
+
+async def test_scopes_can_be_narrowed_and_not_widened(world: World) -> None:
+    auth = world.clients["grocer"]
+    narrow = (await ask_token(world, {"grant_type": "client_credentials", "scope": "partner"}, auth=auth)).json()
+    assert narrow["scope"] == "partner"
+    assert (await world.post(narrow["access_token"], "{ memberships(first: 1) { nodes { id } } }")).status_code == 403
+    wide = await ask_token(world, {"grant_type": "client_credentials", "scope": "settlement:close"}, auth=auth)
+    assert wide.status_code == 400
+    assert wide.json()["error"] == "invalid_scope"
+
+
+async def test_a_token_ends_after_five_minutes_also_when_it_was_seen_before(world: World) -> None:
+    token = await world.token("grocer")
+    assert (await world.post(token, ME)).status_code == 200
+    world.clock.set(world.clock.now() + timedelta(seconds=300))
+    answer = await world.post(token, ME)
+    assert answer.status_code == 401
+    assert "expired" in answer.json()["errors"][0]["message"]
+    assert "data" not in answer.json()
+
+
+async def test_a_forged_or_foreign_token_is_a_401(world: World) -> None:
+    token = await world.token("grocer")
+    head, payload, signature = token.split(".")
+    none = base64.urlsafe_b64encode(b'{"alg":"none","typ":"at+jwt"}').rstrip(b"=").decode()
+    for bad in (f"{head}.{payload}.{signature[:-4]}AAAA", f"{none}.{payload}.", "a.b.c", "x" * 9_000 + ".", f"{head}.{head}.{signature}"):
+        answer = await world.post(bad, ME)
+        assert answer.status_code == 401
+        assert "data" not in answer.json()
+
+
+def authorization(world: World, **changes: str) -> tuple[dict[str, str], str]:
+    verifier = secrets.token_urlsafe(48)
+    challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
+    query = {
+        "response_type": "code",
+        "client_id": "console",
+        "redirect_uri": f"{world.url}/graphiql",
+        "code_challenge": challenge,
+        "code_challenge_method": "S256",
+        "state": "s",
+        **changes,
+    }
+    return {name: value for name, value in query.items() if value}, verifier
+
+
+async def code(world: World) -> tuple[str, str]:
+    query, verifier = authorization(world)
+    answer = await world.http.post("/oauth/authorize", params=query, data={"login": "olga", "password": OPERATOR_PASSWORD})
+    return parse_qs(urlparse(answer.headers["location"]).query)["code"][0], verifier
+
+
+def exchange(world: World, code: str, verifier: str, **changes: str) -> dict[str, str]:
+    return {
+        "grant_type": "authorization_code",
+        "client_id": "console",
+        "redirect_uri": f"{world.url}/graphiql",
+        "code": code,
+        "code_verifier": verifier,
+        **changes,
+    }
+
+
+async def test_an_operator_logs_in_and_gets_no_members_or_partners_rights(world: World) -> None:
+    token = await log_in(world, "console", f"{world.url}/graphiql", "olga", OPERATOR_PASSWORD)
+    assert len((await world.ask(token, "{ partners(first: 9) { nodes { code } } }"))["partners"]["nodes"]) == 3
+    assert (await world.post(token, "{ me { id } }")).status_code == 403
+    assert (await world.post(token, ME)).status_code == 403
+
+
+async def test_a_wrong_password_and_an_unknown_login_get_the_same_page_and_no_code(world: World) -> None:
+    query, _ = authorization(world)
+    pages = []
+    for login in ("olga", "nobody"):
+        answer = await world.http.post("/oauth/authorize", params=query, data={"login": login, "password": "wrong password"})
+        assert answer.status_code == 401
+        assert "location" not in answer.headers
+        pages.append(answer.text.replace(login, ""))
+    assert pages[0] == pages[1]
+    assert (await world.sql("select count(*) from authorization_code"))[0][0] == 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"code_challenge_method": "plain"},
+        {"code_challenge_method": ""},
+        {"code_challenge": ""},
+        {"redirect_uri": "https://evil.example/"},
+        {"client_id": "nobody"},
+        {"response_type": "token"},
+    ],
+)
+async def test_authorization_without_s256_or_to_a_foreign_address_gives_no_code(world: World, changes: dict[str, str]) -> None:
+    query, _ = authorization(world, **changes)
+    answer = await world.http.post("/oauth/authorize", params=query, data={"login": "olga", "password": OPERATOR_PASSWORD})
+    assert "code=" not in answer.headers.get("location", "")
+    assert "evil" not in answer.headers.get("location", "")
+    assert answer.status_code in (303, 400)
+    assert (await world.sql("select count(*) from authorization_code"))[0][0] == 0
+
+
+async def test_a_code_serves_once_with_its_own_verifier_client_and_address(world: World) -> None:
+    given, verifier = await code(world)
+    for changes in ({"code_verifier": secrets.token_urlsafe(48)}, {"code_verifier": ""}, {"client_id": "member-app"}, {"redirect_uri": "x"}):
+        assert (await ask_token(world, exchange(world, given, verifier, **changes))).status_code in (400, 401)
+    assert (await ask_token(world, exchange(world, given, verifier))).status_code == 200
+    again = await ask_token(world, exchange(world, given, verifier))
+    assert (again.status_code, again.json()["error"]) == (400, "invalid_grant")
+
+
+async def test_a_code_ends_after_a_minute(world: World) -> None:
+    given, verifier = await code(world)
+    world.clock.set(world.clock.now() + timedelta(seconds=60))
+    assert (await ask_token(world, exchange(world, given, verifier))).json()["error"] == "invalid_grant"
+
+
+async def test_the_login_page_says_what_is_asked_and_cannot_be_framed(world: World) -> None:
+    query, _ = authorization(world, scope="coalition:read", state='"><script>')
+    answer = await world.http.get("/oauth/authorize", params=query)
+    assert answer.status_code == 200
+    assert "read partners, periods and positions" in answer.text
+    assert "<script" not in answer.text
+    assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+
+
+async def test_a_suspended_partner_gets_no_token_and_can_post_nothing(world: World) -> None:
+    await world.token("grocer")
+    await world.sql("update partner set status = 'suspended' where code = 'grocer'")
+    refused = await ask_token(world, {"grant_type": "client_credentials"}, auth=world.clients["grocer"])
+    assert refused.status_code == 401
+    import asyncio
+
+    for _ in range(100):
+        answer = await world.record("10.00")
+        if answer["errors"]:
+            break
+        await asyncio.sleep(0.05)
+    assert [e["code"] for e in answer["errors"]] == ["NOT_ALLOWED"]

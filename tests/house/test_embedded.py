@@ -1,0 +1,218 @@
+"""The embedded PostgreSQL, as a gateway process of its own lives and dies with it."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from gateway.embedded import EmbeddedPostgres
+
+PATIENCE_SECONDS = 30
+
+
+def until(condition: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> bool:
+    """Wait for something that happens in another process."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def status(url: str) -> int:
+    try:
+        return httpx.get(url, timeout=5, trust_env=False).status_code
+    except httpx.HTTPError:
+        return 0
+
+
+class Gateway:
+    """`gateway serve` on a data folder."""
+
+    def __init__(self, data_dir: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.data_dir = data_dir
+        self.environment = {**os.environ, "GATEWAY_DATA_DIR": str(data_dir), "GATEWAY_PORT": str(self.port)}
+        self.environment.pop("DATABASE_URL", None)
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self.process = subprocess.Popen([sys.executable, "-m", "gateway", "serve"], env=self.environment, stderr=subprocess.PIPE)
+        assert until(lambda: status(f"http://127.0.0.1:{self.port}/readyz") == 200)
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "gateway", *arguments]
+        return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60, check=False)
+
+    def postgres(self) -> int:
+        """The server's process id."""
+        pid_file = Path(os.path.realpath(self.data_dir / "postgres")) / "postmaster.pid"
+        return int(pid_file.read_text().splitlines()[0])
+
+    def postgres_changed(self, before: int) -> bool:
+        """Whether another server than `before` runs."""
+        try:
+            return self.postgres() != before
+        except (OSError, ValueError, IndexError):
+            return False
+
+    def stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(20)
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> Iterator[Gateway]:
+    """A gateway whose path has spaces."""
+    made = Gateway(tmp_path / "a folder with spaces")
+    yield made
+    made.stop()
+
+
+def alive(process_id: int) -> bool:
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{process_id}/stat").read_text().rsplit(") ", 1)[1][0] != "Z" if Path("/proc").exists() else True
+
+
+def test_kill_9_of_the_gateway_leaves_no_orphan_and_the_data_intact(gateway: Gateway) -> None:
+    assert gateway.run("coalition", "create", "--name", "Kept").returncode == 0
+    gateway.start()
+    postgres = gateway.postgres()
+    assert gateway.process is not None
+    gateway.process.kill()
+    gateway.process.wait()
+    assert until(lambda: not alive(postgres), 2)
+    gateway.start()
+    assert "Kept" in gateway.run("partner", "list").stdout
+
+
+def test_kill_9_of_postgres_makes_the_gateway_unready_and_it_recovers_by_itself(gateway: Gateway) -> None:
+    gateway.run("coalition", "create", "--name", "Kept")
+    gateway.start()
+    url = f"http://127.0.0.1:{gateway.port}"
+    postgres = gateway.postgres()
+    os.kill(postgres, signal.SIGKILL)
+    seen: set[int] = set()
+    query = {"query": "{ programmes { code } }"}
+
+    def ask() -> bool:
+        answer = httpx.post(f"{url}/graphql", json=query, timeout=30, trust_env=False)
+        seen.add(answer.status_code)
+        if answer.status_code == 503:
+            assert answer.json()["errors"][0]["extensions"]["code"] == "DATABASE_AWAY"
+            assert "Retry-After" in answer.headers
+        return gateway.postgres_changed(postgres) and answer.status_code == 200
+
+    assert until(ask)
+    assert seen <= {200, 503}
+    assert until(lambda: status(f"{url}/readyz") == 200)
+
+
+def test_while_the_database_is_away_the_gateway_says_so_and_stays_alive(tmp_path: Path, server: EmbeddedPostgres) -> None:
+    own = EmbeddedPostgres(tmp_path / "db", {"fsync": "off", "shared_buffers": "16MB"})
+    gateway = Gateway(tmp_path / "gateway")
+    gateway.environment["DATABASE_URL"] = own.start()
+    try:
+        assert gateway.run("coalition", "create", "--name", "Away").returncode == 0
+        gateway.start()
+        url = f"http://127.0.0.1:{gateway.port}"
+        own.stop()
+        assert status(f"{url}/readyz") == 503
+        assert status(f"{url}/livez") == 200
+        query = {"query": "{ programmes { code } }"}
+        # The coalition's own data is remembered for a second.
+        assert until(lambda: httpx.post(f"{url}/graphql", json=query, timeout=30, trust_env=False).status_code == 503)
+        answer = httpx.post(f"{url}/graphql", json=query, timeout=30, trust_env=False)
+        assert answer.json()["errors"][0]["extensions"]["code"] == "DATABASE_AWAY"
+        token = httpx.post(f"{url}/oauth/token", data={"grant_type": "client_credentials"}, auth=("a", "b"), trust_env=False)
+        assert token.status_code == 503
+        own.start()
+        assert until(lambda: status(f"{url}/readyz") == 200)
+        answer = httpx.post(f"{url}/graphql", json={"query": "{ programmes { code } }"}, timeout=30, trust_env=False)
+        assert answer.json() == {"data": {"programmes": [{"code": "MER"}]}}
+    finally:
+        gateway.stop()
+        own.stop()
+
+
+def test_a_second_gateway_on_the_folder_is_told_so(gateway: Gateway) -> None:
+    gateway.start()
+    second = Gateway(gateway.data_dir)
+    told = second.run("serve")
+    assert told.returncode != 0
+    assert str(gateway.data_dir) in told.stderr
+    assert str(gateway.process and gateway.process.pid) in told.stderr
+    assert "Traceback" not in told.stderr
+    assert status(f"http://127.0.0.1:{gateway.port}/readyz") == 200
+
+
+def test_an_unfinished_initdb_is_begun_anew(tmp_path: Path) -> None:
+    embedded = EmbeddedPostgres(tmp_path, {"shared_buffers": "16MB"})
+    embedded.start()
+    embedded.stop()
+    final = Path(os.path.realpath(tmp_path / "postgres"))
+    unfinished = final.rename(final.with_name("postgres.unfinished"))
+    (unfinished / "PG_VERSION").unlink()
+    try:
+        embedded.start()
+        assert not unfinished.exists()
+        assert (final / "PG_VERSION").exists()
+    finally:
+        embedded.stop()
+
+
+@contextmanager
+def hidden_folder() -> Iterator[Path]:
+    """A folder below one that only root can enter."""
+    top = Path("/root/loyalty-gateway-test")
+    shutil.rmtree(top, ignore_errors=True)
+    top.mkdir(mode=0o700)
+    try:
+        yield top / "data"
+    finally:
+        shutil.rmtree(top)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can have a folder that the server's user cannot reach; CI is root")
+def test_as_root_the_server_runs_as_another_user_and_no_parents_permission_changes() -> None:
+    with hidden_folder() as data_dir:
+        before = data_dir.parent.stat().st_mode, Path("/root").stat().st_mode
+        embedded = EmbeddedPostgres(data_dir, {"shared_buffers": "16MB"})
+        try:
+            embedded.start()
+            owner = Path(f"/proc/{embedded.process_id}").stat().st_uid
+            assert owner != 0
+            assert (data_dir / "postgres").is_symlink()
+        finally:
+            embedded.stop()
+        assert (data_dir.parent.stat().st_mode, Path("/root").stat().st_mode) == before
+        home = (data_dir / "postgres").resolve().parent
+        embedded = EmbeddedPostgres(data_dir, {"shared_buffers": "16MB"})
+        embedded.start()
+        embedded.stop()
+        shutil.rmtree(home)
+
+
+def test_the_help_of_every_command_teaches(tmp_path: Path) -> None:
+    gateway = Gateway(tmp_path)
+    for command in ("", "serve", "demo", "migrate", "verify", "settle", "token", "schema", "partner", "operator", "member", "coalition"):
+        said = gateway.run(*command.split(), "--help")
+        assert said.returncode == 0
+        assert "Usage" in said.stdout
+    assert not (tmp_path / "postgres").exists()

@@ -1,0 +1,71 @@
+"""Settings and partner files: read once, wrong values told with their name, file and line."""
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from gateway.coalition.partner_file import BadPartnerFile, read_partner_file
+from gateway.settings import BadSetting, Settings, read_settings
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("GATEWAY_PORT", "0"),
+        ("GATEWAY_PORT", "eighty"),
+        ("GATEWAY_PORT", "65536"),
+        ("GATEWAY_POOL_SIZE", "1"),
+        ("GATEWAY_LANES", "-1"),
+        ("GATEWAY_LOG_LEVEL", "loud"),
+        ("GATEWAY_LOG_FORMAT", "xml"),
+        ("GATEWAY_ISSUER", "ftp://x"),
+        ("DATABASE_URL", "mysql://x"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_named(variable: str, value: str) -> None:
+    with pytest.raises(BadSetting, match=variable):
+        read_settings({variable: value})
+
+
+def test_every_variable_is_documented_with_its_default_and_meaning() -> None:
+    table = (ROOT / "docs/operating.md").read_text()
+    for field in fields(Settings):
+        m = field.metadata
+        default = f"`{m['default']}`" if m["default"] else ""
+        assert f"| `{m['variable']}` | {default} | {m['doc']} |" in table
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "what"),
+    [
+        ('name = "X"\nname = "Y"\n', 2, "Cannot overwrite"),
+        ("name = 3\n", 1, "Expected `str`"),
+        ('name = "X"\ncolour = "red"\n', 2, "colour"),
+        ('name = "X"\n\n[[contract]]\nvalid_from = 2026-01-01\nprogramme = "MER"\ncurrency = "USD"\nissue_price = 1\n', 7, "issue_price"),
+        ('name = "X"\n\n[[contract]]\nvalid_from = 2026-01-01\nprogramme = "MER"\ncurrency = "USD"\nearn_rate = "much"\n', 7, "much"),
+        ('name = "X"\n\n[[contract]]\nvalid_from = "soon"\nprogramme = "MER"\ncurrency = "USD"\n', 4, "date"),
+        ('name = "X"\n\n[[store]]\ncode = "a"\nname = "A"\n\n[[store]]\ncode = "b"\n', 7, "name"),
+    ],
+)
+def test_a_mistake_in_a_partner_file_is_told_with_file_and_line(tmp_path: Path, text: str, line: int, what: str) -> None:
+    file = tmp_path / "bakery" / "partner.toml"
+    file.parent.mkdir()
+    file.write_text(text)
+    with pytest.raises(BadPartnerFile, match=re.escape(f"{file}:{line}: ")) as caught:
+        read_partner_file(file)
+    assert what in str(caught.value)
+
+
+def test_the_demonstrations_partner_files_can_be_read() -> None:
+    codes = {read_partner_file(file).code for file in (ROOT / "partners").glob("*/partner.toml")}
+    assert len(codes) == 9
+
+
+def test_the_exported_schema_is_the_schema() -> None:
+    from gateway.schema import schema_text
+
+    assert (ROOT / "schema.graphql").read_text() == schema_text()

@@ -1,0 +1,138 @@
+"""The GraphQL endpoint: a clear answer and never a 500, whatever is sent."""
+
+import itertools
+from typing import Any
+
+import pytest
+from graphql import build_schema
+from tests.world import World
+
+from gateway.access.scopes import CATALOGUE
+from gateway.http.engine import Engine
+from gateway.http.guard import rights
+from gateway.schema import create_schema, schema_text
+
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"null", b'"x"', b"[]", b"{", b"{}", b'{"query": 3}', b'{"query": null}', b'{"query": "{ programmes { code } }", "variables": []}',
+     b"\xff\xfe", b'{"query": "{ programmes { code } }", "operationName": 3}', b"[" * 100_000, b'{"a":' * 20_000],
+)  # fmt: skip
+async def test_a_body_that_is_no_request_is_a_400_in_json(world: World, body: bytes) -> None:
+    answer = await world.http.post("/graphql", content=body, headers=JSON)
+    assert answer.status_code == 400
+    assert answer.json()["errors"][0]["message"]
+    assert "data" not in answer.json()
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["", "{", "query {", "{ nothing }", "{ programmes }", "subscription { x }", "query A { programmes { code } } query B { programmes { code } }",
+     "{ programmes { ...F } } fragment F on Programme { ...F }", "{" + " a" * 5_000 + "}", "{ programmes " + "{ issuer " * 2_000, "\u0000",
+     "mutation { recordPurchase }", "{ node(id: 3.5) { id } }"],
+)  # fmt: skip
+async def test_malformed_or_invalid_graphql_is_an_error_without_data(world: World, query: str) -> None:
+    for accept, status in (("application/graphql-response+json", 400), ("application/json", 200)):
+        answer = await world.http.post("/graphql", json={"query": query}, headers={"Accept": accept})
+        assert answer.status_code == status
+        assert answer.json()["errors"]
+        assert "data" not in answer.json()
+        assert "Traceback" not in answer.text
+
+
+async def test_other_methods_types_and_sizes_are_refused(world: World) -> None:
+    assert (await world.http.get("/graphql?query={programmes{code}}")).status_code == 405
+    assert (await world.http.put("/graphql", json={})).status_code == 405
+    assert (await world.http.post("/graphql", content=b"{}", headers={"Content-Type": "text/plain"})).status_code == 415
+    assert (await world.http.post("/graphql", content=b" " * 5_000_000, headers=JSON)).status_code == 413
+
+
+@pytest.mark.parametrize("id", ["", "x", "mbs_", "mem_zzzzzzzzzzzzzzzzzzzzzzzzzz", "txn_01h455vb4pex5vsknk084sn02q", "ptn_\u0000", "_", "é_é"])
+async def test_an_id_that_names_nothing_is_null(world: World, id: str) -> None:
+    token = await world.operator()
+    answer = await world.post(token, "query($id: ID!) { node(id: $id) { id } }", id=id)
+    assert answer.json() == {"data": {"node": None}}
+
+
+@pytest.mark.parametrize(
+    ("query", "variables"),
+    [
+        ("{ partners(first: 0) { nodes { id } } }", {}),
+        ("{ partners(first: 1001) { nodes { id } } }", {}),
+        ("query($m: YearMonth!) { period(month: $m) { state } }", {"m": "2026-13"}),
+        ("query($m: YearMonth!) { period(month: $m) { state } }", {"m": "0000-01"}),
+        ("query($id: ID!) { member(id: $id) { id wallets { expiring(before: \"2026-02-30\") { points } } } }", {"id": "mem_x"}),
+    ],
+)  # fmt: skip
+async def test_bad_arguments_are_named_and_not_masked(world: World, query: str, variables: dict[str, Any]) -> None:
+    body = (await world.post(await world.operator(), query, **variables)).json()
+    assert body["errors"][0].get("extensions", {}).get("code") != "INTERNAL"
+    assert body.get("data") is None
+
+
+async def test_without_a_token_only_public_fields_are_answered(world: World) -> None:
+    assert (await world.post(None, "{ programmes { code } conversionRates { rate { take give } } }")).status_code == 200
+    refused = await world.post(None, "{ programmes { code } partner { code } }")
+    assert refused.status_code == 401
+    assert "WWW-Authenticate" in refused.headers
+    assert "data" not in refused.json()
+
+
+async def test_a_partner_sees_itself_alone(world: World) -> None:
+    grocer = (await world.ask("grocer", "{ partner { id contracts { issuePrice } stores(first: 5) { nodes { code } } } }"))["partner"]
+    assert grocer["contracts"] == [{"issuePrice": "0.0100"}]
+    assert grocer["stores"]["nodes"] == [{"code": "s1"}]
+    assert (await world.ask("fuel", "query($id: ID!) { node(id: $id) { id } }", id=grocer["id"]))["node"] is None
+    await world.record("10.00")
+    issuer = "{ programmes { code issuer { contracts { issuePrice } } } }"
+    body = (await world.post("fuel", issuer)).json()
+    assert "0.0090" not in str(body)
+    assert body["errors"]
+
+
+async def test_another_partners_transaction_and_activity_are_not_seen(world: World) -> None:
+    earning = (await world.record("10.00"))["earning"]
+    node = "query($id: ID!) { node(id: $id) { id } }"
+    assert (await world.ask("grocer", node, id=earning["id"]))["node"] == {"id": earning["id"]}
+    assert (await world.ask("fuel", node, id=earning["id"]))["node"] is None
+    activity = "query($ref: MemberRef!) { membership(ref: $ref) { activity(first: 9) { nodes { points } } } }"
+    for partner, seen in (("grocer", [{"points": 10}]), ("fuel", [])):
+        found = (await world.ask(partner, activity, ref={"externalId": "ann"}))["membership"]
+        assert found["activity"]["nodes"] == seen
+
+
+async def test_pages_follow_each_other_without_gap_or_repetition(world: World) -> None:
+    for amount in range(1, 8):
+        await world.record(f"{amount}.00")
+    query = """query($ref: MemberRef!, $after: String) { membership(ref: $ref) {
+      activity(first: 3, after: $after) { nodes { points } pageInfo { hasNextPage endCursor } } } }"""
+    seen: list[int] = []
+    after = None
+    for _ in itertools.count():
+        found = (await world.ask("grocer", query, ref={"externalId": "ann"}, after=after))["membership"]["activity"]
+        seen += [n["points"] for n in found["nodes"]]
+        after = found["pageInfo"]["endCursor"]
+        if not found["pageInfo"]["hasNextPage"]:
+            break
+    assert sorted(seen) == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_every_field_requires_known_scopes_or_is_declared_public() -> None:
+    found = rights(create_schema()._schema)
+    assert found["Mutation", "recordPurchase"] == (frozenset({"points:earn"}),)
+    assert {scope for need in found.values() for alternative in need for scope in alternative} <= set(CATALOGUE)
+
+
+def test_a_document_is_parsed_and_validated_once() -> None:
+    engine = Engine(create_schema())
+    assert engine.prepare("{ programmes { code } }") is engine.prepare("{ programmes { code } }")
+
+
+def test_the_schemas_text_is_a_schema() -> None:
+    text = schema_text().replace("directive @oneOf on INPUT_OBJECT\n", "")
+    directives = "directive @requiresScopes(scopes: [[String!]!]!) on OBJECT | FIELD_DEFINITION | INTERFACE\n"
+    directives += "directive @key(fields: String!) repeatable on OBJECT | INTERFACE\n"
+    directives += "directive @link(url: String, import: [String]) repeatable on SCHEMA\n"
+    assert build_schema(directives + text, assume_valid=False).query_type is not None
