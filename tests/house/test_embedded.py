@@ -47,14 +47,15 @@ class Gateway:
         self.environment = {**os.environ, "GATEWAY_DATA_DIR": str(data_dir), "GATEWAY_PORT": str(self.port)}
         self.environment.pop("DATABASE_URL", None)
         self.process: subprocess.Popen[bytes] | None = None
+        self.printed = ""
 
     def start(self) -> None:
         self.process = subprocess.Popen([sys.executable, "-m", "gateway", "serve"], env=self.environment, stderr=subprocess.PIPE)
         assert until(lambda: status(f"http://127.0.0.1:{self.port}/readyz") == 200)
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "gateway", *arguments]
-        return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=seconds, check=False)
 
     def postgres(self) -> int:
         """The server's process id."""
