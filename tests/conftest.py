@@ -9,10 +9,10 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from tests.world import World, open_world
 
 from gateway.embedded import EmbeddedPostgres
 from gateway.migrate import migrate
+from tests.world import World, open_world
 
 _numbers = itertools.count(1)
 

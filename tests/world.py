@@ -15,7 +15,6 @@ from typing import Any
 import asyncpg
 import httpx
 import uvicorn
-from partners.simulator.app import create_airline
 from starlette.applications import Starlette
 
 from gateway.access import accounts
@@ -26,6 +25,7 @@ from gateway.database import Database
 from gateway.ledger.verify import verify
 from gateway.main import create_app
 from gateway.settings import read_settings
+from partners.simulator.app import create_airline
 
 NOW = datetime(2026, 10, 15, 12, 0, tzinfo=UTC)
 OPERATOR_PASSWORD = "correct horse battery"

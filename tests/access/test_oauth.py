@@ -10,6 +10,7 @@ import httpx
 import pytest
 from joserfc import jwt
 from joserfc.jwk import KeySet
+
 from tests.world import OPERATOR_PASSWORD, World, log_in
 
 ME = "{ partner { code } }"
@@ -56,7 +57,9 @@ async def test_an_unknown_client_and_a_wrong_secret_get_the_same_answer(world: W
     assert "access_token" not in wrong.text
 
 
-@pytest.mark.parametrize("header", ["Basic ////", "Basic", "Basic %%%", "Bearer x", "Basic " + base64.b64encode(b"a\x00:b").decode()])
+@pytest.mark.parametrize(
+    "header", ["Basic ////", "Basic", "Basic %%%", "Bearer x", "Basic " + base64.b64encode(b"a\x00:b").decode()]
+)
 async def test_a_malformed_authorization_header_is_a_401(world: World, header: str) -> None:
     answer = await ask_token(world, {"grant_type": "client_credentials"}, headers={"Authorization": header})
     assert answer.status_code == 401
@@ -107,7 +110,13 @@ async def test_a_forged_or_foreign_token_is_a_401(world: World) -> None:
     token = await world.token("grocer")
     head, payload, signature = token.split(".")
     none = base64.urlsafe_b64encode(b'{"alg":"none","typ":"at+jwt"}').rstrip(b"=").decode()
-    for bad in (f"{head}.{payload}.{signature[:-4]}AAAA", f"{none}.{payload}.", "a.b.c", "x" * 9_000 + ".", f"{head}.{head}.{signature}"):
+    for bad in (
+        f"{head}.{payload}.{signature[:-4]}AAAA",
+        f"{none}.{payload}.",
+        "a.b.c",
+        "x" * 9_000 + ".",
+        f"{head}.{head}.{signature}",
+    ):
         answer = await world.post(bad, ME)
         assert answer.status_code == 401
         assert "data" not in answer.json()
@@ -186,7 +195,12 @@ async def test_authorization_without_s256_or_to_a_foreign_address_gives_no_code(
 
 async def test_a_code_serves_once_with_its_own_verifier_client_and_address(world: World) -> None:
     given, verifier = await code(world)
-    for changes in ({"code_verifier": secrets.token_urlsafe(48)}, {"code_verifier": ""}, {"client_id": "member-app"}, {"redirect_uri": "x"}):
+    for changes in (
+        {"code_verifier": secrets.token_urlsafe(48)},
+        {"code_verifier": ""},
+        {"client_id": "member-app"},
+        {"redirect_uri": "x"},
+    ):
         assert (await ask_token(world, exchange(world, given, verifier, **changes))).status_code in (400, 401)
     assert (await ask_token(world, exchange(world, given, verifier))).status_code == 200
     again = await ask_token(world, exchange(world, given, verifier))

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import httpx
+
 from tests.world import World
 
 QUOTE = """mutation($input: QuoteConversionInput!) { quoteConversion(input: $input) {
@@ -113,7 +114,6 @@ async def test_a_lost_answer_keeps_the_points_held_until_it_is_known_and_credits
 async def test_a_member_converts_with_a_token_of_its_own(world: World) -> None:
     from gateway.access import accounts
     from gateway.database import Database
-
     from tests.world import log_in
 
     await world.record("450.00")

@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+
 from tests.world import RECORD, World
 
 RECORD_MANY = "mutation($input: [PurchaseInput!]!) { recordPurchases(input: $input) { earning { points } errors { code path } } }"

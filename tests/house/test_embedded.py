@@ -212,7 +212,20 @@ def test_as_root_the_server_runs_as_another_user_and_no_parents_permission_chang
 
 def test_the_help_of_every_command_teaches(tmp_path: Path) -> None:
     gateway = Gateway(tmp_path)
-    for command in ("", "serve", "demo", "migrate", "verify", "settle", "token", "schema", "partner", "operator", "member", "coalition"):
+    for command in (
+        "",
+        "serve",
+        "demo",
+        "migrate",
+        "verify",
+        "settle",
+        "token",
+        "schema",
+        "partner",
+        "operator",
+        "member",
+        "coalition",
+    ):
         said = gateway.run(*command.split(), "--help")
         assert said.returncode == 0
         assert "Usage" in said.stdout

@@ -2,10 +2,10 @@
 
 import asyncpg
 import pytest
-from tests.conftest import create_database
 
 from gateway.embedded import EmbeddedPostgres
 from gateway.migrate import migrate, migrations_dir
+from tests.conftest import create_database
 
 NAMES = [path.stem for path in sorted(migrations_dir().glob("*.sql"))]
 
@@ -40,7 +40,9 @@ async def test_from_empty_and_twice_changes_nothing_the_second_time(server: Embe
 
 
 @pytest.mark.parametrize("version", range(1, len(NAMES)))
-async def test_from_each_earlier_version_the_result_is_the_same(server: EmbeddedPostgres, template: str, dsn: str, version: int) -> None:
+async def test_from_each_earlier_version_the_result_is_the_same(
+    server: EmbeddedPostgres, template: str, dsn: str, version: int
+) -> None:
     older = await create_database(server, f"migrated_from_{version}")
     assert migrate(older, only_first=version) == NAMES[:version]
     assert migrate(older) == NAMES[version:]

@@ -45,8 +45,16 @@ def test_every_variable_is_documented_with_its_default_and_meaning() -> None:
         ('name = "X"\nname = "Y"\n', 2, "Cannot overwrite"),
         ("name = 3\n", 1, "Expected `str`"),
         ('name = "X"\ncolour = "red"\n', 2, "colour"),
-        ('name = "X"\n\n[[contract]]\nvalid_from = 2026-01-01\nprogramme = "MER"\ncurrency = "USD"\nissue_price = 1\n', 7, "issue_price"),
-        ('name = "X"\n\n[[contract]]\nvalid_from = 2026-01-01\nprogramme = "MER"\ncurrency = "USD"\nearn_rate = "much"\n', 7, "much"),
+        (
+            'name = "X"\n\n[[contract]]\nvalid_from = 2026-01-01\nprogramme = "MER"\ncurrency = "USD"\nissue_price = 1\n',
+            7,
+            "issue_price",
+        ),
+        (
+            'name = "X"\n\n[[contract]]\nvalid_from = 2026-01-01\nprogramme = "MER"\ncurrency = "USD"\nearn_rate = "much"\n',
+            7,
+            "much",
+        ),
         ('name = "X"\n\n[[contract]]\nvalid_from = "soon"\nprogramme = "MER"\ncurrency = "USD"\n', 4, "date"),
         ('name = "X"\n\n[[store]]\ncode = "a"\nname = "A"\n\n[[store]]\ncode = "b"\n', 7, "name"),
     ],

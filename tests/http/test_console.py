@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from playwright.async_api import async_playwright
+
 from tests.world import OPERATOR_PASSWORD, World
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -44,6 +45,8 @@ async def test_an_operator_logs_in_and_runs_the_first_example(world: World, tmp_
             assert foreign == []
             assert errors == []
             if folder := os.environ.get("GATEWAY_TEST_SCREENSHOTS"):  # for a person to look at
-                shutil.copytree(tmp_path, folder, dirs_exist_ok=True, ignore=lambda _, names: [n for n in names if n[-4:] != ".png"])
+                shutil.copytree(
+                    tmp_path, folder, dirs_exist_ok=True, ignore=lambda _, names: [n for n in names if n[-4:] != ".png"]
+                )
         finally:
             await browser.close()

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 from graphql import build_schema
-from tests.world import World
 
 from gateway.access.scopes import CATALOGUE
 from gateway.http.engine import Engine
 from gateway.http.guard import rights
 from gateway.schema import create_schema, schema_text
+from tests.world import World
 
 JSON = {"Content-Type": "application/json"}
 
@@ -49,7 +49,9 @@ async def test_other_methods_types_and_sizes_are_refused(world: World) -> None:
     assert (await world.http.post("/graphql", content=b" " * 5_000_000, headers=JSON)).status_code == 413
 
 
-@pytest.mark.parametrize("id", ["", "x", "mbs_", "mem_zzzzzzzzzzzzzzzzzzzzzzzzzz", "txn_01h455vb4pex5vsknk084sn02q", "ptn_\u0000", "_", "é_é"])
+@pytest.mark.parametrize(
+    "id", ["", "x", "mbs_", "mem_zzzzzzzzzzzzzzzzzzzzzzzzzz", "txn_01h455vb4pex5vsknk084sn02q", "ptn_\u0000", "_", "é_é"]
+)
 async def test_an_id_that_names_nothing_is_null(world: World, id: str) -> None:
     token = await world.operator()
     answer = await world.post(token, "query($id: ID!) { node(id: $id) { id } }", id=id)
@@ -81,7 +83,9 @@ async def test_without_a_token_only_public_fields_are_answered(world: World) -> 
 
 
 async def test_a_partner_sees_itself_alone(world: World) -> None:
-    grocer = (await world.ask("grocer", "{ partner { id contracts { issuePrice } stores(first: 5) { nodes { code } } } }"))["partner"]
+    grocer = (await world.ask("grocer", "{ partner { id contracts { issuePrice } stores(first: 5) { nodes { code } } } }"))[
+        "partner"
+    ]
     assert grocer["contracts"] == [{"issuePrice": "0.0100"}]
     assert grocer["stores"]["nodes"] == [{"code": "s1"}]
     assert (await world.ask("fuel", "query($id: ID!) { node(id: $id) { id } }", id=grocer["id"]))["node"] is None

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+
 from tests.conftest import open_folder
 from tests.house.test_embedded import Gateway, alive, until
 from tests.journeys.oracle import ROOT, calculate
@@ -65,10 +66,14 @@ def test_the_readme_earns_a_point_in_the_words_it_uses(demo: Gateway) -> None:
     text = (ROOT / "README.md").read_text()
     section = text[text.index("## A first purchase") : text.index("## Where to go next")]
     script = "\n".join(re.findall(r"```sh\n(.*?)```", section, re.S))
-    script = script.replace("127.0.0.1:8080", f"127.0.0.1:{demo.port}").replace(".venv/bin/gateway", f"{sys.executable} -m gateway")
+    script = script.replace("127.0.0.1:8080", f"127.0.0.1:{demo.port}").replace(
+        ".venv/bin/gateway", f"{sys.executable} -m gateway"
+    )
     said = []
     for _ in range(2):
-        ran = subprocess.run(["bash", "-ec", script], env=demo.environment, capture_output=True, text=True, timeout=60, check=False)
+        ran = subprocess.run(
+            ["bash", "-ec", script], env=demo.environment, capture_output=True, text=True, timeout=60, check=False
+        )
         assert ran.returncode == 0, ran.stderr
         said.append(ran.stdout)
     expected = json.loads(re.findall(r"```json\n(.*?)```", section, re.S)[0])

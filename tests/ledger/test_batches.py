@@ -3,9 +3,8 @@
 import asyncio
 import random
 
-from tests.world import World
-
 from gateway.batching import Busy, Lanes
+from tests.world import World
 
 MANY = "mutation($input: [PurchaseInput!]!) { recordPurchases(input: $input) { earning { points } errors { code } } }"
 
@@ -15,7 +14,10 @@ async def test_a_batch_equals_single_calls(world: World) -> None:
     await world.ask("grocer", enrol, i={"externalId": "bob"})
     inputs = [world.purchase(f"{n % 7}.50", receipt=f"r{n % 18}") for n in range(20)]
     batch = (await world.ask("grocer", MANY, input=inputs))["recordPurchases"]
-    again = [{**i, "idempotencyKey": f"s-{i['idempotencyKey']}", "receipt": f"s-{i['receipt']}", "member": {"externalId": "bob"}} for i in inputs]
+    again = [
+        {**i, "idempotencyKey": f"s-{i['idempotencyKey']}", "receipt": f"s-{i['receipt']}", "member": {"externalId": "bob"}}
+        for i in inputs
+    ]
     single = [(await world.ask("grocer", MANY, input=[i]))["recordPurchases"][0] for i in again]
     assert batch == single
     assert (await world.wallet())["available"] == (await world.wallet(external_id="bob"))["available"]

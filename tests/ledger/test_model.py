@@ -6,6 +6,7 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
 from tests.conftest import create_database
 from tests.world import World, open_world
 
@@ -39,7 +40,10 @@ def _machine(world: World, loop: asyncio.AbstractEventLoop) -> type[RuleBasedSta
         def __init__(self) -> None:
             super().__init__()
             self.name = f"m{next(world.numbers)}"
-            for partner, verb, kind in (("grocer", "enrolMember", "EnrolMemberInput"), ("fuel", "linkMembership", "LinkMembershipInput")):
+            for partner, verb, kind in (
+                ("grocer", "enrolMember", "EnrolMemberInput"),
+                ("fuel", "linkMembership", "LinkMembershipInput"),
+            ):
                 query = f"mutation($i: {kind}!) {{ {verb}(input: $i) {{ errors {{ code }} }} }}"
                 wait(world.ask(partner, query, i={"externalId": self.name, "card": f"C-{self.name}"}))
             self.available = self.owed = 0

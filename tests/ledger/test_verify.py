@@ -1,9 +1,9 @@
 """Every invariant can fail: each is broken on purpose, past the walls, and named."""
 
 import pytest
-from tests.world import World
 
 from gateway.ledger.verify import invariants
+from tests.world import World
 
 BREAK = {
     "entries_balance_to_zero": "update wallet set available = available + 1",

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.world import World
 
 from gateway.points import round_half_even_minor
 from gateway.settlement.files import COLUMNS
+from tests.world import World
 
 CLOSE = "mutation($m: YearMonth!) { closePeriod(input: {month: $m}) { period { state } errors { code message } } }"
 PERIOD = """query($m: YearMonth!) { period(month: $m) { state
