@@ -1,8 +1,9 @@
 """Points and money: whole numbers, exact decimals, and every rounding by its name."""
 
-from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
+
+import msgspec
 
 MAX_POINTS = 2**53 - 1
 MINOR_DIGITS = 2
@@ -13,8 +14,7 @@ class BadAmount(ValueError):
     """An amount of money that cannot be read exactly; its text says what is wrong."""
 
 
-@dataclass(frozen=True, slots=True)
-class Money:
+class Money(msgspec.Struct, frozen=True):
     """`amount_minor` in minor units (cents) of `currency` (ISO 4217)."""
 
     amount_minor: int
@@ -27,7 +27,8 @@ class Money:
 
 def decimal_of_minor(amount_minor: int) -> str:
     """Minor units as a decimal string: 1234 -> "12.34"."""
-    return f"{Decimal(amount_minor).scaleb(-MINOR_DIGITS):.{MINOR_DIGITS}f}"
+    major, minor = divmod(abs(amount_minor), 10**MINOR_DIGITS)
+    return f"{'-' if amount_minor < 0 else ''}{major}.{minor:0{MINOR_DIGITS}}"
 
 
 def minor_of_decimal(amount: Decimal) -> int:

@@ -121,7 +121,10 @@ class Coalition:
 
     def contract_of(self, partner_id: UUID, currency: str, on: date) -> Contract | None:
         """The contract in force on a day, None if there is none in that currency yet."""
-        return next((c for c in self.contracts.get((partner_id, currency), ()) if c.valid_from <= on), None)
+        for contract in self.contracts.get((partner_id, currency), ()):
+            if contract.valid_from <= on:
+                return contract
+        return None
 
     def rate_of(self, source_id: UUID, target_id: UUID, at: datetime) -> Rate | None:
         """The conversion rate in force at a moment."""

@@ -1,7 +1,6 @@
 """Recording purchases: find the member, apply the contract's rules, post."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from uuid import UUID
@@ -44,8 +43,7 @@ class PurchaseLine(msgspec.Struct, frozen=True, omit_defaults=True):
     quantity: Decimal = Decimal(1)
 
 
-@dataclass(frozen=True, slots=True)
-class PurchaseRequest:
+class PurchaseRequest(msgspec.Struct, frozen=True):
     """What a till sends; `amount` is exact and in major units, `occurred_at` has an offset."""
 
     idempotency_key: str
@@ -58,8 +56,7 @@ class PurchaseRequest:
     lines: tuple[tuple[str | None, str | None, Decimal, Decimal], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Purchase:
+class Purchase(msgspec.Struct, frozen=True):
     """A recorded purchase and the earning it brought; both have the same id inside."""
 
     id: UUID
@@ -84,8 +81,7 @@ class Purchase:
     returns: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Priced:
+class _Priced(msgspec.Struct, frozen=True):
     """A request that passed every check, ready to post."""
 
     request: PurchaseRequest

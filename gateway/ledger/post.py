@@ -1,9 +1,10 @@
 """Posting: every movement of points is an item of a batch, posted by one call of one posting function."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import date, datetime
 from uuid import UUID
+
+import msgspec
 
 from gateway.batching import Lanes
 from gateway.clock import Clock
@@ -13,8 +14,7 @@ from gateway.ids import bucket_of, new_id_in
 sql = load_queries(__file__)
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """What the ledger said of one item: its transaction with the period it went to, or the code of its refusal;
     `replayed` if it was the first answer to its key, given again, and then the times are those of the first."""
 
@@ -25,8 +25,7 @@ class Answer:
     period: date | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(msgspec.Struct, frozen=True):
     """An idempotency key of `owner_id` (a partner or a member), with the digest of the content it came with."""
 
     owner_id: UUID
@@ -34,8 +33,7 @@ class Key:
     digest: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Earning:
+class Earning(msgspec.Struct, frozen=True):
     """A purchase and the whole points it brings; `month` is that of `occurred_at` in the coalition's time zone."""
 
     key: Key
@@ -56,8 +54,7 @@ class Earning:
     explanation: str
 
 
-@dataclass(frozen=True, slots=True)
-class Return:
+class Return(msgspec.Struct, frozen=True):
     """What comes back of a purchase; `version` is the number of returns it had when `points` was worked out."""
 
     key: Key
@@ -73,8 +70,7 @@ class Return:
     lines: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Redemption:
+class Redemption(msgspec.Struct, frozen=True):
     """Points spent at a partner; lots that run out before `day` are not touched."""
 
     key: Key

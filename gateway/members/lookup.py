@@ -1,9 +1,10 @@
 """Finding a member the way a partner can: by membership, by the partner's own id, or by card."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
+
+import msgspec
 
 from gateway import ids
 from gateway.database import Row, Tx, load_queries
@@ -12,8 +13,7 @@ from gateway.refusals import CardBlocked, InputNotAccepted, MembershipSuspended,
 sql = load_queries(__file__)
 
 
-@dataclass(frozen=True, slots=True)
-class MemberRef:
+class MemberRef(msgspec.Struct, frozen=True):
     """How a partner names a member: exactly one of `kind` membership, external_id or card, and its text."""
 
     kind: str
@@ -23,8 +23,7 @@ class MemberRef:
         return f"{self.kind.replace('_', ' ')} {self.text!r}"
 
 
-@dataclass(frozen=True, slots=True)
-class Membership:
+class Membership(msgspec.Struct, frozen=True):
     """A member as one partner knows it; `member_id` never leaves the gateway towards a partner."""
 
     id: UUID
