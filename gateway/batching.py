@@ -6,8 +6,10 @@ a receipt, a wallet that both take from) never share a batch: the later one wait
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
+from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
+from weakref import WeakValueDictionary
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -18,6 +20,21 @@ QUEUE_MAX = 20_000
 
 class Busy(RuntimeError):
     """The gateway has more work queued than it accepts; the same request can be sent again in a moment."""
+
+
+class OneAtATime:
+    """Locks by name, for what one process does to one thing: they exist while somebody holds or awaits them."""
+
+    def __init__(self) -> None:
+        self._locks: WeakValueDictionary[Hashable, asyncio.Lock] = WeakValueDictionary()
+
+    @asynccontextmanager
+    async def __call__(self, *name: Hashable) -> AsyncIterator[None]:
+        lock = self._locks.get(name)
+        if lock is None:
+            lock = self._locks[name] = asyncio.Lock()
+        async with lock:
+            yield
 
 
 class _Call(Generic[Answer]):

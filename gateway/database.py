@@ -14,6 +14,8 @@ import asyncpg
 from aiosql.adapters.asyncpg import AsyncPGAdapter
 from aiosql.query_loader import QueryLoader
 
+from gateway.refusals import InputNotAccepted
+
 APPLICATION_ROLE = "gateway_app"
 ACQUIRE_SECONDS = 5
 COMMAND_SECONDS = 60
@@ -24,6 +26,10 @@ Row = asyncpg.Record
 
 class DatabaseAway(ConnectionError):
     """The database cannot be reached now; what was asked can be asked again."""
+
+
+class Duplicate(RuntimeError):
+    """A row that must be unique is there already: another request stored it in this very moment."""
 
 
 _AWAY = (
@@ -150,7 +156,7 @@ class Database:
 
 
 class _telling_away:  # noqa: N801 - used like a function
-    """Turns what the driver raises when the server is away into DatabaseAway."""
+    """Turns what the driver raises into what callers tell apart: DatabaseAway, Duplicate, InputNotAccepted."""
 
     def __enter__(self) -> None:
         return None
@@ -158,3 +164,7 @@ class _telling_away:  # noqa: N801 - used like a function
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: Any) -> None:
         if isinstance(error, _AWAY) and not isinstance(error, DatabaseAway):
             raise DatabaseAway("The database does not answer.") from error
+        if isinstance(error, asyncpg.UniqueViolationError):
+            raise Duplicate(str(error)) from error
+        if isinstance(error, asyncpg.CharacterNotInRepertoireError):
+            raise InputNotAccepted("A text holds a character that cannot be stored, such as NUL.") from error

@@ -50,7 +50,7 @@ def minor_of_decimal(amount: Decimal) -> int:
 
 def read_decimal(text: str) -> Decimal:
     """A plain decimal such as "12.34"; raises BadAmount for anything else, exponents included."""
-    if len(text) > 40 or not text.isascii() or set(text) - set("0123456789.-"):
+    if len(text) > 27 or not text.isascii() or set(text) - set("0123456789.-"):
         raise BadAmount(f"{text[:60]!r} is not a decimal number such as 12.34.")
     try:
         return Decimal(text)

@@ -42,6 +42,7 @@ create function lock_periods(months date[]) returns table (month date, posting d
 language plpgsql volatile as $$
 declare
   locked date[];
+  latest date := (select max(m) from unnest(months) m);
 begin
   insert into public.period (month)
   select distinct m
@@ -51,20 +52,24 @@ begin
    order by m
   on conflict do nothing;
 
-  insert into public.period (month)
-  select coalesce(max(p.month) + interval '1 month', (select c.started_on from public.coalition c))
-    from public.period p
-  having coalesce(max(p.month) filter (where p.state = 'open') < (select max(m) from unnest(months) m), true)
-  on conflict do nothing;
-
-  select array_agg(p.month)
-    into locked
-    from (select q.month
-            from public.period q
-           where q.state = 'open'
-             and (q.month >= (select min(m) from unnest(months) m))
-           order by q.month
-             for share) p;
+  loop
+    select array_agg(p.month)
+      into locked
+      from (select q.month
+              from public.period q
+             where q.state = 'open'
+               and q.month >= (select min(m) from unnest(months) m)
+             order by q.month
+               for share) p;
+    exit when latest <= (select max(l) from unnest(locked) l);
+    -- The last open month may have begun to close while the lock waited for it: open the one after, and look again.
+    insert into public.period (month)
+    select greatest(coalesce(max(p.month) + interval '1 month', c.started_on), c.started_on)
+      from public.coalition c
+      left join public.period p on true
+     group by c.started_on
+    on conflict do nothing;
+  end loop;
 
   return query
   select m, (select min(l) from unnest(locked) l where l >= m)
@@ -104,7 +109,7 @@ begin
          at
     from unnest(owners, keys, digests, buckets, transactions, verdicts)
          i (owner, key, digest, bucket, transaction, verdict)
-   where i.verdict not in ('replay', 'IDEMPOTENCY_KEY_REUSED', 'STALE')
+   where i.verdict not in ('replay', 'IDEMPOTENCY_KEY_REUSED', 'STALE', 'PERIOD_NOT_OPEN')
    order by i.owner, i.key;
 
   return query

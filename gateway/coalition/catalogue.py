@@ -18,6 +18,7 @@ sql = load_queries(__file__)
 STALE_SECONDS = 1.0
 NEVER = date.max
 CLOCK_SKEW_SECONDS = 60
+OLDEST_YEAR = 1970
 
 
 class NoCoalition(RuntimeError):
@@ -142,6 +143,8 @@ class Coalition:
 
         Raises OccurredInFuture (beyond CLOCK_SKEW_SECONDS of tolerance for tills' clocks), OccurredTooLongAgo.
         """
+        if at.year < OLDEST_YEAR:
+            raise OccurredTooLongAgo(at.isoformat(), (now - at).days - 1)
         if (at - now).total_seconds() > CLOCK_SKEW_SECONDS:
             raise OccurredInFuture(at.isoformat())
         if self.backdating_days is not None and (now - at).days > self.backdating_days:

@@ -332,6 +332,8 @@ class CoalitionMutation:
 
 def _contract(input: PublishContractInput) -> onboard.NewContract:
     try:
+        if len(input.earn_rate) > 20 or "e" in input.earn_rate.lower():
+            raise ValueError
         earn_rate = Fraction(input.earn_rate)
     except (ValueError, ZeroDivisionError):
         raise InputNotAccepted(f"{input.earn_rate[:40]!r} is not a rate such as 1, 1/2 or 0.5.", "earnRate") from None

@@ -144,6 +144,10 @@ async def publish_contract(tx: Tx, coalition: Coalition, partner_id: UUID, new: 
     """
     programme = coalition.programme_by_code(new.programme)
     _check_prices(new)
+    if programme.custody != "ledger":
+        raise InputNotAccepted(
+            f"{programme.code} is kept by its own partner; contracts are in a programme of this ledger.", "programme"
+        )
     if new.currency != coalition.settlement_currency:
         raise InputNotAccepted(f"This coalition settles in {coalition.settlement_currency}, not in {new.currency}.", "currency")
     latest = await tx.one(sql.latest_contract, partner_id=partner_id, currency=new.currency)

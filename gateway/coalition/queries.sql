@@ -50,8 +50,8 @@ insert into partner (partner_id, code, name, protocol, endpoint, onboarded_at)
 values (:partner_id, :code, :name, :protocol, :endpoint, :onboarded_at)
 on conflict (code) do update
   set name = excluded.name,
-      protocol = excluded.protocol,
-      endpoint = excluded.endpoint
+      protocol = coalesce(excluded.protocol, partner.protocol),
+      endpoint = coalesce(excluded.endpoint, partner.endpoint)
 returning partner_id;
 
 -- name: store_store(store_id, partner_id, code, name)!

@@ -4,6 +4,7 @@ Each state is committed before the next step, and the partner is called outside 
 id as its idempotency key. So a crash at any step resumes, and an answer that was lost is asked for again.
 """
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
@@ -12,11 +13,12 @@ from uuid import UUID
 import structlog
 
 from gateway import ids
+from gateway.batching import OneAtATime
 from gateway.clock import Clock
 from gateway.coalition.catalogue import Catalogue, Coalition
 from gateway.coalition.connector import Connector, Credit, PartnerRefused, PartnerSilent, PartnerUnreached
 from gateway.conversion.quotes import sql
-from gateway.database import Database, Row, Tx
+from gateway.database import Database, Duplicate, Row, Tx
 from gateway.members.lookup import Membership, check_text, membership_of
 from gateway.members.lookup import sql as members_sql
 from gateway.refusals import (
@@ -27,12 +29,15 @@ from gateway.refusals import (
     QuoteExpired,
     QuoteUnknown,
     QuoteUsed,
+    Refused,
     StateConflict,
 )
 from gateway.replay import digest
 
 RESUME_AFTER = timedelta(seconds=10)
 RESUME_AT_ONCE = 100
+ASK_SECONDS = 15
+ASKING_AT_MOST = timedelta(seconds=30)
 
 log = structlog.get_logger(__name__)
 
@@ -48,7 +53,9 @@ class ConvertRequest:
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """An order. `state` is held, credited, completed or released; the exchange is done when it is completed."""
+    """An order. `state` is held, credited, completed, released or refused; the exchange is done when it is completed.
+
+    `in_doubt` says that a question to the partner was begun whose answer is not known."""
 
     id: UUID
     hold_id: UUID
@@ -63,6 +70,8 @@ class Conversion:
     partner_reference: str | None
     occurred_at: datetime
     last_error: str | None
+    in_doubt: bool
+    asking_until: datetime | None
 
     @property
     def bucket(self) -> int:
@@ -88,6 +97,7 @@ class Converter:
 
     def __init__(self, database: Database, catalogue: Catalogue, clock: Clock, connectors: Mapping[UUID, Connector]) -> None:
         self._database, self._catalogue, self._clock, self._connectors = database, catalogue, clock, connectors
+        self._one_at_a_time = OneAtATime()
 
     async def convert(self, owner_id: UUID, member_id: UUID, request: ConvertRequest) -> Conversion:
         """Use a quote of this member. The answer to a repeated key is the order as it now stands, moved on if need be.
@@ -97,17 +107,14 @@ class Converter:
         """
         check_text(request.idempotency_key, "idempotencyKey", 200)
         coalition = await self._catalogue.current()
-        content = digest("conversion", (request.quote_id, request.occurred_at))
-        async with self._database.transaction() as tx:
-            row = await tx.one(sql.order_by_key, owner_id=owner_id, key=request.idempotency_key)
-            if row is None:
-                row = await self._open(tx, coalition, owner_id, member_id, request, content)
-            elif row["digest"] != content:
-                raise IdempotencyKeyReused(request.idempotency_key)
-            elif row["state"] == "released":
-                await self._hold_again(tx, coalition, _order(row))
-                row = await tx.one(sql.order_by_id, bucket=row["bucket"], conversion_id=row["conversion_id"])
-        return await self._advance(_order(row), coalition)
+        content = digest("conversion", (member_id, request.quote_id, request.occurred_at))
+        async with self._one_at_a_time(owner_id, request.idempotency_key):
+            try:
+                order = await self._find_or_open(coalition, owner_id, member_id, request, content)
+            except Duplicate:
+                # Another process took the key in this very moment; what it stored is found now.
+                order = await self._find_or_open(coalition, owner_id, member_id, request, content)
+            return await self._advance(order, coalition)
 
     async def resume(self) -> int:
         """Move on every order that was left under way; answers how many there were."""
@@ -118,9 +125,27 @@ class Converter:
             order = _order(row)
             try:
                 await self._advance(order, coalition)
-            except (PartnerUnavailable, NotAllowed) as left:
+            except Refused as left:
                 log.warning("conversion left under way", conversion=str(order.id), reason=left.message)
+            except Exception:
+                log.exception("conversion left under way", conversion=str(order.id))
         return len(rows)
+
+    async def _find_or_open(
+        self, coalition: Coalition, owner_id: UUID, member_id: UUID, request: ConvertRequest, content: bytes
+    ) -> Conversion:
+        """The order that a key asked for: the one that is stored, held again if it was released, or a new one."""
+        async with self._database.transaction() as tx:
+            row = await tx.one(sql.order_by_key, owner_id=owner_id, key=request.idempotency_key)
+            if row is None:
+                if await tx.value(sql.key_is_taken, owner_id=owner_id, key=request.idempotency_key):
+                    raise IdempotencyKeyReused(request.idempotency_key)
+                return _order(await self._open(tx, coalition, owner_id, member_id, request, content))
+            if row["digest"] != content:
+                raise IdempotencyKeyReused(request.idempotency_key)
+            if row["state"] == "released":
+                await self._hold_again(tx, coalition, _order(row), request.quote_id)
+            return await conversion_by_id(tx, row["conversion_id"])
 
     async def _open(
         self, tx: Tx, coalition: Coalition, owner_id: UUID, member_id: UUID, request: ConvertRequest, content: bytes
@@ -132,6 +157,10 @@ class Converter:
         if quote is None or quote["member_id"] != member_id:
             raise QuoteUnknown
         if quote["used"]:
+            # The lock may have waited for another process that used the quote under this very key.
+            stored = await tx.one(sql.order_by_key, owner_id=owner_id, key=request.idempotency_key)
+            if stored is not None and stored["digest"] == content:
+                return stored
             raise QuoteUsed
         if quote["expires_at"] <= now:
             raise QuoteExpired(quote["expires_at"].isoformat())
@@ -169,10 +198,16 @@ class Converter:
         )
         return await tx.one(sql.order_by_id, bucket=bucket, conversion_id=conversion_id)
 
-    async def _hold_again(self, tx: Tx, coalition: Coalition, order: Conversion) -> None:
-        if await tx.value(sql.order_for_update, bucket=order.bucket, conversion_id=order.id) != "released":
+    async def _hold_again(self, tx: Tx, coalition: Coalition, order: Conversion, quote_id: UUID) -> None:
+        """An order that never reached the partner may be tried again as long as its quote holds."""
+        locked = await tx.one(sql.order_for_update, bucket=order.bucket, conversion_id=order.id)
+        if locked is None or locked["state"] != "released":
             return
         now, hold_id = self._clock.now(), ids.new_id_in(order.bucket)
+        quote = await tx.one(sql.quote_by_id, bucket=order.bucket, quote_id=quote_id)
+        assert quote is not None
+        if quote["expires_at"] <= now:
+            raise QuoteExpired(quote["expires_at"].isoformat())
         day = coalition.day_of(order.occurred_at)
         await _place_hold(tx, now, order.bucket, hold_id, order.member_id, order.source_id, order.partner_id, day, order.take)
         await tx.run(sql.hold_again, bucket=order.bucket, conversion_id=order.id, hold_id=hold_id, updated_at=now)
@@ -184,34 +219,69 @@ class Converter:
         if order.state != "completed":
             await self._capture(order, coalition)
         async with self._database.reading() as tx:
-            return await conversion_by_id(tx, order.id)
+            order = await conversion_by_id(tx, order.id)
+        if order.state == "refused":
+            raise NotAllowed(f"{coalition.partners[order.partner_id].name} refused the credit: {order.last_error}")
+        if order.state != "completed":
+            raise self._undecided(order, coalition)
+        return order
+
+    def _undecided(self, order: Conversion, coalition: Coalition) -> StateConflict:
+        name = coalition.partners[order.partner_id].name
+        return StateConflict(
+            f"{name} has not answered yet; the points are held until it does. Ask again with the same idempotency key."
+        )
 
     async def _credit(self, order: Conversion, coalition: Coalition) -> None:
-        """Ask the partner to credit, and store what it answers."""
-        async with self._database.reading() as tx:
+        """Ask the partner to credit, and store what it answers.
+
+        That it is asked is stored first. Once an answer was lost the order stays held until the partner says that it
+        credited: neither a refusal nor a broken line tells what the lost question did.
+        """
+        async with self._database.transaction() as tx:
+            now = self._clock.now()
+            locked = await tx.one(sql.order_for_update, bucket=order.bucket, conversion_id=order.id)
+            assert locked is not None
+            if locked["state"] != "held":
+                return
+            if locked["asking_until"] is not None and locked["asking_until"] > now:
+                raise self._undecided(order, coalition)
+            doubted = locked["in_doubt"]
+            await tx.run(sql.begin_asking, bucket=order.bucket, conversion_id=order.id, asking_until=now + ASKING_AT_MOST)
             row = await tx.one(members_sql.membership_by_id, bucket=order.bucket, membership=order.membership_id)
         assert row is not None
         partner = coalition.partners[order.partner_id]
         try:
-            credit = await self._ask(order, membership_of(row))
+            async with asyncio.timeout(ASK_SECONDS):
+                credit = await self._ask(order, membership_of(row))
         except PartnerUnreached as silent:
-            await self._release(order, str(silent))
+            if doubted:
+                await self._settle(order, "held", True, None, str(silent))
+                raise self._undecided(order, coalition) from silent
+            await self._settle(order, "released", False, None, str(silent))
             raise PartnerUnavailable(partner.name) from silent
-        except PartnerSilent as silent:
-            # It may have credited: the points stay held, and the same question is asked again until it is answered.
-            async with self._database.transaction() as tx:
-                if await tx.value(sql.order_for_update, bucket=order.bucket, conversion_id=order.id) == "held":
-                    await self._move(tx, order, "held", None, str(silent))
-            raise StateConflict(
-                f"{partner.name} has not answered yet; the points are held until it does. "
-                "Ask again with the same idempotency key."
-            ) from silent
+        except (PartnerSilent, TimeoutError) as silent:
+            await self._settle(order, "held", True, None, str(silent))
+            raise self._undecided(order, coalition) from silent
         except PartnerRefused as no:
-            await self._release(order, str(no))
-            raise NotAllowed(f"{partner.name} refused the credit: {no}") from no
+            if doubted:
+                log.error("a partner refuses what it may have credited", conversion=str(order.id), reason=str(no))
+                await self._settle(order, "held", True, None, f"refused after a lost answer: {no}")
+                raise self._undecided(order, coalition) from no
+            await self._settle(order, "refused", False, None, str(no))
+            return
+        await self._settle(order, "credited", False, credit.reference, None)
+
+    async def _settle(self, order: Conversion, state: str, in_doubt: bool, reference: str | None, error: str | None) -> None:
+        """Store the outcome of asking; released and refused orders give their points back."""
         async with self._database.transaction() as tx:
-            if await tx.value(sql.order_for_update, bucket=order.bucket, conversion_id=order.id) == "held":
-                await self._move(tx, order, "credited", credit.reference, None)
+            locked = await tx.one(sql.order_for_update, bucket=order.bucket, conversion_id=order.id)
+            if locked is None or locked["state"] != "held":
+                log.error("an order moved on while it was asked for", conversion=str(order.id), answer=state)
+                return
+            if state in ("released", "refused"):
+                await tx.value(sql.release_hold, bucket=order.bucket, hold=order.hold_id)
+            await self._move(tx, order, state, in_doubt, reference, error)
 
     async def _ask(self, order: Conversion, account: Membership) -> Credit:
         connector = self._connectors.get(order.partner_id)
@@ -219,15 +289,10 @@ class Converter:
             raise PartnerUnreached("No connection to this partner's system is configured.")
         return await connector.credit(account.external_id, order.give, ids.show("cnv", order.id))
 
-    async def _release(self, order: Conversion, reason: str) -> None:
-        async with self._database.transaction() as tx:
-            if await tx.value(sql.order_for_update, bucket=order.bucket, conversion_id=order.id) == "held":
-                await tx.value(sql.release_hold, bucket=order.bucket, hold=order.hold_id)
-                await self._move(tx, order, "released", None, reason)
-
     async def _capture(self, order: Conversion, coalition: Coalition) -> None:
         async with self._database.transaction() as tx:
-            if await tx.value(sql.order_for_update, bucket=order.bucket, conversion_id=order.id) != "credited":
+            locked = await tx.one(sql.order_for_update, bucket=order.bucket, conversion_id=order.id)
+            if locked is None or locked["state"] != "credited":
                 return
             await tx.value(
                 sql.post_conversion,
@@ -237,14 +302,17 @@ class Converter:
                 occurred=order.occurred_at,
                 month=coalition.day_of(order.occurred_at).replace(day=1),
             )
-            await self._move(tx, order, "completed", None, None)
+            await self._move(tx, order, "completed", False, None, None)
 
-    async def _move(self, tx: Tx, order: Conversion, state: str, reference: str | None, error: str | None) -> None:
+    async def _move(
+        self, tx: Tx, order: Conversion, state: str, in_doubt: bool, reference: str | None, error: str | None
+    ) -> None:
         await tx.run(
             sql.move_order,
             bucket=order.bucket,
             conversion_id=order.id,
             state=state,
+            in_doubt=in_doubt,
             reference=reference,
             error=error,
             updated_at=self._clock.now(),

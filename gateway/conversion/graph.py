@@ -103,6 +103,8 @@ class ConversionMutation:
     async def quote_conversion(self, info: Info, input: QuoteConversionInput) -> QuoteConversionPayload:
         context = info.context
         now = context.doors.clock.now()
+        if context.caller.kind == "member" and input.at is not None:
+            return QuoteConversionPayload(quote=None, errors=[refusal(NotAllowed("A member converts at today's rate."))])
         request = quotes.QuoteRequest(
             source=input.source, target=input.target, take=input.take, at=input.at or now, key=input.idempotency_key
         )
@@ -134,6 +136,8 @@ class ConversionMutation:
         context = info.context
         assert context.caller.subject_id is not None
         try:
+            if context.caller.kind == "member" and input.occurred_at is not None:
+                raise NotAllowed("A member converts now.")
             quote_id = read_id("quo", input.quote, "quote")
             async with context.database.reading() as tx:
                 quote = await quotes.quote_by_id(tx, quote_id)

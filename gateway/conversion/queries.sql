@@ -37,7 +37,8 @@ values (:bucket, :conversion_id, :owner_id, :key, :digest, :quote_id, :hold_id, 
 -- name: order_by_key(owner_id, key)^
 -- The order that a key asked for.
 select c.bucket, c.conversion_id, c.digest, c.hold_id, c.member_id, c.membership_id, c.partner_id, c.source_id,
-       c.target_id, c.take, c.give, c.state, c.partner_reference, c.occurred_at, c.last_error
+       c.target_id, c.take, c.give, c.state, c.partner_reference, c.occurred_at, c.last_error,
+       c.in_doubt, c.asking_until
   from conversion c
  where c.owner_id = :owner_id
    and c.key = :key;
@@ -45,7 +46,8 @@ select c.bucket, c.conversion_id, c.digest, c.hold_id, c.member_id, c.membership
 -- name: order_by_id(bucket, conversion_id)^
 -- One order.
 select c.bucket, c.conversion_id, c.digest, c.hold_id, c.member_id, c.membership_id, c.partner_id, c.source_id,
-       c.target_id, c.take, c.give, c.state, c.partner_reference, c.occurred_at, c.last_error
+       c.target_id, c.take, c.give, c.state, c.partner_reference, c.occurred_at, c.last_error,
+       c.in_doubt, c.asking_until
   from conversion c
  where c.bucket = :bucket
    and c.conversion_id = :conversion_id;
@@ -53,25 +55,40 @@ select c.bucket, c.conversion_id, c.digest, c.hold_id, c.member_id, c.membership
 -- name: orders_under_way(before, most)
 -- Orders that nobody has moved on for a while.
 select c.bucket, c.conversion_id, c.digest, c.hold_id, c.member_id, c.membership_id, c.partner_id, c.source_id,
-       c.target_id, c.take, c.give, c.state, c.partner_reference, c.occurred_at, c.last_error
+       c.target_id, c.take, c.give, c.state, c.partner_reference, c.occurred_at, c.last_error,
+       c.in_doubt, c.asking_until
   from conversion c
  where c.state in ('held', 'credited')
    and c.updated_at < :before
  order by c.updated_at
  limit :most;
 
--- name: order_for_update(bucket, conversion_id)$
--- The state of an order, locked.
-select state
+-- name: order_for_update(bucket, conversion_id)^
+-- An order's state, locked.
+select state, in_doubt, asking_until
   from conversion
  where bucket = :bucket
    and conversion_id = :conversion_id
    for update;
 
--- name: move_order(bucket, conversion_id, state, reference, error, updated_at)!
+-- name: begin_asking(bucket, conversion_id, asking_until)!
+-- From here on the partner may have credited; nobody else asks until then.
+update conversion
+   set in_doubt = true,
+       asking_until = :asking_until
+ where bucket = :bucket
+   and conversion_id = :conversion_id;
+
+-- name: key_is_taken(owner_id, key)$
+-- Whether a key was used for something else than a conversion.
+select exists (select from idempotency k where k.owner_id = :owner_id and k.key = :key);
+
+-- name: move_order(bucket, conversion_id, state, in_doubt, reference, error, updated_at)!
 -- Store the next state of an order.
 update conversion
    set state = :state,
+       in_doubt = :in_doubt,
+       asking_until = null,
        partner_reference = coalesce(:reference::text, partner_reference),
        last_error = :error::text,
        attempts = attempts + 1,
@@ -84,6 +101,7 @@ update conversion
 update conversion
    set state = 'held',
        hold_id = :hold_id,
+       in_doubt = false,
        updated_at = :updated_at
  where bucket = :bucket
    and conversion_id = :conversion_id;

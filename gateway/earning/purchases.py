@@ -21,7 +21,6 @@ from gateway.refusals import (
     CurrencyNotAccepted,
     IdempotencyKeyReused,
     InputNotAccepted,
-    MemberUnknown,
     Refused,
     StoreUnknown,
 )
@@ -245,7 +244,7 @@ async def _replace_by_kept(
     outcomes: list[Purchase | Refused | UUID],
 ) -> None:  # fmt: skip
     """A request refused before it reached the ledger may still be the repetition of one that was accepted."""
-    refused = [n for n, item in enumerate(items) if isinstance(item, Refused) and not isinstance(item, MemberUnknown)]
+    refused = [n for n, item in enumerate(items) if isinstance(item, Refused)]
     if not refused:
         return
     keys = [Key(partner.id, requests[n].idempotency_key, _digest(requests[n])) for n in refused]

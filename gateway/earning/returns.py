@@ -10,7 +10,7 @@ import msgspec
 
 from gateway.coalition.catalogue import Coalition, Partner
 from gateway.database import Database, Row, Tx
-from gateway.earning.purchases import Purchase, PurchaseLine, purchase_line, purchases_by_receipt, sql
+from gateway.earning.purchases import TEXT_MAX, Purchase, PurchaseLine, purchase_line, purchases_by_receipt, sql
 from gateway.earning.rules import apply_rules
 from gateway.ids import bucket_of
 from gateway.ledger.post import Answer, Key, Ledger, Return
@@ -25,6 +25,7 @@ from gateway.refusals import (
     ReceiptUnknown,
     Refused,
     ReturnExceedsPurchase,
+    StateConflict,
 )
 from gateway.replay import digest
 
@@ -89,7 +90,16 @@ async def _post(
     database: Database, ledger: Ledger, coalition: Coalition, partner: Partner, request: ReturnRequest, key: Key, now: datetime
 ) -> Answer:
     check_text(request.idempotency_key, "idempotencyKey", 200)
+    check_text(request.receipt, "receipt", TEXT_MAX)
     day = coalition.check_occurred(request.occurred_at, now)
+    async with ledger.one_at_a_time(partner.id, request.receipt):
+        return await _post_in_turn(database, ledger, coalition, partner, request, key, day)
+
+
+async def _post_in_turn(
+    database: Database, ledger: Ledger, coalition: Coalition, partner: Partner, request: ReturnRequest, key: Key, day: date
+) -> Answer:
+    """Work out and post; another process may return the same purchase meanwhile, and then it is worked out again."""
     for _ in range(TRIES):
         async with database.reading() as tx:
             purchase = (await purchases_by_receipt(tx, partner.id, [request.receipt])).get(request.receipt)
@@ -120,7 +130,7 @@ async def _post(
         if refused is not None:
             raise refused
         return answer
-    raise InputNotAccepted("The purchase is being returned by many requests at once; try again.", "receipt")
+    raise StateConflict("The purchase is being returned by many requests at once; try again with the same key.")
 
 
 def _points(coalition: Coalition, partner: Partner, purchase: Purchase, amount_minor: int) -> int:

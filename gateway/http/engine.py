@@ -25,10 +25,12 @@ from gateway.batching import Busy
 from gateway.context import Context
 from gateway.database import DatabaseAway
 from gateway.graph import BadInput
-from gateway.http.guard import Need, missing, needs_of, rights
+from gateway.http.guard import Need, fields_of, missing, needs_of, rights
 from gateway.refusals import Refused
 
 DOCUMENTS_MAX = 1_000
+REMEMBERED_MAX_CHARS = 8_000
+DOCUMENT_MAX_CHARS = 64_000
 TOKENS_MAX = 2_000
 ERRORS_MAX = 5
 
@@ -69,6 +71,8 @@ class Engine:
         if known is not None:
             self._prepared.move_to_end(text)
             return known
+        if len(text) > DOCUMENT_MAX_CHARS:
+            raise DocumentRefused([GraphQLError(f"The document is longer than {DOCUMENT_MAX_CHARS} characters.")])
         try:
             document = parse(text, max_tokens=TOKENS_MAX, no_location=False)
         except GraphQLError as error:
@@ -78,7 +82,11 @@ class Engine:
         errors = validate(self._schema, document, max_errors=ERRORS_MAX)
         if errors:
             raise DocumentRefused(errors)
+        if "_entities" in text and any(field == "Query._entities" for field in fields_of(document, self._schema)):
+            raise DocumentRefused([GraphQLError("Entities are not resolved here yet; ask for them by node(id:).")])
         prepared = Prepared(document, needs_of(document, self._schema, self.rights))
+        if len(text) > REMEMBERED_MAX_CHARS:
+            return prepared
         self._prepared[text] = prepared
         if len(self._prepared) > DOCUMENTS_MAX:
             self._prepared.popitem(last=False)

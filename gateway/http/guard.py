@@ -58,11 +58,13 @@ class _Collector(Visitor):
         super().__init__()
         self._types, self._rights = types, rights
         self.needs: dict[Need, str] = {}
+        self.fields: set[str] = set()
 
     def enter_field(self, node: FieldNode, *_: object) -> None:
         parent = self._types.get_parent_type()
         if parent is None or node.name.value.startswith("__"):
             return
+        self.fields.add(f"{parent.name}.{node.name.value}")
         need = self._rights.get((parent.name, node.name.value), PUBLIC)
         if need:
             self.needs.setdefault(need, f"{parent.name}.{node.name.value}")
@@ -74,6 +76,14 @@ def needs_of(document: DocumentNode, schema: GraphQLSchema, rights: dict[tuple[s
     collector = _Collector(types, rights)
     visit(document, TypeInfoVisitor(types, collector))
     return collector.needs
+
+
+def fields_of(document: DocumentNode, schema: GraphQLSchema) -> set[str]:
+    """Every field that a valid document asks for, as Type.field."""
+    types = TypeInfo(schema)
+    collector = _Collector(types, {})
+    visit(document, TypeInfoVisitor(types, collector))
+    return collector.fields
 
 
 def missing(needs: dict[Need, str], scopes: frozenset[str]) -> Iterable[tuple[str, Need]]:

@@ -69,6 +69,8 @@ class OAuth:
             if request.url.query:
                 raise OAuth2Error(error="invalid_request", description="Send parameters in the body.")
             authorization = request.headers.get("authorization")
+            if authorization is not None and "client_secret" in parameters:
+                raise OAuth2Error(error="invalid_request", description="Authenticate the client in one way.")
             client_id = basic_client_id(authorization) or parameters.get("client_id", "")
             status, body, headers = await self._decide(parameters, authorization, client_id)
         except OAuth2Error as error:
@@ -110,6 +112,8 @@ class OAuth:
                 form: dict[str, str] = {}
                 if account is None and request.method == "POST":
                     form = dict(await _form(request))
+                    if not (form.get("login", "") + form.get("password", "")).isprintable():
+                        raise OAuth2Error(error="invalid_request", description="The form holds control characters.")
                     account = await check_password(tx, form.get("login", ""), form.get("password", ""))
                 if account is None:
                     wrong = "The login name or the password is wrong." if form else ""

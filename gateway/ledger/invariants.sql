@@ -216,11 +216,12 @@ select c.conversion_id, c.state, c.take, c.give
     or (c.state <> 'completed' and e.transaction_id is not null);
 
 -- name: holds_are_resolved_once()
--- An order that is held or credited has an open hold, a completed one a captured hold, a released one none open.
+-- An order that is held or credited has an open hold, a completed one a captured hold, a released or refused one none.
 select c.conversion_id, c.state, h.state as hold
   from conversion c
   join hold h on h.bucket = c.bucket and h.hold_id = c.hold_id
- where h.state <> case c.state when 'completed' then 'captured' when 'released' then 'released' else 'open' end;
+ where h.state <> case c.state when 'completed' then 'captured' when 'released' then 'released' when 'refused' then 'released'
+                        else 'open' end;
 
 -- name: receipts_are_posted_once()
 -- Every purchase has its receipt, and no receipt of a partner has two purchases.

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 
-from gateway.batching import Lanes
+from gateway.batching import Lanes, OneAtATime
 from gateway.clock import Clock
 from gateway.database import Database, Row, Statement, load_queries
 from gateway.ids import bucket_of, new_id_in
@@ -91,6 +91,7 @@ class Ledger:
 
     def __init__(self, database: Database, clock: Clock, lanes: int) -> None:
         self._database, self._clock = database, clock
+        self.one_at_a_time = OneAtATime()
         self._earnings = Lanes[Earning, Answer](
             self._post_earnings,
             bucket=lambda item: bucket_of(item.member_id),
@@ -190,8 +191,9 @@ class Ledger:
 
         IDEMPOTENCY_KEY_REUSED where the content was another. Raises DatabaseAway.
         """
+        usable = [key for key in keys if key.text.isprintable()]
         async with self._database.reading() as tx:
-            rows = await tx.all(sql.kept_answers, owners=[k.owner_id for k in keys], keys=[k.text for k in keys])
+            rows = await tx.all(sql.kept_answers, owners=[k.owner_id for k in usable], keys=[k.text for k in usable])
         found = {(row["owner_id"], row["key"]): row for row in rows}
         return [_kept_answer(found.get((key.owner_id, key.text)), key) for key in keys]
 

@@ -11,7 +11,7 @@ from uuid import UUID
 from gateway import ids
 from gateway.database import Tx
 from gateway.members.lookup import MemberRef, Membership, check_text, find_memberships, sql
-from gateway.refusals import CardBlocked, MemberUnknown, Refused, StateConflict
+from gateway.refusals import CardBlocked, MembershipSuspended, MemberUnknown, Refused, StateConflict
 
 EXTERNAL_ID_MAX = 128
 CARD_MAX = 64
@@ -43,11 +43,13 @@ async def enrol(tx: Tx, partner_id: UUID, wanted: Sequence[Enrolment], now: date
         new[w.external_id] = (position, ids.new_id())
         if w.card is not None:
             cards[w.card] = w.external_id
+    held = {row["number"] for row in await tx.all(sql.cards_by_number, numbers=list(cards))}
+    for card in held:
+        position, _ = new.pop(cards.pop(card))
+        answers[position] = StateConflict(f"The card {card} belongs to another member.")
     taken_cards = await _claim_cards(tx, {card: new[external_id][1] for card, external_id in cards.items()}, now)
-    for card, external_id in cards.items():
-        if card not in taken_cards:
-            position, _ = new.pop(external_id)
-            answers[position] = StateConflict(f"The card {card} belongs to another member.")
+    if len(taken_cards) < len(cards):
+        raise RaceLost
     members = [member_id for _, member_id in new.values()]
     await tx.run(sql.store_members, buckets=[ids.bucket_of(m) for m in members], members=members, since=now)
     joined = await _join(tx, partner_id, {ext: member for ext, (_, member) in new.items()}, now)
@@ -106,6 +108,9 @@ async def _answer_known(
     for position, (w, known, holder) in enumerate(zip(wanted, by_id, by_card, strict=True)):
         if answers[position] is not None:
             continue
+        if isinstance(known, MembershipSuspended) or isinstance(holder, MembershipSuspended):
+            answers[position] = MembershipSuspended()
+            continue
         if not isinstance(known, Membership):
             if isinstance(holder, Membership):
                 answers[position] = StateConflict(f"The holder of card {w.card} has joined under another external id.")
@@ -125,8 +130,8 @@ async def _claim_cards(tx: Tx, cards: dict[str, UUID], now: datetime) -> set[str
     return {row["number"] for row in rows}
 
 
-async def _join(tx: Tx, partner_id: UUID, members: dict[str, UUID], now: datetime) -> dict[str, Membership | Refused]:
-    """Create memberships for (external id -> member); a lost race or a second membership is a StateConflict."""
+async def _join(tx: Tx, partner_id: UUID, members: dict[str, UUID], now: datetime) -> dict[str, Membership]:
+    """Create memberships for (external id -> member). Raises RaceLost."""
     buckets = [ids.bucket_of(member) for member in members.values()]
     new_ids = [ids.new_id_in(bucket) for bucket in buckets]
     created = await tx.all(
@@ -138,21 +143,19 @@ async def _join(tx: Tx, partner_id: UUID, members: dict[str, UUID], now: datetim
         external_ids=list(members),
         since=now,
     )
-    stored = {row["membership_id"] for row in created}
-    fresh = [(ext, b, m) for ext, b, m in zip(members, buckets, new_ids, strict=True) if m in stored]
+    if len(created) < len(members):
+        raise RaceLost
     claimed = await tx.all(
         sql.claim_external_ids,
         partner=partner_id,
-        external_ids=[ext for ext, _, _ in fresh],
-        buckets=[b for _, b, _ in fresh],
-        memberships=[m for _, _, m in fresh],
+        external_ids=list(members),
+        buckets=buckets,
+        memberships=new_ids,
     )
-    if len(claimed) < len(fresh):
+    if len(claimed) < len(members):
         raise RaceLost
     return {
         external_id: Membership(new_id, member, partner_id, external_id, "active", now)
-        if new_id in stored
-        else StateConflict("The member has joined this partner under another external id.")
         for (external_id, member), new_id in zip(members.items(), new_ids, strict=True)
     }
 

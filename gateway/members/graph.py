@@ -262,8 +262,8 @@ async def _activity(info: Info, member_id: UUID, partner_id: UUID | None, first:
 def _read_cursor(text: str) -> tuple[datetime, UUID]:
     try:
         at, _, id = text.partition("~")
-        return datetime.fromisoformat(at), UUID(id)
-    except ValueError:
+        return datetime.fromisoformat(at).astimezone(UTC), UUID(id)
+    except (ValueError, OverflowError):
         raise BadInput(f"after is {text[:60]!r}, which is no cursor of this connection.") from None
 
 

@@ -43,6 +43,7 @@ async def find_memberships(tx: Tx, partner_id: UUID, refs: Sequence[MemberRef]) 
 
     Another partner's member is unknown, in the very words of a member that does not exist.
     """
+    asked, refs = refs, [ref for ref in refs if ref.text.isprintable()]
     found: dict[tuple[str, str], Membership | Refused] = {}
     external_ids = [ref.text for ref in refs if ref.kind == "external_id"]
     cards = [ref.text for ref in refs if ref.kind == "card"]
@@ -68,7 +69,7 @@ async def find_memberships(tx: Tx, partner_id: UUID, refs: Sequence[MemberRef]) 
     for kind, row in rows:
         text = ids.show("mbs", row["membership_id"]) if kind == "membership" else row["ref"]
         found[kind, text] = _usable(row)
-    return [found.get((ref.kind, ref.text)) or MemberUnknown(ref) for ref in refs]
+    return [found.get((ref.kind, ref.text)) or MemberUnknown(ref) for ref in asked]
 
 
 def _usable(row: Row) -> Membership | Refused:

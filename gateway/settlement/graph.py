@@ -1,6 +1,6 @@
 """Settlement in GraphQL: periods, statements, positions, closing, and the expiry of points."""
 
-from datetime import date
+from datetime import date, timedelta
 from enum import Enum
 from uuid import UUID
 
@@ -286,8 +286,9 @@ class SettlementMutation:
         try:
             programme = context.coalition.programme_by_code(input.programme)
             day = context.coalition.check_occurred(occurred_at, now)
-            if input.through > day:
-                raise NotAllowed(f"On {day} nothing may expire that can be spent until {input.through}.")
+            # The last second of a day is its end: what runs out that day may expire then, and not before.
+            if context.coalition.day_of(occurred_at + timedelta(seconds=1)) <= input.through:
+                raise NotAllowed(f"Points that can be spent until {input.through} expire when that day has ended.")
         except Refused as refused:
             return ExpirePointsPayload(wallets=Points(0), points=Points(0), errors=[refusal(refused)])
         wallets = points = 0

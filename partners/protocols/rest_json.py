@@ -64,12 +64,12 @@ class RestJson:
             raise PartnerSilent("The partner's answer is not an object.")
         if response.status_code >= 400:
             raise PartnerRefused(str(answer.get("error", response.status_code))[:200])
-        if not {"balance"} <= answer.keys():
-            raise PartnerSilent("The partner's answer has no balance.")
+        if not {"balance"} <= answer.keys() or (method == "PUT" and "reference" not in answer):
+            raise PartnerSilent("The partner's answer lacks the balance or the reference.")
         return answer
 
 
 def _whole(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
+    if not isinstance(value, int) or isinstance(value, bool) or abs(value) >= 2**53:
         raise PartnerSilent(f"The partner's balance {value!r} is not a whole number.")
     return value
