@@ -48,8 +48,8 @@ WALLET = "query($ref: MemberRef!) { membership(ref: $ref) { wallets { available 
 
 
 @contextlib.asynccontextmanager
-async def serving(app: Starlette) -> AsyncIterator[str]:
-    """An application on a free port of the loopback; answers its URL."""
+async def serving(app: Starlette) -> AsyncIterator[tuple[str, uvicorn.Server, "asyncio.Task[None]"]]:
+    """An application on a free port of the loopback; answers its URL, and what to stop."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -58,7 +58,7 @@ async def serving(app: Starlette) -> AsyncIterator[str]:
     while not server.started:
         await asyncio.sleep(0.005)
     try:
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://127.0.0.1:{port}", server, task
     finally:
         server.should_exit = True
         await task
@@ -77,6 +77,13 @@ class World:
     clients: dict[str, tuple[str, str]]
     tokens: dict[str, str] = field(default_factory=dict)
     numbers: Any = field(default_factory=itertools.count)
+    airline_server: Any = None
+
+    async def stop_airline(self) -> None:
+        """The airline's system goes away: nobody listens there any more."""
+        server, task = self.airline_server
+        server.should_exit = True
+        await task
 
     async def token(self, who: str) -> str:
         """A token of a partner by its code."""
@@ -218,7 +225,7 @@ def contract(earn: str, issue: str = "0.0100", redeem: str = "0.0080", fee: str 
 async def open_world(dsn: str, folder: Path) -> AsyncIterator[World]:
     """Create the coalition in an empty migrated database and run the gateway over it; Ann is enrolled everywhere."""
     clock = SetClock(NOW)
-    async with serving(create_airline(folder / "airline.sqlite")) as airline_url:
+    async with serving(create_airline(folder / "airline.sqlite")) as (airline_url, *airline_server):
         database = Database(dsn, 2)
         await database.open()
         async with database.transaction() as tx:
@@ -251,7 +258,7 @@ async def open_world(dsn: str, folder: Path) -> AsyncIterator[World]:
         while not server.started:
             await asyncio.sleep(0.005)
         async with httpx.AsyncClient(base_url=settings.base_url, timeout=30, trust_env=False) as http:
-            world = World(settings.base_url, airline_url, http, clock, dsn, folder, clients)
+            world = World(settings.base_url, airline_url, http, clock, dsn, folder, clients, airline_server=airline_server)
             await world.ask(
                 "grocer",
                 "mutation($i: EnrolMemberInput!) { enrolMember(input: $i) { errors { code } } }",

@@ -31,6 +31,9 @@ async def enrol(tx: Tx, partner_id: UUID, wanted: Sequence[Enrolment], now: date
     Refusals: StateConflict when the external id or the card belongs to another member.
     """
     answers: list[Membership | Refused | None] = [_bad_text(w.external_id, w.card) for w in wanted]
+    # Read before the memberships: a card whose holder joins in between is a lost race, not a conflict.
+    asked = [w.card for w, answer in zip(wanted, answers, strict=True) if w.card is not None and answer is None]
+    held = {row["number"] for row in await tx.all(sql.cards_by_number, numbers=asked)}
     await _answer_known(tx, partner_id, wanted, answers)
     new: dict[str, tuple[int, UUID]] = {}
     cards: dict[str, str] = {}
@@ -43,8 +46,7 @@ async def enrol(tx: Tx, partner_id: UUID, wanted: Sequence[Enrolment], now: date
         new[w.external_id] = (position, ids.new_id())
         if w.card is not None:
             cards[w.card] = w.external_id
-    held = {row["number"] for row in await tx.all(sql.cards_by_number, numbers=list(cards))}
-    for card in held:
+    for card in held & cards.keys():
         position, _ = new.pop(cards.pop(card))
         answers[position] = StateConflict(f"The card {card} belongs to another member.")
     taken_cards = await _claim_cards(tx, {card: new[external_id][1] for card, external_id in cards.items()}, now)

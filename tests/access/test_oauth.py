@@ -86,6 +86,19 @@ async def test_bad_token_requests_are_4xx_and_give_no_token(world: World, body: 
     assert "access_token" not in answer.text
 
 
+async def test_two_ways_of_authentication_at_once_are_refused(world: World) -> None:
+    client_id, secret = world.clients["fuel"]
+    both = {"grant_type": "client_credentials", "client_id": client_id, "client_secret": secret}
+    answer = await ask_token(world, both, auth=world.clients["grocer"])
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
+
+
+async def test_control_characters_at_the_login_are_refused(world: World) -> None:
+    query, _ = authorization(world)
+    answer = await world.http.post("/oauth/authorize", params=query, data={"login": "a\0", "password": "b"})
+    assert answer.status_code == 400
+
+
 async def test_scopes_can_be_narrowed_and_not_widened(world: World) -> None:
     auth = world.clients["grocer"]
     narrow = (await ask_token(world, {"grant_type": "client_credentials", "scope": "partner"}, auth=auth)).json()

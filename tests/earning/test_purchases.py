@@ -66,7 +66,11 @@ async def test_two_clients_posting_the_same_purchase_at_once_get_the_same_answer
 async def test_the_same_key_with_other_content_is_refused_and_moves_nothing(world: World) -> None:
     input = world.purchase("25.00")
     await world.ask("grocer", RECORD, input=input)
-    for changes in ({"receipt": "other"}, {"total": {"amount": "26.00", "currency": "USD"}}):
+    for changes in (
+        {"member": {"externalId": "nobody"}},
+        {"receipt": "other"},
+        {"total": {"amount": "26.00", "currency": "USD"}},
+    ):
         answer = (await world.ask("grocer", RECORD, input={**input, **changes}))["recordPurchase"]
         assert [e["code"] for e in answer["errors"]] == ["IDEMPOTENCY_KEY_REUSED"]
     assert await world.available() == 25
@@ -102,6 +106,9 @@ async def test_the_same_receipt_posted_at_once_under_many_keys_earns_once(world:
         ({"occurredAt": "2025-01-01T13:00:00Z"}, "OCCURRED_TOO_LONG_AGO", ["occurredAt"]),
         ({"store": "nowhere"}, "STORE_UNKNOWN", ["store"]),
         ({"receipt": ""}, "INPUT_NOT_ACCEPTED", ["receipt"]),
+        ({"total": {"amount": "9.9999999999999999999999999", "currency": "USD"}}, "AMOUNT_NOT_ACCEPTED", ["total", "amount"]),
+        ({"member": {"externalId": "a\u0000"}}, "MEMBER_UNKNOWN", ["member"]),
+        ({"idempotencyKey": "a\u0000"}, "INPUT_NOT_ACCEPTED", ["idempotencyKey"]),
         ({"receipt": "a\u0000b"}, "INPUT_NOT_ACCEPTED", ["receipt"]),
         ({"idempotencyKey": "x" * 201}, "INPUT_NOT_ACCEPTED", ["idempotencyKey"]),
     ],
@@ -173,6 +180,27 @@ async def test_a_purchase_in_a_closed_month_counts_in_the_next_open_one_and_says
     answer = await world.record("10.00", occurredAt=late)
     assert (answer["earning"]["period"], answer["earning"]["missedPeriod"]) == ("2026-10", "2026-09")
     assert await world.broken() == []
+
+
+async def test_a_purchase_that_waits_for_a_closing_month_goes_to_the_next_one(world: World) -> None:
+    """The closing is held open by hand between its lock and its commit."""
+    import asyncpg
+
+    await world.record("1.00")
+    closing = await asyncpg.connect(world.dsn)
+    transaction = closing.transaction()
+    await transaction.start()
+    await closing.execute("update period set state = 'closing' where month = '2026-10-01'")
+    posting = asyncio.create_task(world.record("10.00"))
+    waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+    while not posting.done() and (await world.sql(waiting))[0][0] == 0:
+        await asyncio.sleep(0.01)
+    assert not posting.done()
+    await transaction.commit()
+    await closing.close()
+    answer = await posting
+    assert answer["errors"] == []
+    assert (answer["earning"]["period"], answer["earning"]["missedPeriod"]) == ("2026-11", "2026-10")
 
 
 async def test_simulating_a_purchase_shows_the_points_and_posts_nothing(world: World) -> None:

@@ -96,3 +96,12 @@ async def test_parts_posted_at_once_never_come_to_more_than_the_purchase(world: 
     assert sum(answer["errors"] == [] for answer in answers) == 3
     assert await world.available() == 1
     assert await world.broken() == []
+
+
+async def test_many_parts_at_once_are_all_taken_while_there_is_something_left(world: World) -> None:
+    await world.record("100.00", receipt="r")
+    parts = [world.give_back("r", total={"amount": "1.00", "currency": "USD"}) for _ in range(60)]
+    answers = await asyncio.gather(*parts)
+    assert all(answer["errors"] == [] for answer in answers)
+    assert await world.available() == 40
+    assert await world.broken() == []

@@ -123,6 +123,29 @@ async def test_pages_follow_each_other_without_gap_or_repetition(world: World) -
     assert sorted(seen) == [1, 2, 3, 4, 5, 6, 7]
 
 
+async def test_long_documents_are_refused_and_unusual_ones_not_remembered(world: World) -> None:
+    refused = await world.post(None, "{__typename}#" + "x" * 70_000)
+    assert "longer than" in refused.json()["errors"][0]["message"]
+    engine = Engine(create_schema())
+    padded = "{__typename}#" + "x" * 10_000
+    assert engine.prepare(padded) is not engine.prepare(padded)
+
+
+async def test_entities_are_refused_in_words(world: World) -> None:
+    query = "query($r: [_Any!]!) { _entities(representations: $r) { __typename } }"
+    body = (await world.post(await world.operator(), query, r=[{"__typename": "Partner", "id": "x"}])).json()
+    assert "not resolved here" in body["errors"][0]["message"]
+
+
+@pytest.mark.parametrize(
+    "after", ["x", "0001-01-01T00:00:00+14:00~" + "0" * 32, "9999-12-31T23:59:59-14:00~" + "0" * 32, "\u0000"]
+)
+async def test_a_cursor_that_is_none_is_told_as_bad_input(world: World, after: str) -> None:
+    query = 'query($a: String) { membership(ref: {externalId: "ann"}) { activity(first: 3, after: $a) { nodes { points } } } }'
+    body = (await world.post("grocer", query, a=after)).json()
+    assert body["errors"][0]["extensions"]["code"] == "BAD_INPUT"
+
+
 def test_every_field_requires_known_scopes_or_is_declared_public() -> None:
     found = rights(create_schema()._schema)
     assert found["Mutation", "recordPurchase"] == (frozenset({"points:earn"}),)

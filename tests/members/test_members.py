@@ -38,8 +38,19 @@ async def test_enrolling_again_answers_with_the_membership_that_is_there(world: 
 
 async def test_the_same_person_enrolled_at_once_becomes_one_member(world: World) -> None:
     answers = await asyncio.gather(*(world.ask("grocer", ENROL, i={"externalId": "bob", "card": "C"}) for _ in range(8)))
-    assert len({a["enrolMember"]["membership"]["id"] for a in answers if a["enrolMember"]["membership"]}) == 1
+    assert all(answer == answers[0] for answer in answers)
+    assert answers[0]["enrolMember"]["errors"] == []
     assert await members(world) == 2
+    links = await asyncio.gather(*(world.ask("fuel", LINK, i={"externalId": "bob", "card": "C"}) for _ in range(8)))
+    assert all(link == links[0] for link in links)
+    assert links[0]["linkMembership"]["errors"] == []
+
+
+async def test_characters_that_cannot_be_stored_name_nobody(world: World) -> None:
+    assert (await world.ask("grocer", FIND, ref={"externalId": "a\u0000"}))["membership"] is None
+    answer = await world.ask("grocer", ENROL, i={"externalId": "a\u0000", "card": "b\u0000"})
+    assert [e["code"] for e in answer["enrolMember"]["errors"]] == ["INPUT_NOT_ACCEPTED"]
+    assert await members(world) == 1
 
 
 async def test_ids_and_cards_of_others_are_conflicts_that_create_nobody(world: World) -> None:

@@ -57,12 +57,16 @@ async def test_zero_negative_and_unknown_are_refused(world: World) -> None:
 
 async def test_points_beyond_their_last_day_cannot_be_spent_and_expire_once(world: World) -> None:
     await world.record("10.00")
+    expire = "mutation($i: ExpirePointsInput!) { expirePoints(input: $i) { wallets points errors { code } } }"
+    input = {"programme": "MER", "through": "2027-04-30"}
+    world.clock.set(datetime.fromisoformat("2027-04-30T16:00:00Z"))
+    world.tokens.clear()
+    early = (await world.ask(await world.operator(), expire, i=input))["expirePoints"]
+    assert ([e["code"] for e in early["errors"]], early["points"]) == (["NOT_ALLOWED"], 0)
     world.clock.set(datetime.fromisoformat("2027-05-01T12:00:00Z"))
     world.tokens.clear()
     assert [e["code"] for e in (await world.redeem(5))["errors"]] == ["INSUFFICIENT_POINTS"]
-    expire = "mutation($i: ExpirePointsInput!) { expirePoints(input: $i) { wallets points errors { code } } }"
     operator = await world.operator()
-    input = {"programme": "MER", "through": "2027-04-30"}
     assert (await world.ask(operator, expire, i=input))["expirePoints"] == {"wallets": 1, "points": 10, "errors": []}
     assert (await world.ask(operator, expire, i=input))["expirePoints"] == {"wallets": 0, "points": 0, "errors": []}
     assert await world.available() == 0
