@@ -113,12 +113,14 @@ async def _answer_known(
         if isinstance(known, MembershipSuspended) or isinstance(holder, MembershipSuspended):
             answers[position] = MembershipSuspended()
             continue
+        if isinstance(holder, Membership) and holder.external_id == w.external_id:
+            answers[position] = holder
+            continue
         if not isinstance(known, Membership):
             if isinstance(holder, Membership):
                 answers[position] = StateConflict(f"The holder of card {w.card} has joined under another external id.")
             continue
-        same = w.card is None or (isinstance(holder, Membership) and holder.id == known.id)
-        answers[position] = known if same else StateConflict(f"{w.external_id!r} belongs to another member.")
+        answers[position] = known if w.card is None else StateConflict(f"{w.external_id!r} belongs to another member.")
 
 
 async def _claim_cards(tx: Tx, cards: dict[str, UUID], now: datetime) -> set[str]:
