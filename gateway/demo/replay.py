@@ -23,7 +23,7 @@ RETURN = "mutation($input: ReturnInput!) { returnPurchase(input: $input) { error
 BALANCES = "query($refs: [MemberRef!]!) { membershipsByRef(refs: $refs) { wallets { available } } }"
 QUOTE = "mutation($input: QuoteConversionInput!) { quoteConversion(input: $input) { quote { id } errors { code message } } }"
 CONVERT = "mutation($input: ConvertPointsInput!) { convertPoints(input: $input) { errors { code message } } }"
-REDEEM = "mutation($input: RedeemPointsInput!) { redeemPoints(input: $input) { errors { code message } } }"
+REDEEM = "mutation($input: [RedeemPointsInput!]!) { redeemPointsBatch(input: $input) { errors { code message } } }"
 EXPIRE = "mutation($input: ExpirePointsInput!) { expirePoints(input: $input) { points errors { code message } } }"
 CLOSE = "mutation($input: ClosePeriodInput!) { closePeriod(input: $input) { period { state } errors { code message } } }"
 
@@ -183,18 +183,21 @@ class Replay:
         balances = await asyncio.gather(*(self._available(p, households) for p, households in by_partner.items()))
         available = {household: points for each in balances for household, points in each.items()}
 
-        async def redeem(household: int) -> None:
-            partner = favourites[household]
-            input = {
-                "idempotencyKey": f"redemption-{month:%Y-%m}-{household}",
-                "member": {"externalId": external_id(partner, household)},
-                "programme": "MER",
-                "points": available[household] // step * step,
-                "occurredAt": at,
-            }
-            check([(await self._partners[partner].ask(REDEEM, input=input))["redeemPoints"]])
+        async def redeem(partner: str, households: Sequence[int]) -> None:
+            input = [
+                {
+                    "idempotencyKey": f"redemption-{month:%Y-%m}-{household}",
+                    "member": {"externalId": external_id(partner, household)},
+                    "programme": "MER",
+                    "points": available[household] // step * step,
+                    "occurredAt": at,
+                }
+                for household in households
+            ]
+            check((await self._partners[partner].ask(REDEEM, input=input))["redeemPointsBatch"])
 
-        await _at_once([redeem(h) for h in sorted(available) if available[h] >= step])
+        wanted = {partner: [h for h in households if available[h] >= step] for partner, households in by_partner.items()}
+        await _at_once([redeem(partner, some) for partner, each in wanted.items() for some in _batches(each)])
 
 
 def _batches(items: Sequence[T]) -> list[Sequence[T]]:

@@ -10,6 +10,7 @@ from gateway.context import Info
 from gateway.graph import (
     PUBLIC,
     SEES_MEMBERSHIPS,
+    BadInput,
     DateTime,
     Day,
     Points,
@@ -22,7 +23,7 @@ from gateway.graph import (
 from gateway.ledger.post import sql as ledger_sql
 from gateway.members.graph import Activity, MemberRef, month_or_none, sees
 from gateway.redemption import redeem
-from gateway.refusals import Refused
+from gateway.refusals import BatchTooLarge, Refused
 
 
 @strawberry.type(directives=[SEES_MEMBERSHIPS], description="Points of a redemption that came from one funder's lot.")
@@ -79,6 +80,16 @@ class RedeemPointsInput:
     reference: str | None = strawberry.field(default=None, description="The till's own reference, up to 128 characters.")
     occurred_at: DateTime | None = strawberry.field(default=None, description="When it happened; now if not given.")
 
+    def read(self) -> redeem.RedeemRequest:
+        return redeem.RedeemRequest(
+            idempotency_key=self.idempotency_key,
+            member=self.member.read(),
+            programme=self.programme,
+            points=self.points,
+            reference=self.reference,
+            occurred_at=self.occurred_at,
+        )
+
 
 @strawberry.type(directives=[PUBLIC])
 class RedeemPointsPayload:
@@ -92,24 +103,33 @@ class RedemptionMutation:
         directives=[requires("points:burn")], description="Spend a member's points at the calling partner, first-expiring first."
     )
     async def redeem_points(self, info: Info, input: RedeemPointsInput) -> RedeemPointsPayload:
-        context = info.context
-        doors = context.doors
-        request = redeem.RedeemRequest(
-            idempotency_key=input.idempotency_key,
-            member=input.member.read(),
-            programme=input.programme,
-            points=input.points,
-            reference=input.reference,
-            occurred_at=input.occurred_at,
+        return (await _redeem(info, [input]))[0]
+
+    @strawberry.mutation(
+        directives=[requires("points:burn")], description="Up to 1,000 redemptions, each with its own outcome, in order."
+    )
+    async def redeem_points_batch(self, info: Info, input: list[RedeemPointsInput]) -> list[RedeemPointsPayload]:
+        return await _redeem(info, input)
+
+
+async def _redeem(info: Info, input: list[RedeemPointsInput]) -> list[RedeemPointsPayload]:
+    context = info.context
+    doors = context.doors
+    try:
+        outcomes = await redeem.redeem(
+            doors.database, doors.ledger, context.coalition, context.partner(), [i.read() for i in input], doors.clock.now()
         )
-        try:
-            posted = await redeem.redeem(
-                doors.database, doors.ledger, context.coalition, context.partner(), request, doors.clock.now()
-            )
-        except Refused as refused:
-            return RedeemPointsPayload(redemption=None, errors=[refusal(refused)])
-        programme = show_programme(context.coalition.programmes[posted.programme_id])
-        return RedeemPointsPayload(redemption=show_redemption(programme, posted), errors=[])
+    except BatchTooLarge as refused:
+        raise BadInput(f"input: {refused.message}") from None
+    except Refused as refused:
+        return [RedeemPointsPayload(redemption=None, errors=[refusal(refused)]) for _ in input]
+    programmes = {id: show_programme(programme) for id, programme in context.coalition.programmes.items()}
+    return [
+        RedeemPointsPayload(redemption=None, errors=[refusal(outcome)])
+        if isinstance(outcome, Refused)
+        else RedeemPointsPayload(redemption=show_redemption(programmes[outcome.programme_id], outcome), errors=[])
+        for outcome in outcomes
+    ]
 
 
 async def redemption_activity(info: Info, transactions: list[UUID]) -> dict[UUID, Activity]:

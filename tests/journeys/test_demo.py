@@ -6,17 +6,29 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 
 import httpx
+import psycopg
 import pytest
 
+from gateway.embedded import EmbeddedPostgres
 from tests.conftest import open_folder
 from tests.house.test_embedded import Gateway, alive, until
 from tests.journeys.oracle import ROOT, calculate
 
 pytestmark = pytest.mark.xdist_group("demo")
+
+
+def purchases(gateway: Gateway) -> int:
+    """How many purchases the running replay has posted so far."""
+    dsn = EmbeddedPostgres(gateway.data_dir).dsn
+    try:
+        with psycopg.connect(dsn) as connection:
+            row = connection.execute("select count(*) from purchase").fetchone()
+            return row[0] if row else 0
+    except psycopg.Error:
+        return 0
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +39,7 @@ def demo() -> Iterator[Gateway]:
     first = subprocess.Popen(command, env=gateway.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     log = gateway.data_dir / "gateway.log"
     assert until(lambda: log.exists() and "serving" in log.read_text(), 60)
-    time.sleep(3)  # into the replay; where exactly must not matter
+    assert until(lambda: purchases(gateway) > 2_000, 60)
     first.kill()
     first.wait()
     report = gateway.data_dir / "report.json"

@@ -71,3 +71,24 @@ async def test_points_beyond_their_last_day_cannot_be_spent_and_expire_once(worl
     assert (await world.ask(operator, expire, i=input))["expirePoints"] == {"wallets": 0, "points": 0, "errors": []}
     assert await world.available() == 0
     assert await world.broken() == []
+
+
+async def test_a_batch_gives_each_redemption_its_own_outcome_and_the_rest_goes_through(world: World) -> None:
+    query = """mutation($input: [RedeemPointsInput!]!) { redeemPointsBatch(input: $input) {
+      redemption { points } errors { code } } }"""
+    await world.record("100.00")
+    ann, nobody = {"externalId": "ann"}, {"externalId": "nobody"}
+    wanted = [(60, ann), (60, ann), (5, nobody), (40, ann), (0, ann)]
+    input = [{"idempotencyKey": f"b{n}", "member": m, "programme": "MER", "points": p} for n, (p, m) in enumerate(wanted)]
+    for _ in range(2):
+        answers = (await world.ask("fuel", query, input=input))["redeemPointsBatch"]
+        assert [a["redemption"] and a["redemption"]["points"] for a in answers] == [-60, None, None, -40, None]
+        assert [e["code"] for a in answers for e in a["errors"]] == [
+            "INSUFFICIENT_POINTS",
+            "MEMBER_UNKNOWN",
+            "INPUT_NOT_ACCEPTED",
+        ]
+    assert await world.available() == 0
+    too_many = await world.post("fuel", query, input=input * 201)
+    assert "1005" in too_many.json()["errors"][0]["message"]
+    assert await world.broken() == []

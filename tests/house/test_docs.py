@@ -1,0 +1,58 @@
+"""The commands and files that the documentation shows are real."""
+
+import re
+import shlex
+from pathlib import Path
+
+from gateway.coalition.partner_file import read_partner_file
+from tests.house.test_embedded import Gateway
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def test_the_guide_to_adding_a_partner_holds_word_for_word(tmp_path: Path) -> None:
+    guide = (ROOT / "partners/README.md").read_text()
+    file, connector = (re.sub(r"^   ", "", block, flags=re.M) for block in re.findall(r"```toml\n(.*?)```", guide, re.S))
+    described = tmp_path / "cornerbakery" / "partner.toml"
+    described.parent.mkdir()
+    described.write_text(file + connector)
+    partner = read_partner_file(described)
+    assert (partner.code, partner.protocol, len(partner.stores), len(partner.contracts)) == ("cornerbakery", "rest_json", 1, 1)
+    gateway = Gateway(tmp_path / "data")
+    created = gateway.run("coalition", "create", "--name", "Ours", "--currency", "USD")
+    assert created.returncode == 0, created.stderr
+    for _ in range(2):
+        onboarded = gateway.run("partner", "onboard", str(described))
+        assert onboarded.returncode == 0, onboarded.stderr
+    assert "Corner Bakery" in gateway.run("partner", "list").stdout
+    client = gateway.run("partner", "client", "cornerbakery").stdout
+    assert "client_id=partner-cornerbakery" in client
+    described.write_text(file.replace('"3" ', '"lots" '))
+    told = gateway.run("partner", "onboard", str(described))
+    assert told.returncode != 0
+    assert f"{described}:11: earn_rate" in told.stderr
+    assert "Traceback" not in told.stderr
+
+
+def test_the_operators_commands_work_as_written(tmp_path: Path) -> None:
+    text = (ROOT / "docs/operating.md").read_text()
+    block = re.findall(r"```sh\n(.*?)```", text, re.S)[0]
+    gateway = Gateway(tmp_path)
+    gateway.environment["GATEWAY_PASSWORD"] = "a long password"
+    for line in block.splitlines():
+        if line == "gateway serve":
+            gateway.start()
+            gateway.stop()
+            continue
+        ran = gateway.run(*shlex.split(line)[1:])
+        assert ran.returncode == 0, ran.stderr
+    assert gateway.run("token", "--operator", "olga").stdout.count(".") == 2
+    assert gateway.run("token", "--operator", "nobody").returncode != 0
+    verified = gateway.run("verify")
+    assert verified.returncode == 0, verified.stdout
+
+
+def test_every_page_that_is_linked_is_there() -> None:
+    for page in (ROOT / "README.md", ROOT / "partners/README.md", *(ROOT / "docs").rglob("*.md")):
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
