@@ -15,7 +15,10 @@ from gateway.migrate import migrate
 from gateway.settings import Settings
 
 WATCH_SECONDS = 0.2
-BODY_SECONDS = 5
+SHUTDOWN_SECONDS = 5
+# Longer than clients keep idle connections (5 s with httpx, 60 s with many load balancers), so that a request never
+# meets a connection that is being closed.
+KEEP_ALIVE_SECONDS = 75
 
 log = structlog.get_logger(__name__)
 
@@ -66,7 +69,8 @@ async def _serve(settings: Settings, dsn: str, embedded: EmbeddedPostgres | None
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=BODY_SECONDS,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         h11_max_incomplete_event_size=64 * 1024,
     )
     server = uvicorn.Server(config)

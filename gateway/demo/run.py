@@ -30,7 +30,7 @@ from gateway.coalition import onboard
 from gateway.coalition.catalogue import NoCoalition, read_coalition
 from gateway.coalition.partner_file import read_partner_file
 from gateway.database import Database
-from gateway.demo.api import Api, ask
+from gateway.demo.api import Api, ApiError, ask
 from gateway.demo.baskets import Meridian, read_meridian, read_months
 from gateway.demo.replay import Replay
 from gateway.demo.report import read_month, show_month
@@ -68,6 +68,11 @@ def run_demo(settings: Settings, months: int, stay: bool, report: Path | None, r
             asyncio.run(_replay_and_show(settings, meridian, prepared, months, report))
             if stay:
                 _stay(settings, prepared)
+    except (ApiError, httpx.HTTPError, ExceptionGroup) as error:
+        while isinstance(error, ExceptionGroup):
+            error = error.exceptions[0]
+        said = f"{type(error).__name__} {error}".strip()
+        raise SystemExit(f"gateway: the replay stopped: {said}. Run it again; it goes on from here.") from error
     except KeyboardInterrupt:
         out.print("Stopped. `make demo` goes on from here.")
 
