@@ -247,6 +247,7 @@ def partner_list() -> None:
             coalition = await read_coalition(tx)
         today = coalition.day_of(SystemClock().now())
         table = Table("code", "name", "status", "points per 1.00", "issue price", "redeem price", title=coalition.name)
+        table.columns[0].no_wrap = table.columns[1].no_wrap = True
         for p in sorted(coalition.partners.values(), key=lambda p: p.code):
             c = coalition.contract_of(p.id, coalition.settlement_currency, today)
             prices = (str(c.earn_rate), str(c.issue_price), str(c.redeem_price)) if c else ("-", "-", "-")
