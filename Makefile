@@ -17,7 +17,7 @@ test: install console ## Run the whole test suite against a real PostgreSQL
 	@$(BIN)/python -m pytest $(ARGS)
 
 check: install ## Lint, types, import rules, and that the exported schema is up to date
-	@$(BIN)/ruff check gateway partners tests
+	@$(BIN)/ruff check gateway partners tests benchmarks
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/gateway schema | diff -u schema.graphql - || (echo "schema.graphql is not up to date: run make schema" >&2; exit 1)
