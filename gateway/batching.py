@@ -67,7 +67,7 @@ class Lanes(Generic[Item, Answer]):
 
     def __init__(
         self,
-        post: Callable[[list[Item]], Awaitable[Sequence[Answer]]],
+        post: Callable[[Sequence[Item]], Awaitable[Sequence[Answer]]],
         bucket: Callable[[Item], int],
         claims: Callable[[Item], Sequence[Hashable]],
         count: int,
@@ -80,7 +80,7 @@ class Lanes(Generic[Item, Answer]):
         """Post items and answer them in order. Raises Busy, and whatever posting raised."""
         if not items:
             return []
-        if sum(map(len, self._queues)) + len(items) > QUEUE_MAX:
+        if self.waiting + len(items) > QUEUE_MAX:
             raise Busy("Too much is waiting to be posted; try again in a moment.")
         call: _Call[Answer] = _Call(len(items))
         count = len(self._queues)
@@ -91,6 +91,11 @@ class Lanes(Generic[Item, Answer]):
                 self._runners[lane] = asyncio.create_task(self._run(lane))
         await call.done
         return call.answers  # type: ignore[return-value]
+
+    @property
+    def waiting(self) -> int:
+        """Items that no batch has taken yet."""
+        return sum(map(len, self._queues))
 
     async def drain(self) -> None:
         """Wait until everything queued has been posted."""

@@ -32,6 +32,10 @@ class Duplicate(RuntimeError):
     """A row that must be unique is there already: another request stored it in this very moment."""
 
 
+class CreditShort(RuntimeError):
+    """A batch found a partner's credit short in its slot, and posted nothing (SQLSTATE LG001)."""
+
+
 _AWAY = (
     OSError,
     TimeoutError,
@@ -156,7 +160,7 @@ class Database:
 
 
 class _telling_away:  # noqa: N801 - used like a function
-    """Turns what the driver raises into what callers tell apart: DatabaseAway, Duplicate, InputNotAccepted."""
+    """Turns what the driver raises into what callers tell apart: DatabaseAway, Duplicate, CreditShort, InputNotAccepted."""
 
     def __enter__(self) -> None:
         return None
@@ -166,5 +170,7 @@ class _telling_away:  # noqa: N801 - used like a function
             raise DatabaseAway("The database does not answer.") from error
         if isinstance(error, asyncpg.UniqueViolationError):
             raise Duplicate(str(error)) from error
+        if isinstance(error, asyncpg.PostgresError) and error.sqlstate == "LG001":
+            raise CreditShort from error
         if isinstance(error, asyncpg.CharacterNotInRepertoireError):
             raise InputNotAccepted("A text holds a character that cannot be stored, such as NUL.") from error

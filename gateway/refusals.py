@@ -25,6 +25,11 @@ class RefusalCode(Enum):
     BELOW_MINIMUM = "BELOW_MINIMUM"
     NOT_IN_INCREMENT = "NOT_IN_INCREMENT"
     DAILY_LIMIT_REACHED = "DAILY_LIMIT_REACHED"
+    TRANSACTION_LIMIT_EXCEEDED = "TRANSACTION_LIMIT_EXCEEDED"
+    REVERSAL_EXCEEDS_REDEMPTION = "REVERSAL_EXCEEDS_REDEMPTION"
+    HOLD_UNKNOWN = "HOLD_UNKNOWN"
+    REDEMPTION_UNKNOWN = "REDEMPTION_UNKNOWN"
+    ADJUSTMENT_UNKNOWN = "ADJUSTMENT_UNKNOWN"
     PARTNER_UNAVAILABLE = "PARTNER_UNAVAILABLE"
     IDEMPOTENCY_KEY_REUSED = "IDEMPOTENCY_KEY_REUSED"
     PERIOD_NOT_OPEN = "PERIOD_NOT_OPEN"
@@ -112,6 +117,82 @@ class InsufficientPoints(Refused):
 
     code = RefusalCode.INSUFFICIENT_POINTS
     path = ("points",)
+
+
+class TransactionLimitExceeded(Refused):
+    """{0} points are more than this programme lets a member spend at once."""
+
+    code = RefusalCode.TRANSACTION_LIMIT_EXCEEDED
+    path = ("points",)
+
+
+class DailyLimitReached(Refused):
+    """{0} points more would exceed what this programme lets a member spend a day."""
+
+    code = RefusalCode.DAILY_LIMIT_REACHED
+    path = ("points",)
+
+
+class CreditLimitReached(Refused):
+    """The partner's credit with the coalition is used up; points can be issued again once it has paid."""
+
+    code = RefusalCode.CREDIT_LIMIT_REACHED
+
+
+class HoldUnknown(Refused):
+    """There is no such hold of this partner."""
+
+    code = RefusalCode.HOLD_UNKNOWN
+    path = ("hold",)
+
+
+class HoldNotOpen(Refused):
+    """The hold was captured or released before; nothing of it is left."""
+
+    code = RefusalCode.HOLD_NOT_OPEN
+    path = ("hold",)
+
+
+class HoldExpired(Refused):
+    """The time of the hold is over; its points went back to the member."""
+
+    code = RefusalCode.HOLD_EXPIRED
+    path = ("hold",)
+
+
+class CaptureExceedsHold(Refused):
+    """{0} points are more than what is left of the hold."""
+
+    code = RefusalCode.CAPTURE_EXCEEDS_HOLD
+    path = ("points",)
+
+
+class RedemptionUnknown(Refused):
+    """There is no such redemption at this partner."""
+
+    code = RefusalCode.REDEMPTION_UNKNOWN
+    path = ("redemption",)
+
+
+class ReversalExceedsRedemption(Refused):
+    """{0} points are more than what is left of the redemption."""
+
+    code = RefusalCode.REVERSAL_EXCEEDS_REDEMPTION
+    path = ("points",)
+
+
+class NotTransferable(Refused):
+    """Points of this programme cannot be transferred."""
+
+    code = RefusalCode.NOT_ALLOWED
+    path = ("programme",)
+
+
+class AdjustmentUnknown(Refused):
+    """There is no such adjustment."""
+
+    code = RefusalCode.ADJUSTMENT_UNKNOWN
+    path = ("adjustment",)
 
 
 class RateNotOffered(Refused):

@@ -32,13 +32,21 @@ from gateway.members.graph import (
     membership_node,
     sees,
 )
-from gateway.redemption.graph import Redemption, RedemptionMutation, redemption_activity
+from gateway.redemption.graph import (
+    Redemption,
+    RedemptionMutation,
+    RedemptionReversal,
+    hold_node,
+    redemption_activity,
+    reversal_activity,
+)
 from gateway.settlement.graph import SettlementMutation, SettlementQuery, statement_node
 
 ACTIVITY = {
     "earning": earning_activity,
     "return": return_activity,
     "redemption": redemption_activity,
+    "reversal": reversal_activity,
     "conversion": conversion_activity,
     "expiry": expiry_activity,
 }
@@ -60,6 +68,7 @@ NODES = {
     "mem": member_node,
     "txn": transaction_node,
     "sta": statement_node,
+    "hld": hold_node,
 }
 
 
@@ -87,7 +96,7 @@ def create_schema(sort: bool = False) -> strawberry.federation.Schema:
     schema = strawberry.federation.Schema(
         query=query,
         mutation=mutation,
-        types=[Earning, PurchaseReturn, Redemption, Conversion, Expiration],
+        types=[Earning, PurchaseReturn, Redemption, RedemptionReversal, Conversion, Expiration],
         federation_version="2.9",
         config=StrawberryConfig(scalar_map=SCALARS, sort_schema=sort),
     )

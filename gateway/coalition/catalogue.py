@@ -27,7 +27,11 @@ class NoCoalition(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Programme:
-    """A point currency. `custody` is ledger or partner; `expires_after_months` None: never."""
+    """A point currency. `custody` is ledger or partner; `expires_after_months` None: never.
+
+    Earned points become available after `pending_days`; a member spends up to `spend_most` points at once and
+    `spend_most_a_day` a day (None: any number), and may give them to others if they are `transferable`.
+    """
 
     id: UUID
     code: str
@@ -36,6 +40,10 @@ class Programme:
     custody: str
     expires_after_months: int | None
     refund_policy: str
+    pending_days: int
+    spend_most: int | None
+    spend_most_a_day: int | None
+    transferable: bool
 
     def expires_on(self, day: date) -> date:
         """The last day on which points earned on `day` can be spent: the end of the month so many months on."""
@@ -71,7 +79,7 @@ class Store:
 @dataclass(frozen=True, slots=True)
 class Contract:
     """A partner's prices from `valid_from` on: major units of `currency` per point; `earn_rate` in points per 1.00;
-    `service_fee` a share of the issue charge."""
+    `service_fee` a share of the issue charge; `pending_days` None: as the programme says."""
 
     id: UUID
     partner_id: UUID
@@ -84,6 +92,7 @@ class Contract:
     redeem_price: Decimal
     service_fee: Decimal
     conversion_price: Decimal
+    pending_days: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +135,10 @@ class Coalition:
             if contract.valid_from <= on:
                 return contract
         return None
+
+    def contract_by_id(self, partner_id: UUID, currency: str, id: UUID) -> Contract:
+        """A contract version that something was posted under."""
+        return next(c for c in self.contracts[partner_id, currency] if c.id == id)
 
     def rate_of(self, source_id: UUID, target_id: UUID, at: datetime) -> Rate | None:
         """The conversion rate in force at a moment."""
@@ -203,6 +216,7 @@ async def read_coalition(tx: Tx) -> Coalition:
                 c["redeem_price"],
                 c["service_fee"],
                 c["conversion_price"],
+                c["pending_days"],
             )
         )
     rates: dict[tuple[UUID, UUID], list[Rate]] = {}

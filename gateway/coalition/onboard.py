@@ -7,7 +7,7 @@ from fractions import Fraction
 from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from gateway.coalition.catalogue import Coalition, read_coalition, sql
+from gateway.coalition.catalogue import Coalition, Programme, read_coalition, sql
 from gateway.database import Tx
 from gateway.ids import new_id
 from gateway.points import MAX_POINTS
@@ -39,7 +39,8 @@ class NewProgramme:
 
 @dataclass(frozen=True, slots=True)
 class NewContract:
-    """Prices in major units of `currency` per point, `earn_rate` in points per 1.00 of purchase."""
+    """Prices in major units of `currency` per point, `earn_rate` in points per 1.00 of purchase; `pending_days` None:
+    as the programme says."""
 
     programme: str
     currency: str
@@ -49,6 +50,7 @@ class NewContract:
     redeem_price: Decimal
     service_fee: Decimal
     conversion_price: Decimal
+    pending_days: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +146,7 @@ async def publish_contract(tx: Tx, coalition: Coalition, partner_id: UUID, new: 
     """
     programme = coalition.programme_by_code(new.programme)
     _check_prices(new)
+    _check_pending(new.pending_days)
     if programme.custody != "ledger":
         raise InputNotAccepted(
             f"{programme.code} is kept by its own partner; contracts are in a programme of this ledger.", "programme"
@@ -168,8 +171,38 @@ async def publish_contract(tx: Tx, coalition: Coalition, partner_id: UUID, new: 
         redeem_price=new.redeem_price,
         service_fee=new.service_fee,
         conversion_price=new.conversion_price,
+        pending_days=new.pending_days,
     )
     return contract_id
+
+
+PENDING_DAYS_MAX = 365
+
+
+def _check_pending(days: int | None) -> None:
+    if days is not None and not 0 <= days <= PENDING_DAYS_MAX:
+        raise InputNotAccepted(f"pendingDays is {days}; it must be between 0 and {PENDING_DAYS_MAX}.", "pendingDays")
+
+
+async def set_programme_terms(
+    tx: Tx, programme: Programme, pending_days: int, spend_most: int | None, spend_most_a_day: int | None, transferable: bool
+) -> None:
+    """Change from when and how a programme's points can be spent; what was earned before stays as it was.
+
+    Limits are in whole points, None: no limit. Raises InputNotAccepted.
+    """
+    _check_pending(pending_days)
+    for name, limit in (("spendMost", spend_most), ("spendMostADay", spend_most_a_day)):
+        if limit is not None and not 0 < limit <= MAX_POINTS:
+            raise InputNotAccepted(f"{name} is {limit}; it must be at least 1.", name)
+    await tx.run(
+        sql.set_programme_terms,
+        programme_id=programme.id,
+        pending_days=pending_days,
+        spend_most=spend_most,
+        spend_most_a_day=spend_most_a_day,
+        transferable=transferable,
+    )
 
 
 def _check_prices(new: NewContract) -> None:

@@ -25,6 +25,7 @@ class _Contract(msgspec.Struct, forbid_unknown_fields=True):
     redeem_price: str = "0"
     service_fee: str = "0"
     conversion_price: str = "0"
+    pending_days: int | None = None
 
 
 class _Store(msgspec.Struct, forbid_unknown_fields=True):
@@ -71,6 +72,7 @@ def read_partner_file(path: Path) -> NewPartner:
                 programme=contract.programme,
                 currency=contract.currency,
                 valid_from=contract.valid_from,
+                pending_days=contract.pending_days,
                 **values,  # type: ignore[arg-type]
             )
         )

@@ -5,7 +5,8 @@ select coalition_id, name, timezone, settlement_currency, started_on, backdating
 
 -- name: programmes()
 -- Every programme.
-select programme_id, code, name, issuer_id, custody, expires_after_months, refund_policy
+select programme_id, code, name, issuer_id, custody, expires_after_months, refund_policy, pending_days,
+       spend_most, spend_most_a_day, transferable
   from programme
  order by code;
 
@@ -24,7 +25,7 @@ select store_id, partner_id, code, name
 -- name: contracts()
 -- Every contract, the latest first.
 select contract_id, partner_id, programme_id, currency, version, valid_from, earn_rate_numerator,
-       earn_rate_denominator, issue_price, redeem_price, service_fee, conversion_price
+       earn_rate_denominator, issue_price, redeem_price, service_fee, conversion_price, pending_days
   from contract
  order by partner_id, currency, valid_from desc;
 
@@ -43,6 +44,38 @@ values (:coalition_id, :name, :timezone, :settlement_currency, :started_on, :bac
 -- Create a programme.
 insert into programme (programme_id, code, name, issuer_id, custody, expires_after_months, refund_policy)
 values (:programme_id, :code, :name, :issuer_id, :custody, :expires_after_months, :refund_policy);
+
+-- name: set_programme_terms(programme_id, pending_days, spend_most, spend_most_a_day, transferable)!
+-- Change when a programme's points become available and how they can be spent.
+update programme
+   set pending_days = :pending_days,
+       spend_most = :spend_most,
+       spend_most_a_day = :spend_most_a_day,
+       transferable = :transferable
+ where programme_id = :programme_id;
+
+-- name: credit_of(partner)^
+-- A partner's credit and what is used of it, in minor units.
+select c.limit_minor, c.warn_percent, sum(s.used) as used
+  from partner_credit c
+  join credit_slot s on s.partner_id = c.partner_id
+ where c.partner_id = :partner
+ group by c.limit_minor, c.warn_percent;
+
+-- name: set_credit(partner, limit_minor, warn_percent, at)!
+-- Set what a partner may owe.
+select set_credit(:partner, :limit_minor, :warn_percent, :at);
+
+-- name: pay_credit(owner, key, partner, amount_minor, reference, at)$
+-- A partner's payment frees its credit; false when the key was used before.
+select pay_credit(:owner, :key, :partner, :amount_minor, :reference, :at);
+
+-- name: credit_payment(owner, key)^
+-- The payment that a key recorded.
+select partner_id, amount_minor, reference, paid_at
+  from credit_payment
+ where owner_id = :owner
+   and key = :key;
 
 -- name: store_partner(partner_id, code, name, protocol, endpoint, onboarded_at)$
 -- Create a partner, or bring its name and connection up to date; answers its id.
@@ -70,12 +103,12 @@ select version, valid_from
  order by valid_from desc
  limit 1;
 
--- name: store_contract(contract_id, partner_id, programme_id, currency, version, valid_from, earn_rate_numerator, earn_rate_denominator, issue_price, redeem_price, service_fee, conversion_price)!
+-- name: store_contract(contract_id, partner_id, programme_id, currency, version, valid_from, earn_rate_numerator, earn_rate_denominator, issue_price, redeem_price, service_fee, conversion_price, pending_days)!
 -- Publish a contract; it is never changed afterwards.
 insert into contract (contract_id, partner_id, programme_id, currency, version, valid_from, earn_rate_numerator,
-                      earn_rate_denominator, issue_price, redeem_price, service_fee, conversion_price)
+                      earn_rate_denominator, issue_price, redeem_price, service_fee, conversion_price, pending_days)
 values (:contract_id, :partner_id, :programme_id, :currency, :version, :valid_from, :earn_rate_numerator,
-        :earn_rate_denominator, :issue_price, :redeem_price, :service_fee, :conversion_price);
+        :earn_rate_denominator, :issue_price, :redeem_price, :service_fee, :conversion_price, :pending_days);
 
 -- name: store_rate(rate_id, source_id, target_id, take, give, minimum, increment, valid_from)$
 -- Publish a conversion rate; answers null when one with that very beginning exists.

@@ -19,11 +19,12 @@ from gateway.coalition.catalogue import Catalogue, Coalition
 from gateway.coalition.connector import Connector, Credit, PartnerRefused, PartnerSilent, PartnerUnreached
 from gateway.conversion.quotes import sql
 from gateway.database import Database, Duplicate, Row, Tx
+from gateway.ledger.post import Key
+from gateway.ledger.refused import refusal_of
 from gateway.members.lookup import Membership, check_text, membership_of
 from gateway.members.lookup import sql as members_sql
 from gateway.refusals import (
     IdempotencyKeyReused,
-    InsufficientPoints,
     NotAllowed,
     PartnerUnavailable,
     QuoteExpired,
@@ -138,13 +139,12 @@ class Converter:
         async with self._database.transaction() as tx:
             row = await tx.one(sql.order_by_key, owner_id=owner_id, key=request.idempotency_key)
             if row is None:
-                if await tx.value(sql.key_is_taken, owner_id=owner_id, key=request.idempotency_key):
-                    raise IdempotencyKeyReused(request.idempotency_key)
                 return _order(await self._open(tx, coalition, owner_id, member_id, request, content))
             if row["digest"] != content:
                 raise IdempotencyKeyReused(request.idempotency_key)
             if row["state"] == "released":
-                await self._hold_again(tx, coalition, _order(row), request.quote_id)
+                key = Key(owner_id, request.idempotency_key, content)
+                await self._hold_again(tx, coalition, _order(row), request.quote_id, key)
             return await conversion_by_id(tx, row["conversion_id"])
 
     async def _open(
@@ -172,10 +172,10 @@ class Converter:
         if contract is None:
             raise NotAllowed(f"{coalition.partners[partner_id].name} has no contract at that date.")
         account = await _airline_membership(tx, bucket, member_id, partner_id)
-        hold_id = ids.new_id_in(bucket)
+        hold_id, conversion_id = ids.new_id_in(bucket), ids.new_id_in(bucket)
         await tx.run(sql.use_quote, bucket=bucket, quote_id=request.quote_id)
-        await _place_hold(tx, now, bucket, hold_id, member_id, quote["source_id"], partner_id, day, quote["take"])
-        conversion_id = ids.new_id_in(bucket)
+        key = Key(owner_id, request.idempotency_key, content)
+        await _place_hold(tx, now, key, conversion_id, hold_id, member_id, quote["source_id"], partner_id, day, quote["take"])
         await tx.run(
             sql.store_order,
             bucket=bucket,
@@ -198,7 +198,7 @@ class Converter:
         )
         return await tx.one(sql.order_by_id, bucket=bucket, conversion_id=conversion_id)
 
-    async def _hold_again(self, tx: Tx, coalition: Coalition, order: Conversion, quote_id: UUID) -> None:
+    async def _hold_again(self, tx: Tx, coalition: Coalition, order: Conversion, quote_id: UUID, key: Key) -> None:
         """An order that never reached the partner may be tried again as long as its quote holds."""
         locked = await tx.one(sql.order_for_update, bucket=order.bucket, conversion_id=order.id)
         if locked is None or locked["state"] != "released":
@@ -209,7 +209,7 @@ class Converter:
         if quote["expires_at"] <= now:
             raise QuoteExpired(quote["expires_at"].isoformat())
         day = coalition.day_of(order.occurred_at)
-        await _place_hold(tx, now, order.bucket, hold_id, order.member_id, order.source_id, order.partner_id, day, order.take)
+        await _place_hold(tx, now, key, order.id, hold_id, order.member_id, order.source_id, order.partner_id, day, order.take)
         await tx.run(sql.hold_again, bucket=order.bucket, conversion_id=order.id, hold_id=hold_id, updated_at=now)
 
     async def _advance(self, order: Conversion, coalition: Coalition) -> Conversion:
@@ -256,23 +256,25 @@ class Converter:
                 credit = await self._ask(order, membership_of(row))
         except PartnerUnreached as silent:
             if doubted:
-                await self._settle(order, "held", True, None, str(silent))
+                await self._settle(order, coalition, "held", True, None, str(silent))
                 raise self._undecided(order, coalition) from silent
-            await self._settle(order, "released", False, None, str(silent))
+            await self._settle(order, coalition, "released", False, None, str(silent))
             raise PartnerUnavailable(partner.name) from silent
         except (PartnerSilent, TimeoutError) as silent:
-            await self._settle(order, "held", True, None, str(silent))
+            await self._settle(order, coalition, "held", True, None, str(silent))
             raise self._undecided(order, coalition) from silent
         except PartnerRefused as no:
             if doubted:
                 log.error("a partner refuses what it may have credited", conversion=str(order.id), reason=str(no))
-                await self._settle(order, "held", True, None, f"refused after a lost answer: {no}")
+                await self._settle(order, coalition, "held", True, None, f"refused after a lost answer: {no}")
                 raise self._undecided(order, coalition) from no
-            await self._settle(order, "refused", False, None, str(no))
+            await self._settle(order, coalition, "refused", False, None, str(no))
             return
-        await self._settle(order, "credited", False, credit.reference, None)
+        await self._settle(order, coalition, "credited", False, credit.reference, None)
 
-    async def _settle(self, order: Conversion, state: str, in_doubt: bool, reference: str | None, error: str | None) -> None:
+    async def _settle(
+        self, order: Conversion, coalition: Coalition, state: str, in_doubt: bool, reference: str | None, error: str | None
+    ) -> None:
         """Store the outcome of asking; released and refused orders give their points back."""
         async with self._database.transaction() as tx:
             locked = await tx.one(sql.order_for_update, bucket=order.bucket, conversion_id=order.id)
@@ -280,7 +282,11 @@ class Converter:
                 log.error("an order moved on while it was asked for", conversion=str(order.id), answer=state)
                 return
             if state in ("released", "refused"):
-                await tx.value(sql.release_hold, bucket=order.bucket, hold=order.hold_id)
+                now = self._clock.now()
+                today = coalition.day_of(now)
+                await tx.value(
+                    sql.release_hold, at=now, bucket=order.bucket, hold=order.hold_id, today=today, month=today.replace(day=1)
+                )
             await self._move(tx, order, state, in_doubt, reference, error)
 
     async def _ask(self, order: Conversion, account: Membership) -> Credit:
@@ -320,13 +326,17 @@ class Converter:
 
 
 async def _place_hold(
-    tx: Tx, now: datetime, bucket: int, hold_id: UUID, member_id: UUID, programme_id: UUID, partner_id: UUID,
-    day: object, points: int,
+    tx: Tx, now: datetime, key: Key, conversion_id: UUID, hold_id: UUID, member_id: UUID, programme_id: UUID,
+    partner_id: UUID, day: object, points: int,
 ) -> None:  # fmt: skip
-    placed = await tx.value(
+    verdict = await tx.value(
         sql.place_hold,
         at=now,
-        bucket=bucket,
+        owner=key.owner_id,
+        key=key.text,
+        digest=key.digest,
+        conversion=conversion_id,
+        bucket=ids.bucket_of(hold_id),
         hold=hold_id,
         member=member_id,
         programme=programme_id,
@@ -334,8 +344,8 @@ async def _place_hold(
         day=day,
         points=points,
     )
-    if not placed:
-        raise InsufficientPoints(points)
+    if verdict != "post":
+        raise refusal_of(verdict, key=key.text, points=points)
 
 
 async def _airline_membership(tx: Tx, bucket: int, member_id: UUID, partner_id: UUID) -> Membership:

@@ -79,10 +79,6 @@ update conversion
  where bucket = :bucket
    and conversion_id = :conversion_id;
 
--- name: key_is_taken(owner_id, key)$
--- Whether a key was used for something else than a conversion.
-select exists (select from idempotency k where k.owner_id = :owner_id and k.key = :key);
-
 -- name: move_order(bucket, conversion_id, state, in_doubt, reference, error, updated_at)!
 -- Store the next state of an order.
 update conversion
@@ -106,13 +102,13 @@ update conversion
  where bucket = :bucket
    and conversion_id = :conversion_id;
 
--- name: place_hold(at, bucket, hold, member, programme, partner, day, points)$
--- Set the points of an order aside; false when there are too few.
-select place_hold(:at, :bucket, :hold, :member, :programme, :partner, :day, :points);
+-- name: place_hold(at, owner, key, digest, conversion, bucket, hold, member, programme, partner, day, points)$
+-- Set the points of an order aside and take its key; answers 'post' or a refusal.
+select place_hold(:at, :owner, :key, :digest, :conversion, :bucket, :hold, :member, :programme, :partner, :day, :points);
 
--- name: release_hold(bucket, hold)$
+-- name: release_hold(at, bucket, hold, today, month)$
 -- Give the points of an order back; false when its hold is no longer open.
-select release_hold(:bucket, :hold);
+select release_hold(:at, :bucket, :hold, :today, :month);
 
 -- name: post_conversion(at, bucket, conversion, occurred, month)$
 -- Capture the hold of a credited order and post both legs.

@@ -9,11 +9,13 @@ from gateway.coalition.graph import Programme, show_programme
 from gateway.context import Info
 from gateway.earning import purchases, returns
 from gateway.earning.rules import EarningStep as Step
+from gateway.earning.rules import apply_rules
 from gateway.graph import (
     PUBLIC,
     SEES_MEMBERSHIPS,
     BadInput,
     DateTime,
+    Day,
     Decimal,
     Money,
     MoneyInput,
@@ -62,11 +64,15 @@ class Earning(Activity):
     period: YearMonth
     missed_period: YearMonth | None
     purchase: Purchase
-    steps: strawberry.Private[tuple[Step, ...]]
+    recorded: strawberry.Private[purchases.Purchase]
 
     @strawberry.field(description="The rules that gave these points, step by step.")
-    def explanation(self) -> list[EarningStep]:
-        return [show_step(step) for step in self.steps]
+    def explanation(self, info: Info) -> list[EarningStep]:
+        return [show_step(step) for step in purchases.explain(info.context.coalition, self.recorded)]
+
+    @strawberry.field(description="From this day on they can be spent; null: at once.")
+    def available_on(self) -> Day | None:
+        return Day(self.recorded.matures_on) if self.recorded.matures_on else None
 
 
 @strawberry.type(directives=[SEES_MEMBERSHIPS], description="Points taken back for what was returned.")
@@ -119,7 +125,7 @@ def show_earning(programme: Programme, purchase: purchases.Purchase) -> Earning:
             returned=money(Amount(purchase.returned_minor, purchase.total.currency)),
             occurred_at=occurred_at,
         ),
-        steps=purchase.steps,
+        recorded=purchase,
     )
 
 
@@ -194,8 +200,14 @@ def read_lines(lines: list[PurchaseLineInput]) -> tuple[tuple[str | None, str | 
 
 @strawberry.type(directives=[PUBLIC])
 class RecordPurchasePayload:
-    earning: Earning | None
     errors: list[Refusal]
+    recorded: strawberry.Private[purchases.Purchase | None] = None
+
+    @strawberry.field
+    def earning(self, info: Info) -> Earning | None:
+        if self.recorded is None:
+            return None
+        return show_earning(show_programme(info.context.coalition.programmes[self.recorded.programme_id]), self.recorded)
 
 
 @strawberry.type(directives=[PUBLIC])
@@ -211,16 +223,14 @@ class EarningQuery:
         context = info.context
         try:
             request, partner = input.read(), context.partner()
-            steps = purchases.simulate_purchase(context.coalition, partner, request, context.doors.clock.now())
+            item = purchases.simulate_purchase(context.coalition, partner, request, context.doors.clock.now())
         except Refused as refused:
             raise BadInput(refused.message) from None
-        day = context.coalition.day_of(request.occurred_at)
-        contract = context.coalition.contract_of(partner.id, request.currency, day)
-        assert contract is not None
+        contract = context.coalition.contract_by_id(partner.id, request.currency, item.terms.contract_id)
         return SimulatedEarning(
-            programme=show_programme(context.coalition.programmes[contract.programme_id]),
-            points=Points(sum(step.points for step in steps)),
-            explanation=[show_step(step) for step in steps],
+            programme=show_programme(context.coalition.programmes[item.terms.programme_id]),
+            points=Points(item.points),
+            explanation=[show_step(step) for step in apply_rules(contract, partner.code, item.amount_minor)],
         )
 
 
@@ -263,12 +273,11 @@ async def _record(info: Info, input: list[PurchaseInput]) -> list[RecordPurchase
     except BatchTooLarge as refused:
         raise BadInput(f"input: {refused.message}") from None
     except Refused as refused:
-        return [RecordPurchasePayload(earning=None, errors=[refusal(refused)]) for _ in input]
-    programmes = {id: show_programme(programme) for id, programme in context.coalition.programmes.items()}
+        return [RecordPurchasePayload(errors=[refusal(refused)]) for _ in input]
     return [
-        RecordPurchasePayload(earning=None, errors=[refusal(outcome)])
+        RecordPurchasePayload(errors=[refusal(outcome)])
         if isinstance(outcome, Refused)
-        else RecordPurchasePayload(earning=show_earning(programmes[outcome.programme_id], outcome), errors=[])
+        else RecordPurchasePayload(errors=[], recorded=outcome)
         for outcome in outcomes
     ]
 

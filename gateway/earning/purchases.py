@@ -1,7 +1,7 @@
 """Recording purchases: find the member, apply the contract's rules, post."""
 
 from collections.abc import Sequence
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
 
@@ -9,17 +9,16 @@ import msgspec
 
 from gateway.coalition.catalogue import Coalition, Contract, Partner
 from gateway.database import Database, Row, Tx, load_queries
-from gateway.earning.rules import EarningStep, apply_rules, decode_steps, encode_steps
+from gateway.earning.rules import EarningStep, apply_rules, points_of
 from gateway.ids import bucket_of
-from gateway.ledger.post import Answer, Earning, Key, Ledger
-from gateway.ledger.refused import refusal_of
+from gateway.ledger.post import Answer, Earning, Key, Ledger, Terms
+from gateway.ledger.refused import first_answers, keys_of_refused, refusal_of
 from gateway.members.lookup import MemberRef, Membership, check_text, find_memberships
 from gateway.points import MAX_POINTS, BadAmount, Money, minor_of_decimal
 from gateway.refusals import (
     AmountNotAccepted,
     BatchTooLarge,
     CurrencyNotAccepted,
-    IdempotencyKeyReused,
     InputNotAccepted,
     Refused,
     StoreUnknown,
@@ -56,7 +55,10 @@ class PurchaseRequest(msgspec.Struct, frozen=True):
 
 
 class Purchase(msgspec.Struct, frozen=True):
-    """A recorded purchase and the earning it brought; both have the same id inside."""
+    """A recorded purchase and the earning it brought; both have the same id inside.
+
+    Its points become available on `matures_on`, None: at once.
+    """
 
     id: UUID
     member_id: UUID
@@ -73,7 +75,7 @@ class Purchase(msgspec.Struct, frozen=True):
     posted_at: datetime
     period: date
     missed_period: date | None
-    steps: tuple[EarningStep, ...]
+    matures_on: date | None
     lines: tuple[PurchaseLine, ...] = ()
     returned_minor: int = 0
     returned_points: int = 0
@@ -84,12 +86,11 @@ class _Priced(msgspec.Struct, frozen=True):
     """A request that passed every check, ready to post."""
 
     request: PurchaseRequest
-    contract: Contract
+    terms: Terms
     amount_minor: int
-    day: date
+    points: int
     store_id: UUID | None
     lines: tuple[PurchaseLine, ...]
-    steps: tuple[EarningStep, ...]
 
 
 async def record_purchases(
@@ -101,50 +102,88 @@ async def record_purchases(
     """
     if len(requests) > BATCH_MAX:
         raise BatchTooLarge(len(requests), BATCH_MAX)
-    priced = [_price(coalition, partner, request, now) for request in requests]
+    book: _TermsBook = {}
+    priced = [_price(coalition, partner, book, request, now) for request in requests]
     async with database.reading() as tx:
         memberships = await find_memberships(tx, partner.id, [request.member for request in requests])
-    items = [_item(coalition, p, m) for p, m in zip(priced, memberships, strict=True)]
-    answers = iter(await ledger.earn([item for item in items if isinstance(item, Earning)]))
+    keys = [Key(partner.id, request.idempotency_key, _digest(request)) for request in requests]
+    items = [_item(p, m, key) for p, m, key in zip(priced, memberships, keys, strict=True)]
+    posted = iter(await ledger.earn([item for item in items if isinstance(item, Earning)]))
+    again = await first_answers(ledger, keys_of_refused(keys, items))
     outcomes: list[Purchase | Refused | UUID] = []
-    for item, p in zip(items, priced, strict=True):
-        if isinstance(item, Refused):
+    for n, (item, p) in enumerate(zip(items, priced, strict=True)):
+        answer = next(posted) if isinstance(item, Earning) else again.get(n)
+        if answer is None:
+            assert isinstance(item, Refused)
             outcomes.append(item)
         else:
-            assert isinstance(p, _Priced)
-            outcomes.append(_outcome(next(answers), item, p))
-    await _replace_by_kept(ledger, partner, requests, items, outcomes)
+            outcomes.append(_outcome(answer, requests[n], item, p))
     return await _load_replayed(database, outcomes)
 
 
-def simulate_purchase(coalition: Coalition, partner: Partner, request: PurchaseRequest, now: datetime) -> tuple[EarningStep, ...]:
-    """The steps that a purchase would bring now; nothing is posted. Raises what recording it would refuse."""
-    priced = _price(coalition, partner, request, now)
+def simulate_purchase(coalition: Coalition, partner: Partner, request: PurchaseRequest, now: datetime) -> Earning:
+    """What a purchase would post now; nothing is posted. Raises what recording it would refuse."""
+    priced = _price(coalition, partner, {}, request, now)
     if isinstance(priced, Refused):
         raise priced
-    return priced.steps
+    nobody = Membership(UUID(int=0), UUID(int=0), partner.id, "", "active", now)
+    item = _item(priced, nobody, Key(partner.id, request.idempotency_key, b""))
+    assert isinstance(item, Earning)
+    return item
 
 
-def _price(coalition: Coalition, partner: Partner, request: PurchaseRequest, now: datetime) -> _Priced | Refused:
+_TermsBook = dict[tuple[str, date], Terms | Refused]
+
+
+def _terms(coalition: Coalition, partner: Partner, book: _TermsBook, currency: str, day: date) -> Terms:
+    """The terms of the contract in force, worked out once a request for each day. Raises CurrencyNotAccepted."""
+    terms = book.get((currency, day))
+    if terms is None:
+        contract = coalition.contract_of(partner.id, currency, day)
+        terms = CurrencyNotAccepted(currency) if contract is None else earning_terms(coalition, contract, day)
+        book[currency, day] = terms
+    if isinstance(terms, Refused):
+        raise terms
+    return terms
+
+
+def earning_terms(coalition: Coalition, contract: Contract, day: date) -> Terms:
+    """What everything that is earned under a contract on one day shares."""
+    programme = coalition.programmes[contract.programme_id]
+    wait = programme.pending_days if contract.pending_days is None else contract.pending_days
+    return Terms(
+        partner_id=contract.partner_id,
+        programme_id=programme.id,
+        contract_id=contract.id,
+        currency=contract.currency,
+        month=day.replace(day=1),
+        issue_price=contract.issue_price,
+        expires_on=programme.expires_on(day),
+        matures_on=day + timedelta(days=wait) if wait else None,
+    )
+
+
+def _price(
+    coalition: Coalition, partner: Partner, book: _TermsBook, request: PurchaseRequest, now: datetime
+) -> _Priced | Refused:
     """Check everything that needs no look-up of the member, and apply the rules."""
     try:
         check_text(request.idempotency_key, "idempotencyKey", 200)
         check_text(request.receipt, "receipt", TEXT_MAX)
         day = coalition.check_occurred(request.occurred_at, now)
         amount_minor = _minor(request.amount)
-        lines = _lines(request)
-        contract = coalition.contract_of(partner.id, request.currency, day)
-        if contract is None:
-            raise CurrencyNotAccepted(request.currency)
+        lines = _lines(request) if request.lines else ()
+        terms = _terms(coalition, partner, book, request.currency, day)
         store = coalition.stores.get((partner.id, request.store)) if request.store is not None else None
         if request.store is not None and store is None:
             raise StoreUnknown(request.store)
-        steps = apply_rules(contract, partner.code, amount_minor)
-        if sum(step.points for step in steps) > MAX_POINTS:
+        contract = coalition.contract_by_id(partner.id, request.currency, terms.contract_id)
+        points = points_of(contract, amount_minor)
+        if points > MAX_POINTS:
             raise AmountNotAccepted("The amount would bring more points than one transaction can hold.")
     except Refused as refused:
         return refused
-    return _Priced(request, contract, amount_minor, day, store.id if store else None, lines, steps)
+    return _Priced(request, terms, amount_minor, points, store.id if store else None, lines)
 
 
 def _minor(amount: Decimal) -> int:
@@ -173,30 +212,22 @@ def purchase_line(position: int, sku: str | None, category: str | None, quantity
         raise InputNotAccepted(str(error), "lines", str(position), "amount") from None
 
 
-def _item(coalition: Coalition, priced: _Priced | Refused, membership: Membership | Refused) -> Earning | Refused:
+def _item(priced: _Priced | Refused, membership: Membership | Refused, key: Key) -> Earning | Refused:
     if isinstance(priced, Refused):
         return priced
     if isinstance(membership, Refused):
         return membership
-    programme = coalition.programmes[priced.contract.programme_id]
-    request = priced.request
     return Earning(
-        key=Key(membership.partner_id, request.idempotency_key, _digest(request)),
+        key=key,
+        terms=priced.terms,
         member_id=membership.member_id,
         membership_id=membership.id,
-        programme_id=programme.id,
-        partner_id=membership.partner_id,
-        contract_id=priced.contract.id,
-        occurred_at=request.occurred_at,
-        month=priced.day.replace(day=1),
-        expires_on=programme.expires_on(priced.day),
-        points=sum(step.points for step in priced.steps),
-        receipt=request.receipt,
+        occurred_at=priced.request.occurred_at,
+        points=priced.points,
+        receipt=priced.request.receipt,
         store_id=priced.store_id,
         amount_minor=priced.amount_minor,
-        currency=request.currency,
         lines=msgspec.json.encode(priced.lines).decode() if priced.lines else None,
-        explanation=encode_steps(priced.steps),
     )
 
 
@@ -208,51 +239,47 @@ def _digest(request: PurchaseRequest) -> bytes:
     ))  # fmt: skip
 
 
-def _outcome(answer: Answer, item: Earning, priced: _Priced) -> Purchase | Refused | UUID:
+def _outcome(
+    answer: Answer, request: PurchaseRequest, item: Earning | Refused, priced: _Priced | Refused
+) -> Purchase | Refused | UUID:
     """The purchase; the id of the first one for a replay, to be loaded; or the refusal."""
-    refused = refusal_of(answer, item)
-    if refused is not None:
-        return refused
+    if answer.refusal is not None:
+        month = item.terms.month if isinstance(item, Earning) else None
+        return refusal_of(answer.refusal, key=request.idempotency_key, receipt=request.receipt, month=month)
     assert answer.transaction_id is not None
     if answer.replayed:
         return answer.transaction_id
+    assert isinstance(item, Earning)
+    assert isinstance(priced, _Priced)
     assert answer.posted_at is not None
     assert answer.period is not None
+    terms = item.terms
+    assert terms.expires_on is not None
     return Purchase(
         id=answer.transaction_id,
         member_id=item.member_id,
         membership_id=item.membership_id,
-        partner_id=item.partner_id,
-        programme_id=item.programme_id,
-        contract_id=item.contract_id,
+        partner_id=terms.partner_id,
+        programme_id=terms.programme_id,
+        contract_id=terms.contract_id,
         store_id=item.store_id,
         receipt=item.receipt,
-        total=Money(item.amount_minor, item.currency),
+        total=Money(item.amount_minor, terms.currency),
         points=item.points,
-        expires_on=item.expires_on,
+        expires_on=terms.expires_on,
         occurred_at=item.occurred_at,
         posted_at=answer.posted_at,
         period=answer.period,
-        missed_period=item.month if answer.period != item.month else None,
-        steps=priced.steps,
+        missed_period=terms.month if answer.period != terms.month else None,
+        matures_on=terms.matures_on if item.points else None,
         lines=priced.lines,
     )
 
 
-async def _replace_by_kept(
-    ledger: Ledger, partner: Partner, requests: Sequence[PurchaseRequest], items: Sequence[Earning | Refused],
-    outcomes: list[Purchase | Refused | UUID],
-) -> None:  # fmt: skip
-    """A request refused before it reached the ledger may still be the repetition of one that was accepted."""
-    refused = [n for n, item in enumerate(items) if isinstance(item, Refused)]
-    if not refused:
-        return
-    keys = [Key(partner.id, requests[n].idempotency_key, _digest(requests[n])) for n in refused]
-    for n, key, kept in zip(refused, keys, await ledger.kept(keys), strict=True):
-        if kept is not None and kept.transaction_id is not None:
-            outcomes[n] = kept.transaction_id
-        elif kept is not None and kept.refusal == "IDEMPOTENCY_KEY_REUSED":
-            outcomes[n] = IdempotencyKeyReused(key.text)
+def explain(coalition: Coalition, purchase: Purchase) -> tuple[EarningStep, ...]:
+    """The rules that gave a purchase its points; they follow from its contract's version and its amount."""
+    contract = coalition.contract_by_id(purchase.partner_id, purchase.total.currency, purchase.contract_id)
+    return apply_rules(contract, coalition.partners[purchase.partner_id].code, purchase.total.amount_minor)
 
 
 async def _load_replayed(database: Database, outcomes: list[Purchase | Refused | UUID]) -> list[Purchase | Refused]:
@@ -293,7 +320,7 @@ def purchase_of(row: Row) -> Purchase:
         posted_at=row["posted_at"],
         period=row["period"],
         missed_period=row["missed_period"],
-        steps=decode_steps(row["explanation"]),
+        matures_on=row["matures_on"],
         lines=msgspec.json.decode(row["lines"], type=tuple[PurchaseLine, ...]) if row["lines"] else (),
         returned_minor=row["returned_minor"],
         returned_points=row["returned_points"],

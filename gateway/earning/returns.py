@@ -11,16 +11,15 @@ import msgspec
 from gateway.coalition.catalogue import Coalition, Partner
 from gateway.database import Database, Row, Tx
 from gateway.earning.purchases import TEXT_MAX, Purchase, PurchaseLine, purchase_line, purchases_by_receipt, sql
-from gateway.earning.rules import apply_rules
+from gateway.earning.rules import points_of
 from gateway.ids import bucket_of
-from gateway.ledger.post import Answer, Key, Ledger, Return
-from gateway.ledger.refused import refusal_of
+from gateway.ledger.post import Answer, Key, Ledger, Return, Terms
+from gateway.ledger.refused import first_answer, refusal_of
 from gateway.members.lookup import check_text
 from gateway.points import BadAmount, Money, decimal_of_minor, minor_of_decimal
 from gateway.refusals import (
     AmountNotAccepted,
     CurrencyNotAccepted,
-    IdempotencyKeyReused,
     InputNotAccepted,
     ReceiptUnknown,
     Refused,
@@ -74,12 +73,9 @@ async def return_purchase(
     try:
         answer = await _post(database, ledger, coalition, partner, request, key, now)
     except Refused as refused:
-        kept = (await ledger.kept([key]))[0]
-        if kept is not None and kept.refusal == "IDEMPOTENCY_KEY_REUSED":
-            raise IdempotencyKeyReused(key.text) from None
-        if kept is None or kept.transaction_id is None:
-            raise refused from None
-        answer = kept
+        answer = await first_answer(ledger, key, refused)
+        if answer.refusal is not None:
+            raise refusal_of(answer.refusal, key=key.text) from None
     assert answer.transaction_id is not None
     async with database.reading() as tx:
         found = await returns_by_id(tx, [answer.transaction_id])
@@ -112,34 +108,43 @@ async def _post_in_turn(
         amount_minor = _amount(request, purchase, lines, returned)
         item = Return(
             key=key,
+            terms=_terms(coalition, purchase, day),
             member_id=purchase.member_id,
-            programme_id=purchase.programme_id,
             purchase_id=purchase.id,
             version=purchase.returns,
             occurred_at=request.occurred_at,
-            month=day.replace(day=1),
-            day=day,
             amount_minor=amount_minor,
-            points=_points(coalition, partner, purchase, amount_minor),
+            points=_points(coalition, purchase, amount_minor),
             lines=msgspec.json.encode(lines).decode() if lines else None,
         )
         answer = (await ledger.take_back([item]))[0]
         if answer.refusal == "STALE":
             continue
-        refused = refusal_of(answer, item)
-        if refused is not None:
-            raise refused
+        if answer.refusal is not None:
+            raise refusal_of(answer.refusal, key=key.text, points=item.points, month=item.terms.month)
         return answer
     raise StateConflict("The purchase is being returned by many requests at once; try again with the same key.")
 
 
-def _points(coalition: Coalition, partner: Partner, purchase: Purchase, amount_minor: int) -> int:
+def _terms(coalition: Coalition, purchase: Purchase, day: date) -> Terms:
+    """A return happens under the contract of its purchase, on its own day."""
+    contract = coalition.contract_by_id(purchase.partner_id, purchase.total.currency, purchase.contract_id)
+    return Terms(
+        partner_id=purchase.partner_id,
+        programme_id=purchase.programme_id,
+        contract_id=contract.id,
+        currency=contract.currency,
+        month=day.replace(day=1),
+        issue_price=contract.issue_price,
+        day=day,
+    )
+
+
+def _points(coalition: Coalition, purchase: Purchase, amount_minor: int) -> int:
     """Points to take back: what the member still has of the purchase, less what its rest would have brought."""
-    contracts = coalition.contracts[partner.id, purchase.total.currency]
-    contract = next(c for c in contracts if c.id == purchase.contract_id)
+    contract = coalition.contract_by_id(purchase.partner_id, purchase.total.currency, purchase.contract_id)
     rest_minor = purchase.total.amount_minor - purchase.returned_minor - amount_minor
-    kept = sum(step.points for step in apply_rules(contract, partner.code, rest_minor)) if rest_minor else 0
-    return purchase.points - purchase.returned_points - kept
+    return purchase.points - purchase.returned_points - points_of(contract, rest_minor)
 
 
 def _amount(

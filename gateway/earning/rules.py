@@ -26,6 +26,11 @@ def show_fraction(rate: Fraction) -> str:
     return str(rate)
 
 
+def points_of(contract: Contract, amount_minor: int) -> int:
+    """The whole points that an amount brings: what the steps of `apply_rules` add up to."""
+    return points_for(amount_minor, contract.earn_rate)
+
+
 def apply_rules(contract: Contract, partner_code: str, amount_minor: int) -> tuple[EarningStep, ...]:
     """The steps of an earning; their points add up to what the member gets.
 
@@ -39,15 +44,7 @@ def apply_rules(contract: Contract, partner_code: str, amount_minor: int) -> tup
             amount=decimal_of_minor(amount_minor),
             multiplier=show_fraction(contract.earn_rate),
             rounding="down",
-            points=points_for(amount_minor, contract.earn_rate),
+            points=points_of(contract, amount_minor),
             funder=partner_code,
         ),
     )
-
-
-def encode_steps(steps: tuple[EarningStep, ...]) -> str:
-    return msgspec.json.encode(steps).decode()
-
-
-def decode_steps(text: str) -> tuple[EarningStep, ...]:
-    return msgspec.json.decode(text, type=tuple[EarningStep, ...])

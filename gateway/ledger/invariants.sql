@@ -21,23 +21,36 @@ select coalesce(w.member_id, e.member_id) as member, coalesce(w.programme_id, e.
  where coalesce(w.balance, 0) <> coalesce(e.points, 0);
 
 -- name: wallets_equal_their_lots()
--- Available and held points of a wallet are what is left and held in its lots.
-select coalesce(w.member_id, l.member_id) as member, w.available, l.remaining, w.held, l.held as held_in_lots
+-- Available, held and pending points of a wallet are what is left, held and pending in its lots.
+select coalesce(w.member_id, l.member_id) as member, w.available, l.remaining, w.held, l.held as held_in_lots, w.pending,
+       l.pending as pending_in_lots
   from wallet w
   full join (
-    select bucket, member_id, programme_id, sum(remaining) as remaining, sum(held) as held
+    select bucket, member_id, programme_id, sum(remaining) as remaining, sum(held) as held, sum(pending) as pending
       from lot
      group by bucket, member_id, programme_id) l
     on l.bucket = w.bucket and l.member_id = w.member_id and l.programme_id = w.programme_id
  where coalesce(w.available, 0) <> coalesce(l.remaining, 0)
-    or coalesce(w.held, 0) <> coalesce(l.held, 0);
+    or coalesce(w.held, 0) <> coalesce(l.held, 0)
+    or coalesce(w.pending, 0) <> coalesce(l.pending, 0);
+
+-- name: pending_equals_what_has_not_matured()
+-- Pending points of a lot are those of its purchases that have not matured, less what returns cancelled.
+select l.lot_id, l.pending, coalesce(m.points, 0) as maturing
+  from lot l
+  full join (
+    select bucket, lot_id, sum(points - cancelled) as points
+      from maturing
+     where matured_at is null
+     group by bucket, lot_id) m on m.bucket = l.bucket and m.lot_id = l.lot_id
+ where coalesce(l.pending, 0) <> coalesce(m.points, 0);
 
 -- name: held_equals_open_holds()
--- Held points of a wallet are those of its open holds, and each hold's points are those of its lots.
+-- Held points of a wallet are what is left of its open holds, and each hold adds up with the lots it reserved.
 select coalesce(w.member_id, h.member_id) as member, w.held, h.points
   from wallet w
   full join (
-    select bucket, member_id, programme_id, sum(points) as points
+    select bucket, member_id, programme_id, sum(points - captured - released) as points
       from hold
      where state = 'open'
      group by bucket, member_id, programme_id) h
@@ -47,41 +60,51 @@ union all
 select h.hold_id, h.points, coalesce(sum(t.points), 0)
   from hold h
   left join hold_lot t on t.bucket = h.bucket and t.hold_id = h.hold_id
- group by h.hold_id, h.points
-having h.points <> coalesce(sum(t.points), 0);
+ group by h.hold_id, h.points, h.captured, h.released
+having (h.points, h.captured, h.released)
+       <> (coalesce(sum(t.points), 0), coalesce(sum(t.captured), 0), coalesce(sum(t.released), 0))
+union all
+select l.lot_id, l.held, coalesce(sum(t.points - t.captured - t.released), 0)
+  from lot l
+  left join hold_lot t on t.bucket = l.bucket and t.lot_id = l.lot_id
+ group by l.lot_id, l.held
+having l.held <> coalesce(sum(t.points - t.captured - t.released), 0);
 
 -- name: lots_add_up()
--- What a lot brought is what is left, held, spent, expired and returned, and none of it is below zero.
-select lot_id, original, remaining, held, spent, expired, returned
+-- What a lot brought is what is left, held, pending, spent, expired, returned and moved, and none of it is below zero.
+select lot_id, original, remaining, held, pending, spent, expired, returned, moved
   from lot
- where original <> remaining + held + spent + expired + returned
-    or least(remaining, held, spent, expired, returned) < 0;
+ where original <> remaining + held + pending + spent + expired + returned + moved
+    or least(remaining, held, pending, spent, expired, returned, moved) < 0;
 
 -- name: lots_equal_their_takes()
--- What was spent, expired and returned of a lot is traced to the transactions that took it.
+-- What was spent, expired, returned and moved of a lot is traced to the transactions that took it.
 select l.lot_id, l.spent, t.spent as spent_in_takes, l.expired, t.expired as expired_in_takes, l.returned,
-       t.returned as returned_in_takes
+       t.returned as returned_in_takes, l.moved, t.moved as moved_in_takes
   from lot l
   left join (
     select bucket, lot_id,
-           coalesce(sum(points) filter (where effect = 'spent'), 0) as spent,
+           coalesce(sum(points - restored) filter (where effect = 'spent'), 0) as spent,
+           coalesce(sum(points) filter (where effect = 'moved'), 0) as moved,
            coalesce(sum(points) filter (where effect = 'expired'), 0) as expired,
            coalesce(sum(points) filter (where effect in ('returned', 'repaid')), 0) as returned
       from lot_take
      group by bucket, lot_id) t on t.bucket = l.bucket and t.lot_id = l.lot_id
- where (l.spent, l.expired, l.returned) <> (coalesce(t.spent, 0), coalesce(t.expired, 0), coalesce(t.returned, 0));
+ where (l.spent, l.expired, l.returned, l.moved)
+       <> (coalesce(t.spent, 0), coalesce(t.expired, 0), coalesce(t.returned, 0), coalesce(t.moved, 0));
 
 -- name: takes_equal_their_entries()
--- What a redemption, conversion or expiry took from lots is what its entries took from the wallet.
+-- What a redemption, conversion, expiry, transfer or adjustment took from lots is what its entries took from the wallet.
 select e.transaction_id, e.kind, e.points, t.points as taken
   from (select bucket, transaction_id, kind, -sum(points) as points
           from entry
          where kind in ('redemption', 'expiry') or (kind = 'conversion' and account = 'exchange' and points < 0)
+            or (kind in ('transfer', 'adjustment') and points < 0)
          group by bucket, transaction_id, kind) e
   left join (
     select bucket, transaction_id, sum(points) as points
       from lot_take
-     where effect in ('spent', 'expired')
+     where effect in ('spent', 'expired', 'moved')
      group by bucket, transaction_id) t on t.bucket = e.bucket and t.transaction_id = e.transaction_id
  where e.points <> coalesce(t.points, 0);
 
@@ -181,7 +204,7 @@ select e.transaction_id, e.ordinal, e.period
     or (t.member_id, t.kind, t.period) <> (e.member_id, e.kind, e.period);
 
 -- name: transactions_are_complete()
--- Every transaction has what it is about: a purchase, a return, a redemption, an order, or entries that expired.
+-- Every transaction has what it is about: a purchase, a return, a redemption and so on, or entries that expired.
 select t.transaction_id, t.kind
   from transaction t
   left join purchase p on p.bucket = t.bucket and p.transaction_id = t.transaction_id
@@ -193,6 +216,12 @@ select t.transaction_id, t.kind
          when 'return' then r.transaction_id is null
          when 'redemption' then d.transaction_id is null
          when 'conversion' then c.conversion_id is null
+         when 'reversal' then not exists (
+           select from reversal v where v.bucket = t.bucket and v.transaction_id = t.transaction_id)
+         when 'transfer' then not exists (
+           select from transfer f where f.bucket = t.bucket and f.transaction_id = t.transaction_id)
+         when 'adjustment' then not exists (
+           select from adjustment a where a.bucket = t.bucket and a.adjustment_id = t.transaction_id and a.state = 'posted')
          when 'expiry' then not exists (
            select from entry e where e.bucket = t.bucket and e.transaction_id = t.transaction_id)
        end;
@@ -236,12 +265,71 @@ select partner_id, receipt, count(*)
 having count(*) > 1;
 
 -- name: answers_name_transactions()
--- Every accepted key names a transaction that is there.
+-- Every accepted key names a transaction, a hold or a conversion that is there.
 select k.owner_id, k.key, k.transaction_id
   from idempotency k
   left join transaction t on t.bucket = k.bucket and t.transaction_id = k.transaction_id
+  left join hold h on h.bucket = k.bucket and h.hold_id = k.transaction_id
+  left join conversion c on c.bucket = k.bucket and c.conversion_id = k.transaction_id
  where k.transaction_id is not null
-   and t.transaction_id is null;
+   and t.transaction_id is null
+   and h.hold_id is null
+   and c.conversion_id is null;
+
+-- name: reversals_stay_within_redemptions()
+-- What was given back of a redemption is what its reversals and its lots say, and never more than it took.
+select r.transaction_id, r.points, r.restored
+  from redemption r
+  left join (select bucket, redemption_id, sum(points) as points from reversal group by 1, 2) v
+    on v.bucket = r.bucket and v.redemption_id = r.transaction_id
+  left join (select bucket, transaction_id, sum(restored) as restored from lot_take group by 1, 2) t
+    on t.bucket = r.bucket and t.transaction_id = r.transaction_id
+ where r.restored > r.points
+    or (r.restored, r.restored) <> (coalesce(v.points, 0), coalesce(t.restored, 0));
+
+-- name: transfers_arrive()
+-- What leaves one member arrives at the other: both halves are there, and nothing stays in transit.
+select f.transaction_id, f.points, o.points as other_half
+  from transfer f
+  left join transfer o on o.transaction_id = f.other_transaction_id and o.other_transaction_id = f.transaction_id
+ where o.transaction_id is null
+    or o.points <> f.points
+    or o.direction = f.direction
+union all
+select programme_id, sum(points), 0
+  from entry
+ where account = 'transit'
+ group by programme_id
+having sum(points) <> 0;
+
+-- name: adjustments_were_decided()
+-- A posted adjustment has its entry, one that waits or was rejected has none, and nobody decided on their own above
+-- the limit: who approved is not who asked.
+select a.adjustment_id, a.state, a.points, e.points as entered
+  from adjustment a
+  left join entry e on e.bucket = a.bucket and e.transaction_id = a.adjustment_id
+ where (a.state = 'posted' and e.points is distinct from a.points)
+    or (a.state <> 'posted' and e.points is not null)
+    or a.decided_by = a.requested_by;
+
+-- name: what_runs_out_is_looked_for()
+-- Expiry will find every lot that has something left and a last day.
+select l.lot_id, l.expires_on, l.remaining
+  from lot l
+  left join expiry_due d
+    on d.programme_id = l.programme_id and d.expires_on = l.expires_on and d.bucket = l.bucket and d.member_id = l.member_id
+ where l.remaining > 0
+   and l.expires_on < 'infinity'
+   and d.member_id is null;
+
+-- name: everything_is_announced()
+-- Every transaction is in the outbox, once.
+select t.transaction_id, t.kind, count(o.id) as times
+  from transaction t
+  left join (select unnest(transactions) as id from outbox where kind not in ('hold', 'release', 'hold_expired', 'matured')) o
+    on o.id = t.transaction_id
+ group by t.transaction_id, t.kind
+having count(o.id) <> 1;
 
 -- name: buckets_are_the_members_own()
 -- What belongs to a member lies in the bucket that the member's id ends in.

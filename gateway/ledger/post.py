@@ -2,21 +2,25 @@
 
 from collections.abc import Sequence
 from datetime import date, datetime
+from decimal import Decimal
+from typing import TypeVar
 from uuid import UUID
 
 import msgspec
 
 from gateway.batching import Lanes, OneAtATime
 from gateway.clock import Clock
-from gateway.database import Database, Row, Statement, load_queries
+from gateway.database import CreditShort, Database, Row, Statement, load_queries
 from gateway.ids import bucket_of, new_id_in
 
 sql = load_queries(__file__)
 
+CREDIT_SLOTS = 16
+
 
 class Answer(msgspec.Struct, frozen=True):
-    """What the ledger said of one item: its transaction with the period it went to, or the code of its refusal;
-    `replayed` if it was the first answer to its key, given again, and then the times are those of the first."""
+    """What the ledger said of one item: its transaction (a hold's is the hold) with the period it went to, or the
+    code of its refusal; `replayed` if it was the first answer to its key, given again, without the first times."""
 
     transaction_id: UUID | None
     refusal: str | None
@@ -33,57 +37,92 @@ class Key(msgspec.Struct, frozen=True):
     digest: bytes
 
 
+class Terms(msgspec.Struct, frozen=True):
+    """What many items share: parties, prices and dates, all as the contract in force gives them.
+
+    `month` is that of the event in the coalition's time zone. `issue_price` is in major units per point, for the
+    partner's credit. Of an earning `expires_on` and `matures_on` (None: at once) say when its points run out and
+    become available; of what takes points `day` says which lots can still be taken.
+    """
+
+    partner_id: UUID
+    programme_id: UUID
+    contract_id: UUID
+    currency: str
+    month: date
+    issue_price: Decimal
+    expires_on: date | None = None
+    matures_on: date | None = None
+    day: date | None = None
+
+
 class Earning(msgspec.Struct, frozen=True):
-    """A purchase and the whole points it brings; `month` is that of `occurred_at` in the coalition's time zone."""
+    """A purchase and the whole points it brings."""
 
     key: Key
+    terms: Terms
     member_id: UUID
     membership_id: UUID
-    programme_id: UUID
-    partner_id: UUID
-    contract_id: UUID
     occurred_at: datetime
-    month: date
-    expires_on: date
     points: int
     receipt: str
     store_id: UUID | None
     amount_minor: int
-    currency: str
     lines: str | None
-    explanation: str
 
 
 class Return(msgspec.Struct, frozen=True):
     """What comes back of a purchase; `version` is the number of returns it had when `points` was worked out."""
 
     key: Key
+    terms: Terms
     member_id: UUID
-    programme_id: UUID
     purchase_id: UUID
     version: int
     occurred_at: datetime
-    month: date
-    day: date
     amount_minor: int
     points: int
     lines: str | None
 
 
 class Redemption(msgspec.Struct, frozen=True):
-    """Points spent at a partner; lots that run out before `day` are not touched."""
+    """Points spent at a partner; lots that run out before the terms' day are not touched."""
 
     key: Key
+    terms: Terms
     member_id: UUID
     membership_id: UUID
-    programme_id: UUID
-    partner_id: UUID
-    contract_id: UUID
     occurred_at: datetime
-    month: date
-    day: date
     points: int
     reference: str | None
+
+
+class Hold(msgspec.Struct, frozen=True):
+    """Points to set aside until `expires_at`."""
+
+    key: Key
+    terms: Terms
+    member_id: UUID
+    membership_id: UUID
+    points: int
+    expires_at: datetime
+    reference: str | None
+
+
+class Capture(msgspec.Struct, frozen=True):
+    """Points to redeem out of a hold."""
+
+    key: Key
+    terms: Terms
+    member_id: UUID
+    hold_id: UUID
+    occurred_at: datetime
+    points: int
+    reference: str | None
+
+
+Item = Earning | Return | Redemption | Hold | Capture
+OneItem = TypeVar("OneItem", Earning, Return, Redemption, Hold, Capture)
 
 
 class Ledger:
@@ -92,18 +131,15 @@ class Ledger:
     def __init__(self, database: Database, clock: Clock, lanes: int) -> None:
         self._database, self._clock = database, clock
         self.one_at_a_time = OneAtATime()
-        self._earnings = Lanes[Earning, Answer](
-            self._post_earnings,
-            bucket=lambda item: bucket_of(item.member_id),
-            claims=lambda item: ((item.key.owner_id, item.key.text), (item.partner_id, "receipt", item.receipt)),
-            count=lanes,
-        )
-        self._returns = Lanes[Return, Answer](
-            self._post_returns, bucket=lambda item: bucket_of(item.member_id), claims=_key_and_wallet, count=lanes
-        )
-        self._redemptions = Lanes[Redemption, Answer](
-            self._post_redemptions, bucket=lambda item: bucket_of(item.member_id), claims=_key_and_wallet, count=lanes
-        )
+
+        def claiming_wallets(statement: Statement) -> Lanes[OneItem, Answer]:
+            return Lanes(lambda items: self._call(statement, items), _bucket, _key_and_wallet, lanes)
+
+        self._earnings = Lanes[Earning, Answer](self._post_earnings, _bucket, _key_and_receipt, lanes)
+        self._returns: Lanes[Return, Answer] = claiming_wallets(sql.post_returns)
+        self._redemptions: Lanes[Redemption, Answer] = claiming_wallets(sql.post_redemptions)
+        self._holds: Lanes[Hold, Answer] = claiming_wallets(sql.post_holds)
+        self._captures: Lanes[Capture, Answer] = claiming_wallets(sql.post_captures)
 
     async def earn(self, items: Sequence[Earning]) -> list[Answer]:
         """Post purchases; each has its own answer. Raises Busy, DatabaseAway."""
@@ -117,74 +153,67 @@ class Ledger:
         """Post redemptions, first-expiring lots first. Raises Busy, DatabaseAway."""
         return await self._redemptions.submit(items)
 
+    async def hold(self, items: Sequence[Hold]) -> list[Answer]:
+        """Set points aside. Raises Busy, DatabaseAway."""
+        return await self._holds.submit(items)
+
+    async def capture(self, items: Sequence[Capture]) -> list[Answer]:
+        """Redeem out of holds. Raises Busy, DatabaseAway."""
+        return await self._captures.submit(items)
+
     async def drain(self) -> None:
         """Wait for what is under way."""
-        await self._earnings.drain()
-        await self._returns.drain()
-        await self._redemptions.drain()
+        for lanes in (self._earnings, self._returns, self._redemptions, self._holds, self._captures):
+            await lanes.drain()
 
-    async def _post_earnings(self, items: list[Earning]) -> list[Answer]:
-        return await self._call(
-            sql.post_earnings,
-            items,
-            programmes=[i.programme_id for i in items],
-            memberships=[i.membership_id for i in items],
-            partners=[i.partner_id for i in items],
-            contracts=[i.contract_id for i in items],
-            expiries=[i.expires_on for i in items],
-            receipts=[i.receipt for i in items],
-            stores=[i.store_id for i in items],
-            amounts=[i.amount_minor for i in items],
-            currencies=[i.currency for i in items],
-            lines=[i.lines for i in items],
-            explanations=[i.explanation for i in items],
+    @property
+    def waiting(self) -> int:
+        """Items that wait to be posted."""
+        return sum(
+            lanes.waiting for lanes in (self._earnings, self._returns, self._redemptions, self._holds, self._captures)
         )
 
-    async def _post_returns(self, items: list[Return]) -> list[Answer]:
-        return await self._call(
-            sql.post_returns,
-            items,
-            programmes=[i.programme_id for i in items],
-            purchases=[i.purchase_id for i in items],
-            versions=[i.version for i in items],
-            days=[i.day for i in items],
-            amounts=[i.amount_minor for i in items],
-            lines=[i.lines for i in items],
-        )
+    async def _post_earnings(self, items: Sequence[Earning]) -> list[Answer]:
+        try:
+            return await self._call(sql.post_earnings, items, dealing=False)
+        except CreditShort:
+            # The batch's slot of a partner's credit ran short and nothing was posted: have the rest dealt out anew.
+            return await self._call(sql.post_earnings, items, dealing=True)
 
-    async def _post_redemptions(self, items: list[Redemption]) -> list[Answer]:
-        return await self._call(
-            sql.post_redemptions,
-            items,
-            programmes=[i.programme_id for i in items],
-            memberships=[i.membership_id for i in items],
-            partners=[i.partner_id for i in items],
-            contracts=[i.contract_id for i in items],
-            days=[i.day for i in items],
-            refs=[i.reference for i in items],
-        )
-
-    async def _call(
-        self, statement: Statement, items: Sequence[Earning | Return | Redemption], **columns: object
-    ) -> list[Answer]:
+    async def _call(self, statement: Statement, items: Sequence[Item], **given: object) -> list[Answer]:
+        """Call a posting function: what it takes of the terms once, what it takes of the items in arrays."""
+        terms, numbers = _number_terms(items)
         buckets = [bucket_of(i.member_id) for i in items]
+        transactions = [new_id_in(bucket) for bucket in buckets]
         now = self._clock.now()
+        given |= {
+            "at": now,
+            "term": numbers,
+            "buckets": buckets,
+            "transactions": transactions,
+            "slot": buckets[0] % CREDIT_SLOTS,
+            "keys": [i.key.text for i in items],
+            "digests": [i.key.digest for i in items],
+        }
+        for name in statement.parameters:
+            if name in _OF_TERMS:
+                field = _OF_TERMS[name]
+                given[name] = [getattr(t, field) for t in terms]
+            elif name in _OF_ITEMS:
+                field = _OF_ITEMS[name]
+                given[name] = [getattr(i, field) for i in items]
         async with self._database.reading() as tx:
-            rows = await tx.all(
-                statement,
-                at=now,
-                owners=[i.key.owner_id for i in items],
-                keys=[i.key.text for i in items],
-                digests=[i.key.digest for i in items],
-                buckets=buckets,
-                members=[i.member_id for i in items],
-                transactions=[new_id_in(bucket) for bucket in buckets],
-                occurred=[i.occurred_at for i in items],
-                months=[i.month for i in items],
-                points=[i.points for i in items],
-                **columns,
-            )
-        return [Answer(row["transaction_id"], row["refusal"], row["replayed"], now, row["posting"]) for row in rows]
+            row = await tx.one(statement, **{name: given[name] for name in statement.parameters})
+        assert row is not None
+        firsts, postings = row["firsts"], row["postings"]
+        return [
+            Answer(transaction, None, False, now, postings[number - 1])
+            if verdict == "post"
+            else Answer(firsts[n], None, True)
+            if verdict == "replay"
+            else Answer(None, verdict, False)
+            for n, (verdict, transaction, number) in enumerate(zip(row["answers"], transactions, numbers, strict=True))
+        ]
 
     async def kept(self, keys: Sequence[Key]) -> list[Answer | None]:
         """The first answers to keys that were used before, for requests that are refused before they get here.
@@ -198,6 +227,47 @@ class Ledger:
         return [_kept_answer(found.get((key.owner_id, key.text)), key) for key in keys]
 
 
+_OF_TERMS = {
+    "partners": "partner_id",
+    "programmes": "programme_id",
+    "contracts": "contract_id",
+    "currencies": "currency",
+    "months": "month",
+    "prices": "issue_price",
+    "expiries": "expires_on",
+    "maturities": "matures_on",
+    "days": "day",
+}
+_OF_ITEMS = {
+    "members": "member_id",
+    "memberships": "membership_id",
+    "occurred": "occurred_at",
+    "points": "points",
+    "receipts": "receipt",
+    "stores": "store_id",
+    "amounts": "amount_minor",
+    "lines": "lines",
+    "purchases": "purchase_id",
+    "versions": "version",
+    "refs": "reference",
+    "until": "expires_at",
+    "holds": "hold_id",
+}
+
+
+def _number_terms(items: Sequence[Item]) -> tuple[list[Terms], list[int]]:
+    """The distinct terms of a batch, and the number of each item's, from 1."""
+    terms: dict[Terms, int] = {}
+    by_identity: dict[int, int] = {}
+    numbers: list[int] = []
+    for item in items:
+        number = by_identity.get(id(item.terms))
+        if number is None:
+            number = by_identity[id(item.terms)] = terms.setdefault(item.terms, len(terms) + 1)
+        numbers.append(number)
+    return list(terms), numbers
+
+
 def _kept_answer(row: Row | None, key: Key) -> Answer | None:
     if row is None:
         return None
@@ -206,5 +276,13 @@ def _kept_answer(row: Row | None, key: Key) -> Answer | None:
     return Answer(row["transaction_id"], row["refusal"], True)
 
 
-def _key_and_wallet(item: Return | Redemption) -> tuple[tuple[UUID, str], tuple[UUID, UUID]]:
-    return (item.key.owner_id, item.key.text), (item.member_id, item.programme_id)
+def _bucket(item: Item) -> int:
+    return bucket_of(item.member_id)
+
+
+def _key_and_receipt(item: Earning) -> tuple[tuple[UUID, str], tuple[UUID, str, str]]:
+    return (item.key.owner_id, item.key.text), (item.terms.partner_id, "receipt", item.receipt)
+
+
+def _key_and_wallet(item: Return | Redemption | Hold | Capture) -> tuple[tuple[UUID, str], tuple[UUID, UUID]]:
+    return (item.key.owner_id, item.key.text), (item.member_id, item.terms.programme_id)

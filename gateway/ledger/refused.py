@@ -1,26 +1,67 @@
 """Turns the refusal codes of posting functions into refusals."""
 
-from gateway.ledger.post import Answer, Earning, Redemption, Return
+from collections.abc import Mapping, Sequence
+from datetime import date
+
+from gateway.ledger.post import Answer, Key, Ledger
 from gateway.refusals import (
+    CaptureExceedsHold,
+    CreditLimitReached,
+    DailyLimitReached,
+    HoldExpired,
+    HoldNotOpen,
     IdempotencyKeyReused,
     InsufficientPoints,
+    NotTransferable,
     PeriodNotOpen,
     ReceiptAlreadyPosted,
     Refused,
+    ReversalExceedsRedemption,
+    TransactionLimitExceeded,
 )
 
 
-def refusal_of(answer: Answer, item: Earning | Return | Redemption) -> Refused | None:
-    """The refusal that the ledger gave an item, None when it was accepted."""
-    match answer.refusal:
-        case None:
-            return None
-        case "IDEMPOTENCY_KEY_REUSED":
-            return IdempotencyKeyReused(item.key.text)
-        case "PERIOD_NOT_OPEN":
-            return PeriodNotOpen(item.month)
-        case "INSUFFICIENT_POINTS":
-            return InsufficientPoints(item.points)
-        case "RECEIPT_ALREADY_POSTED" if isinstance(item, Earning):
-            return ReceiptAlreadyPosted(item.receipt)
-    raise AssertionError(f"The ledger gave an unknown refusal: {answer.refusal}")
+def refusal_of(
+    code: str, key: str = "", points: int = 0, month: date | None = None, receipt: str = ""
+) -> Refused:
+    """The refusal behind a code, in words that name what was asked for."""
+    refusals: dict[str, Refused] = {
+        "IDEMPOTENCY_KEY_REUSED": IdempotencyKeyReused(key),
+        "PERIOD_NOT_OPEN": PeriodNotOpen(month),
+        "INSUFFICIENT_POINTS": InsufficientPoints(points),
+        "RECEIPT_ALREADY_POSTED": ReceiptAlreadyPosted(receipt),
+        "TRANSACTION_LIMIT_EXCEEDED": TransactionLimitExceeded(points),
+        "DAILY_LIMIT_REACHED": DailyLimitReached(points),
+        "CREDIT_LIMIT_REACHED": CreditLimitReached(),
+        "HOLD_NOT_OPEN": HoldNotOpen(),
+        "HOLD_EXPIRED": HoldExpired(),
+        "CAPTURE_EXCEEDS_HOLD": CaptureExceedsHold(points),
+        "REVERSAL_EXCEEDS_REDEMPTION": ReversalExceedsRedemption(points),
+        "NOT_ALLOWED": NotTransferable(),
+    }
+    return refusals[code]
+
+
+async def first_answers(ledger: Ledger, refused: Mapping[int, Key]) -> dict[int, Answer]:
+    """A request refused before it reached the ledger may still be the repetition of one that was answered there.
+
+    `refused` are the keys of such requests by their positions; answers the kept answers of those that have one, which
+    are to be given instead. Raises DatabaseAway.
+    """
+    if not refused:
+        return {}
+    kept = await ledger.kept(list(refused.values()))
+    return {position: answer for position, answer in zip(refused, kept, strict=True) if answer is not None}
+
+
+async def first_answer(ledger: Ledger, key: Key, refused: Refused) -> Answer:
+    """The kept answer to one request that is refused now. Raises `refused` where there is none."""
+    kept = (await first_answers(ledger, {0: key})).get(0)
+    if kept is None:
+        raise refused
+    return kept
+
+
+def keys_of_refused(keys: Sequence[Key], items: Sequence[object]) -> dict[int, Key]:
+    """The keys of those requests that are refusals already, by their positions."""
+    return {n: key for n, (key, item) in enumerate(zip(keys, items, strict=True)) if isinstance(item, Refused)}

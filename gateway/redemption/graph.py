@@ -1,5 +1,6 @@
 """Redemption in GraphQL: points spent at the calling partner, each traced to its funder."""
 
+from enum import Enum
 from uuid import UUID
 
 import strawberry
@@ -13,16 +14,19 @@ from gateway.graph import (
     BadInput,
     DateTime,
     Day,
+    Node,
     Points,
     Refusal,
     YearMonth,
+    read_id,
     refusal,
     requires,
     show_id,
 )
 from gateway.ledger.post import sql as ledger_sql
 from gateway.members.graph import Activity, MemberRef, month_or_none, sees
-from gateway.redemption import redeem
+from gateway.redemption import hold as holds
+from gateway.redemption import redeem, reverse
 from gateway.refusals import BatchTooLarge, Refused
 
 
@@ -43,6 +47,7 @@ class Redemption(Activity):
     period: YearMonth
     missed_period: YearMonth | None
     reference: str | None = strawberry.field(description="The till's own reference.")
+    reversed: Points = strawberry.field(description="How many of the points were given back since.")
     transaction_id: strawberry.Private[UUID]
 
     @strawberry.field(
@@ -67,8 +72,78 @@ def show_redemption(programme: Programme, posted: redeem.Redemption) -> Redempti
         period=YearMonth(posted.period),
         missed_period=month_or_none(posted.missed_period),
         reference=posted.reference,
+        reversed=Points(posted.restored),
         transaction_id=posted.id,
     )
+
+
+@strawberry.type(directives=[SEES_MEMBERSHIPS], description="Points of a redemption that were given back.")
+class RedemptionReversal(Activity):
+    id: strawberry.ID
+    programme: Programme
+    points: Points
+    occurred_at: DateTime
+    posted_at: DateTime
+    period: YearMonth
+    missed_period: YearMonth | None
+    redemption: strawberry.ID = strawberry.field(description="Id of the redemption they were of.")
+
+
+def show_reversal(programme: Programme, posted: reverse.Reversal) -> RedemptionReversal:
+    return RedemptionReversal(
+        id=show_id("txn", posted.id),
+        programme=programme,
+        points=Points(posted.points),
+        occurred_at=DateTime(posted.occurred_at),
+        posted_at=DateTime(posted.posted_at),
+        period=YearMonth(posted.period),
+        missed_period=month_or_none(posted.missed_period),
+        redemption=show_id("txn", posted.redemption_id),
+    )
+
+
+@strawberry.enum(description="How far a hold has come.")
+class HoldState(Enum):
+    OPEN = "open"
+    CAPTURED = "captured"
+    RELEASED = "released"
+    EXPIRED = "expired"
+
+
+@strawberry.type(
+    directives=[requires("points:burn", "balance:read", "members:support")], description="Points set aside for a redemption to come."
+)
+class Hold(Node):
+    id: strawberry.ID
+    programme: Programme
+    points: Points = strawberry.field(description="What was set aside in all.")
+    captured: Points = strawberry.field(description="What was redeemed of it.")
+    released: Points = strawberry.field(description="What went back to the member.")
+    state: HoldState
+    placed_at: DateTime
+    expires_at: DateTime | None
+    reference: str | None
+
+
+def show_hold(info: Info, hold: holds.Hold) -> Hold:
+    return Hold(
+        id=show_id("hld", hold.id),
+        programme=show_programme(info.context.coalition.programmes[hold.programme_id]),
+        points=Points(hold.points),
+        captured=Points(hold.captured),
+        released=Points(hold.released),
+        state=HoldState(hold.state),
+        placed_at=DateTime(hold.placed_at),
+        expires_at=DateTime(hold.expires_at) if hold.expires_at else None,
+        reference=hold.reference,
+    )
+
+
+async def hold_node(info: Info, id: UUID) -> Hold | None:
+    """A hold by id: its member, the partner that placed it, and operators see it."""
+    async with info.context.database.reading() as tx:
+        found = await holds.hold_by_id(tx, id)
+    return show_hold(info, found) if found and sees(info, found.member_id, found.partner_id) else None
 
 
 @strawberry.input(description="Points to spend at the calling partner.")
@@ -91,6 +166,66 @@ class RedeemPointsInput:
         )
 
 
+@strawberry.input(description="Points to set aside for a redemption to come.")
+class HoldPointsInput:
+    idempotency_key: str
+    member: MemberRef
+    programme: str = strawberry.field(description="Its code, such as MER.")
+    points: Points = strawberry.field(description="At least 1; all of them or none are set aside.")
+    reference: str | None = strawberry.field(default=None, description="The till's own reference, up to 128 characters.")
+    expires_at: DateTime | None = strawberry.field(
+        default=None, description="When what is left goes back; 15 minutes from now if not given, 30 days at most."
+    )
+
+
+@strawberry.input(description="Points to redeem out of a hold.")
+class CaptureHoldInput:
+    idempotency_key: str
+    hold: strawberry.ID
+    points: Points | None = strawberry.field(default=None, description="All that is left of it if not given.")
+    reference: str | None = strawberry.field(default=None, description="Of this redemption; the hold's if not given.")
+    occurred_at: DateTime | None = strawberry.field(default=None, description="When it happened; now if not given.")
+
+
+@strawberry.input(description="A hold to give back.")
+class ReleaseHoldInput:
+    idempotency_key: str
+    hold: strawberry.ID
+
+
+@strawberry.input(description="Points of a redemption to give back, since what they paid for was returned.")
+class ReverseRedemptionInput:
+    idempotency_key: str
+    redemption: strawberry.ID
+    points: Points | None = strawberry.field(default=None, description="All that is left of it if not given.")
+    occurred_at: DateTime | None = strawberry.field(default=None, description="When it happened; now if not given.")
+
+
+@strawberry.type(directives=[PUBLIC])
+class HoldPointsPayload:
+    hold: Hold | None
+    errors: list[Refusal]
+
+
+@strawberry.type(directives=[PUBLIC])
+class CaptureHoldPayload:
+    redemption: Redemption | None
+    hold: Hold | None
+    errors: list[Refusal]
+
+
+@strawberry.type(directives=[PUBLIC])
+class ReleaseHoldPayload:
+    hold: Hold | None
+    errors: list[Refusal]
+
+
+@strawberry.type(directives=[PUBLIC])
+class ReverseRedemptionPayload:
+    reversal: RedemptionReversal | None
+    errors: list[Refusal]
+
+
 @strawberry.type(directives=[PUBLIC])
 class RedeemPointsPayload:
     redemption: Redemption | None
@@ -110,6 +245,73 @@ class RedemptionMutation:
     )
     async def redeem_points_batch(self, info: Info, input: list[RedeemPointsInput]) -> list[RedeemPointsPayload]:
         return await _redeem(info, input)
+
+    @strawberry.mutation(
+        directives=[requires("points:burn")],
+        description="Set a member's points aside; they are honoured until the hold ends, even beyond their last day.",
+    )
+    async def hold_points(self, info: Info, input: HoldPointsInput) -> HoldPointsPayload:
+        context, doors = info.context, info.context.doors
+        request = holds.HoldRequest(
+            input.idempotency_key, input.member.read(), input.programme, input.points, input.reference, input.expires_at
+        )
+        try:
+            placed = await holds.place(
+                doors.database, doors.ledger, context.coalition, context.partner(), request, doors.clock.now()
+            )
+        except Refused as refused:
+            return HoldPointsPayload(hold=None, errors=[refusal(refused)])
+        return HoldPointsPayload(hold=show_hold(info, placed), errors=[])
+
+    @strawberry.mutation(
+        directives=[requires("points:burn")],
+        description="Redeem some or all of a hold, several times until it is used up.",
+    )
+    async def capture_hold(self, info: Info, input: CaptureHoldInput) -> CaptureHoldPayload:
+        context, doors = info.context, info.context.doors
+        try:
+            hold_id = read_id("hld", input.hold, "hold")
+            request = holds.CaptureRequest(
+                input.idempotency_key, hold_id, input.points, input.reference, input.occurred_at
+            )
+            redemption, hold = await holds.capture(
+                doors.database, doors.ledger, context.coalition, context.partner(), request, doors.clock.now()
+            )
+        except Refused as refused:
+            return CaptureHoldPayload(redemption=None, hold=None, errors=[refusal(refused)])
+        programme = show_programme(context.coalition.programmes[redemption.programme_id])
+        return CaptureHoldPayload(redemption=show_redemption(programme, redemption), hold=show_hold(info, hold), errors=[])
+
+    @strawberry.mutation(
+        directives=[requires("points:burn")], description="Give back what is left of a hold; what has run out meanwhile expires."
+    )
+    async def release_hold(self, info: Info, input: ReleaseHoldInput) -> ReleaseHoldPayload:
+        context, doors = info.context, info.context.doors
+        try:
+            hold_id = read_id("hld", input.hold, "hold")
+            hold = await holds.release(
+                doors.database, context.coalition, context.partner(), input.idempotency_key, hold_id, doors.clock.now()
+            )
+        except Refused as refused:
+            return ReleaseHoldPayload(hold=None, errors=[refusal(refused)])
+        return ReleaseHoldPayload(hold=show_hold(info, hold), errors=[])
+
+    @strawberry.mutation(
+        directives=[requires("points:burn")],
+        description="Give points of a redemption back to the lots they came from; what has run out meanwhile expires.",
+    )
+    async def reverse_redemption(self, info: Info, input: ReverseRedemptionInput) -> ReverseRedemptionPayload:
+        context, doors = info.context, info.context.doors
+        try:
+            redemption_id = read_id("txn", input.redemption, "redemption")
+            request = reverse.ReverseRequest(input.idempotency_key, redemption_id, input.points, input.occurred_at)
+            posted = await reverse.reverse(
+                doors.database, doors.ledger, context.coalition, context.partner(), request, doors.clock.now()
+            )
+        except Refused as refused:
+            return ReverseRedemptionPayload(reversal=None, errors=[refusal(refused)])
+        programme = show_programme(context.coalition.programmes[posted.programme_id])
+        return ReverseRedemptionPayload(reversal=show_reversal(programme, posted), errors=[])
 
 
 async def _redeem(info: Info, input: list[RedeemPointsInput]) -> list[RedeemPointsPayload]:
@@ -139,6 +341,18 @@ async def redemption_activity(info: Info, transactions: list[UUID]) -> dict[UUID
     programmes = info.context.coalition.programmes
     return {
         id: show_redemption(show_programme(programmes[posted.programme_id]), posted)
+        for id, posted in found.items()
+        if sees(info, posted.member_id, posted.partner_id)
+    }
+
+
+async def reversal_activity(info: Info, transactions: list[UUID]) -> dict[UUID, Activity]:
+    """Reversals by transaction, those that the caller may see."""
+    async with info.context.database.reading() as tx:
+        found = await reverse.reversals_by_id(tx, transactions)
+    programmes = info.context.coalition.programmes
+    return {
+        id: show_reversal(show_programme(programmes[posted.programme_id]), posted)
         for id, posted in found.items()
         if sees(info, posted.member_id, posted.partner_id)
     }

@@ -8,17 +8,18 @@ from uuid import UUID
 from gateway.coalition.catalogue import Coalition, Partner
 from gateway.database import Database, Row, Tx, load_queries
 from gateway.ids import bucket_of
-from gateway.ledger.post import Answer, Key, Ledger
+from gateway.ledger.post import Answer, Key, Ledger, Terms
 from gateway.ledger.post import Redemption as RedemptionItem
-from gateway.ledger.refused import refusal_of
+from gateway.ledger.refused import first_answers, keys_of_refused, refusal_of
 from gateway.members.lookup import MemberRef, Membership, check_text, find_memberships
 from gateway.points import MAX_POINTS
-from gateway.refusals import BatchTooLarge, IdempotencyKeyReused, InputNotAccepted, NotAllowed, Refused
+from gateway.refusals import BatchTooLarge, InputNotAccepted, NotAllowed, Refused
 from gateway.replay import digest
 
 sql = load_queries(__file__)
 
 BATCH_MAX = 1_000
+REFERENCE_MAX = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class RedeemRequest:
 
 @dataclass(frozen=True, slots=True)
 class Redemption:
-    """A posted redemption."""
+    """A posted redemption; `restored` of its points were given back since. `hold_id`: what it was captured from."""
 
     id: UUID
     member_id: UUID
@@ -48,6 +49,8 @@ class Redemption:
     posted_at: datetime
     period: date
     missed_period: date | None
+    hold_id: UUID | None = None
+    restored: int = 0
 
 
 async def redeem(
@@ -55,18 +58,27 @@ async def redeem(
 ) -> list[Redemption | Refused]:
     """Spend members' points at this partner, up to BATCH_MAX redemptions, each with its own outcome, in order.
 
-    Refusals: MemberUnknown, CardBlocked, MembershipSuspended, ProgrammeUnknown, InsufficientPoints, NotAllowed,
-    InputNotAccepted, IdempotencyKeyReused, OccurredInFuture, OccurredTooLongAgo, PeriodNotOpen.
+    Refusals: MemberUnknown, CardBlocked, MembershipSuspended, ProgrammeUnknown, InsufficientPoints,
+    TransactionLimitExceeded, DailyLimitReached, NotAllowed, InputNotAccepted, IdempotencyKeyReused,
+    OccurredInFuture, OccurredTooLongAgo, PeriodNotOpen.
     Raises BatchTooLarge, and then nothing is posted; Busy, DatabaseAway.
     """
     if len(requests) > BATCH_MAX:
         raise BatchTooLarge(len(requests), BATCH_MAX)
     async with database.reading() as tx:
         memberships = await find_memberships(tx, partner.id, [request.member for request in requests])
-    items = [_item(coalition, partner, r, m, now) for r, m in zip(requests, memberships, strict=True)]
-    answers = iter(await ledger.redeem([item for item in items if isinstance(item, RedemptionItem)]))
-    outcomes = [item if isinstance(item, Refused) else _outcome(next(answers), item) for item in items]
-    await _replace_by_kept(ledger, partner, requests, items, outcomes)
+    keys = [Key(partner.id, request.idempotency_key, _digest(request)) for request in requests]
+    items = [_item(coalition, partner, r, m, k, now) for r, m, k in zip(requests, memberships, keys, strict=True)]
+    posted = iter(await ledger.redeem([item for item in items if isinstance(item, RedemptionItem)]))
+    again = await first_answers(ledger, keys_of_refused(keys, items))
+    outcomes: list[Redemption | Refused | UUID] = []
+    for n, item in enumerate(items):
+        answer = again.get(n) if isinstance(item, Refused) else next(posted)
+        if answer is None:
+            assert isinstance(item, Refused)
+            outcomes.append(item)
+        else:
+            outcomes.append(_outcome(answer, requests[n], item))
     replayed = [outcome for outcome in outcomes if isinstance(outcome, UUID)]
     loaded: dict[UUID, Redemption] = {}
     if replayed:
@@ -75,85 +87,72 @@ async def redeem(
     return [loaded[outcome] if isinstance(outcome, UUID) else outcome for outcome in outcomes]
 
 
+def spending_terms(coalition: Coalition, partner: Partner, programme_code: str, day: date) -> Terms:
+    """The terms under which points are taken from members at a partner on a day. Raises ProgrammeUnknown, NotAllowed."""
+    programme = coalition.programme_by_code(programme_code)
+    if programme.custody != "ledger":
+        raise NotAllowed(f"{programme.code} is kept by its own partner and is not redeemed here.")
+    contract = coalition.contract_of(partner.id, coalition.settlement_currency, day)
+    if contract is None:
+        raise NotAllowed(f"{partner.name} has no contract in {coalition.settlement_currency} at that date.")
+    return Terms(
+        partner_id=partner.id,
+        programme_id=programme.id,
+        contract_id=contract.id,
+        currency=contract.currency,
+        month=day.replace(day=1),
+        issue_price=contract.issue_price,
+        day=day,
+    )
+
+
+def check_spending(idempotency_key: str, points: int, reference: str | None) -> None:
+    """What every request that takes points must hold to. Raises InputNotAccepted."""
+    check_text(idempotency_key, "idempotencyKey", 200)
+    if reference is not None:
+        check_text(reference, "reference", REFERENCE_MAX)
+    if not 0 < points <= MAX_POINTS:
+        raise InputNotAccepted(f"points is {points}; it must be at least 1.", "points")
+
+
 def _item(
-    coalition: Coalition, partner: Partner, request: RedeemRequest, membership: Membership | Refused, now: datetime
+    coalition: Coalition, partner: Partner, request: RedeemRequest, membership: Membership | Refused, key: Key, now: datetime
 ) -> RedemptionItem | Refused:
     try:
-        check_text(request.idempotency_key, "idempotencyKey", 200)
-        if request.reference is not None:
-            check_text(request.reference, "reference", 128)
-        if not 0 < request.points <= MAX_POINTS:
-            raise InputNotAccepted(f"points is {request.points}; it must be at least 1.", "points")
-        programme = coalition.programme_by_code(request.programme)
-        if programme.custody != "ledger":
-            raise NotAllowed(f"{programme.code} is kept by its own partner and is not redeemed here.")
+        check_spending(request.idempotency_key, request.points, request.reference)
         occurred_at = request.occurred_at or now
         day = coalition.check_occurred(occurred_at, now)
-        contract = coalition.contract_of(partner.id, coalition.settlement_currency, day)
-        if contract is None:
-            raise NotAllowed(f"{partner.name} has no contract in {coalition.settlement_currency} at that date.")
+        terms = spending_terms(coalition, partner, request.programme, day)
         if isinstance(membership, Refused):
             raise membership
     except Refused as refused:
         return refused
-    return RedemptionItem(
-        key=Key(partner.id, request.idempotency_key, _digest(request)),
-        member_id=membership.member_id,
-        membership_id=membership.id,
-        programme_id=programme.id,
-        partner_id=partner.id,
-        contract_id=contract.id,
-        occurred_at=occurred_at,
-        month=day.replace(day=1),
-        day=day,
-        points=request.points,
-        reference=request.reference,
-    )
+    return RedemptionItem(key, terms, membership.member_id, membership.id, occurred_at, request.points, request.reference)
 
 
-def _outcome(answer: Answer, item: RedemptionItem) -> Redemption | Refused | UUID:
+def _outcome(answer: Answer, request: RedeemRequest, item: RedemptionItem | Refused) -> Redemption | Refused | UUID:
     """The redemption; the id of the first one for a replay, to be loaded; or the refusal."""
-    refused = refusal_of(answer, item)
-    if refused is not None:
-        return refused
-    return answer.transaction_id if answer.replayed and answer.transaction_id else _fresh(answer, item)
-
-
-async def _replace_by_kept(
-    ledger: Ledger,
-    partner: Partner,
-    requests: Sequence[RedeemRequest],
-    items: Sequence[RedemptionItem | Refused],
-    outcomes: list[Redemption | Refused | UUID],
-) -> None:
-    """A request refused before it reached the ledger may still be the repetition of one that was accepted."""
-    refused = [n for n, item in enumerate(items) if isinstance(item, Refused)]
-    if not refused:
-        return
-    keys = [Key(partner.id, requests[n].idempotency_key, _digest(requests[n])) for n in refused]
-    for n, key, kept in zip(refused, keys, await ledger.kept(keys), strict=True):
-        if kept is not None and kept.transaction_id is not None:
-            outcomes[n] = kept.transaction_id
-        elif kept is not None and kept.refusal == "IDEMPOTENCY_KEY_REUSED":
-            outcomes[n] = IdempotencyKeyReused(key.text)
-
-
-def _fresh(answer: Answer, item: RedemptionItem) -> Redemption:
+    if answer.refusal is not None:
+        month = item.terms.month if isinstance(item, RedemptionItem) else None
+        return refusal_of(answer.refusal, key=request.idempotency_key, points=request.points, month=month)
     assert answer.transaction_id is not None
+    if answer.replayed:
+        return answer.transaction_id
+    assert isinstance(item, RedemptionItem)
     assert answer.posted_at is not None
     assert answer.period is not None
     return Redemption(
         id=answer.transaction_id,
         member_id=item.member_id,
         membership_id=item.membership_id,
-        partner_id=item.partner_id,
-        programme_id=item.programme_id,
+        partner_id=item.terms.partner_id,
+        programme_id=item.terms.programme_id,
         points=item.points,
         reference=item.reference,
         occurred_at=item.occurred_at,
         posted_at=answer.posted_at,
         period=answer.period,
-        missed_period=item.month if answer.period != item.month else None,
+        missed_period=item.terms.month if answer.period != item.terms.month else None,
     )
 
 
@@ -183,4 +182,6 @@ def _redemption_of(row: Row) -> Redemption:
         posted_at=row["posted_at"],
         period=row["period"],
         missed_period=row["missed_period"],
+        hold_id=row["hold_id"],
+        restored=row["restored"],
     )
