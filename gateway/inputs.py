@@ -1,6 +1,6 @@
 """Compiled conversion of GraphQL inputs to their Python classes.
 
-Strawberry looks every field of every input object up again, which was two fifths of the time of a batch of
+graphql-core and Strawberry look every field of every input object up again, which was most of the time of a batch of
 purchases; here each input class gets one function that knows its fields (see docs/decisions/0005-inputs.md).
 """
 
@@ -9,9 +9,21 @@ from dataclasses import MISSING
 from typing import Any
 
 import strawberry
-from graphql import GraphQLInputObjectType, GraphQLList, GraphQLNonNull
+from graphql import (
+    GraphQLError,
+    GraphQLInputObjectType,
+    GraphQLList,
+    GraphQLNonNull,
+    GraphQLSchema,
+    OperationDefinitionNode,
+    Undefined,
+    type_from_ast,
+)
+from graphql.execution.values import VariableValues
+from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 
 Convert = Callable[[Any], Any]
+Coercers = tuple[tuple[str, Convert], ...]
 
 
 def compile_inputs(schema: strawberry.Schema) -> None:
@@ -47,6 +59,8 @@ def _compile(graphql_type: GraphQLInputObjectType, compiled: dict[str, Convert])
             nested.append((name, of.python_name, convert))
 
     def build(value: Mapping[str, Any]) -> Any:
+        if isinstance(value, cls):
+            return value
         given = absent.copy()
         for name, python_name in plain:
             if name in value:
@@ -70,3 +84,122 @@ def _converter(type_: Any, compiled: dict[str, Convert]) -> Convert | None:
         # A list is copied even so: graphql-core hands out the same default to every request.
         return list if convert is None else lambda values: [None if v is None else convert(v) for v in values]
     return _compile(type_, compiled) if isinstance(type_, GraphQLInputObjectType) else None
+
+
+# ---------------------------------------------------------------- variables
+
+
+class NotPlain(Exception):
+    """A variable that is not coerced here: graphql-core does it, and says what is wrong with it."""
+
+
+class CompiledExecutor(StrawberryGraphQLCoreExecutionContext):
+    """Executes an operation whose variables were coerced already: `raw_variable_values` are the coerced ones, and the
+    document is the one without its variable definitions."""
+
+    @classmethod
+    def build(  # type: ignore[override]
+        cls, schema: GraphQLSchema, document: Any, root: Any, context: Any, raw_variable_values: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        built = super().build(schema, document, root, context, None, *args, **kwargs)
+        if not isinstance(built, list):
+            built.variable_values = VariableValues({}, raw_variable_values)
+        return built
+
+
+def compile_variables(schema: GraphQLSchema, operation: OperationDefinitionNode) -> Coercers | None:
+    """A function for each variable of an operation; None where one has a default value, which is left to graphql-core."""
+    found = []
+    for definition in operation.variable_definitions or ():
+        type_ = type_from_ast(schema, definition.type)
+        if definition.default_value is not None or type_ is None:
+            return None
+        found.append((definition.variable.name.value, _coercer(type_, {})))
+    return tuple(found)
+
+
+def coerce_variables(coercers: Coercers, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of an operation's variables. Raises NotPlain."""
+    coerced = {}
+    for name, coerce in coercers:
+        value = given.get(name, Undefined)
+        if value is not Undefined:
+            coerced[name] = coerce(value)
+        elif getattr(coerce, "required", False):
+            raise NotPlain(name)
+    return coerced
+
+
+def _coercer(type_: Any, known: dict[str, Convert]) -> Convert:
+    """Coerces a JSON value of a type to what resolvers get. What it accepts, graphql-core accepts with the same result."""
+    if isinstance(type_, GraphQLNonNull):
+        inner = _coercer(type_.of_type, known)
+
+        def required(value: Any) -> Any:
+            if value is None:
+                raise NotPlain
+            return inner(value)
+
+        required.required = True  # type: ignore[attr-defined]
+        return required
+    if isinstance(type_, GraphQLList):
+        item = _coercer(type_.of_type, known)
+
+        def items(value: Any) -> Any:
+            if value is None:
+                return None
+            if type(value) is not list:
+                raise NotPlain
+            return [item(v) for v in value]
+
+        return items
+    if isinstance(type_, GraphQLInputObjectType):
+        return known.get(type_.name) or _object_coercer(type_, known)
+    parse = type_.coerce_input_value
+
+    def leaf(value: Any) -> Any:
+        if value is None:
+            return None
+        try:
+            parsed = parse(value)
+        except GraphQLError:
+            raise NotPlain from None
+        if parsed is Undefined:
+            raise NotPlain
+        return parsed
+
+    return leaf
+
+
+def _object_coercer(type_: GraphQLInputObjectType, known: dict[str, Convert]) -> Convert:
+    definition = type_.extensions["strawberry-definition"]
+    cls = definition.origin
+    parts: dict[str, tuple[str, Convert]] = {}
+
+    def build(value: Any) -> Any:
+        if value is None:
+            return None
+        if type(value) is not dict or not required <= value.keys() or (type_.is_one_of and len(value) != 1):
+            raise NotPlain
+        given = absent.copy()
+        for name, part in value.items():
+            found = parts.get(name)
+            if found is None:
+                raise NotPlain
+            given[found[0]] = found[1](part)
+        if type_.is_one_of and None in value.values():
+            raise NotPlain
+        return cls(**given)
+
+    known[type_.name] = build
+    absent: dict[str, None] = {}
+    required: set[str] = set()
+    for name, field in type_.fields.items():
+        of = field.extensions["strawberry-definition"]
+        parts[name] = of.python_name, _coercer(field.type, known)
+        if of.default_value is not MISSING or of.default_factory is not MISSING:
+            continue
+        absent[of.python_name] = None
+        if isinstance(field.type, GraphQLNonNull):
+            required.add(name)
+    return build

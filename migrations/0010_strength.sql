@@ -192,6 +192,8 @@ create table outbox (
   transactions uuid[] not null,
   primary key (xid, batch_id)
 );
+-- Ids do not compress; trying to would cost more than the row.
+alter table outbox alter column members set storage external, alter column transactions set storage external;
 insert into outbox (kind, posted_at, members, transactions)
 select kind, posted_at, array_agg(member_id order by transaction_id), array_agg(transaction_id order by transaction_id)
   from transaction

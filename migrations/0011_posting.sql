@@ -17,25 +17,39 @@ drop function answer;
 drop function look_keys_up;
 
 -- Lock the wallets of a batch in sorted order, making those that are missing before that, in sorted order too: two
--- batches never wait for each other in a circle.
-create or replace function lock_wallets(buckets smallint[], members uuid[], programmes uuid[]) returns void
+-- batches never wait for each other in a circle. `known` says that the caller has seen all of them before; it is
+-- not believed blindly. Answers whether any of the wallets owes points.
+drop function lock_wallets;
+create function lock_wallets(buckets smallint[], members uuid[], programmes uuid[], known boolean default false) returns boolean
 language plpgsql volatile as $$
+declare
+  locked bigint;
+  owing boolean;
 begin
-  insert into public.wallet (bucket, member_id, programme_id)
-  select distinct i.bucket, i.member, i.programme
-    from unnest(buckets, members, programmes) i (bucket, member, programme)
-   where not exists (
-     select from public.wallet w
-      where w.bucket = i.bucket and w.member_id = i.member and w.programme_id = i.programme)
-   order by 1, 2, 3
-  on conflict do nothing;
+  if not known then
+    insert into public.wallet (bucket, member_id, programme_id)
+    select distinct i.bucket, i.member, i.programme
+      from unnest(buckets, members, programmes) i (bucket, member, programme)
+     where not exists (
+       select from public.wallet w
+        where w.bucket = i.bucket and w.member_id = i.member and w.programme_id = i.programme)
+     order by 1, 2, 3
+    on conflict do nothing;
+  end if;
 
-  perform
-     from (select distinct bucket, member, programme
-             from unnest(buckets, members, programmes) u (bucket, member, programme)) i
-     join public.wallet w on w.bucket = i.bucket and w.member_id = i.member and w.programme_id = i.programme
-    order by w.bucket, w.member_id, w.programme_id
-      for update of w;
+  select count(*), bool_or(l.owed > 0)
+    into locked, owing
+    from (select w.owed
+            from (select distinct bucket, member, programme
+                    from unnest(buckets, members, programmes) u (bucket, member, programme)) i
+            join public.wallet w on w.bucket = i.bucket and w.member_id = i.member and w.programme_id = i.programme
+           order by w.bucket, w.member_id, w.programme_id
+             for update of w) l;
+  if known and locked < (select count(*) from (select distinct bucket, member, programme
+                                                 from unnest(buckets, members, programmes) u (bucket, member, programme)) d) then
+    raise exception 'a wallet that was said to be known is missing';
+  end if;
+  return coalesce(owing, false);
 end $$;
 
 -- The value that each item's term has.
@@ -284,7 +298,7 @@ create function post_earnings(
   at timestamptz, partners uuid[], programmes uuid[], contracts uuid[], currencies text[], months date[], expiries date[],
   maturities date[], prices numeric[], term smallint[], keys text[], digests bytea[], buckets smallint[], members uuid[],
   memberships uuid[], transactions uuid[], occurred timestamptz[], points bigint[], receipts text[], stores uuid[],
-  amounts bigint[], lines text[], slot smallint, dealing boolean,
+  amounts bigint[], lines text[], slot smallint, dealing boolean, known boolean,
   out answers text[], out firsts uuid[], out postings date[]
 ) returns record
 language plpgsql volatile security definer
@@ -294,8 +308,10 @@ set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as
 declare
   periods date[];
   verdicts text[];
+  owing boolean;
+  posted bigint;
 begin
-  perform public.lock_wallets(buckets, members, public.by_term(programmes, term));
+  owing := public.lock_wallets(buckets, members, public.by_term(programmes, term), known);
   periods := public.periods_of(months);
   verdicts := public.look_keys_up(partners, term, keys, digests, buckets, periods);
 
@@ -305,11 +321,8 @@ begin
    where i.verdict = 'post'
    order by 1, 2
   on conflict do nothing;
-  if (select count(*) from unnest(verdicts) v where v = 'post') > (
-       select count(*)
-         from unnest(term, receipts, transactions, verdicts) i (term, receipt, transaction, verdict)
-         join public.receipt r on r.partner_id = partners[i.term] and r.receipt = i.receipt
-        where i.verdict = 'post' and r.transaction_id = i.transaction) then
+  get diagnostics posted = row_count;
+  if posted < (select count(*) from unnest(verdicts) v where v = 'post') then
     select array_agg(
              case when i.verdict = 'post' and r.transaction_id <> i.transaction then 'RECEIPT_ALREADY_POSTED'
                   else i.verdict end
@@ -395,10 +408,7 @@ begin
      where i.verdict = 'post' and i.points > 0 and maturities[i.term] is not null;
   end if;
 
-  if exists (
-       select from unnest(term, buckets, members) i (term, bucket, member)
-         join public.wallet w
-           on w.bucket = i.bucket and w.member_id = i.member and w.programme_id = programmes[i.term] and w.owed > 0) then
+  if owing then
     perform public.repay_from_earnings(programmes, partners, contracts, expiries, maturities, term, buckets, members,
                                        transactions, points, verdicts);
   end if;
@@ -451,7 +461,7 @@ end $$;
 create function post_redemptions(
   at timestamptz, partners uuid[], programmes uuid[], contracts uuid[], months date[], days date[], term smallint[],
   keys text[], digests bytea[], buckets smallint[], members uuid[], memberships uuid[], transactions uuid[],
-  occurred timestamptz[], points bigint[], refs text[],
+  occurred timestamptz[], points bigint[], refs text[], known boolean,
   out answers text[], out firsts uuid[], out postings date[]
 ) returns record
 language plpgsql volatile security definer
@@ -465,7 +475,7 @@ declare
   verdicts text[];
   chosen record;
 begin
-  perform public.lock_wallets(buckets, members, of_items);
+  perform public.lock_wallets(buckets, members, of_items, known);
   periods := public.periods_of(months);
   verdicts := public.look_keys_up(partners, term, keys, digests, buckets, periods);
   chosen := public.choose_lots(buckets, members, of_items, on_days, points, verdicts, true);

@@ -2,7 +2,7 @@
 
 import uuid
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
@@ -26,6 +26,7 @@ from gateway.context import Context
 from gateway.database import DatabaseAway
 from gateway.graph import BadInput
 from gateway.http.guard import Need, fields_of, missing, needs_of, rights
+from gateway.inputs import Coercers, CompiledExecutor, NotPlain, coerce_variables, compile_variables
 from gateway.refusals import Refused
 
 DOCUMENTS_MAX = 1_000
@@ -39,10 +40,15 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A document that is valid against the schema, and the scopes it needs."""
+    """A document that is valid against the schema, and the scopes it needs.
+
+    `bare` is the document without variable definitions, to be run once an operation's `coercers` have done their work.
+    """
 
     document: DocumentNode
     needs: dict[Need, str]
+    bare: DocumentNode
+    coercers: dict[str | None, Coercers | None]
 
 
 class DocumentRefused(Exception):
@@ -84,13 +90,26 @@ class Engine:
             raise DocumentRefused(errors)
         if "_entities" in text and any(field == "Query._entities" for field in fields_of(document, self._schema)):
             raise DocumentRefused([GraphQLError("Entities are not resolved here yet; ask for them by node(id:).")])
-        prepared = Prepared(document, needs_of(document, self._schema, self.rights))
+        prepared = self._compile(document)
         if len(text) > REMEMBERED_MAX_CHARS:
             return prepared
         self._prepared[text] = prepared
         if len(self._prepared) > DOCUMENTS_MAX:
             self._prepared.popitem(last=False)
         return prepared
+
+    def _compile(self, document: DocumentNode) -> Prepared:
+        operations = [d for d in document.definitions if isinstance(d, OperationDefinitionNode)]
+        coercers = {o.name.value if o.name else None: compile_variables(self._schema, o) for o in operations}
+        if len(operations) == 1:
+            coercers[None] = next(iter(coercers.values()))
+        bare = replace(
+            document,
+            definitions=tuple(
+                replace(d, variable_definitions=()) if isinstance(d, OperationDefinitionNode) else d for d in document.definitions
+            ),
+        )
+        return Prepared(document, needs_of(document, self._schema, self.rights), bare, coercers)
 
     def operation(self, prepared: Prepared, name: str | None) -> OperationDefinitionNode:
         """The operation to run. Raises DocumentRefused when the document does not say which."""
@@ -115,13 +134,21 @@ class Engine:
 
         Raises DatabaseAway, Busy.
         """
+        document, values, executor = prepared.document, variables, StrawberryGraphQLCoreExecutionContext
+        coercers = prepared.coercers.get(name)
+        if coercers is not None:
+            try:
+                values = coerce_variables(coercers, variables or {})
+                document, executor = prepared.bare, CompiledExecutor
+            except NotPlain:
+                pass  # graphql-core finds the same, and says where
         result = execute(
             self._schema,
-            prepared.document,
-            variable_values=variables,
+            document,
+            variable_values=values,
             operation_name=name,
             context_value=context,
-            executor_class=StrawberryGraphQLCoreExecutionContext,
+            executor_class=executor,
         )
         if not isinstance(result, ExecutionResult):
             result = await result

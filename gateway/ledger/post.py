@@ -16,6 +16,7 @@ from gateway.ids import bucket_of, new_id_in
 sql = load_queries(__file__)
 
 CREDIT_SLOTS = 16
+KNOWN_WALLETS_MAX = 200_000
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -122,7 +123,7 @@ class Capture(msgspec.Struct, frozen=True):
 
 
 Item = Earning | Return | Redemption | Hold | Capture
-OneItem = TypeVar("OneItem", Earning, Return, Redemption, Hold, Capture)
+OneItem = TypeVar("OneItem", Return, Redemption, Hold, Capture)
 
 
 class Ledger:
@@ -131,6 +132,7 @@ class Ledger:
     def __init__(self, database: Database, clock: Clock, lanes: int) -> None:
         self._database, self._clock = database, clock
         self.one_at_a_time = OneAtATime()
+        self._known_wallets: set[tuple[UUID, UUID]] = set()
 
         def claiming_wallets(statement: Statement) -> Lanes[OneItem, Answer]:
             return Lanes(lambda items: self._call(statement, items), _bucket, _key_and_wallet, lanes)
@@ -182,7 +184,14 @@ class Ledger:
 
     async def _call(self, statement: Statement, items: Sequence[Item], **given: object) -> list[Answer]:
         """Call a posting function: what it takes of the terms once, what it takes of the items in arrays."""
+        # Neighbours in the batch are neighbours in the indexes; what one wallet gets stays in its order.
+        order = sorted(range(len(items)), key=lambda n: (items[n].member_id.bytes[15], items[n].member_id.bytes))
+        answers = await self._call_in_order(statement, [items[n] for n in order], given)
+        return [answer for _, answer in sorted(zip(order, answers, strict=True), key=lambda pair: pair[0])]
+
+    async def _call_in_order(self, statement: Statement, items: Sequence[Item], given: dict[str, object]) -> list[Answer]:
         terms, numbers = _number_terms(items)
+        wallets = {(i.member_id, i.terms.programme_id) for i in items}
         buckets = [bucket_of(i.member_id) for i in items]
         transactions = [new_id_in(bucket) for bucket in buckets]
         now = self._clock.now()
@@ -192,6 +201,7 @@ class Ledger:
             "buckets": buckets,
             "transactions": transactions,
             "slot": buckets[0] % CREDIT_SLOTS,
+            "known": wallets <= self._known_wallets,
             "keys": [i.key.text for i in items],
             "digests": [i.key.digest for i in items],
         }
@@ -205,6 +215,9 @@ class Ledger:
         async with self._database.reading() as tx:
             row = await tx.one(statement, **{name: given[name] for name in statement.parameters})
         assert row is not None
+        if len(self._known_wallets) > KNOWN_WALLETS_MAX:
+            self._known_wallets.clear()
+        self._known_wallets |= wallets
         firsts, postings = row["firsts"], row["postings"]
         return [
             Answer(transaction, None, False, now, postings[number - 1])

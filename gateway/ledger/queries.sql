@@ -1,11 +1,12 @@
--- name: post_earnings(at, partners, programmes, contracts, currencies, months, expiries, maturities, prices, term, keys, digests, buckets, members, memberships, transactions, occurred, points, receipts, stores, amounts, lines, slot, dealing)^
+-- name: post_earnings(at, partners, programmes, contracts, currencies, months, expiries, maturities, prices, term, keys, digests, buckets, members, memberships, transactions, occurred, points, receipts, stores, amounts, lines, slot, dealing, known)^
 -- Post a batch of purchases.
 select answers, firsts, postings
   from post_earnings(:at, :partners::uuid[], :programmes::uuid[], :contracts::uuid[], :currencies::text[],
                      :months::date[], :expiries::date[], :maturities::date[], :prices::numeric[], :term::smallint[],
                      :keys::text[], :digests::bytea[], :buckets::smallint[], :members::uuid[], :memberships::uuid[],
                      :transactions::uuid[], :occurred::timestamptz[], :points::bigint[], :receipts::text[],
-                     :stores::uuid[], :amounts::bigint[], :lines::text[], :slot::smallint, :dealing::boolean);
+                     :stores::uuid[], :amounts::bigint[], :lines::text[], :slot::smallint, :dealing::boolean,
+                     :known::boolean);
 
 -- name: post_returns(at, partners, programmes, contracts, prices, months, days, term, keys, digests, buckets, members, transactions, occurred, purchases, versions, amounts, points, lines, slot)^
 -- Post a batch of returns.
@@ -15,13 +16,13 @@ select answers, firsts, postings
                     :members::uuid[], :transactions::uuid[], :occurred::timestamptz[], :purchases::uuid[],
                     :versions::int[], :amounts::bigint[], :points::bigint[], :lines::text[], :slot::smallint);
 
--- name: post_redemptions(at, partners, programmes, contracts, months, days, term, keys, digests, buckets, members, memberships, transactions, occurred, points, refs)^
+-- name: post_redemptions(at, partners, programmes, contracts, months, days, term, keys, digests, buckets, members, memberships, transactions, occurred, points, refs, known)^
 -- Post a batch of redemptions.
 select answers, firsts, postings
   from post_redemptions(:at, :partners::uuid[], :programmes::uuid[], :contracts::uuid[], :months::date[], :days::date[],
                         :term::smallint[], :keys::text[], :digests::bytea[], :buckets::smallint[], :members::uuid[],
                         :memberships::uuid[], :transactions::uuid[], :occurred::timestamptz[], :points::bigint[],
-                        :refs::text[]);
+                        :refs::text[], :known::boolean);
 
 -- name: post_holds(at, partners, programmes, months, days, term, keys, digests, buckets, members, memberships, transactions, points, until, refs)^
 -- Post a batch of holds; their ids are the transactions'.

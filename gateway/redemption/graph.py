@@ -111,7 +111,8 @@ class HoldState(Enum):
 
 
 @strawberry.type(
-    directives=[requires("points:burn", "balance:read", "members:support")], description="Points set aside for a redemption to come."
+    directives=[requires("points:burn", "balance:read", "members:support")],
+    description="Points set aside for a redemption to come.",
 )
 class Hold(Node):
     id: strawberry.ID
