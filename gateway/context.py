@@ -35,6 +35,7 @@ class Doors:
     converter: "Converter"
     connectors: "dict[UUID, Connector]"
     settlement_dir: Path
+    adjustment_limit: int
     activity: "Mapping[str, Callable[[Info, list[UUID]], Awaitable[Mapping[UUID, Any]]]]"
 
 

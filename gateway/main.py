@@ -54,6 +54,7 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None) -
         converter=converter,
         connectors=connectors,
         settlement_dir=settings.data_dir / "settlement",
+        adjustment_limit=settings.adjustment_limit,
         activity=ACTIVITY,
     )
     tokens = Tokens(settings.base_url, await load_signing_keys(database, clock), clock)

@@ -181,6 +181,13 @@ class ReversalExceedsRedemption(Refused):
     path = ("points",)
 
 
+class RecipientUnknown(Refused):
+    """Nobody has the card {0}."""
+
+    code = RefusalCode.MEMBER_UNKNOWN
+    path = ("card",)
+
+
 class NotTransferable(Refused):
     """Points of this programme cannot be transferred."""
 

@@ -7,6 +7,7 @@ from strawberry.schema.config import StrawberryConfig
 from strawberry.tools import merge_types
 
 from gateway import ids
+from gateway.adjustment.graph import Adjustment, AdjustmentMutation, AdjustmentQuery, adjustment_activity
 from gateway.coalition.graph import CoalitionMutation, CoalitionQuery, partner_node, programme_node
 from gateway.context import Info
 from gateway.conversion.graph import Conversion, ConversionMutation, conversion_activity
@@ -22,16 +23,7 @@ from gateway.graph import PUBLIC, SCALARS, Node
 from gateway.inputs import compile_inputs
 from gateway.ledger.graph import LedgerQuery
 from gateway.ledger.post import sql as ledger_sql
-from gateway.members.graph import (
-    Activity,
-    Expiration,
-    MembersMutation,
-    MembersQuery,
-    expiry_activity,
-    member_node,
-    membership_node,
-    sees,
-)
+from gateway.members.graph import MembersMutation, MembersQuery, member_node, membership_node
 from gateway.redemption.graph import (
     Redemption,
     RedemptionMutation,
@@ -41,6 +33,8 @@ from gateway.redemption.graph import (
     reversal_activity,
 )
 from gateway.settlement.graph import SettlementMutation, SettlementQuery, statement_node
+from gateway.transfer.graph import Transfer, TransferMutation, transfer_activity
+from gateway.wallets.graph import Activity, Expiration, expiry_activity, sees
 
 ACTIVITY = {
     "earning": earning_activity,
@@ -48,6 +42,8 @@ ACTIVITY = {
     "redemption": redemption_activity,
     "reversal": reversal_activity,
     "conversion": conversion_activity,
+    "transfer": transfer_activity,
+    "adjustment": adjustment_activity,
     "expiry": expiry_activity,
 }
 
@@ -88,15 +84,25 @@ def schema_text() -> str:
 
 def create_schema(sort: bool = False) -> strawberry.federation.Schema:
     """The whole contract. Sorting is for its text alone: graphql-core rebuilds the types and loses Strawberry's enums."""
-    query = merge_types("Query", (NodeQuery, MembersQuery, CoalitionQuery, EarningQuery, SettlementQuery, LedgerQuery))
+    queries = (NodeQuery, MembersQuery, CoalitionQuery, EarningQuery, AdjustmentQuery, SettlementQuery, LedgerQuery)
+    query = merge_types("Query", queries)
     mutation = merge_types(
         "Mutation",
-        (EarningMutation, RedemptionMutation, ConversionMutation, MembersMutation, CoalitionMutation, SettlementMutation),
+        (
+            EarningMutation,
+            RedemptionMutation,
+            ConversionMutation,
+            TransferMutation,
+            AdjustmentMutation,
+            MembersMutation,
+            CoalitionMutation,
+            SettlementMutation,
+        ),
     )
     schema = strawberry.federation.Schema(
         query=query,
         mutation=mutation,
-        types=[Earning, PurchaseReturn, Redemption, RedemptionReversal, Conversion, Expiration],
+        types=[Earning, PurchaseReturn, Redemption, RedemptionReversal, Conversion, Transfer, Adjustment, Expiration],
         federation_version="2.9",
         config=StrawberryConfig(scalar_map=SCALARS, sort_schema=sort),
     )

@@ -29,6 +29,9 @@ class Settings:
     partners_dir: Path = _setting("GATEWAY_PARTNERS_DIR", "partners", "Folder with one `<code>/partner.toml` a partner.")
     pool_size: int = _setting("GATEWAY_POOL_SIZE", "12", "Database connections of one process, 2 to 100.")
     lanes: int = _setting("GATEWAY_LANES", "4", "Batches posted side by side by one process, 1 to 64.")
+    adjustment_limit: int = _setting(
+        "GATEWAY_ADJUSTMENT_LIMIT", "1000", "Points an operator may adjust alone; above it a second one approves."
+    )
     log_level: str = _setting("GATEWAY_LOG_LEVEL", "info", "debug, info, warning or error.")
     log_format: str = _setting("GATEWAY_LOG_FORMAT", "json", "json, or console for people.")
 
@@ -50,6 +53,7 @@ def read_settings(environ: Mapping[str, str] = os.environ, **overrides: Any) -> 
         "port": _whole_number("GATEWAY_PORT", texts["port"], 1, 65535),
         "pool_size": _whole_number("GATEWAY_POOL_SIZE", texts["pool_size"], 2, 100),
         "lanes": _whole_number("GATEWAY_LANES", texts["lanes"], 1, 64),
+        "adjustment_limit": _whole_number("GATEWAY_ADJUSTMENT_LIMIT", texts["adjustment_limit"], 0, 10**12),
         "log_level": _one_of("GATEWAY_LOG_LEVEL", texts["log_level"], ("debug", "info", "warning", "error")),
         "log_format": _one_of("GATEWAY_LOG_FORMAT", texts["log_format"], ("json", "console")),
         "issuer": texts["issuer"].rstrip("/"),

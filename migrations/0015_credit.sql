@@ -89,6 +89,11 @@ begin
   return true;
 end $$;
 
+-- What a partner owes back for redemptions that were reversed.
+alter table statement_line drop constraint statement_line_kind_check;
+alter table statement_line add constraint statement_line_kind_check
+  check (kind in ('issue', 'return', 'fee', 'redeem', 'reversal', 'conversion'));
+
 grant select on all tables in schema public to gateway_app;
 revoke execute on all functions in schema public from public;
 grant execute on function post_earnings, post_redemptions, post_returns, post_reversal, post_holds, post_captures,

@@ -15,12 +15,16 @@ MEMBER = {
     "profile:read": "read your memberships, cards and activity",
     "balance:read": "read your wallets",
     "points:convert": "quote and convert your points",
+    "points:transfer": "give your points to other members",
 }
 OPERATOR = {
     "coalition:read": "read partners, periods and positions",
     "contracts:read": "read every contract",
     "partners:manage": "onboard partners, publish contracts and conversion rates",
     "rates:publish": "publish conversion rates",
+    "programmes:manage": "set when points become available, spending limits and partners' credit",
+    "ledger:adjust": "ask for an adjustment of a member's points",
+    "ledger:approve": "decide on another operator's adjustment",
     "members:support": "read a member by id or card",
     "points:expire": "run the expiry of points",
     "settlement:read": "read every statement",

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import strawberry
 
-from gateway.coalition import catalogue, onboard
+from gateway.coalition import catalogue, credit, onboard
 from gateway.context import Context, Info
 from gateway.graph import (
     PUBLIC,
@@ -17,16 +17,21 @@ from gateway.graph import (
     DateTime,
     Day,
     Decimal,
+    Money,
+    MoneyInput,
     Node,
     Points,
     Refusal,
     connection,
+    money,
     page,
     read_id,
     refusal,
     requires,
     show_id,
 )
+from gateway.points import BadAmount, minor_of_decimal, round_half_even_minor
+from gateway.points import Money as Amount
 from gateway.refusals import InputNotAccepted, Refused
 
 
@@ -61,6 +66,10 @@ class Programme(Node):
     custody: Custody
     expiry: ExpiryPolicy | None = strawberry.field(description="Null: its points never expire.")
     refund_policy: RefundPolicy
+    pending_days: int = strawberry.field(description="Earned points become available after so many days.")
+    spend_most: Points | None = strawberry.field(description="How many a member can spend at once; null: any number.")
+    spend_most_a_day: Points | None = strawberry.field(description="How many a member can spend a day; null: any number.")
+    transferable: bool = strawberry.field(description="Whether members can give them to each other.")
     issuer_id: strawberry.Private[UUID | None]
 
     @strawberry.field(description="Null: the coalition itself.")
@@ -77,6 +86,10 @@ def show_programme(programme: catalogue.Programme) -> Programme:
         custody=Custody(programme.custody),
         expiry=expiry,
         refund_policy=RefundPolicy(programme.refund_policy),
+        pending_days=programme.pending_days,
+        spend_most=Points(programme.spend_most) if programme.spend_most else None,
+        spend_most_a_day=Points(programme.spend_most_a_day) if programme.spend_most_a_day else None,
+        transferable=programme.transferable,
         issuer_id=programme.issuer_id,
     )
 
@@ -104,6 +117,7 @@ class Contract(Node):
     redeem_price: Decimal = strawberry.field(description="What the coalition owes the partner per point redeemed there.")
     service_fee: Decimal = strawberry.field(description="Share of the issue charge, owed to the coalition.")
     conversion_price: Decimal = strawberry.field(description="What the coalition owes the partner per point it credits.")
+    pending_days: int | None = strawberry.field(description="Points become available after so many days; null: as the programme.")
 
 
 def show_contract(coalition: catalogue.Coalition, contract: catalogue.Contract) -> Contract:
@@ -118,6 +132,7 @@ def show_contract(coalition: catalogue.Coalition, contract: catalogue.Contract) 
         redeem_price=Decimal(contract.redeem_price),
         service_fee=Decimal(contract.service_fee),
         conversion_price=Decimal(contract.conversion_price),
+        pending_days=contract.pending_days,
     )
 
 
@@ -149,6 +164,13 @@ class Partner(Node):
             found = [c for c in found if c.valid_from <= on][:1]
         return [show_contract(coalition, c) for c in found]
 
+    @strawberry.field(
+        directives=[requires("contracts:read")], description="What it may owe for issued points before it pays; null: no limit."
+    )
+    async def credit(self, info: Info) -> "PartnerCredit | None":
+        _check_own(info.context, self.partner_id)
+        return await credit_of(info, self.partner_id)
+
 
 def show_partner(partner: catalogue.Partner) -> Partner:
     return Partner(
@@ -157,6 +179,28 @@ def show_partner(partner: catalogue.Partner) -> Partner:
         name=partner.name,
         status=PartnerStatus(partner.status),
         partner_id=partner.id,
+    )
+
+
+@strawberry.type(directives=[requires("contracts:read")], description="A partner's credit with the coalition.")
+class PartnerCredit:
+    limit: Money = strawberry.field(description="0 means that the partner pays before it issues.")
+    used: Money = strawberry.field(description="Issue price of what was issued, less returns and payments; negative: prepaid.")
+    warning: bool = strawberry.field(description="Whether so much is used that the partner should pay soon.")
+
+
+async def credit_of(info: Info, partner_id: UUID) -> PartnerCredit | None:
+    """A partner's credit as it stands."""
+    async with info.context.database.reading() as tx:
+        row = await tx.one(catalogue.sql.credit_of, partner=partner_id)
+    if row is None:
+        return None
+    currency = info.context.coalition.settlement_currency
+    used_minor = round_half_even_minor(Fraction(row["used"]) / 100)
+    return PartnerCredit(
+        limit=money(Amount(row["limit_minor"], currency)),
+        used=money(Amount(used_minor, currency)),
+        warning=row["used"] * 100 >= row["limit_minor"] * row["warn_percent"],
     )
 
 
@@ -242,6 +286,9 @@ class PublishContractInput:
     redeem_price: Decimal = Decimal(PyDecimal(0))
     service_fee: Decimal = Decimal(PyDecimal(0))
     conversion_price: Decimal = Decimal(PyDecimal(0))
+    pending_days: int | None = strawberry.field(
+        default=None, description="Days until points are available; as the programme if not given."
+    )
 
 
 @strawberry.type(directives=[PUBLIC])
@@ -267,8 +314,90 @@ class PublishRatePayload:
     errors: list[Refusal]
 
 
+@strawberry.input(description="From when and how a programme's points can be spent.")
+class SetProgrammeTermsInput:
+    programme: str = strawberry.field(description="Its code, such as MER.")
+    pending_days: int = strawberry.field(default=0, description="Earned points become available after so many days.")
+    spend_most: Points | None = strawberry.field(default=None, description="How many a member can spend at once.")
+    spend_most_a_day: Points | None = strawberry.field(default=None, description="How many a member can spend a day.")
+    transferable: bool = strawberry.field(default=True, description="Whether members can give them to each other.")
+
+
+@strawberry.type(directives=[PUBLIC])
+class SetProgrammeTermsPayload:
+    programme: Programme | None
+    errors: list[Refusal]
+
+
+@strawberry.input(description="What a partner may owe for issued points.")
+class SetPartnerCreditInput:
+    partner: strawberry.ID
+    limit: MoneyInput = strawberry.field(description="0.00: the partner pays before it issues.")
+    warn_percent: int = strawberry.field(default=80, description="From what share of the limit on to warn, 1 to 100.")
+
+
+@strawberry.input(description="A payment of a partner for points it issues.")
+class RecordPartnerPaymentInput:
+    idempotency_key: str
+    partner: strawberry.ID
+    amount: MoneyInput
+    reference: str | None = strawberry.field(default=None, description="The bank's reference, up to 128 characters.")
+
+
+@strawberry.type(directives=[PUBLIC])
+class PartnerCreditPayload:
+    credit: PartnerCredit | None
+    errors: list[Refusal]
+
+
 @strawberry.type
 class CoalitionMutation:
+    @strawberry.mutation(
+        directives=[requires("programmes:manage")],
+        description="Set from when and how a programme's points can be spent; what was earned before stays as it was.",
+    )
+    async def set_programme_terms(self, info: Info, input: SetProgrammeTermsInput) -> SetProgrammeTermsPayload:
+        doors = info.context.doors
+        try:
+            programme = info.context.coalition.programme_by_code(input.programme)
+            async with doors.database.transaction() as tx:
+                await onboard.set_programme_terms(
+                    tx, programme, input.pending_days, input.spend_most, input.spend_most_a_day, input.transferable
+                )
+        except Refused as refused:
+            return SetProgrammeTermsPayload(programme=None, errors=[refusal(refused)])
+        doors.catalogue.changed()
+        coalition = await doors.catalogue.current()
+        return SetProgrammeTermsPayload(programme=show_programme(coalition.programmes[programme.id]), errors=[])
+
+    @strawberry.mutation(directives=[requires("programmes:manage")], description="Set what a partner may owe for issued points.")
+    async def set_partner_credit(self, info: Info, input: SetPartnerCreditInput) -> PartnerCreditPayload:
+        try:
+            partner_id = _partner_id(info, input.partner)
+            limit = _amount(info, input.limit, "limit")
+            async with info.context.database.transaction() as tx:
+                await credit.set_credit(tx, partner_id, limit, input.warn_percent, info.context.doors.clock.now())
+        except Refused as refused:
+            return PartnerCreditPayload(credit=None, errors=[refusal(refused)])
+        return PartnerCreditPayload(credit=await credit_of(info, partner_id), errors=[])
+
+    @strawberry.mutation(
+        directives=[requires("programmes:manage")], description="Note a payment of a partner; it frees its credit, or prepays."
+    )
+    async def record_partner_payment(self, info: Info, input: RecordPartnerPaymentInput) -> PartnerCreditPayload:
+        context = info.context
+        try:
+            partner_id = _partner_id(info, input.partner)
+            amount = _amount(info, input.amount, "amount")
+            if context.caller.subject_id is None:
+                raise InputNotAccepted("An operator notes payments.")
+            payment = credit.Payment(context.caller.subject_id, input.idempotency_key, partner_id, amount, input.reference)
+            async with context.database.transaction() as tx:
+                await credit.pay(tx, payment, context.doors.clock.now())
+        except Refused as refused:
+            return PartnerCreditPayload(credit=None, errors=[refusal(refused)])
+        return PartnerCreditPayload(credit=await credit_of(info, partner_id), errors=[])
+
     @strawberry.mutation(
         directives=[requires("partners:manage")], description="Onboard a partner, or bring its record up to date."
     )
@@ -288,9 +417,7 @@ class CoalitionMutation:
     async def publish_contract(self, info: Info, input: PublishContractInput) -> PublishContractPayload:
         doors = info.context.doors
         try:
-            partner_id = read_id("ptn", input.partner, "partner")
-            if partner_id not in info.context.coalition.partners:
-                raise InputNotAccepted(f"There is no partner {input.partner}.", "partner")
+            partner_id = _partner_id(info, input.partner)
             async with doors.database.transaction() as tx:
                 contract_id = await onboard.publish_contract(tx, info.context.coalition, partner_id, _contract(input))
         except Refused as refused:
@@ -330,6 +457,23 @@ class CoalitionMutation:
         return PublishRatePayload(rate=shown, errors=[])
 
 
+def _partner_id(info: Info, id: strawberry.ID) -> UUID:
+    partner_id = read_id("ptn", id, "partner")
+    if partner_id not in info.context.coalition.partners:
+        raise InputNotAccepted(f"There is no partner {id}.", "partner")
+    return partner_id
+
+
+def _amount(info: Info, given: MoneyInput, name: str) -> int:
+    """Minor units of the settlement currency."""
+    if given.currency != info.context.coalition.settlement_currency:
+        raise InputNotAccepted(f"The coalition settles in {info.context.coalition.settlement_currency}.", name, "currency")
+    try:
+        return minor_of_decimal(given.amount)
+    except BadAmount as error:
+        raise InputNotAccepted(str(error), name, "amount") from None
+
+
 def _contract(input: PublishContractInput) -> onboard.NewContract:
     try:
         if len(input.earn_rate) > 20 or "e" in input.earn_rate.lower():
@@ -346,6 +490,7 @@ def _contract(input: PublishContractInput) -> onboard.NewContract:
         redeem_price=input.redeem_price,
         service_fee=input.service_fee,
         conversion_price=input.conversion_price,
+        pending_days=input.pending_days,
     )
 
 

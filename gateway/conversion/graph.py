@@ -27,8 +27,9 @@ from gateway.graph import (
 )
 from gateway.ledger.post import sql as ledger_sql
 from gateway.members import lookup
-from gateway.members.graph import Activity, MemberRef, month_or_none, sees
+from gateway.members.graph import MemberRef
 from gateway.refusals import InputNotAccepted, NotAllowed, Refused
+from gateway.wallets.graph import Activity, month_or_none, sees
 
 
 @strawberry.enum(description="How far an exchange has come.")

@@ -14,7 +14,7 @@ from gateway.demo.api import Api, check
 from gateway.demo.baskets import Event, Meridian, end_of_month
 
 BATCH = 1_000
-AT_ONCE = 32
+AT_ONCE = 16
 
 ENROL = "mutation($input: [EnrolMemberInput!]!) { enrolMembers(input: $input) { errors { code message } } }"
 LINK = "mutation($input: [LinkMembershipInput!]!) { linkMemberships(input: $input) { errors { code message } } }"

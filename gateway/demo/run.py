@@ -189,7 +189,7 @@ def _free_port() -> int:
 
 async def _replay_and_show(settings: Settings, meridian: Meridian, prepared: Prepared, months: int, report: Path | None) -> None:
     events = read_months(meridian, months)
-    limits = httpx.Limits(max_connections=64, max_keepalive_connections=64)
+    limits = httpx.Limits(max_connections=16, max_keepalive_connections=16)
     async with httpx.AsyncClient(base_url=settings.base_url, timeout=120, limits=limits, trust_env=False) as http:
         partners = {code: Api(http, *client) for code, client in prepared.clients.items()}
 

@@ -28,9 +28,10 @@ from gateway.graph import (
     requires,
     show_id,
 )
-from gateway.members.graph import Activity, MemberRef, month_or_none, sees
+from gateway.members.graph import MemberRef
 from gateway.points import Money as Amount
 from gateway.refusals import BatchTooLarge, Refused
+from gateway.wallets.graph import Activity, month_or_none, sees
 
 
 @strawberry.type(directives=[PUBLIC], description="One rule's share of an earning.")

@@ -368,6 +368,7 @@ select l.line_id, l.kind, l.points, l.gross_minor, x.exact
              when 'issue' then c.issue_price
              when 'return' then c.issue_price
              when 'redeem' then c.redeem_price
+             when 'reversal' then c.redeem_price
              when 'conversion' then c.conversion_price
              else c.issue_price * c.service_fee end as exact) x
  where abs(l.gross_minor - x.exact) > 0.5

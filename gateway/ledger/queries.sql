@@ -72,40 +72,6 @@ select wallets, points
   from post_expiries(:at, :programme, :through, :occurred, :month, :most);
 
 
--- name: wallets_of_members(buckets, members)
--- Every wallet of the given members.
-select w.member_id, w.programme_id, w.available, w.pending, w.held, w.owed
-  from unnest(:buckets::smallint[], :members::uuid[]) i (bucket, member)
-  join wallet w on w.bucket = i.bucket and w.member_id = i.member
- order by w.member_id, w.programme_id;
-
--- name: expiring(bucket, member, programme, before)
--- What is left in a wallet's lots that run out before a day, a row a day.
-select expires_on, sum(remaining)::bigint as points
-  from lot
- where bucket = :bucket
-   and member_id = :member
-   and programme_id = :programme
-   and remaining > 0
-   and expires_on < :before
- group by expires_on
- order by expires_on;
-
--- name: activity(bucket, member, partner, before_at, before_id, most)
--- A member's transactions, newest first, from a cursor on; those of one partner where one is named.
-select t.transaction_id, t.kind, t.member_id, t.membership_id, t.partner_id, t.occurred_at, t.posted_at, t.period,
-       t.missed_period,
-       coalesce((select jsonb_agg(jsonb_build_object('programme', e.programme_id, 'points', e.points)
-                                  order by e.ordinal)
-                   from entry e where e.bucket = t.bucket and e.transaction_id = t.transaction_id), '[]')::text as entries
-  from transaction t
- where t.bucket = :bucket
-   and t.member_id = :member
-   and (:partner::uuid is null or t.partner_id = :partner)
-   and (t.occurred_at, t.transaction_id) < (:before_at::timestamptz, :before_id::uuid)
- order by t.occurred_at desc, t.transaction_id desc
- limit :most;
-
 -- name: transaction_by_id(bucket, transaction)^
 -- One transaction with the points it moved per programme.
 select t.transaction_id, t.kind, t.member_id, t.membership_id, t.partner_id, t.occurred_at, t.posted_at, t.period,
@@ -116,15 +82,6 @@ select t.transaction_id, t.kind, t.member_id, t.membership_id, t.partner_id, t.o
   from transaction t
  where t.bucket = :bucket
    and t.transaction_id = :transaction;
-
--- name: takes(bucket, transaction)
--- Which lots a transaction took from: its trace to their funders.
-select t.effect, t.points, l.funder_id, l.contract_id, l.expires_on
-  from lot_take t
-  join lot l on l.bucket = t.bucket and l.lot_id = t.lot_id
- where t.bucket = :bucket
-   and t.transaction_id = :transaction
- order by l.expires_on, l.funder_id, l.contract_id, t.effect;
 
 -- name: kept_answers(owners, keys)
 -- The first answers to keys, where there are any.

@@ -1,98 +1,37 @@
-"""Members in GraphQL: the member's own view, the partner's pairwise view, wallets and activity."""
+"""Members in GraphQL: the member's own view, and the pairwise view of a partner."""
 
-from collections import defaultdict
 from collections.abc import Sequence
-from datetime import UTC, date, datetime
 from enum import Enum
 from uuid import UUID
 
-import orjson
 import strawberry
-from strawberry.dataloader import DataLoader
 
 from gateway import ids
 from gateway.coalition.connector import PartnerRefused, PartnerSilent
-from gateway.coalition.graph import Partner, Programme, show_partner, show_programme
-from gateway.context import Context, Info
-from gateway.database import Row
+from gateway.coalition.graph import Partner, show_partner
+from gateway.context import Info
 from gateway.graph import (
     PUBLIC,
     SEES_MEMBERSHIPS,
     BadInput,
     Connection,
     DateTime,
-    Day,
     Node,
     Points,
     Refusal,
-    YearMonth,
     connection,
     page,
     refusal,
     requires,
     show_id,
 )
-from gateway.ledger.post import sql as ledger_sql
 from gateway.members import enrol, lookup
 from gateway.refusals import BatchTooLarge, InputNotAccepted, Refused
+from gateway.wallets.graph import SEES_WALLETS, Activity, Wallet, activity_of, wallets_of
 
 BATCH_MAX = 1_000
 RACE_TRIES = 5
-NEWEST = datetime(9999, 1, 1, tzinfo=UTC)
-LAST_ID = UUID(int=2**128 - 1)
 FIRST_ID = UUID(int=0)
-SEES_WALLETS = requires("balance:read", "members:lookup", "points:burn", "points:earn", "members:support")
-
-
-@strawberry.federation.interface(directives=[SEES_MEMBERSHIPS], description="A transaction that moved a member's points.")
-class Activity(Node):
-    id: strawberry.ID
-    programme: Programme
-    points: Points = strawberry.field(description="What it did to the wallet: + came in, - went out.")
-    occurred_at: DateTime = strawberry.field(description="The world's time.")
-    posted_at: DateTime = strawberry.field(description="The ledger's time.")
-    period: YearMonth = strawberry.field(description="The settlement month it counts in.")
-    missed_period: YearMonth | None = strawberry.field(description="The month it happened in, if that was closed already.")
-
-
-@strawberry.type(directives=[SEES_MEMBERSHIPS], description="Points of lots whose last day had come.")
-class Expiration(Activity):
-    id: strawberry.ID
-    programme: Programme
-    points: Points
-    occurred_at: DateTime
-    posted_at: DateTime
-    period: YearMonth
-    missed_period: YearMonth | None
-
-
-@strawberry.type(directives=[SEES_WALLETS], description="Points that run out at the end of a day.")
-class ExpiringPoints:
-    expires_on: Day = strawberry.field(description="The last day on which they can be spent.")
-    points: Points
-
-
-@strawberry.type(directives=[SEES_WALLETS], description="A member's points in one programme.")
-class Wallet:
-    programme: Programme
-    available: Points = strawberry.field(description="Can be spent.")
-    pending: Points = strawberry.field(description="Not yet available.")
-    held: Points = strawberry.field(description="Set aside for something under way.")
-    owed: Points = strawberry.field(description="What a return could not take back; later earnings repay it first.")
-    member_id: strawberry.Private[UUID]
-    programme_id: strawberry.Private[UUID]
-
-    @strawberry.field(description="What runs out before a day, first-expiring first.")
-    async def expiring(self, info: Info, before: Day) -> list[ExpiringPoints]:
-        async with info.context.database.reading() as tx:
-            rows = await tx.all(
-                ledger_sql.expiring,
-                bucket=ids.bucket_of(self.member_id),
-                member=self.member_id,
-                programme=self.programme_id,
-                before=before,
-            )
-        return [ExpiringPoints(expires_on=Day(row["expires_on"]), points=row["points"]) for row in rows]
 
 
 @strawberry.enum(description="Whether points can be posted to a membership.")
@@ -130,7 +69,7 @@ class Membership(Node):
 
     @strawberry.field(directives=[SEES_WALLETS], description="The member's points, by programme code.")
     async def wallets(self, info: Info) -> list[Wallet]:
-        return await _wallets(info.context, self.membership.member_id)
+        return await wallets_of(info.context, self.membership.member_id)
 
     @strawberry.field(description="The balance in the partner's own currency, as its own system tells it now.")
     async def native_balance(self, info: Info) -> NativeBalance:
@@ -145,7 +84,7 @@ class Membership(Node):
 
     @strawberry.field(description="What this partner and the member did together, the latest first.")
     async def activity(self, info: Info, first: int, after: str | None = None) -> Connection[Activity]:
-        return await _activity(info, self.membership.member_id, self.membership.partner_id, first, after)
+        return await activity_of(info, self.membership.member_id, self.membership.partner_id, first, after)
 
 
 def show_membership(membership: lookup.Membership) -> Membership:
@@ -191,7 +130,7 @@ class Member(Node):
         directives=[requires("balance:read", "members:support")], description="The member's points, by programme code."
     )
     async def wallets(self, info: Info) -> list[Wallet]:
-        return await _wallets(info.context, self.member_id)
+        return await wallets_of(info.context, self.member_id)
 
     @strawberry.field
     async def cards(self, info: Info) -> list[Card]:
@@ -201,70 +140,7 @@ class Member(Node):
 
     @strawberry.field(description="Everything that moved the member's points, the latest first.")
     async def activity(self, info: Info, first: int, after: str | None = None) -> Connection[Activity]:
-        return await _activity(info, self.member_id, None, first, after)
-
-
-async def _wallets(context: Context, member_id: UUID) -> list[Wallet]:
-    loader = context.loaders.get("wallets")
-    if loader is None:
-        loader = context.loaders["wallets"] = DataLoader(load_fn=lambda keys: _load_wallets(context, keys))
-    found: list[Wallet] = await loader.load(member_id)
-    return found
-
-
-async def _load_wallets(context: Context, members: list[UUID]) -> list[list[Wallet]]:
-    async with context.database.reading() as tx:
-        rows = await tx.all(ledger_sql.wallets_of_members, buckets=[ids.bucket_of(member) for member in members], members=members)
-    programmes = {id: show_programme(p) for id, p in context.coalition.programmes.items() if p.custody == "ledger"}
-    found: dict[UUID, dict[UUID, Row]] = defaultdict(dict)
-    for row in rows:
-        found[row["member_id"]][row["programme_id"]] = row
-    ordered = sorted(programmes.items(), key=lambda item: item[1].code)
-    return [[_wallet(member, id, shown, found[member].get(id)) for id, shown in ordered] for member in members]
-
-
-def _wallet(member_id: UUID, programme_id: UUID, programme: Programme, row: Row | None) -> Wallet:
-    """A wallet nobody has posted to yet holds nothing."""
-    return Wallet(
-        programme=programme,
-        available=row["available"] if row else Points(0),
-        pending=row["pending"] if row else Points(0),
-        held=row["held"] if row else Points(0),
-        owed=row["owed"] if row else Points(0),
-        member_id=member_id,
-        programme_id=programme_id,
-    )
-
-
-async def _activity(info: Info, member_id: UUID, partner_id: UUID | None, first: int, after: str | None) -> Connection[Activity]:
-    asked = page(first, after)
-    before_at, before_id = _read_cursor(after) if after else (NEWEST, LAST_ID)
-    async with info.context.database.reading() as tx:
-        rows = await tx.all(
-            ledger_sql.activity,
-            bucket=ids.bucket_of(member_id),
-            member=member_id,
-            partner=partner_id,
-            before_at=before_at,
-            before_id=before_id,
-            most=first + 1,
-        )
-    by_kind: dict[str, list[UUID]] = defaultdict(list)
-    for row in rows:
-        by_kind[row["kind"]].append(row["transaction_id"])
-    shown: dict[UUID, Activity] = {}
-    for kind, transactions in by_kind.items():
-        shown.update(await info.context.doors.activity[kind](info, transactions))
-    cursors = [f"{row['occurred_at'].isoformat()}~{row['transaction_id']}" for row in rows]
-    return connection([shown[row["transaction_id"]] for row in rows], cursors, asked)
-
-
-def _read_cursor(text: str) -> tuple[datetime, UUID]:
-    try:
-        at, _, id = text.partition("~")
-        return datetime.fromisoformat(at).astimezone(UTC), UUID(id)
-    except (ValueError, OverflowError):
-        raise BadInput(f"after is {text[:60]!r}, which is no cursor of this connection.") from None
+        return await activity_of(info, self.member_id, None, first, after)
 
 
 @strawberry.input(one_of=True, description="How a partner names a member: exactly one of these.")
@@ -445,36 +321,3 @@ async def member_node(info: Info, id: UUID) -> Member | None:
     """A member by id: itself and operators see it."""
     caller = info.context.caller
     return await _load_member(info, id) if caller.kind == "operator" or caller.member_id == id else None
-
-
-def sees(info: Info, member_id: UUID, partner_id: UUID | None) -> bool:
-    """Whether the caller may see a transaction: the member, the partner it happened at, or an operator."""
-    caller = info.context.caller
-    at_own = partner_id is not None and partner_id == caller.partner_id
-    return caller.kind == "operator" or member_id == caller.member_id or at_own
-
-
-def month_or_none(month: date | None) -> YearMonth | None:
-    return YearMonth(month) if month else None
-
-
-async def expiry_activity(info: Info, transactions: list[UUID]) -> dict[UUID, Activity]:
-    """Expirations by transaction, those that the caller may see."""
-    programmes = info.context.coalition.programmes
-    shown: dict[UUID, Activity] = {}
-    async with info.context.database.reading() as tx:
-        for id in transactions:
-            row = await tx.one(ledger_sql.transaction_by_id, bucket=ids.bucket_of(id), transaction=id)
-            if row is None or not sees(info, row["member_id"], None):
-                continue
-            entries = orjson.loads(row["entries"])
-            shown[id] = Expiration(
-                id=show_id("txn", id),
-                programme=show_programme(programmes[UUID(entries[0]["programme"])]),
-                points=Points(sum(entry["points"] for entry in entries)),
-                occurred_at=DateTime(row["occurred_at"]),
-                posted_at=DateTime(row["posted_at"]),
-                period=YearMonth(row["period"]),
-                missed_period=month_or_none(row["missed_period"]),
-            )
-    return shown

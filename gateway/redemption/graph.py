@@ -23,11 +23,22 @@ from gateway.graph import (
     requires,
     show_id,
 )
-from gateway.ledger.post import sql as ledger_sql
-from gateway.members.graph import Activity, MemberRef, month_or_none, sees
+from gateway.members.graph import MemberRef
 from gateway.redemption import hold as holds
 from gateway.redemption import redeem, reverse
 from gateway.refusals import BatchTooLarge, Refused
+from gateway.wallets import history
+from gateway.wallets.graph import Activity, month_or_none, sees
+
+
+@strawberry.type(directives=[requires("members:support")], description="Points that one transaction had brought.")
+class PointsOrigin:
+    transaction: strawberry.ID
+    kind: str = strawberry.field(description="earning, adjustment or transfer.")
+    receipt: str | None = strawberry.field(description="Of the purchase.")
+    partner: Partner | None
+    occurred_at: DateTime
+    points: Points
 
 
 @strawberry.type(directives=[SEES_MEMBERSHIPS], description="Points of a redemption that came from one funder's lot.")
@@ -35,6 +46,28 @@ class Take:
     points: Points
     expires_on: Day = strawberry.field(description="When they would have run out; 9999-12-31: never.")
     funder: Partner
+    lot_id: strawberry.Private[UUID]
+    transaction_id: strawberry.Private[UUID]
+
+    @strawberry.field(
+        directives=[requires("members:support")],
+        description="The purchases that brought these points, by the rule that the first to come are the first to go.",
+    )
+    async def origins(self, info: Info) -> list[PointsOrigin]:
+        async with info.context.database.reading() as tx:
+            found = await history.origins(tx, self.lot_id, self.transaction_id)
+        partners = info.context.coalition.partners
+        return [
+            PointsOrigin(
+                transaction=show_id("txn", origin.transaction_id),
+                kind=origin.kind,
+                receipt=origin.receipt,
+                partner=show_partner(partners[origin.partner_id]) if origin.partner_id else None,
+                occurred_at=DateTime(origin.occurred_at),
+                points=Points(origin.points),
+            )
+            for origin in found
+        ]
 
 
 @strawberry.type(directives=[SEES_MEMBERSHIPS], description="Points spent at a partner.")
@@ -55,10 +88,17 @@ class Redemption(Activity):
     )
     async def takes(self, info: Info) -> list[Take]:
         async with info.context.database.reading() as tx:
-            rows = await tx.all(ledger_sql.takes, bucket=ids.bucket_of(self.transaction_id), transaction=self.transaction_id)
+            rows = await tx.all(history.sql.takes, bucket=ids.bucket_of(self.transaction_id), transaction=self.transaction_id)
         partners = info.context.coalition.partners
         return [
-            Take(points=r["points"], expires_on=Day(r["expires_on"]), funder=show_partner(partners[r["funder_id"]])) for r in rows
+            Take(
+                points=row["points"],
+                expires_on=Day(row["expires_on"]),
+                funder=show_partner(partners[row["funder_id"]]),
+                lot_id=row["lot_id"],
+                transaction_id=self.transaction_id,
+            )
+            for row in rows
         ]
 
 

@@ -71,12 +71,13 @@ async def compute(tx: Tx, coalition: Coalition, month: date) -> Settled:
         for row in await tx.all(sql.standing_of_programmes, month=month)
     ]
     currency = coalition.settlement_currency
-    return Settled(month, currency, settle(partners, currency, _without_expiry(sums), contracts), standings)
+    return Settled(month, currency, settle(partners, currency, _charged(sums), contracts), standings)
 
 
-def _without_expiry(sums: list[Sum]) -> list[Sum]:
-    """Expired points stay the coalition's: no contract here has a breakage share, so no line comes of them."""
-    return [s for s in sums if s.kind != "expiry"]
+def _charged(sums: list[Sum]) -> list[Sum]:
+    """What is not charged to a partner: expired points stay the coalition's (no contract here has a breakage share),
+    and transfers and adjustments move points without a price."""
+    return [s for s in sums if s.kind not in ("expiry", "transfer", "adjustment")]
 
 
 async def _keep(tx: Tx, settled: Settled) -> None:

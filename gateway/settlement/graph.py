@@ -51,6 +51,7 @@ class LineKind(Enum):
     RETURN = "return"
     FEE = "fee"
     REDEEM = "redeem"
+    REVERSAL = "reversal"
     CONVERSION = "conversion"
 
 

@@ -108,6 +108,7 @@ def _lines(partner_id: UUID, contract: Contract, group: list[Sum]) -> list[Line]
 
     issued, returned = points("earning", "funder"), points("return", "funder")
     redeemed, credited = points("redemption", "redeemer"), points("conversion", "custody")
+    reversed_ = points("reversal", "redeemer")
     target = next((s.programme_id for s in group if s.account == "custody"), contract.programme_id)
     # Fractions: a Decimal would round silently beyond 28 digits.
     issue, redeem = Fraction(contract.issue_price), Fraction(contract.redeem_price)
@@ -119,6 +120,7 @@ def _lines(partner_id: UUID, contract: Contract, group: list[Sum]) -> list[Line]
         ("return", to_partner, own, returned, contract.issue_price, returned * issue),
         ("fee", by_partner if fee >= 0 else to_partner, own, issued - returned, contract.service_fee, abs(fee)),
         ("redeem", to_partner, own, redeemed, contract.redeem_price, redeemed * redeem),
+        ("reversal", by_partner, own, reversed_, contract.redeem_price, reversed_ * redeem),
         ("conversion", to_partner, target, credited, contract.conversion_price, credited * Fraction(contract.conversion_price)),
     ]
     return [

@@ -1,0 +1,182 @@
+"""Correcting a member's points: with a reason, and above a limit with the approval of a second operator."""
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from uuid import UUID
+
+from gateway.coalition.catalogue import Coalition, Programme
+from gateway.database import Database, Duplicate, Tx, load_queries
+from gateway.ids import bucket_of, new_id_in
+from gateway.ledger.post import sql as ledger_sql
+from gateway.ledger.refused import refusal_of
+from gateway.members.lookup import check_text
+from gateway.members.lookup import sql as members_sql
+from gateway.points import MAX_POINTS
+from gateway.refusals import (
+    AdjustmentUnknown,
+    IdempotencyKeyReused,
+    InputNotAccepted,
+    MemberUnknown,
+    NotAllowed,
+    StateConflict,
+)
+from gateway.replay import digest
+
+sql = load_queries(__file__)
+
+REASON_MAX = 500
+
+
+@dataclass(frozen=True, slots=True)
+class AdjustRequest:
+    """Whole points to give (+) or take (-), on behalf of a partner, whose contract in force they are booked under."""
+
+    idempotency_key: str
+    member_id: UUID
+    programme: str
+    partner: str
+    points: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Adjustment:
+    """`state` is awaiting_approval, posted or rejected; the posting's times are None until it is posted."""
+
+    id: UUID
+    member_id: UUID
+    programme_id: UUID
+    partner_id: UUID
+    points: int
+    reason: str
+    state: str
+    requested_by: UUID
+    requested_at: datetime
+    decided_by: UUID | None
+    decided_at: datetime | None
+    occurred_at: datetime
+    posted_at: datetime | None
+    period: date | None
+    missed_period: date | None
+
+
+async def adjust(
+    database: Database, coalition: Coalition, operator_id: UUID, limit: int, request: AdjustRequest, now: datetime
+) -> Adjustment:
+    """Ask for an adjustment; up to `limit` points it is posted at once, above it waits for a second operator.
+
+    Raises MemberUnknown, ProgrammeUnknown, InputNotAccepted, InsufficientPoints (nobody goes below zero),
+    IdempotencyKeyReused, PeriodNotOpen; DatabaseAway.
+    """
+    content = digest("adjustment", (request.member_id, request.programme, request.partner, request.points, request.reason))
+    try:
+        async with database.transaction() as tx:
+            adjustment_id = await _find_or_store(tx, coalition, operator_id, limit, request, content, now)
+    except Duplicate:
+        # The same key was stored by another request in this very moment, and is found now.
+        async with database.transaction() as tx:
+            adjustment_id = await _find_or_store(tx, coalition, operator_id, limit, request, content, now)
+    return await _read(database, adjustment_id)
+
+
+async def decide(
+    database: Database, coalition: Coalition, operator_id: UUID, adjustment_id: UUID, approve: bool, now: datetime
+) -> Adjustment:
+    """Approve or reject an adjustment that waits. Deciding the same again gives the same answer.
+
+    Raises AdjustmentUnknown, NotAllowed for the operator who asked for it, StateConflict when it was decided
+    otherwise, InsufficientPoints, PeriodNotOpen; DatabaseAway.
+    """
+    wanted = "posted" if approve else "rejected"
+    async with database.transaction() as tx:
+        row = await tx.one(sql.adjustment_for_update, bucket=bucket_of(adjustment_id), id=adjustment_id)
+        if row is None:
+            raise AdjustmentUnknown
+        if row["requested_by"] == operator_id:
+            raise NotAllowed("A second operator decides; this adjustment is your own.")
+        if row["state"] == "awaiting_approval":
+            await _conclude(tx, coalition, adjustment_id, wanted, operator_id, now)
+        elif row["state"] != wanted:
+            raise StateConflict(f"The adjustment was {row['state']} before.")
+    return await _read(database, adjustment_id)
+
+
+async def _find_or_store(
+    tx: Tx, coalition: Coalition, operator_id: UUID, limit: int, request: AdjustRequest, content: bytes, now: datetime
+) -> UUID:
+    check_text(request.idempotency_key, "idempotencyKey", 200)
+    known = await tx.one(sql.adjustment_by_key, owner=operator_id, key=request.idempotency_key)
+    if known is not None:
+        if known["digest"] != content:
+            raise IdempotencyKeyReused(request.idempotency_key)
+        found: UUID = known["adjustment_id"]
+        return found
+    programme, partner_id, contract_id = _on_behalf_of(coalition, request, now)
+    bucket = bucket_of(request.member_id)
+    if await tx.one(members_sql.member_by_id, bucket=bucket, member=request.member_id) is None:
+        raise MemberUnknown("that id")
+    adjustment_id, day = new_id_in(bucket), coalition.day_of(now)
+    await tx.run(
+        sql.store_adjustment,
+        bucket=bucket,
+        id=adjustment_id,
+        owner=operator_id,
+        key=request.idempotency_key,
+        digest=content,
+        member=request.member_id,
+        programme=programme.id,
+        partner=partner_id,
+        contract=contract_id,
+        points=request.points,
+        reason=request.reason,
+        requested_by=operator_id,
+        at=now,
+        occurred_at=now,
+        day=day,
+        expires_on=programme.expires_on(day),
+    )
+    if abs(request.points) <= limit:
+        await _conclude(tx, coalition, adjustment_id, "posted", None, now)
+    return adjustment_id
+
+
+def _on_behalf_of(coalition: Coalition, request: AdjustRequest, now: datetime) -> tuple[Programme, UUID, UUID]:
+    """The programme, and the partner and contract that an adjustment is booked under."""
+    check_text(request.reason, "reason", REASON_MAX)
+    if request.points == 0 or abs(request.points) > MAX_POINTS:
+        raise InputNotAccepted(f"points is {request.points}; give some with +, take some with -.", "points")
+    programme = coalition.programme_by_code(request.programme)
+    if programme.custody != "ledger":
+        raise NotAllowed(f"{programme.code} is kept by its own partner and is not adjusted here.")
+    partner = next((p for p in coalition.partners.values() if p.code == request.partner), None)
+    if partner is None:
+        raise InputNotAccepted(f"There is no partner {request.partner!r}.", "partner")
+    contract = coalition.contract_of(partner.id, coalition.settlement_currency, coalition.day_of(now))
+    if contract is None:
+        raise InputNotAccepted(f"{partner.name} has no contract in force.", "partner")
+    return programme, partner.id, contract.id
+
+
+async def _conclude(
+    tx: Tx, coalition: Coalition, adjustment_id: UUID, state: str, decided_by: UUID | None, now: datetime
+) -> None:
+    bucket = bucket_of(adjustment_id)
+    await tx.run(sql.decide_adjustment, bucket=bucket, id=adjustment_id, state=state, decided_by=decided_by, at=now)
+    if state == "posted":
+        month = coalition.day_of(now).replace(day=1)
+        verdict = await tx.value(ledger_sql.post_adjustment, at=now, bucket=bucket, adjustment=adjustment_id, month=month)
+        if verdict != "post":
+            # Leaving the transaction by an exception undoes the decision too.
+            points = abs((await adjustments_by_id(tx, [adjustment_id]))[adjustment_id].points)
+            raise refusal_of(verdict, points=points, month=month)
+
+
+async def _read(database: Database, adjustment_id: UUID) -> Adjustment:
+    async with database.reading() as tx:
+        return (await adjustments_by_id(tx, [adjustment_id]))[adjustment_id]
+
+
+async def adjustments_by_id(tx: Tx, ids: list[UUID]) -> dict[UUID, Adjustment]:
+    """Adjustments by their ids; unknown ones are left out."""
+    rows = await tx.all(sql.adjustments_by_id, buckets=[bucket_of(id) for id in ids], ids=ids)
+    return {row["id"]: Adjustment(**row) for row in rows}

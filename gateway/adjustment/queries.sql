@@ -1,0 +1,47 @@
+-- name: adjustment_by_key(owner, key)^
+-- The adjustment that a key asked for.
+select adjustment_id, digest
+  from adjustment
+ where owner_id = :owner
+   and key = :key;
+
+-- name: store_adjustment(bucket, id, owner, key, digest, member, programme, partner, contract, points, reason, requested_by, at, occurred_at, day, expires_on)!
+-- A new adjustment; it waits until it is decided.
+insert into adjustment (bucket, adjustment_id, owner_id, key, digest, member_id, programme_id, partner_id, contract_id,
+                        points, reason, state, requested_by, requested_at, occurred_at, day, expires_on)
+values (:bucket, :id, :owner, :key, :digest, :member, :programme, :partner, :contract, :points, :reason,
+        'awaiting_approval', :requested_by, :at, :occurred_at, :day, :expires_on);
+
+-- name: adjustment_for_update(bucket, id)^
+-- An adjustment's state, locked while it is decided.
+select state, requested_by
+  from adjustment
+ where bucket = :bucket
+   and adjustment_id = :id
+   for update;
+
+-- name: decide_adjustment(bucket, id, state, decided_by, at)!
+-- Note what was decided and, where a second operator had to, by whom.
+update adjustment
+   set state = :state,
+       decided_by = :decided_by,
+       decided_at = :at
+ where bucket = :bucket
+   and adjustment_id = :id;
+
+-- name: adjustments_by_id(buckets, ids)
+-- Adjustments with their postings, where they were posted.
+select a.adjustment_id as id, a.member_id, a.programme_id, a.partner_id, a.points, a.reason, a.state, a.requested_by,
+       a.requested_at, a.decided_by, a.decided_at, a.occurred_at, t.posted_at, t.period, t.missed_period
+  from unnest(:buckets::smallint[], :ids::uuid[]) i (bucket, id)
+  join adjustment a on a.bucket = i.bucket and a.adjustment_id = i.id
+  left join transaction t on t.bucket = a.bucket and t.transaction_id = a.adjustment_id;
+
+-- name: adjustments_awaiting(after_at, after_id, most)
+-- Adjustments that wait for a second operator, the oldest first.
+select bucket, adjustment_id, requested_at
+  from adjustment
+ where state = 'awaiting_approval'
+   and (requested_at, adjustment_id) > (:after_at::timestamptz, :after_id::uuid)
+ order by requested_at, adjustment_id
+ limit :most;

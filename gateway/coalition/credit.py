@@ -1,0 +1,59 @@
+"""A partner's credit: what it may owe for issued points before it pays; a limit of zero means that it prepays."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from gateway.coalition.catalogue import sql
+from gateway.database import Tx
+from gateway.refusals import IdempotencyKeyReused, InputNotAccepted
+
+KEY_MAX = 200
+REFERENCE_MAX = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """What a partner paid, in minor units; `owner_id` is the operator who notes it, and owns the key."""
+
+    owner_id: UUID
+    idempotency_key: str
+    partner_id: UUID
+    amount_minor: int
+    reference: str | None
+
+
+async def set_credit(tx: Tx, partner_id: UUID, limit_minor: int, warn_percent: int, now: datetime) -> None:
+    """Set what a partner may owe; what it has used of its credit so far stays used. Raises InputNotAccepted."""
+    if not 1 <= warn_percent <= 100:
+        raise InputNotAccepted(f"warnPercent is {warn_percent}; it must be between 1 and 100.", "warnPercent")
+    await tx.run(sql.set_credit, partner=partner_id, limit_minor=limit_minor, warn_percent=warn_percent, at=now)
+
+
+async def pay(tx: Tx, payment: Payment, now: datetime) -> None:
+    """Note a payment once a key. Raises InputNotAccepted, IdempotencyKeyReused."""
+    key = payment.idempotency_key
+    if not 1 <= len(key) <= KEY_MAX or not key.isprintable():
+        raise InputNotAccepted(f"idempotencyKey must have 1 to {KEY_MAX} printable characters.", "idempotencyKey")
+    reference = payment.reference
+    if reference is not None and (not 1 <= len(reference) <= REFERENCE_MAX or not reference.isprintable()):
+        raise InputNotAccepted(f"reference must have 1 to {REFERENCE_MAX} printable characters.", "reference")
+    if payment.amount_minor == 0:
+        raise InputNotAccepted("A payment is more than 0.00.", "amount")
+    if await tx.one(sql.credit_of, partner=payment.partner_id) is None:
+        raise InputNotAccepted("The partner has no credit limit; set one first.", "partner")
+    is_new = await tx.value(
+        sql.pay_credit,
+        owner=payment.owner_id,
+        key=key,
+        partner=payment.partner_id,
+        amount_minor=payment.amount_minor,
+        reference=reference,
+        at=now,
+    )
+    if is_new:
+        return
+    known = await tx.one(sql.credit_payment, owner=payment.owner_id, key=key)
+    assert known is not None
+    if (known["partner_id"], known["amount_minor"], known["reference"]) != (payment.partner_id, payment.amount_minor, reference):
+        raise IdempotencyKeyReused(key)

@@ -1,0 +1,139 @@
+"""Giving points to another member: the lots move with their expiry day, funder and contract."""
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from uuid import UUID
+
+from gateway.coalition.catalogue import Coalition
+from gateway.database import Database, Tx, load_queries
+from gateway.ids import bucket_of, new_id_in
+from gateway.ledger.post import Key, Ledger
+from gateway.ledger.post import sql as ledger_sql
+from gateway.ledger.refused import first_answer, refusal_of
+from gateway.members.lookup import check_text
+from gateway.members.lookup import sql as members_sql
+from gateway.points import MAX_POINTS
+from gateway.refusals import CardBlocked, InputNotAccepted, NotAllowed, RecipientUnknown, Refused
+from gateway.replay import digest
+
+sql = load_queries(__file__)
+
+MESSAGE_MAX = 140
+
+
+@dataclass(frozen=True, slots=True)
+class TransferRequest:
+    """Whole points for the holder of a card."""
+
+    idempotency_key: str
+    card: str
+    programme: str
+    points: int
+    message: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """One member's half of a transfer; `direction` is out or in."""
+
+    id: UUID
+    direction: str
+    other_transaction_id: UUID
+    member_id: UUID
+    programme_id: UUID
+    points: int
+    message: str | None
+    occurred_at: datetime
+    posted_at: datetime
+    period: date
+    missed_period: date | None
+
+
+async def transfer(
+    database: Database, ledger: Ledger, coalition: Coalition, member_id: UUID, request: TransferRequest, now: datetime
+) -> Transfer:
+    """Move points of the calling member to the holder of a card, all of them or none.
+
+    What the other member owes is repaid from them first.
+    Raises RecipientUnknown, CardBlocked, NotAllowed, InsufficientPoints, TransactionLimitExceeded, DailyLimitReached,
+    NotTransferable, ProgrammeUnknown, InputNotAccepted, IdempotencyKeyReused, PeriodNotOpen; DatabaseAway.
+    """
+    content = digest("transfer", (request.card, request.programme, request.points, request.message))
+    key = Key(member_id, request.idempotency_key, content)
+    try:
+        transaction_id = await _post(database, coalition, member_id, request, key, now)
+    except Refused as refused:
+        kept = await first_answer(ledger, key, refused)
+        if kept.refusal is not None:
+            raise refusal_of(kept.refusal, key=key.text, points=request.points) from None
+        transaction_id = kept.transaction_id
+    assert transaction_id is not None
+    async with database.reading() as tx:
+        return (await transfers_by_id(tx, [transaction_id]))[transaction_id]
+
+
+async def _post(
+    database: Database, coalition: Coalition, member_id: UUID, request: TransferRequest, key: Key, now: datetime
+) -> UUID | None:
+    check_text(request.idempotency_key, "idempotencyKey", 200)
+    check_text(request.card, "card", 64)
+    if request.message is not None:
+        check_text(request.message, "message", MESSAGE_MAX)
+    if not 0 < request.points <= MAX_POINTS:
+        raise InputNotAccepted(f"points is {request.points}; it must be at least 1.", "points")
+    programme = coalition.programme_by_code(request.programme)
+    if programme.custody != "ledger":
+        raise NotAllowed(f"{programme.code} is kept by its own partner and is not transferred here.")
+    day = coalition.day_of(now)
+    async with database.reading() as tx:
+        other_id = await _holder(tx, request.card)
+        if other_id == member_id:
+            raise NotAllowed("Points go to another member, not to oneself.")
+        transaction_id = new_id_in(bucket_of(member_id))
+        row = await tx.one(
+            ledger_sql.post_transfer,
+            at=now,
+            owner=key.owner_id,
+            key=key.text,
+            digest=key.digest,
+            programme=programme.id,
+            member=member_id,
+            transaction=transaction_id,
+            other=other_id,
+            other_transaction=new_id_in(bucket_of(other_id)),
+            occurred=now,
+            month=day.replace(day=1),
+            day=day,
+            points=request.points,
+            message=request.message,
+        )
+        assert row is not None
+        if row["verdict"] == "replay":
+            return await _first(tx, key)
+        if row["verdict"] != "post":
+            raise refusal_of(row["verdict"], key=key.text, points=request.points, month=day.replace(day=1))
+    return transaction_id
+
+
+async def _first(tx: Tx, key: Key) -> UUID:
+    """The transaction that a key posted first."""
+    rows = await tx.all(ledger_sql.kept_answers, owners=[key.owner_id], keys=[key.text])
+    found: UUID = rows[0]["transaction_id"]
+    return found
+
+
+async def _holder(tx: Tx, card: str) -> UUID:
+    """The member who holds a card. Raises RecipientUnknown, CardBlocked."""
+    rows = await tx.all(members_sql.cards_by_number, numbers=[card])
+    if not rows:
+        raise RecipientUnknown(card)
+    if rows[0]["status"] == "blocked":
+        raise CardBlocked(card)
+    found: UUID = rows[0]["member_id"]
+    return found
+
+
+async def transfers_by_id(tx: Tx, transactions: list[UUID]) -> dict[UUID, Transfer]:
+    """Halves of transfers by their ids."""
+    rows = await tx.all(sql.transfers_by_id, buckets=[bucket_of(id) for id in transactions], transactions=transactions)
+    return {row["id"]: Transfer(**row) for row in rows}

@@ -1,0 +1,255 @@
+"""Wallets in GraphQL: what a member has, had and did."""
+
+from collections import defaultdict
+from datetime import UTC, date, datetime
+from uuid import UUID
+
+import orjson
+import strawberry
+from strawberry.dataloader import DataLoader
+
+from gateway import ids
+from gateway.coalition.graph import Programme, show_programme
+from gateway.context import Context, Info
+from gateway.database import Row
+from gateway.graph import (
+    SEES_MEMBERSHIPS,
+    BadInput,
+    Connection,
+    DateTime,
+    Day,
+    Node,
+    Points,
+    YearMonth,
+    connection,
+    page,
+    requires,
+    show_id,
+)
+from gateway.ledger.post import sql as ledger_sql
+from gateway.wallets import history
+
+NEWEST = datetime(9999, 1, 1, tzinfo=UTC)
+LAST_ID = UUID(int=2**128 - 1)
+SEES_WALLETS = requires("balance:read", "members:lookup", "points:burn", "points:earn", "members:support")
+
+
+@strawberry.federation.interface(directives=[SEES_MEMBERSHIPS], description="A transaction that moved a member's points.")
+class Activity(Node):
+    id: strawberry.ID
+    programme: Programme
+    points: Points = strawberry.field(description="What it did to the wallet: + came in, - went out.")
+    occurred_at: DateTime = strawberry.field(description="The world's time.")
+    posted_at: DateTime = strawberry.field(description="The ledger's time.")
+    period: YearMonth = strawberry.field(description="The settlement month it counts in.")
+    missed_period: YearMonth | None = strawberry.field(description="The month it happened in, if that was closed already.")
+
+
+@strawberry.type(directives=[SEES_MEMBERSHIPS], description="Points of lots whose last day had come.")
+class Expiration(Activity):
+    id: strawberry.ID
+    programme: Programme
+    points: Points
+    occurred_at: DateTime
+    posted_at: DateTime
+    period: YearMonth
+    missed_period: YearMonth | None
+
+
+@strawberry.type(directives=[SEES_WALLETS], description="Points that run out at the end of a day.")
+class ExpiringPoints:
+    expires_on: Day = strawberry.field(description="The last day on which they can be spent.")
+    points: Points
+
+
+@strawberry.type(directives=[SEES_WALLETS], description="A wallet at a moment of the past.")
+class WalletSnapshot:
+    at: DateTime
+    points: Points = strawberry.field(description="The balance: available + pending + held - owed.")
+    available: Points
+    pending: Points
+    held: Points
+    owed: Points
+
+
+@strawberry.type(directives=[SEES_WALLETS], description="What one transaction did to a wallet.")
+class WalletEntry:
+    transaction: strawberry.ID
+    kind: str = strawberry.field(description="earning, return, redemption, reversal, conversion, transfer, adjustment or expiry.")
+    points: Points
+    balance: Points = strawberry.field(description="After it.")
+    occurred_at: DateTime
+    posted_at: DateTime
+
+
+@strawberry.type(directives=[SEES_WALLETS], description="A member's points in one programme.")
+class Wallet:
+    programme: Programme
+    available: Points = strawberry.field(description="Can be spent.")
+    pending: Points = strawberry.field(description="Not yet available.")
+    held: Points = strawberry.field(description="Set aside for something under way.")
+    owed: Points = strawberry.field(description="What a return could not take back; later earnings repay it first.")
+    member_id: strawberry.Private[UUID]
+    programme_id: strawberry.Private[UUID]
+
+    @strawberry.field(description="What runs out before a day, first-expiring first.")
+    async def expiring(self, info: Info, before: Day) -> list[ExpiringPoints]:
+        async with info.context.database.reading() as tx:
+            rows = await tx.all(
+                history.sql.expiring,
+                bucket=ids.bucket_of(self.member_id),
+                member=self.member_id,
+                programme=self.programme_id,
+                before=before,
+            )
+        return [ExpiringPoints(expires_on=Day(row["expires_on"]), points=row["points"]) for row in rows]
+
+    @strawberry.field(description="The wallet as it stood at a moment of the ledger's time, worked out from the journal.")
+    async def as_of(self, info: Info, at: DateTime) -> WalletSnapshot:
+        async with info.context.database.reading() as tx:
+            found = await history.wallet_at(tx, self.member_id, self.programme_id, at)
+        return WalletSnapshot(
+            at=DateTime(found.at),
+            points=Points(found.points),
+            available=Points(found.available),
+            pending=Points(found.pending),
+            held=Points(found.held),
+            owed=Points(found.owed),
+        )
+
+    @strawberry.field(
+        directives=[requires("balance:read", "members:support")],
+        description="Everything that changed the balance, the latest posted first, with the balance after it.",
+    )
+    async def history(self, info: Info, first: int, after: str | None = None) -> Connection[WalletEntry]:
+        if not sees(info, self.member_id, None):
+            raise BadInput("A wallet's history is its member's own.")
+        asked = page(first, after)
+        before_at, before_id = _read_cursor(after) if after else (NEWEST, LAST_ID)
+        async with info.context.database.reading() as tx:
+            rows = await tx.all(
+                history.sql.history,
+                bucket=ids.bucket_of(self.member_id),
+                member=self.member_id,
+                programme=self.programme_id,
+                before_at=before_at,
+                before_id=before_id,
+                most=first + 1,
+            )
+        shown = [
+            WalletEntry(
+                transaction=show_id("txn", row["transaction_id"]),
+                kind=row["kind"],
+                points=Points(row["points"]),
+                balance=Points(row["balance"]),
+                occurred_at=DateTime(row["occurred_at"]),
+                posted_at=DateTime(row["posted_at"]),
+            )
+            for row in rows
+        ]
+        return connection(shown, [_cursor(row["posted_at"], row["transaction_id"]) for row in rows], asked)
+
+
+async def wallets_of(context: Context, member_id: UUID) -> list[Wallet]:
+    """A member's wallets in every programme of this ledger, by code; those of many members are read at once."""
+    loader = context.loaders.get("wallets")
+    if loader is None:
+        loader = context.loaders["wallets"] = DataLoader(load_fn=lambda keys: _load_wallets(context, keys))
+    found: list[Wallet] = await loader.load(member_id)
+    return found
+
+
+async def _load_wallets(context: Context, members: list[UUID]) -> list[list[Wallet]]:
+    async with context.database.reading() as tx:
+        buckets = [ids.bucket_of(member) for member in members]
+        rows = await tx.all(history.sql.wallets_of_members, buckets=buckets, members=members)
+    programmes = {id: show_programme(p) for id, p in context.coalition.programmes.items() if p.custody == "ledger"}
+    found: dict[UUID, dict[UUID, Row]] = defaultdict(dict)
+    for row in rows:
+        found[row["member_id"]][row["programme_id"]] = row
+    ordered = sorted(programmes.items(), key=lambda item: item[1].code)
+    return [[_wallet(member, id, shown, found[member].get(id)) for id, shown in ordered] for member in members]
+
+
+def _wallet(member_id: UUID, programme_id: UUID, programme: Programme, row: Row | None) -> Wallet:
+    """A wallet nobody has posted to yet holds nothing."""
+    return Wallet(
+        programme=programme,
+        available=row["available"] if row else Points(0),
+        pending=row["pending"] if row else Points(0),
+        held=row["held"] if row else Points(0),
+        owed=row["owed"] if row else Points(0),
+        member_id=member_id,
+        programme_id=programme_id,
+    )
+
+
+async def activity_of(
+    info: Info, member_id: UUID, partner_id: UUID | None, first: int, after: str | None
+) -> Connection[Activity]:
+    """A page of what moved a member's points, the latest first; what happened at one partner where one is named."""
+    asked = page(first, after)
+    before_at, before_id = _read_cursor(after) if after else (NEWEST, LAST_ID)
+    async with info.context.database.reading() as tx:
+        rows = await tx.all(
+            history.sql.activity,
+            bucket=ids.bucket_of(member_id),
+            member=member_id,
+            partner=partner_id,
+            before_at=before_at,
+            before_id=before_id,
+            most=first + 1,
+        )
+    by_kind: dict[str, list[UUID]] = defaultdict(list)
+    for row in rows:
+        by_kind[row["kind"]].append(row["transaction_id"])
+    shown: dict[UUID, Activity] = {}
+    for kind, transactions in by_kind.items():
+        shown.update(await info.context.doors.activity[kind](info, transactions))
+    cursors = [_cursor(row["occurred_at"], row["transaction_id"]) for row in rows]
+    return connection([shown[row["transaction_id"]] for row in rows], cursors, asked)
+
+
+def _cursor(at: datetime, id: UUID) -> str:
+    return f"{at.isoformat()}~{id}"
+
+
+def _read_cursor(text: str) -> tuple[datetime, UUID]:
+    try:
+        at, _, id = text.partition("~")
+        return datetime.fromisoformat(at).astimezone(UTC), UUID(id)
+    except (ValueError, OverflowError):
+        raise BadInput(f"after is {text[:60]!r}, which is no cursor of this connection.") from None
+
+
+def sees(info: Info, member_id: UUID, partner_id: UUID | None) -> bool:
+    """Whether the caller may see a transaction: the member, the partner it happened at, or an operator."""
+    caller = info.context.caller
+    at_own = partner_id is not None and partner_id == caller.partner_id
+    return caller.kind == "operator" or member_id == caller.member_id or at_own
+
+
+def month_or_none(month: date | None) -> YearMonth | None:
+    return YearMonth(month) if month else None
+
+
+async def expiry_activity(info: Info, transactions: list[UUID]) -> dict[UUID, Activity]:
+    """Expirations by transaction, those that the caller may see."""
+    programmes = info.context.coalition.programmes
+    shown: dict[UUID, Activity] = {}
+    async with info.context.database.reading() as tx:
+        for id in transactions:
+            row = await tx.one(ledger_sql.transaction_by_id, bucket=ids.bucket_of(id), transaction=id)
+            if row is None or not sees(info, row["member_id"], None):
+                continue
+            entries = orjson.loads(row["entries"])
+            shown[id] = Expiration(
+                id=show_id("txn", id),
+                programme=show_programme(programmes[UUID(entries[0]["programme"])]),
+                points=Points(sum(entry["points"] for entry in entries)),
+                occurred_at=DateTime(row["occurred_at"]),
+                posted_at=DateTime(row["posted_at"]),
+                period=YearMonth(row["period"]),
+                missed_period=month_or_none(row["missed_period"]),
+            )
+    return shown

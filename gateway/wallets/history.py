@@ -1,0 +1,79 @@
+"""A wallet's past: as it stood at a moment, its running balance, and the trace from a spent point to its purchase."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from gateway.database import Row, Tx, load_queries
+from gateway.ids import bucket_of
+
+sql = load_queries(__file__)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A wallet at a moment of the ledger's time; `points` = available + pending + held - owed."""
+
+    at: datetime
+    points: int
+    pending: int
+    held: int
+    owed: int
+
+    @property
+    def available(self) -> int:
+        return self.points - self.pending - self.held + self.owed
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Points of a spent lot that one transaction had brought: a purchase with its receipt, an adjustment, a transfer."""
+
+    transaction_id: UUID
+    kind: str
+    receipt: str | None
+    partner_id: UUID | None
+    occurred_at: datetime
+    points: int
+
+
+async def wallet_at(tx: Tx, member_id: UUID, programme_id: UUID, at: datetime) -> Snapshot:
+    """How a wallet stood when everything posted up to `at` had happened, worked out from the journal."""
+    row = await tx.one(sql.wallet_at, bucket=bucket_of(member_id), member=member_id, programme=programme_id, at=at)
+    assert row is not None
+    return Snapshot(at, row["points"], row["pending"], row["held"], row["owed"])
+
+
+async def origins(tx: Tx, lot_id: UUID, transaction_id: UUID) -> list[Origin]:
+    """Where the points came from that a transaction took out of a lot.
+
+    Points of a lot are alike, so it is a rule that says which went first: those that came first. A return takes back
+    what its own purchase brought, as far as that is still there; what a reversal gave back counts as never taken.
+    """
+    bucket = bucket_of(lot_id)
+    credits = await tx.all(sql.credits_of_lot, bucket=bucket, lot=lot_id)
+    takes = await tx.all(sql.takes_of_lot, bucket=bucket, lot=lot_id)
+    left = {row["transaction_id"]: row["points"] for row in credits}
+    for take in takes:
+        wanted = take["points"] if take["transaction_id"] == transaction_id else take["kept"]
+        taken = _take_from(left, wanted, take["purchase_id"])
+        if take["transaction_id"] == transaction_id:
+            return [_origin(row, taken[row["transaction_id"]]) for row in credits if row["transaction_id"] in taken]
+    return []
+
+
+def _take_from(left: dict[UUID, int], wanted: int, own: UUID | None) -> dict[UUID, int]:
+    """Take points from what is left of each credit, the earliest first, a return's own purchase before all others."""
+    taken: dict[UUID, int] = {}
+    order = ([own] if own in left else []) + [id for id in left if id != own]
+    for id in order:
+        points = min(wanted, left[id])
+        if points:
+            left[id] -= points
+            taken[id] = points
+            wanted -= points
+    return taken
+
+
+def _origin(row: Row, points: int) -> Origin:
+    return Origin(row["transaction_id"], row["kind"], row["receipt"], row["partner_id"], row["occurred_at"], points)

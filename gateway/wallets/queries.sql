@@ -1,0 +1,135 @@
+-- name: wallets_of_members(buckets, members)
+-- Every wallet of the given members.
+select w.member_id, w.programme_id, w.available, w.pending, w.held, w.owed
+  from unnest(:buckets::smallint[], :members::uuid[]) i (bucket, member)
+  join wallet w on w.bucket = i.bucket and w.member_id = i.member
+ order by w.member_id, w.programme_id;
+
+-- name: expiring(bucket, member, programme, before)
+-- What is left in a wallet's lots that run out before a day, a row a day.
+select expires_on, sum(remaining)::bigint as points
+  from lot
+ where bucket = :bucket
+   and member_id = :member
+   and programme_id = :programme
+   and remaining > 0
+   and expires_on < :before
+ group by expires_on
+ order by expires_on;
+
+-- name: activity(bucket, member, partner, before_at, before_id, most)
+-- A member's transactions, newest first, from a cursor on; those of one partner where one is named.
+select t.transaction_id, t.kind, t.occurred_at
+  from transaction t
+ where t.bucket = :bucket
+   and t.member_id = :member
+   and (:partner::uuid is null or t.partner_id = :partner)
+   and (t.occurred_at, t.transaction_id) < (:before_at::timestamptz, :before_id::uuid)
+ order by t.occurred_at desc, t.transaction_id desc
+ limit :most;
+
+-- name: wallet_at(bucket, member, programme, at)^
+-- A wallet as it stood at a moment of the ledger's time, from the journal alone: entries for the balance; holds, what
+-- was captured of them and when they ended for what was held; purchases that had not matured for what was pending;
+-- returns and what repaid them for what was owed.
+with posted as (
+  select t.transaction_id, t.kind
+    from transaction t
+   where t.bucket = :bucket and t.member_id = :member and t.posted_at <= :at
+)
+select coalesce((select sum(e.points)
+                   from posted p
+                   join entry e on e.bucket = :bucket and e.transaction_id = p.transaction_id
+                  where e.programme_id = :programme), 0)::bigint as points,
+       coalesce((select sum(h.points - coalesce(c.captured, 0))
+                   from hold h
+                   left join lateral (
+                     select sum(r.points) as captured
+                       from redemption r
+                       join posted p on p.transaction_id = r.transaction_id
+                      where r.bucket = :bucket and r.hold_id = h.hold_id) c on true
+                  where h.bucket = :bucket and h.member_id = :member and h.programme_id = :programme
+                    and h.placed_at <= :at and (h.resolved_at is null or h.resolved_at > :at)), 0)::bigint as held,
+       coalesce((select sum(m.points - coalesce(r.cancelled, 0))
+                   from maturing m
+                   join posted p on p.transaction_id = m.transaction_id
+                   left join lateral (
+                     select least(sum(v.points), m.points) as cancelled
+                       from purchase_return v
+                       join posted q on q.transaction_id = v.transaction_id
+                      where v.bucket = :bucket and v.purchase_id = m.transaction_id) r on true
+                  where m.bucket = :bucket and m.programme_id = :programme
+                    and (m.matured_at is null or m.matured_at > :at)), 0)::bigint as pending,
+       (coalesce((select sum(v.owed)
+                    from posted p
+                    join purchase_return v on v.bucket = :bucket and v.transaction_id = p.transaction_id
+                    join purchase b on b.bucket = v.bucket and b.transaction_id = v.purchase_id
+                   where b.programme_id = :programme), 0)
+        - coalesce((select sum(k.points)
+                      from lot_take k
+                      join lot l on l.bucket = k.bucket and l.lot_id = k.lot_id
+                     where k.bucket = :bucket and k.effect = 'repaid' and l.member_id = :member
+                       and l.programme_id = :programme
+                       and k.transaction_id in (select p.transaction_id from posted p)), 0))::bigint as owed;
+
+-- name: history(bucket, member, programme, before_at, before_id, most)
+-- A wallet's entries, a row a transaction, the latest posted first, each with the balance after it.
+select s.transaction_id, s.kind, s.points, s.balance, s.occurred_at, s.posted_at
+  from (select t.transaction_id, t.kind, t.occurred_at, t.posted_at, e.points,
+               (sum(e.points) over (order by t.posted_at, t.transaction_id))::bigint as balance
+          from transaction t
+          join lateral (
+            select sum(n.points)::bigint as points
+              from entry n
+             where n.bucket = t.bucket and n.transaction_id = t.transaction_id and n.programme_id = :programme) e
+            on e.points is not null
+         where t.bucket = :bucket
+           and t.member_id = :member) s
+ where (s.posted_at, s.transaction_id) < (:before_at::timestamptz, :before_id::uuid)
+ order by s.posted_at desc, s.transaction_id desc
+ limit :most;
+
+-- name: takes(bucket, transaction)
+-- Which lots a transaction took from: its trace to their funders.
+select t.lot_id, t.effect, t.points, l.funder_id, l.contract_id, l.expires_on
+  from lot_take t
+  join lot l on l.bucket = t.bucket and l.lot_id = t.lot_id
+ where t.bucket = :bucket
+   and t.transaction_id = :transaction
+   and t.effect <> 'repaid'
+ order by l.expires_on, l.funder_id, l.contract_id, t.effect;
+
+-- name: credits_of_lot(bucket, lot)
+-- What brought points into a lot, in the order of posting: purchases, adjustments, and transfers from others.
+select t.transaction_id, t.kind, p.receipt, t.partner_id, t.occurred_at,
+       coalesce(p.points, a.points, m.points)::bigint as points
+  from lot l
+  join transaction t on t.bucket = l.bucket and t.member_id = l.member_id and t.kind in ('earning', 'adjustment', 'transfer')
+  left join purchase p
+    on p.bucket = t.bucket and p.transaction_id = t.transaction_id and p.programme_id = l.programme_id
+   and p.partner_id = l.funder_id and p.contract_id = l.contract_id and p.expires_on = l.expires_on and p.points > 0
+  left join adjustment a
+    on a.bucket = t.bucket and a.adjustment_id = t.transaction_id and a.programme_id = l.programme_id
+   and a.partner_id = l.funder_id and a.contract_id = l.contract_id and a.expires_on = l.expires_on and a.points > 0
+  left join transfer f on f.bucket = t.bucket and f.transaction_id = t.transaction_id and f.direction = 'in'
+  left join lateral (
+    select sum(k.points) as points
+      from lot_take k
+      join lot o on o.bucket = k.bucket and o.lot_id = k.lot_id
+     where k.bucket = get_byte(uuid_send(f.other_member_id), 15) and k.transaction_id = f.other_transaction_id
+       and k.effect = 'moved' and o.programme_id = l.programme_id and o.funder_id = l.funder_id
+       and o.contract_id = l.contract_id and o.expires_on = l.expires_on) m on f.transaction_id is not null
+ where l.bucket = :bucket
+   and l.lot_id = :lot
+   and coalesce(p.points, a.points, m.points) is not null
+ order by t.posted_at, t.transaction_id;
+
+-- name: takes_of_lot(bucket, lot)
+-- What took points out of a lot and kept them, in the order of posting; a return names the purchase it is of.
+select k.transaction_id, t.kind, r.purchase_id, (k.points - k.restored)::bigint as kept, k.points
+  from lot_take k
+  join transaction t on t.bucket = k.bucket and t.transaction_id = k.transaction_id
+  left join purchase_return r on r.bucket = k.bucket and r.transaction_id = k.transaction_id
+ where k.bucket = :bucket
+   and k.lot_id = :lot
+ order by t.posted_at, k.transaction_id;
