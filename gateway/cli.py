@@ -1,6 +1,7 @@
 """The `gateway` command."""
 
 import asyncio
+import csv
 import getpass
 import sys
 from collections.abc import Awaitable, Callable
@@ -21,6 +22,7 @@ from gateway.coalition.catalogue import NoCoalition, read_coalition
 from gateway.coalition.partner_file import BadPartnerFile, read_partner_file
 from gateway.database import Database, DatabaseAway
 from gateway.embedded import DatabaseDidNotStart, DatabaseFolderBusy
+from gateway.ledger import seal
 from gateway.ledger.verify import verify as verify_ledger
 from gateway.logs import configure_logs
 from gateway.members import lookup
@@ -32,6 +34,7 @@ from gateway.server import serve as serve_gateway
 from gateway.settings import BadSetting, Settings, read_settings
 from gateway.settlement import close
 from gateway.settlement.statements import positions
+from gateway.wallets import history
 
 app = typer.Typer(
     help="The loyalty gateway: one API, one member identity, one ledger of points.",
@@ -91,10 +94,29 @@ async def _nothing(opened: Database) -> None:
 
 
 @app.command()
-def verify() -> None:
-    """Check every invariant of the ledger; exit status 1 if one is broken."""
+def verify(
+    chain: Annotated[bool, typer.Option("--chain", help="Walk the sealed blocks instead: hashes and signatures.")] = False,
+) -> None:
+    """Check every invariant of the ledger, or its sealed chain; exit status 1 if something is broken."""
+    settings = _settings()
+
+    async def walk(opened: Database) -> bool:
+        clock = SystemClock()
+        signer = tokens.Tokens(settings.base_url, await tokens.load_signing_keys(opened, clock), clock)
+        blocks = transactions = 0
+        sound = True
+        async for height, count, fault in seal.verify_chain(opened, signer):
+            if height:
+                blocks, transactions = height, transactions + count
+            if fault is not None:
+                sound = False
+                out.print(f"[bold red]BROKEN[/] {f'block {height}: ' if height else ''}{fault}")
+        out.print(f"{blocks} blocks with {transactions:,} transactions{' hold.' if sound else '.'}")
+        return sound
 
     async def work(opened: Database) -> bool:
+        if chain:
+            return await walk(opened)
         table = Table("", "invariant", "breaches", title="Integrity")
         sound = True
         async for check in verify_ledger(opened):
@@ -105,7 +127,7 @@ def verify() -> None:
         out.print(table)
         return sound
 
-    if not _with_database(work):
+    if not _with_database(work, settings):
         raise typer.Exit(1)
 
 
@@ -271,6 +293,29 @@ def operator_create(
 
     _with_database(work)
     out.print(f"The operator {login} can log in at /graphiql.")
+
+
+@member_app.command("history")
+def member_history(
+    card: Annotated[str, typer.Argument(help="A card of the member.")],
+    programme: Annotated[str, typer.Argument(help="Code of the programme.")] = "MER",
+) -> None:
+    """Print everything that changed a wallet's balance as CSV, the latest posted first, with the balance after it."""
+
+    async def work(opened: Database) -> None:
+        async with opened.snapshot() as tx:
+            rows = await tx.all(lookup.sql.cards_by_number, numbers=[card])
+            if not rows:
+                raise typer.BadParameter(f"Nobody has the card {card!r}.")
+            found = (await read_coalition(tx)).programme_by_code(programme)
+            writer = csv.writer(sys.stdout, lineterminator="\n")
+            writer.writerow(["posted_at", "occurred_at", "transaction", "kind", "points", "balance"])
+            async for entry in history.whole(tx, rows[0]["member_id"], found.id):
+                times = entry["posted_at"].isoformat(), entry["occurred_at"].isoformat()
+                id = ids.show("txn", entry["transaction_id"])
+                writer.writerow([*times, id, entry["kind"], entry["points"], entry["balance"]])
+
+    _with_database(work)
 
 
 @member_app.command("password")

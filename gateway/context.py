@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from gateway.coalition.catalogue import Catalogue, Coalition, Partner
     from gateway.coalition.connector import Connector
     from gateway.conversion.convert import Converter
+    from gateway.jobs.jobs import Jobs
     from gateway.ledger.post import Ledger
+    from gateway.ledger.seal import Proof
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,8 @@ class Doors:
     connectors: "dict[UUID, Connector]"
     settlement_dir: Path
     adjustment_limit: int
+    jobs: "Jobs"
+    prove: "Callable[[UUID], Awaitable[Proof | None]]"
     activity: "Mapping[str, Callable[[Info, list[UUID]], Awaitable[Mapping[UUID, Any]]]]"
 
 

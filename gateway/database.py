@@ -13,6 +13,7 @@ from typing import Any
 import asyncpg
 from aiosql.adapters.asyncpg import AsyncPGAdapter
 from aiosql.query_loader import QueryLoader
+from pgqueuer.queries import Queries
 
 from gateway.refusals import InputNotAccepted
 
@@ -149,6 +150,10 @@ class Database:
                 connection.transaction(isolation="repeatable_read", readonly=True),
             ):
                 yield Tx(connection, SNAPSHOT_SECONDS)
+
+    def schedules(self) -> Queries:
+        """The scheduler's own door to its tables."""
+        return Queries.from_asyncpg_pool(self._pool)
 
     async def is_up(self) -> bool:
         """Whether a statement gets through right now."""

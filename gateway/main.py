@@ -5,7 +5,6 @@ import contextlib
 from collections.abc import AsyncIterator
 from uuid import UUID
 
-import structlog
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -20,22 +19,21 @@ from gateway.coalition.catalogue import Catalogue, NoCoalition
 from gateway.coalition.connector import Connector
 from gateway.context import Doors
 from gateway.conversion.convert import Converter
-from gateway.database import Database, DatabaseAway
+from gateway.database import Database
 from gateway.http.console import console_routes
 from gateway.http.endpoint import GraphQLEndpoint
 from gateway.http.engine import Engine
 from gateway.http.health import Health
+from gateway.http.metrics import Metrics
 from gateway.http.oauth import OAuth
+from gateway.jobs.jobs import Jobs, all_jobs
 from gateway.ledger.post import Ledger
+from gateway.ledger.seal import prove
 from gateway.schema import ACTIVITY, create_schema
 from gateway.settings import Settings
 from partners.protocols import PROTOCOLS
 
-RESUME_SECONDS = 5
 APP_REDIRECT = "com.example.loyalty:/callback"
-
-log = structlog.get_logger(__name__)
-
 
 async def create_app(settings: Settings, dsn: str, clock: Clock | None = None) -> Starlette:
     """The gateway over a migrated database. Raises DatabaseAway."""
@@ -46,6 +44,8 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None) -
     connectors = await _connectors(catalogue)
     ledger = Ledger(database, clock, settings.lanes)
     converter = Converter(database, catalogue, clock, connectors)
+    tokens = Tokens(settings.base_url, await load_signing_keys(database, clock), clock)
+    jobs = Jobs(database, clock, [job for job in all_jobs(database, catalogue, converter, tokens) if job.name in settings.jobs])
     doors = Doors(
         database=database,
         clock=clock,
@@ -56,16 +56,18 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None) -
         settlement_dir=settings.data_dir / "settlement",
         adjustment_limit=settings.adjustment_limit,
         activity=ACTIVITY,
+        jobs=jobs,
+        prove=lambda transaction_id: prove(database, transaction_id),
     )
-    tokens = Tokens(settings.base_url, await load_signing_keys(database, clock), clock)
     await _register_own_clients(database, settings.base_url, clock)
+    metrics = Metrics(database, ledger, jobs).scrape
     oauth, health = OAuth(OAuthServer(tokens), tokens, doors), Health(database)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        resumer = asyncio.create_task(_resume_orders(converter))
+        running = asyncio.create_task(jobs.run())
         yield
-        resumer.cancel()
+        running.cancel()
         await ledger.drain()
         for connector in connectors.values():
             await connector.close()
@@ -83,6 +85,7 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None) -
             Route("/.well-known/oauth-authorization-server", oauth.metadata),
             Route("/livez", health.live),
             Route("/readyz", health.ready),
+            Route("/metrics", metrics),
             *console_routes(),
         ],
     )
@@ -119,13 +122,3 @@ async def _register_own_clients(database: Database, base_url: str, clock: Clock)
         await register_public_client(tx, APP_CLIENT, "The members' app", [APP_REDIRECT], sorted(MEMBER), clock.now())
 
 
-async def _resume_orders(converter: Converter) -> None:
-    """Move on what a crash or a silent partner left under way; the database is asked again while it is away."""
-    while True:
-        try:
-            await converter.resume()
-        except (DatabaseAway, NoCoalition):
-            pass
-        except Exception:
-            log.exception("resuming conversions failed")
-        await asyncio.sleep(RESUME_SECONDS)

@@ -21,6 +21,7 @@ from gateway.earning.graph import (
 )
 from gateway.graph import PUBLIC, SCALARS, Node
 from gateway.inputs import compile_inputs
+from gateway.jobs.graph import JobsMutation, JobsQuery
 from gateway.ledger.graph import LedgerQuery
 from gateway.ledger.post import sql as ledger_sql
 from gateway.members.graph import MembersMutation, MembersQuery, member_node, membership_node
@@ -84,7 +85,7 @@ def schema_text() -> str:
 
 def create_schema(sort: bool = False) -> strawberry.federation.Schema:
     """The whole contract. Sorting is for its text alone: graphql-core rebuilds the types and loses Strawberry's enums."""
-    queries = (NodeQuery, MembersQuery, CoalitionQuery, EarningQuery, AdjustmentQuery, SettlementQuery, LedgerQuery)
+    queries = (NodeQuery, MembersQuery, CoalitionQuery, EarningQuery, AdjustmentQuery, SettlementQuery, LedgerQuery, JobsQuery)
     query = merge_types("Query", queries)
     mutation = merge_types(
         "Mutation",
@@ -97,6 +98,7 @@ def create_schema(sort: bool = False) -> strawberry.federation.Schema:
             MembersMutation,
             CoalitionMutation,
             SettlementMutation,
+            JobsMutation,
         ),
     )
     schema = strawberry.federation.Schema(

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+JOBS = ("conversions", "credit", "expire", "holds", "mature", "notices", "seal")
+
 
 class BadSetting(ValueError):
     """An environment variable with a value that cannot be used; its text names both."""
@@ -32,6 +34,11 @@ class Settings:
     adjustment_limit: int = _setting(
         "GATEWAY_ADJUSTMENT_LIMIT", "1000", "Points an operator may adjust alone; above it a second one approves."
     )
+    jobs: tuple[str, ...] = _setting(
+        "GATEWAY_JOBS",
+        "conversions,credit,expire,holds,mature,notices,seal",
+        "Background jobs this process takes part in, by comma; empty: none.",
+    )
     log_level: str = _setting("GATEWAY_LOG_LEVEL", "info", "debug, info, warning or error.")
     log_format: str = _setting("GATEWAY_LOG_FORMAT", "json", "json, or console for people.")
 
@@ -54,6 +61,7 @@ def read_settings(environ: Mapping[str, str] = os.environ, **overrides: Any) -> 
         "pool_size": _whole_number("GATEWAY_POOL_SIZE", texts["pool_size"], 2, 100),
         "lanes": _whole_number("GATEWAY_LANES", texts["lanes"], 1, 64),
         "adjustment_limit": _whole_number("GATEWAY_ADJUSTMENT_LIMIT", texts["adjustment_limit"], 0, 10**12),
+        "jobs": _some_of("GATEWAY_JOBS", texts["jobs"], JOBS),
         "log_level": _one_of("GATEWAY_LOG_LEVEL", texts["log_level"], ("debug", "info", "warning", "error")),
         "log_format": _one_of("GATEWAY_LOG_FORMAT", texts["log_format"], ("json", "console")),
         "issuer": texts["issuer"].rstrip("/"),
@@ -69,6 +77,10 @@ def _whole_number(variable: str, text: str, least: int, most: int) -> int:
     if not text.isascii() or not text.isdigit() or not least <= int(text) <= most:
         raise BadSetting(f"{variable} is {text!r}; it must be a whole number from {least} to {most}.")
     return int(text)
+
+
+def _some_of(variable: str, text: str, allowed: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(_one_of(variable, part.strip(), allowed) for part in text.split(",") if part.strip())
 
 
 def _one_of(variable: str, text: str, allowed: tuple[str, ...]) -> str:

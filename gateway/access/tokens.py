@@ -8,6 +8,10 @@ from datetime import datetime
 from uuid import UUID
 
 import orjson
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA256
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, KeySet
@@ -65,6 +69,31 @@ class Tokens:
 
     def public_jwks(self) -> dict[str, object]:
         return {"keys": [key.as_dict(private=False) for key in self._keys.keys]}
+
+    @property
+    def key_id(self) -> str:
+        """The id of the key that signs now."""
+        return str(self._signing.kid)
+
+    def sign(self, content: bytes) -> bytes:
+        """An ES256 signature (RFC 7518, section 3.4): r and s, 32 bytes each."""
+        private = self._signing.private_key
+        assert private is not None
+        r, s = decode_dss_signature(private.sign(content, ECDSA(SHA256())))
+        return r.to_bytes(32, "big") + s.to_bytes(32, "big")
+
+    def is_signed(self, content: bytes, signature: bytes, key_id: str) -> bool:
+        """Whether one of this gateway's keys made an ES256 signature over `content`."""
+        key = next((key for key in self._keys.keys if key.kid == key_id), None)
+        public = key.public_key if key is not None else None
+        if not isinstance(public, EllipticCurvePublicKey) or len(signature) != 64:
+            return False
+        der = encode_dss_signature(int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big"))
+        try:
+            public.verify(der, content, ECDSA(SHA256()))
+        except InvalidSignature:
+            return False
+        return True
 
     def issue(self, subject: Subject, client_id: str, scopes: frozenset[str], now: datetime) -> str:
         """A token for `subject` that lives TOKEN_SECONDS; scopes above the ceiling of its kind are left out."""

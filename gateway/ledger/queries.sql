@@ -88,3 +88,101 @@ select t.transaction_id, t.kind, t.member_id, t.membership_id, t.partner_id, t.o
 select k.owner_id, k.key, k.digest, k.transaction_id, k.refusal
   from unnest(:owners::uuid[], :keys::text[]) i (owner, key)
   join idempotency k on k.owner_id = i.owner and k.key = i.key;
+
+-- name: last_block()^
+-- The block sealed last.
+select height, hash, through_xid::text as through_xid
+  from block
+ order by height desc
+ limit 1;
+
+-- name: sealable_through(after, most)$
+-- Up to which transaction id to seal now: past `after`, whole ids only, and before every one that still runs.
+select max(s.xid)::text
+  from (select distinct o.xid
+          from outbox o
+         where o.xid > (:after::text)::xid8
+           and o.xid < pg_snapshot_xmin(pg_current_snapshot())
+           and o.kind not in ('hold', 'release', 'hold_expired', 'matured', 'expiring')
+         order by o.xid
+         limit :most) s;
+
+-- name: batches_between(after, through)
+-- The transactions of batches, in the order of the ledger. Holds move no points between accounts and are not sealed.
+select transactions
+  from outbox
+ where xid > (:after::text)::xid8
+   and xid <= (:through::text)::xid8
+   and kind not in ('hold', 'release', 'hold_expired', 'matured', 'expiring')
+ order by xid, batch_id;
+
+-- name: sealable(buckets, transactions)
+-- What is sealed of transactions: the record and its entries.
+select t.transaction_id, t.kind, t.member_id, t.membership_id, t.partner_id, t.occurred_at, t.posted_at, t.period,
+       coalesce((select jsonb_agg(jsonb_build_object('programme', e.programme_id, 'account', e.account,
+                                                     'partner', e.partner_id, 'contract', e.contract_id,
+                                                     'points', e.points) order by e.ordinal)
+                   from entry e where e.bucket = t.bucket and e.transaction_id = t.transaction_id), '[]')::text as entries
+  from unnest(:buckets::smallint[], :transactions::uuid[]) i (bucket, transaction)
+  join transaction t on t.bucket = i.bucket and t.transaction_id = i.transaction;
+
+-- name: seal_block(height, previous, root, through, at, hash, key_id, signature, buckets, transactions, leaves)$
+-- Keep a block with its leaves; false when this height is sealed already.
+select seal_block(:height, :previous, :root, (:through::text)::xid8, :at, :hash, :key_id, :signature, :buckets::smallint[],
+                  :transactions::uuid[], :leaves::bytea[]);
+
+-- name: sealed_block(bucket, transaction)^
+-- The block that a transaction is in, and its place there.
+select b.height, b.previous_hash, b.merkle_root, b.leaves, b.sealed_at, b.hash, b.key_id, b.signature, s.ordinal
+  from sealed s
+  join block b on b.height = s.height
+ where s.bucket = :bucket
+   and s.transaction_id = :transaction;
+
+-- name: block_at(height)^
+-- One block.
+select height, previous_hash, merkle_root, leaves, sealed_at, hash, key_id, signature
+  from block
+ where height = :height;
+
+-- name: leaves_of_block(height)
+-- The leaves of a block, in their order.
+select transaction_id, leaf
+  from sealed
+ where height = :height
+ order by ordinal;
+
+-- name: unsealed_before_last()$
+-- How many transactions that the last block should have covered are in no block.
+select count(*)
+  from (select unnest(o.transactions) as id
+          from outbox o
+         where o.xid <= (select max(b.through_xid) from block b)
+           and o.kind not in ('hold', 'release', 'hold_expired', 'matured', 'expiring')) t
+  left join sealed s on s.bucket = get_byte(uuid_send(t.id), 15) and s.transaction_id = t.id
+ where s.transaction_id is null;
+
+-- name: lag_of_sealing()^
+-- How many batches wait to be sealed, and since when.
+select count(*) as batches, min(posted_at) as since
+  from outbox
+ where xid > coalesce((select max(through_xid) from block), '0'::xid8)
+   and kind not in ('hold', 'release', 'hold_expired', 'matured', 'expiring');
+
+-- name: post_expiry_notices(at, programme, by_day, most)$
+-- Announce what runs out soon; answers how many members were told.
+select post_expiry_notices(:at, :programme, :by_day, :most);
+
+-- name: expiry_preview(programme, through, after_day, after_member, most)
+-- Who loses what, and when, if nothing is spent before.
+select l.member_id, l.expires_on, sum(l.remaining)::bigint as points
+  from expiry_due d
+  join lot l
+    on l.bucket = d.bucket and l.member_id = d.member_id and l.programme_id = d.programme_id and l.expires_on = d.expires_on
+ where d.programme_id = :programme
+   and d.expires_on <= :through
+   and (d.expires_on, d.member_id) > (:after_day::date, :after_member::uuid)
+   and l.remaining > 0
+ group by l.member_id, l.expires_on
+ order by l.expires_on, l.member_id
+ limit :most;

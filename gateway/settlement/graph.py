@@ -1,6 +1,6 @@
 """Settlement in GraphQL: periods, statements, positions, closing, and the expiry of points."""
 
-from datetime import date, timedelta
+from datetime import date
 from enum import Enum
 from uuid import UUID
 
@@ -13,7 +13,6 @@ from gateway.graph import (
     BadInput,
     Connection,
     DateTime,
-    Day,
     Decimal,
     Money,
     Node,
@@ -27,9 +26,8 @@ from gateway.graph import (
     requires,
     show_id,
 )
-from gateway.ledger.expire import expire
 from gateway.points import Money as Amount
-from gateway.refusals import NotAllowed, Refused
+from gateway.refusals import Refused
 from gateway.settlement import close
 from gateway.settlement import statements as pure
 
@@ -246,20 +244,6 @@ class ClosePeriodPayload:
     errors: list[Refusal]
 
 
-@strawberry.input(description="Lots to expire.")
-class ExpirePointsInput:
-    programme: str = strawberry.field(description="Its code, such as MER.")
-    through: Day = strawberry.field(description="Lots whose last day is this or earlier.")
-    occurred_at: DateTime | None = strawberry.field(default=None, description="When it happened; now if not given.")
-
-
-@strawberry.type(directives=[PUBLIC])
-class ExpirePointsPayload:
-    wallets: Points = strawberry.field(description="How many wallets lost points.")
-    points: Points = strawberry.field(description="How many points expired.")
-    errors: list[Refusal]
-
-
 @strawberry.type
 class SettlementMutation:
     @strawberry.mutation(
@@ -276,26 +260,6 @@ class SettlementMutation:
         except Refused as refused:
             return ClosePeriodPayload(period=None, errors=[refusal(refused)])
         return ClosePeriodPayload(period=show_period(period), errors=[])
-
-    @strawberry.mutation(
-        directives=[requires("points:expire")], description="Expire what is due; running it again finds nothing more."
-    )
-    async def expire_points(self, info: Info, input: ExpirePointsInput) -> ExpirePointsPayload:
-        context = info.context
-        now = context.doors.clock.now()
-        occurred_at = input.occurred_at or now
-        try:
-            programme = context.coalition.programme_by_code(input.programme)
-            day = context.coalition.check_occurred(occurred_at, now)
-            # The last second of a day is its end: what runs out that day may expire then, and not before.
-            if context.coalition.day_of(occurred_at + timedelta(seconds=1)) <= input.through:
-                raise NotAllowed(f"Points that can be spent until {input.through} expire when that day has ended.")
-        except Refused as refused:
-            return ExpirePointsPayload(wallets=Points(0), points=Points(0), errors=[refusal(refused)])
-        wallets = points = 0
-        async for expired in expire(context.database, programme.id, input.through, occurred_at, day.replace(day=1), now):
-            wallets, points = wallets + expired.wallets, points + expired.points
-        return ExpirePointsPayload(wallets=Points(wallets), points=Points(points), errors=[])
 
 
 async def statement_node(info: Info, id: UUID) -> Statement | None:

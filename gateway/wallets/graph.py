@@ -26,11 +26,11 @@ from gateway.graph import (
     requires,
     show_id,
 )
+from gateway.ledger.graph import LedgerProof, proof_of
 from gateway.ledger.post import sql as ledger_sql
 from gateway.wallets import history
+from gateway.wallets.history import LAST_ID, NEWEST
 
-NEWEST = datetime(9999, 1, 1, tzinfo=UTC)
-LAST_ID = UUID(int=2**128 - 1)
 SEES_WALLETS = requires("balance:read", "members:lookup", "points:burn", "points:earn", "members:support")
 
 
@@ -43,6 +43,11 @@ class Activity(Node):
     posted_at: DateTime = strawberry.field(description="The ledger's time.")
     period: YearMonth = strawberry.field(description="The settlement month it counts in.")
     missed_period: YearMonth | None = strawberry.field(description="The month it happened in, if that was closed already.")
+
+    @strawberry.field(description="That it is in the sealed ledger; null until it is, which takes some seconds.")
+    async def proof(self, info: Info) -> LedgerProof | None:
+        transaction_id = ids.read("txn", self.id)
+        return await proof_of(info, transaction_id) if transaction_id else None
 
 
 @strawberry.type(directives=[SEES_MEMBERSHIPS], description="Points of lots whose last day had come.")

@@ -1,7 +1,8 @@
 """A wallet's past: as it stood at a moment, its running balance, and the trace from a spent point to its purchase."""
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from uuid import UUID
 
 from gateway.database import Row, Tx, load_queries
@@ -42,6 +43,31 @@ async def wallet_at(tx: Tx, member_id: UUID, programme_id: UUID, at: datetime) -
     row = await tx.one(sql.wallet_at, bucket=bucket_of(member_id), member=member_id, programme=programme_id, at=at)
     assert row is not None
     return Snapshot(at, row["points"], row["pending"], row["held"], row["owed"])
+
+
+NEWEST = datetime(9999, 1, 1, tzinfo=UTC)
+LAST_ID = UUID(int=2**128 - 1)
+PAGE = 1_000
+
+
+async def whole(tx: Tx, member_id: UUID, programme_id: UUID) -> AsyncIterator[Row]:
+    """Everything that changed a wallet, the latest posted first, with the balance after it."""
+    at, id = NEWEST, LAST_ID
+    while True:
+        rows = await tx.all(
+            sql.history,
+            bucket=bucket_of(member_id),
+            member=member_id,
+            programme=programme_id,
+            before_at=at,
+            before_id=id,
+            most=PAGE,
+        )
+        for row in rows:
+            yield row
+        if len(rows) < PAGE:
+            return
+        at, id = rows[-1]["posted_at"], rows[-1]["transaction_id"]
 
 
 async def origins(tx: Tx, lot_id: UUID, transaction_id: UUID) -> list[Origin]:

@@ -1,0 +1,43 @@
+"""Metrics for Prometheus: jobs, queues and the lag of sealing. They hold nothing of anybody."""
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.database import Database, DatabaseAway
+from gateway.jobs.jobs import Jobs
+from gateway.ledger.post import Ledger
+from gateway.ledger.post import sql as ledger_sql
+
+
+class Metrics:
+    """`/metrics`: read afresh at every scrape, so that nothing is counted twice by several processes."""
+
+    def __init__(self, database: Database, ledger: Ledger, jobs: Jobs) -> None:
+        self._database, self._ledger, self._jobs = database, ledger, jobs
+
+    async def scrape(self, request: Request) -> Response:
+        registry = CollectorRegistry()
+        up = Gauge("gateway_database_up", "Whether the database answers.", registry=registry)
+        waiting = Gauge("gateway_items_waiting", "Items that wait to be posted by this process.", registry=registry)
+        waiting.set(self._ledger.waiting)
+        try:
+            await self._read(registry)
+            up.set(1)
+        except DatabaseAway:
+            up.set(0)
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    async def _read(self, registry: CollectorRegistry) -> None:
+        last = Gauge("gateway_job_last_success_timestamp_seconds", "When a job last went well.", ["job"], registry=registry)
+        done = Gauge("gateway_job_done_total", "How many things a job has done in all.", ["job"], registry=registry)
+        failing = Gauge("gateway_job_failing", "Whether the last run of a job failed.", ["job"], registry=registry)
+        unsealed = Gauge("gateway_unsealed_batches", "Batches that wait to be sealed.", registry=registry)
+        for name, run in (await self._jobs.runs()).items():
+            done.labels(name).set(run.done)
+            failing.labels(name).set(run.error is not None)
+            if run.succeeded_at is not None:
+                last.labels(name).set(run.succeeded_at.timestamp())
+        async with self._database.reading() as tx:
+            row = await tx.one(ledger_sql.lag_of_sealing)
+        unsealed.set(row["batches"] if row else 0)

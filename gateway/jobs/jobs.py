@@ -1,0 +1,183 @@
+"""The jobs, and their running: pgqueuer's scheduler gives each due run to one process, and we note how it went."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import structlog
+from pgqueuer.core.sm import SchedulerManager
+from pgqueuer.domain.models import Schedule
+
+from gateway.clock import Clock
+from gateway.coalition.catalogue import Catalogue, NoCoalition
+from gateway.conversion.convert import Converter
+from gateway.database import Database, DatabaseAway, load_queries
+from gateway.ledger.expire import expire
+from gateway.ledger.post import sql as ledger_sql
+from gateway.ledger.seal import Signer, seal
+
+sql = load_queries(__file__)
+
+AT_ONCE = 500
+NOTICE_DAYS = 30
+RESTART_SECONDS = 1
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """`expression` is a cron expression whose sixth field counts seconds; `run` answers how many things it did."""
+
+    name: str
+    sentence: str
+    expression: str
+    run: Callable[[datetime], Awaitable[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """How a job went last, and how much it has done in all."""
+
+    job: str
+    began_at: datetime
+    ended_at: datetime | None
+    succeeded_at: datetime | None
+    done: int
+    error: str | None
+
+
+class Jobs:
+    """Runs jobs when they are due, for as long as the process lives."""
+
+    def __init__(self, database: Database, clock: Clock, jobs: Sequence[Job]) -> None:
+        self._database, self._clock = database, clock
+        self.jobs = {job.name: job for job in jobs}
+
+    async def run(self) -> None:
+        """Take part in the schedule until cancelled; when the database goes away, begin anew once it is back."""
+        while self.jobs:
+            scheduler = SchedulerManager(self._database.schedules())
+            for job in self.jobs.values():
+                scheduler.schedule(job.name, job.expression)(self._scheduled(job))
+            try:
+                await scheduler.run()
+            except asyncio.CancelledError:
+                scheduler.shutdown.set()
+                raise
+            except Exception as error:
+                log.warning("the schedule begins anew", error=str(error))
+            await asyncio.sleep(RESTART_SECONDS)
+
+    async def run_now(self, name: str) -> int:
+        """Run one job here and now; answers how many things it did. Raises what the job raised, after noting it."""
+        job = self.jobs[name]
+        async with self._database.reading() as tx:
+            await tx.run(sql.begin_run, job=name, at=self._clock.now())
+        done, failed = 0, None
+        try:
+            done = await job.run(self._clock.now())
+        except Exception as error:
+            failed = error
+        async with self._database.reading() as tx:
+            said = f"{type(failed).__name__}: {failed}" if failed else None
+            await tx.run(sql.end_run, job=name, at=self._clock.now(), done=done, error=said)
+        if failed is not None:
+            raise failed
+        return done
+
+    async def runs(self) -> dict[str, Run]:
+        """How each job went last, in any process."""
+        async with self._database.reading() as tx:
+            return {row["job"]: Run(**row) for row in await tx.all(sql.runs)}
+
+    def _scheduled(self, job: Job) -> Callable[[Schedule], Awaitable[None]]:
+        async def run(schedule: Schedule) -> None:
+            try:
+                await self.run_now(job.name)
+            except (DatabaseAway, NoCoalition):
+                pass  # the next run finds the same work
+            except Exception:
+                log.exception("a job failed", job=job.name)
+
+        return run
+
+
+def all_jobs(database: Database, catalogue: Catalogue, converter: Converter, signer: Signer) -> list[Job]:
+    """Every job of the gateway, by name."""
+
+    async def mature(now: datetime) -> int:
+        today = (await catalogue.current()).day_of(now)
+        matured = 0
+        while True:
+            async with database.reading() as tx:
+                row = await tx.one(ledger_sql.post_maturities, at=now, today=today, most=AT_ONCE)
+            if row is None or row["purchases"] == 0:
+                return matured
+            matured += row["purchases"]
+
+    async def run_out(now: datetime) -> int:
+        today = (await catalogue.current()).day_of(now)
+        ended = 0
+        while True:
+            async with database.reading() as tx:
+                count: int = await tx.value(
+                    ledger_sql.post_run_out_holds, at=now, today=today, month=today.replace(day=1), most=AT_ONCE
+                )
+            if count == 0:
+                return ended
+            ended += count
+
+    async def expire_all(now: datetime) -> int:
+        coalition = await catalogue.current()
+        today = coalition.day_of(now)
+        points = 0
+        for programme in coalition.programmes.values():
+            if programme.custody == "ledger" and programme.expires_after_months is not None:
+                through = today - timedelta(days=1)
+                async for round_ in expire(database, programme.id, through, now, today.replace(day=1), now):
+                    points += round_.points
+        return points
+
+    async def notice(now: datetime) -> int:
+        coalition = await catalogue.current()
+        by_day = coalition.day_of(now) + timedelta(days=NOTICE_DAYS)
+        told = 0
+        for programme in coalition.programmes.values():
+            while programme.custody == "ledger" and programme.expires_after_months is not None:
+                async with database.reading() as tx:
+                    count: int = await tx.value(
+                        ledger_sql.post_expiry_notices, at=now, programme=programme.id, by_day=by_day, most=AT_ONCE
+                    )
+                told += count
+                if count == 0:
+                    break
+        return told
+
+    async def seal_all(now: datetime) -> int:
+        sealed = 0
+        while count := await seal(database, signer, now):
+            sealed += count
+        return sealed
+
+    async def convert(now: datetime) -> int:
+        return await converter.resume()
+
+    async def warn(now: datetime) -> int:
+        async with database.reading() as tx:
+            rows = await tx.all(sql.partners_short_of_credit)
+        for row in rows:
+            used = str(row["used"])
+            log.warning("a partner's credit runs short", partner=row["code"], limit_minor=row["limit_minor"], used_minor=used)
+        return len(rows)
+
+    return [
+        Job("conversions", "Moves on exchanges that a crash or a silent partner left under way.", "* * * * * */5", convert),
+        Job("credit", "Warns of partners whose credit runs short.", "* * * * *", warn),
+        Job("expire", "Expires points whose last day is over.", "* * * * * 30", expire_all),
+        Job("holds", "Gives back what holds whose time is over set aside.", "* * * * * */5", run_out),
+        Job("mature", "Makes pending points available whose day has come.", "* * * * * */10", mature),
+        Job("notices", "Announces points that run out within 30 days.", "* * * * * 45", notice),
+        Job("seal", "Seals what was posted into signed blocks.", "* * * * * */5", seal_all),
+    ]

@@ -1,0 +1,208 @@
+"""Sealing: transactions become leaves of Merkle trees, whose roots are chained and signed, off the hot path.
+
+A partner can be given the proof that its transaction is in the sealed ledger; `docs/verify_proof.py` checks one with
+nothing but Python's standard library and the gateway's public key.
+"""
+
+import hashlib
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+from uuid import UUID
+
+from gateway.database import Database, Row, Tx
+from gateway.ids import bucket_of
+from gateway.ledger import merkle
+from gateway.ledger.post import sql
+
+BATCHES_AT_ONCE = 200
+FIRST = bytes(32)
+"""What the first block has in place of a hash before it."""
+
+
+class Signer(Protocol):
+    """Signs with the key in use, and checks with any key this gateway has had."""
+
+    @property
+    def key_id(self) -> str: ...
+
+    def sign(self, content: bytes) -> bytes:
+        """An ES256 signature (RFC 7518, section 3.4): r and s, 32 bytes each."""
+        ...
+
+    def is_signed(self, content: bytes, signature: bytes, key_id: str) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A sealed run of transactions."""
+
+    height: int
+    previous_hash: bytes
+    merkle_root: bytes
+    leaves: int
+    sealed_at: datetime
+    hash: bytes
+    key_id: str
+    signature: bytes
+
+    @property
+    def header(self) -> bytes:
+        """What is hashed and signed: JSON with sorted keys and no spaces."""
+        return _json({
+            "height": self.height,
+            "leaves": self.leaves,
+            "merkle_root": self.merkle_root.hex(),
+            "previous_hash": self.previous_hash.hex(),
+            "sealed_at": self.sealed_at.astimezone(UTC).isoformat(),
+        })
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """That `leaf`, a transaction's canonical JSON, is in a block: hash it, climb `path`, compare with the header's root."""
+
+    leaf: str
+    path: tuple[tuple[str, str], ...]
+    header: str
+    key_id: str
+    signature: str
+
+
+async def seal(database: Database, signer: Signer, now: datetime) -> int:
+    """Seal what was posted since the last block; answers how many transactions. One block a call.
+
+    Only what every running transaction can no longer come before is sealed, so no commit is passed over.
+    """
+    async with database.transaction() as tx:
+        last = await tx.one(sql.last_block)
+        through = await tx.value(
+            sql.sealable_through, after=str(last["through_xid"]) if last else "0", most=BATCHES_AT_ONCE
+        )
+        if through is None:
+            return 0
+        transactions = [
+            id
+            for row in await tx.all(sql.batches_between, after=str(last["through_xid"]) if last else "0", through=str(through))
+            for id in row["transactions"]
+        ]
+        contents = await _contents(tx, transactions)
+        leaves = [merkle.leaf_hash(contents[id]) for id in transactions]
+        block = _block(last, leaves, now, signer)
+        # False: another process sealed this height in this very moment, and there is nothing left to do here.
+        kept = await tx.value(
+            sql.seal_block,
+            height=block.height,
+            previous=block.previous_hash,
+            root=block.merkle_root,
+            through=str(through),
+            at=now,
+            hash=block.hash,
+            key_id=block.key_id,
+            signature=block.signature,
+            buckets=[bucket_of(id) for id in transactions],
+            transactions=transactions,
+            leaves=leaves,
+        )
+    return len(transactions) if kept else 0
+
+
+def _block(last: Row | None, leaves: Sequence[bytes], now: datetime, signer: Signer) -> Block:
+    unsigned = Block(
+        height=last["height"] + 1 if last else 1,
+        previous_hash=last["hash"] if last else FIRST,
+        merkle_root=merkle.root(leaves),
+        leaves=len(leaves),
+        sealed_at=now,
+        hash=b"",
+        key_id=signer.key_id,
+        signature=b"",
+    )
+    header = unsigned.header
+    return Block(
+        unsigned.height, unsigned.previous_hash, unsigned.merkle_root, unsigned.leaves, now,
+        hashlib.sha256(header).digest(), signer.key_id, signer.sign(header),
+    )  # fmt: skip
+
+
+async def _contents(tx: Tx, transactions: Sequence[UUID]) -> dict[UUID, bytes]:
+    """The canonical JSON of transactions with their entries.
+
+    The member is named by a hash bound to the transaction: a change of it shows, and a partner that gets the proof
+    still does not learn the id.
+    """
+    rows = await tx.all(sql.sealable, buckets=[bucket_of(id) for id in transactions], transactions=list(transactions))
+    return {row["transaction_id"]: _json(_content(row)) for row in rows}
+
+
+def _content(row: Row) -> dict[str, Any]:
+    transaction_id: UUID = row["transaction_id"]
+    return {
+        "transaction": str(transaction_id),
+        "kind": row["kind"],
+        "member": hashlib.sha256(transaction_id.bytes + row["member_id"].bytes).hexdigest(),
+        "membership": str(row["membership_id"]) if row["membership_id"] else None,
+        "partner": str(row["partner_id"]) if row["partner_id"] else None,
+        "occurred_at": row["occurred_at"].astimezone(UTC).isoformat(),
+        "posted_at": row["posted_at"].astimezone(UTC).isoformat(),
+        "period": row["period"].isoformat(),
+        "entries": json.loads(row["entries"]),
+    }
+
+
+def _json(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+
+
+async def prove(database: Database, transaction_id: UUID) -> Proof | None:
+    """The proof that a transaction is in the sealed ledger; None while it is not sealed yet."""
+    bucket = bucket_of(transaction_id)
+    async with database.snapshot() as tx:
+        row = await tx.one(sql.sealed_block, bucket=bucket, transaction=transaction_id)
+        if row is None:
+            return None
+        leaves = [leaf["leaf"] for leaf in await tx.all(sql.leaves_of_block, height=row["height"])]
+        content = (await _contents(tx, [transaction_id]))[transaction_id]
+    block = _read_block(row)
+    climb = tuple((side, sibling.hex()) for side, sibling in merkle.path(leaves, row["ordinal"]))
+    return Proof(content.decode(), climb, block.header.decode(), block.key_id, block.signature.hex())
+
+
+def _read_block(row: Row) -> Block:
+    return Block(
+        row["height"], row["previous_hash"], row["merkle_root"], row["leaves"], row["sealed_at"], row["hash"],
+        row["key_id"], row["signature"],
+    )  # fmt: skip
+
+
+async def verify_chain(database: Database, signer: Signer) -> AsyncIterator[tuple[int, int, str | None]]:
+    """Walk every block: (height, transactions, what is wrong with it or None). The last answer, of height 0, says how
+    many transactions that should be sealed are not."""
+    async with database.snapshot() as tx:
+        previous, height = FIRST, 0
+        while (row := await tx.one(sql.block_at, height=height + 1)) is not None:
+            block = _read_block(row)
+            yield block.height, block.leaves, await _fault(tx, block, previous, signer)
+            previous, height = block.hash, block.height
+        missing = await tx.value(sql.unsealed_before_last)
+        yield 0, missing, f"{missing} transactions are missing from the sealed ledger" if missing else None
+
+
+async def _fault(tx: Tx, block: Block, previous: bytes, signer: Signer) -> str | None:
+    if block.previous_hash != previous:
+        return "it does not follow the block before it"
+    if hashlib.sha256(block.header).digest() != block.hash:
+        return "its header does not match its hash"
+    if not signer.is_signed(block.header, block.signature, block.key_id):
+        return "its signature is not the gateway's"
+    leaves = await tx.all(sql.leaves_of_block, height=block.height)
+    if len(leaves) != block.leaves or merkle.root([leaf["leaf"] for leaf in leaves]) != block.merkle_root:
+        return "its leaves do not match its root"
+    contents = await _contents(tx, [leaf["transaction_id"] for leaf in leaves])
+    for leaf in leaves:
+        content = contents.get(leaf["transaction_id"])
+        if content is None or merkle.leaf_hash(content) != leaf["leaf"]:
+            return f"transaction {leaf['transaction_id']} is not what was sealed"
+    return None
