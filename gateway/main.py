@@ -45,7 +45,7 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None) -
     ledger = Ledger(database, clock, settings.lanes)
     converter = Converter(database, catalogue, clock, connectors)
     tokens = Tokens(settings.base_url, await load_signing_keys(database, clock), clock)
-    jobs = Jobs(database, clock, [job for job in all_jobs(database, catalogue, converter, tokens) if job.name in settings.jobs])
+    jobs = Jobs(database, clock, all_jobs(database, catalogue, converter, tokens), settings.jobs)
     doors = Doors(
         database=database,
         clock=clock,
@@ -73,7 +73,7 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None) -
             await connector.close()
         await database.close()
 
-    return Starlette(
+    app = Starlette(
         lifespan=lifespan,
         routes=[
             Route("/", _home),
@@ -89,6 +89,8 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None) -
             *console_routes(),
         ],
     )
+    app.state.jobs = jobs
+    return app
 
 
 ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]

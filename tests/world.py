@@ -78,6 +78,7 @@ class World:
     tokens: dict[str, str] = field(default_factory=dict)
     numbers: Any = field(default_factory=itertools.count)
     airline_server: Any = None
+    jobs: Any = None
 
     async def stop_airline(self) -> None:
         """The airline's system goes away: nobody listens there any more."""
@@ -222,8 +223,11 @@ def contract(earn: str, issue: str = "0.0100", redeem: str = "0.0080", fee: str 
 
 
 @contextlib.asynccontextmanager
-async def open_world(dsn: str, folder: Path) -> AsyncIterator[World]:
-    """Create the coalition in an empty migrated database and run the gateway over it; Ann is enrolled everywhere."""
+async def open_world(dsn: str, folder: Path, jobs: tuple[str, ...] = ("conversions",)) -> AsyncIterator[World]:
+    """Create the coalition in an empty migrated database and run the gateway over it; Ann is enrolled everywhere.
+
+    Most jobs are run by the tests that want them, so that nothing happens behind the back of the others.
+    """
     clock = SetClock(NOW)
     async with serving(create_airline(folder / "airline.sqlite")) as (airline_url, *airline_server):
         database = Database(dsn, 2)
@@ -251,14 +255,16 @@ async def open_world(dsn: str, folder: Path) -> AsyncIterator[World]:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        settings = read_settings({}, data_dir=folder, port=port)
+        settings = read_settings({}, data_dir=folder, port=port, jobs=jobs)
         app = await create_app(settings, dsn, clock)
         server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, lifespan="on"))
         task = asyncio.create_task(server.serve())
         while not server.started:
             await asyncio.sleep(0.005)
         async with httpx.AsyncClient(base_url=settings.base_url, timeout=30, trust_env=False) as http:
-            world = World(settings.base_url, airline_url, http, clock, dsn, folder, clients, airline_server=airline_server)
+            world = World(
+                settings.base_url, airline_url, http, clock, dsn, folder, clients, airline_server=airline_server, jobs=app.state.jobs
+            )
             await world.ask(
                 "grocer",
                 "mutation($i: EnrolMemberInput!) { enrolMember(input: $i) { errors { code } } }",

@@ -39,7 +39,7 @@ class Job:
 
 @strawberry.type
 class JobsQuery:
-    @strawberry.field(directives=[requires("audit:read")], description="The background jobs of this process, by name.")
+    @strawberry.field(directives=[requires("audit:read")], description="The background jobs, by name.")
     async def jobs(self, info: Info) -> list[Job]:
         doors = info.context.doors
         runs, now = await doors.jobs.runs(), doors.clock.now()

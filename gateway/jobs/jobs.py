@@ -49,18 +49,18 @@ class Run:
 
 
 class Jobs:
-    """Runs jobs when they are due, for as long as the process lives."""
+    """Runs jobs when they are due, for as long as the process lives; `scheduled` names those this process takes part in."""
 
-    def __init__(self, database: Database, clock: Clock, jobs: Sequence[Job]) -> None:
-        self._database, self._clock = database, clock
+    def __init__(self, database: Database, clock: Clock, jobs: Sequence[Job], scheduled: Sequence[str]) -> None:
+        self._database, self._clock, self._scheduled = database, clock, scheduled
         self.jobs = {job.name: job for job in jobs}
 
     async def run(self) -> None:
         """Take part in the schedule until cancelled; when the database goes away, begin anew once it is back."""
-        while self.jobs:
+        while self._scheduled:
             scheduler = SchedulerManager(self._database.schedules())
-            for job in self.jobs.values():
-                scheduler.schedule(job.name, job.expression)(self._scheduled(job))
+            for name in self._scheduled:
+                scheduler.schedule(name, self.jobs[name].expression)(self._run_on_schedule(self.jobs[name]))
             try:
                 await scheduler.run()
             except asyncio.CancelledError:
@@ -92,7 +92,7 @@ class Jobs:
         async with self._database.reading() as tx:
             return {row["job"]: Run(**row) for row in await tx.all(sql.runs)}
 
-    def _scheduled(self, job: Job) -> Callable[[Schedule], Awaitable[None]]:
+    def _run_on_schedule(self, job: Job) -> Callable[[Schedule], Awaitable[None]]:
         async def run(schedule: Schedule) -> None:
             try:
                 await self.run_now(job.name)

@@ -54,7 +54,7 @@ select coalesce((select sum(e.points)
                    from maturing m
                    join posted p on p.transaction_id = m.transaction_id
                    left join lateral (
-                     select least(sum(v.points), m.points) as cancelled
+                     select least(coalesce(sum(v.points), 0), m.points) as cancelled
                        from purchase_return v
                        join posted q on q.transaction_id = v.transaction_id
                       where v.bucket = :bucket and v.purchase_id = m.transaction_id) r on true
@@ -68,9 +68,14 @@ select coalesce((select sum(e.points)
         - coalesce((select sum(k.points)
                       from lot_take k
                       join lot l on l.bucket = k.bucket and l.lot_id = k.lot_id
+                      left join maturing m on m.bucket = k.bucket and m.transaction_id = k.transaction_id
                      where k.bucket = :bucket and k.effect = 'repaid' and l.member_id = :member
                        and l.programme_id = :programme
-                       and k.transaction_id in (select p.transaction_id from posted p)), 0))::bigint as owed;
+                       and (m.transaction_id is null or m.matured_at <= :at)
+                       and (k.transaction_id in (select p.transaction_id from posted p)
+                            or exists (select from hold h
+                                        where h.bucket = k.bucket and h.hold_id = k.transaction_id
+                                          and h.resolved_at <= :at))), 0))::bigint as owed;
 
 -- name: history(bucket, member, programme, before_at, before_id, most)
 -- A wallet's entries, a row a transaction, the latest posted first, each with the balance after it.
@@ -128,8 +133,9 @@ select t.transaction_id, t.kind, p.receipt, t.partner_id, t.occurred_at,
 -- What took points out of a lot and kept them, in the order of posting; a return names the purchase it is of.
 select k.transaction_id, t.kind, r.purchase_id, (k.points - k.restored)::bigint as kept, k.points
   from lot_take k
-  join transaction t on t.bucket = k.bucket and t.transaction_id = k.transaction_id
+  left join transaction t on t.bucket = k.bucket and t.transaction_id = k.transaction_id
+  left join hold h on h.bucket = k.bucket and h.hold_id = k.transaction_id
   left join purchase_return r on r.bucket = k.bucket and r.transaction_id = k.transaction_id
  where k.bucket = :bucket
    and k.lot_id = :lot
- order by t.posted_at, k.transaction_id;
+ order by coalesce(t.posted_at, h.resolved_at), k.transaction_id;

@@ -31,7 +31,7 @@ def purchases(gateway: Gateway) -> int:
         return 0
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def demo() -> Iterator[Gateway]:
     """One month replayed; the replay was killed in the middle and started again."""
     gateway = Gateway(open_folder() / "data")

@@ -1,0 +1,69 @@
+"""Background jobs: they run by themselves, say how they went, and twice is as good as once."""
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+
+from tests.points import run_job
+from tests.world import World, open_world
+
+
+async def test_jobs_run_by_themselves_and_are_visible_to_operators_and_in_metrics(dsn: str, tmp_path: Path) -> None:
+    async with open_world(dsn, tmp_path, jobs=("seal", "holds")) as world:
+        await world.record("10.00")
+        async with asyncio.timeout(30):
+            while not (await world.sql("select 1 from job_run where job = 'seal' and done > 0")):
+                await asyncio.sleep(0.1)
+        await look_at_jobs(world)
+
+
+async def look_at_jobs(world: World) -> None:
+    query = "{ jobs { name sentence schedule lastRun lastSuccess lagSeconds done error } }"
+    jobs = {job["name"]: job for job in (await world.ask(await world.operator(), query))["jobs"]}
+    assert set(jobs) == {"conversions", "credit", "expire", "holds", "mature", "notices", "seal"}
+    assert jobs["seal"]["done"] == 1
+    assert jobs["seal"]["error"] is None
+    assert all(job["sentence"] for job in jobs.values())
+    metrics = (await world.http.get("/metrics")).text
+    assert "gateway_database_up 1.0" in metrics
+    assert 'gateway_job_done_total{job="seal"} 1.0' in metrics
+    assert (await world.post("grocer", query)).status_code == 403
+
+
+async def test_expiry_can_be_looked_at_before_and_happens_once(world: World) -> None:
+    await world.record("30.00", occurredAt=(world.clock.now() - timedelta(days=190)).isoformat())
+    await world.record("40.00")
+    preview = """query($through: Date!) { expiryPreview(programme: "MER", through: $through, first: 10) {
+      nodes { expiresOn points member } } }"""
+    rows = (await world.ask(await world.operator(), preview, through="2027-12-31"))["expiryPreview"]["nodes"]
+    assert [(row["expiresOn"], row["points"]) for row in rows] == [("2026-10-31", 30), ("2027-04-30", 40)]
+    assert await run_job(world, "expire") == 0
+    world.clock.set(world.clock.now() + timedelta(days=17))
+    world.tokens.clear()
+    lost = await asyncio.gather(*(run_job(world, "expire") for _ in range(3)))
+    assert sum(lost) == 30
+    assert await world.available() == 40
+    rows = (await world.ask(await world.operator(), preview, through="2027-12-31"))["expiryPreview"]["nodes"]
+    assert [row["points"] for row in rows] == [40]
+    assert await world.broken() == []
+
+
+async def test_members_are_told_once_that_points_run_out_soon(world: World) -> None:
+    await world.record("30.00", occurredAt=(world.clock.now() - timedelta(days=190)).isoformat())
+    await world.record("40.00")
+    assert await run_job(world, "notices") == 1
+    assert await run_job(world, "notices") == 0
+    told = await world.sql("select cardinality(members) from outbox where kind = 'expiring'")
+    assert [row[0] for row in told] == [1]
+
+
+async def test_a_job_that_fails_says_what_of_and_the_next_run_clears_it(world: World) -> None:
+    await world.sql("alter function post_expiry_notices rename to elsewhere")
+    try:
+        await run_job(world, "notices")
+    except Exception:
+        failed = await world.sql("select error from job_run where job = 'notices'")
+    assert "post_expiry_notices" in failed[0]["error"]
+    await world.sql("alter function elsewhere rename to post_expiry_notices")
+    await run_job(world, "notices")
+    assert (await world.sql("select error from job_run where job = 'notices'"))[0]["error"] is None

@@ -1,0 +1,124 @@
+"""Sealing: everything posted is in a signed chain, a change of it shows, and a proof stands on its own."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gateway.access.tokens import Tokens, load_signing_keys
+from gateway.clock import SystemClock
+from gateway.database import Database
+from gateway.ledger import merkle
+from gateway.ledger.seal import seal, verify_chain
+from tests.points import run_job
+from tests.world import World
+
+PROOF = """
+query($id: ID!) { node(id: $id) { ... on Activity { proof { leaf header keyId signature path { side hash } } } } }
+"""
+SCRIPT = Path(__file__).parent.parent.parent / "docs" / "verify_proof.py"
+
+
+async def faults(world: World) -> list[str]:
+    database = Database(world.dsn, 2)
+    await database.open()
+    signer = Tokens(world.url, await load_signing_keys(database, SystemClock()), SystemClock())
+    try:
+        return [fault async for _, _, fault in verify_chain(database, signer) if fault]
+    finally:
+        await database.close()
+
+
+def check(folder: Path, proof: dict[str, object], keys: object) -> subprocess.CompletedProcess[str]:
+    (folder / "proof.json").write_text(json.dumps(proof))
+    (folder / "jwks.json").write_text(json.dumps(keys))
+    command = [sys.executable, "-I", "-S", str(SCRIPT), str(folder / "proof.json"), str(folder / "jwks.json")]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+async def test_a_proof_is_checked_by_the_independent_script_and_a_changed_one_is_not_proven(world: World) -> None:
+    bought = [(await world.record(f"{n}.00"))["earning"]["id"] for n in range(1, 8)]
+    assert (await world.ask("grocer", PROOF, id=bought[0]))["node"]["proof"] is None
+    assert await run_job(world, "seal") >= 7
+    keys = (await world.http.get("/oauth/jwks")).json()
+    for id in bought:
+        proof = (await world.ask("grocer", PROOF, id=id))["node"]["proof"]
+        said = check(world.data_dir, proof, keys)
+        assert said.returncode == 0, said.stderr
+    assert json.loads(proof["leaf"])["entries"][0]["points"] == 7
+    changed = {**proof, "leaf": proof["leaf"].replace('"points":7', '"points":8')}
+    assert "does not lead to the block's root" in check(world.data_dir, changed, keys).stderr
+    header = json.loads(proof["header"])
+    forged = {**proof, "header": json.dumps({**header, "leaves": header["leaves"] + 1}, sort_keys=True, separators=(",", ":"))}
+    assert "not signed with this key" in check(world.data_dir, forged, keys).stderr
+    assert (await world.post("fuel", PROOF, id=bought[0])).json()["data"]["node"] is None
+
+
+async def test_the_chain_holds_over_many_blocks_and_sealing_twice_seals_once(world: World) -> None:
+    for n in range(5):
+        await world.record(f"{n}.00")
+        await asyncio.gather(run_job(world, "seal"), run_job(world, "seal"))
+    await run_job(world, "seal")
+    assert await run_job(world, "seal") == 0
+    assert (await world.sql("select count(*) from sealed"))[0][0] == 5
+    assert await faults(world) == []
+
+
+BREAK = {
+    "is not what was sealed": "update entry set points = points + 1 where kind = 'earning'",
+    "its leaves do not match its root": "delete from sealed where ordinal = 0 and height = 1",
+    "its header does not match its hash": "update block set leaves = leaves + 1 where height = 1",
+    "it does not follow the block before it": "delete from block where height = 1; update block set height = height - 1",
+    "its signature is not the gateway's": "update block set signature = set_byte(signature, 0, (get_byte(signature, 0) + 1) % 256)",
+    "transactions are missing": "insert into outbox (xid, kind, posted_at, members, transactions) "
+    "select min(xid), 'earning', now(), array[gen_random_uuid()], array[gen_random_uuid()] from outbox",
+}
+
+
+@pytest.mark.parametrize("fault", list(BREAK))
+async def test_every_way_to_break_the_chain_is_named(world: World, fault: str) -> None:
+    for n in range(2):
+        await world.record(f"{n + 1}.00")
+        await world.record(f"{n + 1}.00")
+        await run_job(world, "seal")
+    assert await faults(world) == []
+    for statement in BREAK[fault].split("; "):
+        await world.sql(statement)
+    assert any(fault in found for found in await faults(world))
+
+
+async def test_what_a_running_transaction_may_still_come_before_is_not_sealed_yet(world: World) -> None:
+    import asyncpg
+
+    connection = await asyncpg.connect(world.dsn)
+    running = connection.transaction()
+    await running.start()
+    await connection.fetchval("select pg_current_xact_id()")
+    await world.record("5.00")
+    database = Database(world.dsn, 2)
+    await database.open()
+    signer = Tokens(world.url, await load_signing_keys(database, SystemClock()), SystemClock())
+    try:
+        assert await seal(database, signer, SystemClock().now()) == 0
+        await running.rollback()
+        assert await seal(database, signer, SystemClock().now()) == 1
+    finally:
+        await database.close()
+        await connection.close()
+
+
+def test_merkle_paths_lead_to_the_root_for_every_size_and_leaf() -> None:
+    import hashlib
+
+    for size in range(1, 20):
+        leaves = [merkle.leaf_hash(bytes([n])) for n in range(size)]
+        for index in range(size):
+            climbed = leaves[index]
+            for side, sibling in merkle.path(leaves, index):
+                left, right = (sibling, climbed) if side == "left" else (climbed, sibling)
+                climbed = hashlib.sha256(b"\x01" + left + right).digest()
+            assert climbed == merkle.root(leaves)
+    assert len({merkle.root([merkle.leaf_hash(bytes([n])) for n in range(size)]) for size in range(1, 20)}) == 19

@@ -1,0 +1,102 @@
+"""A wallet's past: every moment can be asked for, balances run, and a spent point leads back to its purchase."""
+
+from datetime import timedelta
+from typing import Any
+
+from tests.points import ann_logs_in, capture, hold, release, run_job, terms
+from tests.world import World
+
+AS_OF = """
+query($at: DateTime!) { me { wallets { programme { code } asOf(at: $at) { points available pending held owed } } } }
+"""
+HISTORY = """
+query($first: Int!, $after: String) { me { wallets { programme { code } history(first: $first, after: $after) {
+  nodes { kind points balance } pageInfo { hasNextPage endCursor } } } } }
+"""
+
+
+async def mer(world: World, query: str, **variables: Any) -> dict[str, Any]:
+    found = (await world.ask(await ann_logs_in(world), query, **variables))["me"]["wallets"]
+    return next(w for w in found if w["programme"]["code"] == "MER")
+
+
+async def test_every_moment_of_a_wallet_can_be_asked_for_again(world: World) -> None:
+    seen: list[tuple[str, dict[str, int]]] = []
+
+    async def tick() -> None:
+        wallet = await world.wallet()
+        points = wallet["available"] + wallet["pending"] + wallet["held"] - wallet["owed"]
+        seen.append((world.clock.now().isoformat(), {
+            "points": points, "available": wallet["available"], "pending": wallet["pending"], "held": wallet["held"],
+            "owed": wallet["owed"],
+        }))  # fmt: skip
+        world.clock.set(world.clock.now() + timedelta(seconds=20))
+
+    await world.record("100.00", receipt="a")
+    await tick()
+    placed = (await hold(world, 60))["hold"]
+    await tick()
+    await capture(world, placed["id"], 20)
+    await tick()
+    await release(world, placed["id"])
+    await tick()
+    await world.redeem(80)
+    await tick()
+    await world.give_back("a", total={"amount": "30.00", "currency": "USD"})
+    await tick()
+    await terms(world, pendingDays=1)
+    await world.record("50.00", receipt="b")
+    await tick()
+    await world.give_back("b", total={"amount": "10.00", "currency": "USD"})
+    await tick()
+    world.clock.set(world.clock.now() + timedelta(days=1))
+    world.tokens.clear()
+    await run_job(world, "mature")
+    await tick()
+    world.tokens.clear()
+    assert [moment["owed"] for _, moment in seen][5] == 30
+    for at, expected in seen:
+        assert (await mer(world, AS_OF, at=at))["asOf"] == expected
+    before = (world.clock.now() - timedelta(days=400)).isoformat()
+    assert (await mer(world, AS_OF, at=before))["asOf"]["points"] == 0
+    assert await world.broken() == []
+
+
+async def test_the_history_runs_a_balance_and_pages_without_a_gap(world: World) -> None:
+    for points in (10, 20, 30):
+        await world.record(f"{points}.00")
+        world.clock.set(world.clock.now() + timedelta(seconds=1))
+    await world.redeem(25)
+    first = (await mer(world, HISTORY, first=3))["history"]
+    assert first["nodes"] == [
+        {"kind": "redemption", "points": -25, "balance": 35},
+        {"kind": "earning", "points": 30, "balance": 60},
+        {"kind": "earning", "points": 20, "balance": 30},
+    ]
+    rest = (await mer(world, HISTORY, first=3, after=first["pageInfo"]["endCursor"]))["history"]
+    assert rest["nodes"] == [{"kind": "earning", "points": 10, "balance": 10}]
+    assert not rest["pageInfo"]["hasNextPage"]
+
+
+async def test_a_redeemed_point_leads_back_to_the_purchase_that_brought_it(world: World) -> None:
+    for number, amount in enumerate(("10.00", "20.00", "30.00")):
+        await world.record(amount, receipt=f"r{number}")
+        world.clock.set(world.clock.now() + timedelta(seconds=1))
+    await world.redeem(15)
+    second = (await world.redeem(25))["redemption"]["id"]
+    trace = """query($id: ID!) { node(id: $id) { ... on Redemption { takes {
+      points origins { kind receipt points partner { code } } } } } }"""
+    takes = (await world.ask(await world.operator(), trace, id=second))["node"]["takes"]
+    assert takes == [{
+        "points": 25,
+        "origins": [
+            {"kind": "earning", "receipt": "r1", "points": 15, "partner": {"code": "grocer"}},
+            {"kind": "earning", "receipt": "r2", "points": 10, "partner": {"code": "grocer"}},
+        ],
+    }]  # fmt: skip
+
+
+async def test_a_partner_cannot_read_a_wallets_history(world: World) -> None:
+    await world.record("10.00")
+    query = """{ membership(ref: {externalId: "ann"}) { wallets { history(first: 5) { nodes { points } } } } }"""
+    assert (await world.post("grocer", query)).status_code == 403
