@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test check install console schema lock verify-year clean
+.PHONY: help demo test check install console schema lock bench verify-year clean
 
 help: ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -26,6 +26,9 @@ schema: install ## Export the GraphQL schema
 	@$(BIN)/gateway schema > schema.graphql
 
 console: install console/dist/index.html ## Build GraphiQL
+
+bench: install ## Measure the ledger and the API against pgbench and a bare Strawberry; about twenty minutes
+	@$(BIN)/python benchmarks/bench.py
 
 verify-year: install ## Replay twelve months from nothing, check them against the independent calculation, verify
 	@$(BIN)/python benchmarks/year.py

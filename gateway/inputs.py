@@ -173,13 +173,13 @@ def _coercer(type_: Any, known: dict[str, Convert]) -> Convert:
 
 def _object_coercer(type_: GraphQLInputObjectType, known: dict[str, Convert]) -> Convert:
     definition = type_.extensions["strawberry-definition"]
-    cls = definition.origin
+    cls, one_of = definition.origin, definition.is_one_of
     parts: dict[str, tuple[str, Convert]] = {}
 
     def build(value: Any) -> Any:
         if value is None:
             return None
-        if type(value) is not dict or not required <= value.keys() or (type_.is_one_of and len(value) != 1):
+        if type(value) is not dict or not required <= value.keys() or (one_of and len(value) != 1):
             raise NotPlain
         given = absent.copy()
         for name, part in value.items():
@@ -187,7 +187,7 @@ def _object_coercer(type_: GraphQLInputObjectType, known: dict[str, Convert]) ->
             if found is None:
                 raise NotPlain
             given[found[0]] = found[1](part)
-        if type_.is_one_of and None in value.values():
+        if one_of and None in value.values():
             raise NotPlain
         return cls(**given)
 

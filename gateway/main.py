@@ -35,6 +35,7 @@ from partners.protocols import PROTOCOLS
 
 APP_REDIRECT = "com.example.loyalty:/callback"
 
+
 async def create_app(settings: Settings, dsn: str, clock: Clock | None = None) -> Starlette:
     """The gateway over a migrated database. Raises DatabaseAway."""
     clock = clock or SystemClock()
@@ -122,5 +123,3 @@ async def _register_own_clients(database: Database, base_url: str, clock: Clock)
             tx, CONSOLE_CLIENT, "The operators' console", console, sorted({**OPERATOR, **MEMBER}), clock.now()
         )
         await register_public_client(tx, APP_CLIENT, "The members' app", [APP_REDIRECT], sorted(MEMBER), clock.now())
-
-

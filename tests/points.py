@@ -46,7 +46,12 @@ def codes(payload: dict[str, Any]) -> list[str]:
 
 
 async def hold(world: World, points: int, who: str = "fuel", **changes: Any) -> dict[str, Any]:
-    given = {"idempotencyKey": f"hold-{next(world.numbers)}", "member": {"externalId": "ann"}, "programme": "MER", "points": points}
+    given = {
+        "idempotencyKey": f"hold-{next(world.numbers)}",
+        "member": {"externalId": "ann"},
+        "programme": "MER",
+        "points": points,
+    }
     return (await world.ask(who, HOLD, i={**given, **changes}))["holdPoints"]
 
 

@@ -263,7 +263,15 @@ async def open_world(dsn: str, folder: Path, jobs: tuple[str, ...] = ("conversio
             await asyncio.sleep(0.005)
         async with httpx.AsyncClient(base_url=settings.base_url, timeout=30, trust_env=False) as http:
             world = World(
-                settings.base_url, airline_url, http, clock, dsn, folder, clients, airline_server=airline_server, jobs=app.state.jobs
+                settings.base_url,
+                airline_url,
+                http,
+                clock,
+                dsn,
+                folder,
+                clients,
+                airline_server=airline_server,
+                jobs=app.state.jobs,
             )
             await world.ask(
                 "grocer",

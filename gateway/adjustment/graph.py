@@ -162,9 +162,7 @@ async def _decide(info: Info, input: DecideAdjustmentInput, approve: bool) -> Ad
     context, doors = info.context, info.context.doors
     try:
         adjustment_id = read_id("adj", input.adjustment, "adjustment")
-        found = await adjust.decide(
-            doors.database, context.coalition, _operator(info), adjustment_id, approve, doors.clock.now()
-        )
+        found = await adjust.decide(doors.database, context.coalition, _operator(info), adjustment_id, approve, doors.clock.now())
     except Refused as refused:
         return AdjustPointsPayload(adjustment=None, errors=[refusal(refused)])
     return AdjustPointsPayload(adjustment=show_request(info, found), errors=[])

@@ -171,9 +171,7 @@ class Ledger:
     @property
     def waiting(self) -> int:
         """Items that wait to be posted."""
-        return sum(
-            lanes.waiting for lanes in (self._earnings, self._returns, self._redemptions, self._holds, self._captures)
-        )
+        return sum(lanes.waiting for lanes in (self._earnings, self._returns, self._redemptions, self._holds, self._captures))
 
     async def _post_earnings(self, items: Sequence[Earning]) -> list[Answer]:
         try:

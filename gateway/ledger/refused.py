@@ -21,9 +21,7 @@ from gateway.refusals import (
 )
 
 
-def refusal_of(
-    code: str, key: str = "", points: int = 0, month: date | None = None, receipt: str = ""
-) -> Refused:
+def refusal_of(code: str, key: str = "", points: int = 0, month: date | None = None, receipt: str = "") -> Refused:
     """The refusal behind a code, in words that name what was asked for."""
     refusals: dict[str, Refused] = {
         "IDEMPOTENCY_KEY_REUSED": IdempotencyKeyReused(key),

@@ -51,13 +51,15 @@ class Block:
     @property
     def header(self) -> bytes:
         """What is hashed and signed: JSON with sorted keys and no spaces."""
-        return _json({
-            "height": self.height,
-            "leaves": self.leaves,
-            "merkle_root": self.merkle_root.hex(),
-            "previous_hash": self.previous_hash.hex(),
-            "sealed_at": self.sealed_at.astimezone(UTC).isoformat(),
-        })
+        return _json(
+            {
+                "height": self.height,
+                "leaves": self.leaves,
+                "merkle_root": self.merkle_root.hex(),
+                "previous_hash": self.previous_hash.hex(),
+                "sealed_at": self.sealed_at.astimezone(UTC).isoformat(),
+            }
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +80,7 @@ async def seal(database: Database, signer: Signer, now: datetime) -> int:
     """
     async with database.transaction() as tx:
         last = await tx.one(sql.last_block)
-        through = await tx.value(
-            sql.sealable_through, after=str(last["through_xid"]) if last else "0", most=BATCHES_AT_ONCE
-        )
+        through = await tx.value(sql.sealable_through, after=str(last["through_xid"]) if last else "0", most=BATCHES_AT_ONCE)
         if through is None:
             return 0
         transactions = [

@@ -312,9 +312,7 @@ class RedemptionMutation:
         context, doors = info.context, info.context.doors
         try:
             hold_id = read_id("hld", input.hold, "hold")
-            request = holds.CaptureRequest(
-                input.idempotency_key, hold_id, input.points, input.reference, input.occurred_at
-            )
+            request = holds.CaptureRequest(input.idempotency_key, hold_id, input.points, input.reference, input.occurred_at)
             redemption, hold = await holds.capture(
                 doors.database, doors.ledger, context.coalition, context.partner(), request, doors.clock.now()
             )

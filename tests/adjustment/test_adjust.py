@@ -7,7 +7,7 @@ from tests.world import World
 
 
 async def ann(world: World) -> str:
-    query = "{ memberByCard(card: \"CARD-1\") { id } }"
+    query = '{ memberByCard(card: "CARD-1") { id } }'
     return str((await world.ask(await world.operator(), query))["memberByCard"]["id"])
 
 

@@ -70,9 +70,7 @@ async def test_a_hundred_at_once_use_the_credit_to_the_last_point_and_no_further
     await set_credit(world, "1.00")
     enrol = "mutation($i: [EnrolMemberInput!]!) { enrolMembers(input: $i) { errors { code } } }"
     await world.ask("grocer", enrol, i=[{"externalId": f"m{n}"} for n in range(50)])
-    answers = await asyncio.gather(
-        *(world.record("3.00", member={"externalId": f"m{n % 50}"}) for n in range(100))
-    )
+    answers = await asyncio.gather(*(world.record("3.00", member={"externalId": f"m{n % 50}"}) for n in range(100)))
     assert sum(answer["errors"] == [] for answer in answers) == 33
     assert {c for a in answers for c in codes(a)} == {"CREDIT_LIMIT_REACHED"}
     assert (await used(world))["used"]["amount"] == "0.99"

@@ -61,7 +61,14 @@ async def test_a_contract_may_have_another_waiting_time_than_its_programme(world
     partner = (await world.ask("fuel", "{ partner { id } }"))["partner"]["id"]
     publish = """mutation($i: PublishContractInput!) { publishContract(input: $i) {
       contract { pendingDays } errors { code message } } }"""
-    new = {"partner": partner, "programme": "MER", "currency": "USD", "validFrom": "2026-10-01", "earnRate": "1", "pendingDays": 0}
+    new = {
+        "partner": partner,
+        "programme": "MER",
+        "currency": "USD",
+        "validFrom": "2026-10-01",
+        "earnRate": "1",
+        "pendingDays": 0,
+    }
     answer = (await world.ask(await world.operator(), publish, i=new))["publishContract"]
     assert answer == {"contract": {"pendingDays": 0}, "errors": []}
     await world.record("10.00")
