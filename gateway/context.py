@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gateway.jobs.jobs import Jobs
     from gateway.ledger.post import Ledger
     from gateway.ledger.seal import Proof
+    from gateway.members.lookup import MemberLookup
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class Doors:
     database: Database
     clock: Clock
     catalogue: "Catalogue"
+    members: "MemberLookup"
     ledger: "Ledger"
     converter: "Converter"
     connectors: "dict[UUID, Connector]"

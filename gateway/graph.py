@@ -27,6 +27,7 @@ Day = NewType("Day", date)
 YearMonth = NewType("YearMonth", date)
 CurrencyCode = NewType("CurrencyCode", str)
 
+_FINER = re.compile(r"(\.\d{6})\d+")
 _DATE_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 
 
@@ -53,7 +54,7 @@ def _parse_date_time(value: object) -> datetime:
     if not isinstance(value, str) or not _DATE_TIME.fullmatch(value):
         raise GraphQLError(f"DateTime must be RFC 3339 with an offset, such as 2026-10-01T12:00:00Z, not {_shown(value)}.")
     try:
-        parsed = datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", value.upper()))
+        parsed = datetime.fromisoformat(_FINER.sub(r"\1", value.upper()) if len(value) > 32 else value.upper())
         return parsed.astimezone(UTC)
     except (ValueError, OverflowError):
         raise GraphQLError(f"{_shown(value)} is not a moment of the calendar.") from None

@@ -29,6 +29,7 @@ from gateway.http.oauth import OAuth
 from gateway.jobs.jobs import Jobs, all_jobs
 from gateway.ledger.post import Ledger
 from gateway.ledger.seal import prove
+from gateway.members.lookup import MemberLookup
 from gateway.schema import ACTIVITY, create_schema
 from gateway.settings import Settings
 from partners.protocols import PROTOCOLS
@@ -51,6 +52,7 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None) -
         database=database,
         clock=clock,
         catalogue=catalogue,
+        members=MemberLookup(database),
         ledger=ledger,
         converter=converter,
         connectors=connectors,
@@ -78,7 +80,7 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None) -
         lifespan=lifespan,
         routes=[
             Route("/", _home),
-            Route("/graphql", GraphQLEndpoint(Engine(create_schema()), tokens, doors).__call__, methods=ALL_METHODS),
+            Route("/graphql", GraphQLEndpoint(Engine(create_schema()), tokens, doors)),
             Route("/oauth/authorize", oauth.authorize, methods=["GET", "POST"]),
             Route("/oauth/token", oauth.token, methods=["POST"]),
             Route("/oauth/jwks", oauth.jwks),
@@ -92,10 +94,6 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None) -
     )
     app.state.jobs = jobs
     return app
-
-
-ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-"""The endpoint itself answers 405 as GraphQL clients can read it."""
 
 
 async def _home(request: Request) -> Response:

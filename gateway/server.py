@@ -69,6 +69,7 @@ async def _serve(settings: Settings, dsn: str, embedded: EmbeddedPostgres | None
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         h11_max_incomplete_event_size=64 * 1024,

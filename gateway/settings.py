@@ -30,7 +30,7 @@ class Settings:
     issuer: str = _setting("GATEWAY_ISSUER", "", "Public base URL, the `iss` of every token; empty: http://HOST:PORT.")
     partners_dir: Path = _setting("GATEWAY_PARTNERS_DIR", "partners", "Folder with one `<code>/partner.toml` a partner.")
     pool_size: int = _setting("GATEWAY_POOL_SIZE", "12", "Database connections of one process, 2 to 100.")
-    lanes: int = _setting("GATEWAY_LANES", "4", "Batches posted side by side by one process, 1 to 64.")
+    lanes: int = _setting("GATEWAY_LANES", "2", "Batches posted side by side by one process, 1 to 64.")
     adjustment_limit: int = _setting(
         "GATEWAY_ADJUSTMENT_LIMIT", "1000", "Points an operator may adjust alone; above it a second one approves."
     )

@@ -53,29 +53,34 @@ begin
 end $$;
 
 -- The value that each item's term has.
+-- (These helpers are in PL/pgSQL because it keeps their plans from call to call.)
 create function by_term(of_terms uuid[], term smallint[]) returns uuid[]
-language sql immutable as $$
-  select array_agg(of_terms[t.term] order by t.n) from unnest(term) with ordinality t (term, n)
-$$;
+language plpgsql immutable as $$
+begin
+  return (select array_agg(of_terms[t.term] order by t.n) from unnest(term) with ordinality t (term, n));
+end $$;
 create function by_term(of_terms date[], term smallint[]) returns date[]
-language sql immutable as $$
-  select array_agg(of_terms[t.term] order by t.n) from unnest(term) with ordinality t (term, n)
-$$;
+language plpgsql immutable as $$
+begin
+  return (select array_agg(of_terms[t.term] order by t.n) from unnest(term) with ordinality t (term, n));
+end $$;
 
 -- The period of each term, with the locks that keep them open.
 create function periods_of(months date[]) returns date[]
-language sql volatile as $$
-  select array_agg(l.posting order by m.n)
-    from public.lock_periods(months) l
-    join unnest(months) with ordinality m (month, n) on m.month = l.month
-$$;
+language plpgsql volatile as $$
+begin
+  return (select array_agg(l.posting order by m.n)
+            from public.lock_periods(months) l
+            join unnest(months) with ordinality m (month, n) on m.month = l.month);
+end $$;
 
 -- What earlier answers say of each item: 'post' if its key is new, 'replay' if it was answered, else a refusal.
 create function look_keys_up(
   owners uuid[], term smallint[], keys text[], digests bytea[], buckets smallint[], periods date[]
 ) returns text[]
-language sql volatile as $$
-  select array_agg(
+language plpgsql volatile as $$
+begin
+  return (select array_agg(
            case when k.key is null and periods[i.term] is null then 'PERIOD_NOT_OPEN'
                 when k.key is null then 'post'
                 when k.digest <> i.digest or k.bucket <> i.bucket then 'IDEMPOTENCY_KEY_REUSED'
@@ -87,8 +92,8 @@ language sql volatile as $$
         from public.idempotency f
        where f.owner_id = owners[i.term] and f.key = i.key
        order by f.bucket = i.bucket desc
-       limit 1) k on true
-$$;
+       limit 1) k on true);
+end $$;
 
 -- Keep the first answer of each new key, note the batch in the outbox, and answer.
 create function answer(
@@ -147,11 +152,13 @@ create function choose_lots(
   buckets smallint[], members uuid[], programmes uuid[], days date[], points bigint[], verdicts text[], limited boolean,
   out items bigint[], out lots uuid[], out takes bigint[], out answers text[]
 ) returns record
-language sql volatile as $$
+language plpgsql volatile as $$
+begin
   select array_agg(i.n) filter (where v.verdict = 'post'),
          array_agg(l.lot_id) filter (where v.verdict = 'post'),
          array_agg(least(l.remaining, i.points - l.before)) filter (where v.verdict = 'post'),
          array_agg(v.verdict order by i.n) filter (where coalesce(l.before, 0) = 0)
+    into items, lots, takes, answers
     from unnest(buckets, members, programmes, days, points, verdicts) with ordinality
          i (bucket, member, programme, day, points, verdict, n)
     join public.programme g on g.programme_id = i.programme
@@ -166,8 +173,8 @@ language sql volatile as $$
                          where s.bucket = i.bucket and s.member_id = i.member and s.programme_id = i.programme
                            and s.day = i.day), 0)
                    then 'DAILY_LIMIT_REACHED'
-                 else 'post' end as verdict) v
-$$;
+                 else 'post' end as verdict) v;
+end $$;
 
 -- Count what was spent against the day's limit, where there is one; negative points give it back.
 create function note_spending(buckets smallint[], members uuid[], programmes uuid[], days date[], points bigint[], verdicts text[])

@@ -1,7 +1,11 @@
 """What tests of the ledger's newer movements ask for, in one place: the documents, and their shortest words."""
 
 from typing import Any
+from uuid import UUID
 
+from gateway.access.scopes import CEILING
+from gateway.access.tokens import Subject, Tokens, load_signing_keys
+from gateway.database import Database
 from tests.world import OPERATOR_PASSWORD, World, log_in
 
 HOLD = """
@@ -84,7 +88,6 @@ async def run_job(world: World, name: str) -> int:
 async def ann_logs_in(world: World) -> str:
     """A token of Ann's own app."""
     from gateway.access import accounts
-    from gateway.database import Database
 
     if "ann" not in world.tokens:
         database = Database(world.dsn, 2)
@@ -100,7 +103,6 @@ async def ann_logs_in(world: World) -> str:
 async def second_operator(world: World) -> str:
     """A token of another operator than Olga."""
     from gateway.access import accounts
-    from gateway.database import Database
 
     if "otto" not in world.tokens:
         database = Database(world.dsn, 2)
@@ -118,3 +120,12 @@ async def bob_joins(world: World) -> None:
     """A second member, known to the grocer as bob and by CARD-2."""
     answer = await world.ask("grocer", ENROL, i={"externalId": "bob", "card": "CARD-2"})
     assert answer["enrolMember"]["errors"] == []
+
+
+async def mint(world: World, kind: str, subject_id: UUID) -> str:
+    """A token of anybody at the world's own time, without the way through the pages."""
+    database = Database(world.dsn, 2)
+    await database.open()
+    signer = Tokens(world.url, await load_signing_keys(database, world.clock), world.clock)
+    await database.close()
+    return signer.issue(Subject(kind, subject_id), "test", CEILING[kind], world.clock.now())

@@ -269,7 +269,13 @@ async def _record(info: Info, input: list[PurchaseInput]) -> list[RecordPurchase
     doors = context.doors
     try:
         outcomes = await purchases.record_purchases(
-            doors.database, doors.ledger, context.coalition, context.partner(), [i.read() for i in input], doors.clock.now()
+            doors.database,
+            doors.members,
+            doors.ledger,
+            context.coalition,
+            context.partner(),
+            [i.read() for i in input],
+            doors.clock.now(),
         )
     except BatchTooLarge as refused:
         raise BadInput(f"input: {refused.message}") from None

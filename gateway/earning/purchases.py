@@ -13,7 +13,7 @@ from gateway.earning.rules import EarningStep, apply_rules, points_of
 from gateway.ids import bucket_of
 from gateway.ledger.post import Answer, Earning, Key, Ledger, Terms
 from gateway.ledger.refused import first_answers, keys_of_refused, refusal_of
-from gateway.members.lookup import MemberRef, Membership, check_text, find_memberships
+from gateway.members.lookup import MemberLookup, MemberRef, Membership, check_text
 from gateway.points import MAX_POINTS, BadAmount, Money, minor_of_decimal
 from gateway.refusals import (
     AmountNotAccepted,
@@ -94,8 +94,9 @@ class _Priced(msgspec.Struct, frozen=True):
 
 
 async def record_purchases(
-    database: Database, ledger: Ledger, coalition: Coalition, partner: Partner, requests: Sequence[PurchaseRequest], now: datetime
-) -> list[Purchase | Refused]:
+    database: Database, members: MemberLookup, ledger: Ledger, coalition: Coalition, partner: Partner,
+    requests: Sequence[PurchaseRequest], now: datetime,
+) -> list[Purchase | Refused]:  # fmt: skip
     """Post up to BATCH_MAX purchases of one partner; each has its own outcome, in order.
 
     Raises BatchTooLarge, and then nothing is posted; Busy, DatabaseAway.
@@ -104,8 +105,7 @@ async def record_purchases(
         raise BatchTooLarge(len(requests), BATCH_MAX)
     book: _TermsBook = {}
     priced = [_price(coalition, partner, book, request, now) for request in requests]
-    async with database.reading() as tx:
-        memberships = await find_memberships(tx, partner.id, [request.member for request in requests])
+    memberships = await members.find(partner.id, [request.member for request in requests])
     keys = [Key(partner.id, request.idempotency_key, _digest(request)) for request in requests]
     items = [_item(p, m, key) for p, m, key in zip(priced, memberships, keys, strict=True)]
     posted = iter(await ledger.earn([item for item in items if isinstance(item, Earning)]))

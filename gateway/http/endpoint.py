@@ -4,12 +4,14 @@ Follows the GraphQL over HTTP specification: `application/graphql-response+json`
 codes that mean something; `application/json` otherwise.
 """
 
+from types import NoneType
 from typing import Any
 
 import orjson
 from graphql import ExecutionResult, GraphQLError
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from gateway.access.caller import PUBLIC, Caller
 from gateway.access.tokens import TokenRefused, Tokens
@@ -33,12 +35,16 @@ class Refusing(Exception):
 
 
 class GraphQLEndpoint:
-    """The one endpoint of the contract."""
+    """The one endpoint of the contract: an ASGI application that answers 405 itself, as GraphQL clients can read it."""
 
     def __init__(self, engine: Engine, tokens: Tokens, doors: Doors) -> None:
         self._engine, self._tokens, self._doors = engine, tokens, doors
 
-    async def __call__(self, request: Request) -> Response:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = await self._respond_to(Request(scope, receive))
+        await response(scope, receive, send)
+
+    async def _respond_to(self, request: Request) -> Response:
         media_type = _negotiate(request.headers.get("accept"))
         try:
             result = await self._answer(request)
@@ -95,6 +101,14 @@ class GraphQLEndpoint:
             raise Refusing(401, "UNAUTHENTICATED", str(error), {"WWW-Authenticate": 'Bearer error="invalid_token"'}) from None
 
 
+_KINDS = (
+    ("query", str),
+    ("operationName", (str, NoneType)),
+    ("variables", (dict, NoneType)),
+    ("extensions", (dict, NoneType)),
+)
+
+
 async def _read(request: Request) -> dict[str, Any]:
     """The request's query, variables and operationName. Raises Refusing."""
     if request.method != "POST":
@@ -113,7 +127,7 @@ async def _read(request: Request) -> dict[str, Any]:
         raise Refusing(400, "BAD_REQUEST", f"The body is not JSON: {error}.") from None
     if not isinstance(asked, dict):
         raise Refusing(400, "BAD_REQUEST", "The body must be a JSON object with a query.")
-    for name, kinds in (("query", str), ("operationName", str | None), ("variables", dict | None), ("extensions", dict | None)):
+    for name, kinds in _KINDS:
         if not isinstance(asked.get(name), kinds):
             raise Refusing(400, "BAD_REQUEST", f"{name} is missing or not of its type.")
     return asked

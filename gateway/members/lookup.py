@@ -7,7 +7,8 @@ from uuid import UUID
 import msgspec
 
 from gateway import ids
-from gateway.database import Row, Tx, load_queries
+from gateway.batching import Lanes
+from gateway.database import Database, Row, Tx, load_queries
 from gateway.refusals import CardBlocked, InputNotAccepted, MembershipSuspended, MemberUnknown, Refused
 
 sql = load_queries(__file__)
@@ -38,38 +39,54 @@ def membership_of(row: Row) -> Membership:
     return Membership(row["membership_id"], row["member_id"], row["partner_id"], row["external_id"], row["status"], row["since"])
 
 
+Asked = tuple[UUID, MemberRef]
+"""A partner, and how it names a member."""
+
+
+class MemberLookup:
+    """Finds memberships for many requests at once: those that ask while one query is under way share the next."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lane = Lanes[Asked, Membership | Refused](self._find, bucket=lambda _: 0, claims=lambda _: (), count=1)
+
+    async def find(self, partner_id: UUID, refs: Sequence[MemberRef]) -> list[Membership | Refused]:
+        """As `find_memberships`. Raises Busy, DatabaseAway."""
+        return await self._lane.submit([(partner_id, ref) for ref in refs])
+
+    async def _find(self, asked: Sequence[Asked]) -> list[Membership | Refused]:
+        async with self._database.reading() as tx:
+            return await _find(tx, asked)
+
+
 async def find_memberships(tx: Tx, partner_id: UUID, refs: Sequence[MemberRef]) -> list[Membership | Refused]:
     """The partner's memberships behind `refs`, in their order, or why there is none.
 
     Another partner's member is unknown, in the very words of a member that does not exist.
     """
-    asked, refs = refs, [ref for ref in refs if ref.text.isprintable()]
-    found: dict[tuple[str, str], Membership | Refused] = {}
-    external_ids = [ref.text for ref in refs if ref.kind == "external_id"]
-    cards = [ref.text for ref in refs if ref.kind == "card"]
-    memberships = {ref.text: id for ref in refs if ref.kind == "membership" and (id := ids.read("mbs", ref.text))}
-    rows: list[tuple[str, Row]] = []
-    if external_ids:
-        rows += [
-            ("external_id", row)
-            for row in await tx.all(sql.memberships_by_external_id, partner=partner_id, external_ids=external_ids)
-        ]
-    if cards:
-        rows += [("card", row) for row in await tx.all(sql.memberships_by_card, partner=partner_id, cards=cards)]
-    if memberships:
-        rows += [
-            ("membership", row)
-            for row in await tx.all(
-                sql.memberships_by_id,
-                partner=partner_id,
-                buckets=[ids.bucket_of(id) for id in memberships.values()],
-                memberships=list(memberships.values()),
-            )
-        ]
-    for kind, row in rows:
-        text = ids.show("mbs", row["membership_id"]) if kind == "membership" else row["ref"]
-        found[kind, text] = _usable(row)
-    return [found.get((ref.kind, ref.text)) or MemberUnknown(ref) for ref in asked]
+    return await _find(tx, [(partner_id, ref) for ref in refs])
+
+
+async def _find(tx: Tx, asked: Sequence[Asked]) -> list[Membership | Refused]:
+    found: dict[tuple[UUID, str, str], Membership | Refused] = {}
+    usable = [(partner, ref) for partner, ref in asked if ref.text.isprintable()]
+    by_external_id = [(partner, ref.text) for partner, ref in usable if ref.kind == "external_id"]
+    by_card = [(partner, ref.text) for partner, ref in usable if ref.kind == "card"]
+    by_id = [(partner, id) for partner, ref in usable if ref.kind == "membership" and (id := ids.read("mbs", ref.text))]
+    if by_external_id:
+        partners, texts = zip(*by_external_id, strict=True)
+        for row in await tx.all(sql.memberships_by_external_id, partners=partners, external_ids=texts):
+            found[row["partner_id"], "external_id", row["ref"]] = _usable(row)
+    if by_card:
+        partners, texts = zip(*by_card, strict=True)
+        for row in await tx.all(sql.memberships_by_card, partners=partners, cards=texts):
+            found[row["partner_id"], "card", row["ref"]] = _usable(row)
+    if by_id:
+        partners, memberships = zip(*by_id, strict=True)
+        buckets = [ids.bucket_of(id) for id in memberships]
+        for row in await tx.all(sql.memberships_by_id, partners=partners, buckets=buckets, memberships=memberships):
+            found[row["partner_id"], "membership", ids.show("mbs", row["membership_id"])] = _usable(row)
+    return [found.get((partner, ref.kind, ref.text)) or MemberUnknown(ref) for partner, ref in asked]
 
 
 def _usable(row: Row) -> Membership | Refused:

@@ -1,25 +1,25 @@
--- name: memberships_by_external_id(partner, external_ids)
--- Memberships of one partner by its own ids.
+-- name: memberships_by_external_id(partners, external_ids)
+-- Memberships of partners by their own ids.
 select x.external_id as ref, m.membership_id, m.member_id, m.partner_id, m.external_id, m.status, m.since,
        null::text as card_status
-  from unnest(:external_ids::text[]) i (external_id)
-  join external_id x on x.partner_id = :partner and x.external_id = i.external_id
+  from unnest(:partners::uuid[], :external_ids::text[]) i (partner_id, external_id)
+  join external_id x on x.partner_id = i.partner_id and x.external_id = i.external_id
   join membership m on m.bucket = x.bucket and m.membership_id = x.membership_id;
 
--- name: memberships_by_card(partner, cards)
--- Memberships of one partner by the coalition's cards.
+-- name: memberships_by_card(partners, cards)
+-- Memberships of partners by the coalition's cards.
 select c.number as ref, m.membership_id, m.member_id, m.partner_id, m.external_id, m.status, m.since,
        c.status as card_status
-  from unnest(:cards::text[]) i (number)
+  from unnest(:partners::uuid[], :cards::text[]) i (partner_id, number)
   join card c on c.number = i.number
-  join membership m on m.bucket = c.bucket and m.member_id = c.member_id and m.partner_id = :partner;
+  join membership m on m.bucket = c.bucket and m.member_id = c.member_id and m.partner_id = i.partner_id;
 
--- name: memberships_by_id(partner, buckets, memberships)
--- Memberships of one partner by their ids.
+-- name: memberships_by_id(partners, buckets, memberships)
+-- Memberships of partners by their ids.
 select m.membership_id::text as ref, m.membership_id, m.member_id, m.partner_id, m.external_id, m.status, m.since,
        null::text as card_status
-  from unnest(:buckets::smallint[], :memberships::uuid[]) i (bucket, membership_id)
-  join membership m on m.bucket = i.bucket and m.membership_id = i.membership_id and m.partner_id = :partner;
+  from unnest(:partners::uuid[], :buckets::smallint[], :memberships::uuid[]) i (partner_id, bucket, membership_id)
+  join membership m on m.bucket = i.bucket and m.membership_id = i.membership_id and m.partner_id = i.partner_id;
 
 -- name: memberships_of_partner(partner, after, most)
 -- A page of a partner's memberships in the order of their ids.

@@ -358,7 +358,13 @@ async def _redeem(info: Info, input: list[RedeemPointsInput]) -> list[RedeemPoin
     doors = context.doors
     try:
         outcomes = await redeem.redeem(
-            doors.database, doors.ledger, context.coalition, context.partner(), [i.read() for i in input], doors.clock.now()
+            doors.database,
+            doors.members,
+            doors.ledger,
+            context.coalition,
+            context.partner(),
+            [i.read() for i in input],
+            doors.clock.now(),
         )
     except BatchTooLarge as refused:
         raise BadInput(f"input: {refused.message}") from None

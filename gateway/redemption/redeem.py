@@ -11,7 +11,7 @@ from gateway.ids import bucket_of
 from gateway.ledger.post import Answer, Key, Ledger, Terms
 from gateway.ledger.post import Redemption as RedemptionItem
 from gateway.ledger.refused import first_answers, keys_of_refused, refusal_of
-from gateway.members.lookup import MemberRef, Membership, check_text, find_memberships
+from gateway.members.lookup import MemberLookup, MemberRef, Membership, check_text
 from gateway.points import MAX_POINTS
 from gateway.refusals import BatchTooLarge, InputNotAccepted, NotAllowed, Refused
 from gateway.replay import digest
@@ -54,8 +54,9 @@ class Redemption:
 
 
 async def redeem(
-    database: Database, ledger: Ledger, coalition: Coalition, partner: Partner, requests: Sequence[RedeemRequest], now: datetime
-) -> list[Redemption | Refused]:
+    database: Database, members: MemberLookup, ledger: Ledger, coalition: Coalition, partner: Partner,
+    requests: Sequence[RedeemRequest], now: datetime,
+) -> list[Redemption | Refused]:  # fmt: skip
     """Spend members' points at this partner, up to BATCH_MAX redemptions, each with its own outcome, in order.
 
     Refusals: MemberUnknown, CardBlocked, MembershipSuspended, ProgrammeUnknown, InsufficientPoints,
@@ -65,8 +66,7 @@ async def redeem(
     """
     if len(requests) > BATCH_MAX:
         raise BatchTooLarge(len(requests), BATCH_MAX)
-    async with database.reading() as tx:
-        memberships = await find_memberships(tx, partner.id, [request.member for request in requests])
+    memberships = await members.find(partner.id, [request.member for request in requests])
     keys = [Key(partner.id, request.idempotency_key, _digest(request)) for request in requests]
     items = [_item(coalition, partner, r, m, k, now) for r, m, k in zip(requests, memberships, keys, strict=True)]
     posted = iter(await ledger.redeem([item for item in items if isinstance(item, RedemptionItem)]))
