@@ -37,6 +37,28 @@ class OneAtATime:
             yield
 
 
+class Claims:
+    """Names that are in use by somebody in this process; whoever wants one waits until it is free."""
+
+    def __init__(self) -> None:
+        self._taken: dict[Hashable, asyncio.Future[None]] = {}
+
+    async def claim(self, names: Sequence[Hashable]) -> None:
+        """Take all of `names`, which are distinct, at one moment when all of them are free."""
+        while (busy := next((self._taken[name] for name in names if name in self._taken), None)) is not None:
+            await asyncio.shield(busy)
+        freed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        for name in names:
+            self._taken[name] = freed
+
+    def free(self, names: Sequence[Hashable]) -> None:
+        """Give `names` back, which were taken by one claim."""
+        freed = self._taken[names[0]]
+        for name in names:
+            del self._taken[name]
+        freed.set_result(None)
+
+
 class _Call(Generic[Answer]):
     """One caller's items: their answers, and the future that is done when none is missing."""
 

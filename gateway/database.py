@@ -29,7 +29,11 @@ class DatabaseAway(ConnectionError):
     """The database cannot be reached now; what was asked can be asked again."""
 
 
-class Duplicate(RuntimeError):
+class LostRace(RuntimeError):
+    """Another transaction came first and this one did nothing; done again, it finds what the other did."""
+
+
+class Duplicate(LostRace):
     """A row that must be unique is there already: another request stored it in this very moment."""
 
 
@@ -181,6 +185,8 @@ class _telling_away:  # noqa: N801 - used like a function
             raise DatabaseAway("The database does not answer.") from error
         if isinstance(error, asyncpg.UniqueViolationError):
             raise Duplicate(str(error)) from error
+        if isinstance(error, asyncpg.DeadlockDetectedError | asyncpg.SerializationError):
+            raise LostRace(str(error)) from error
         if isinstance(error, asyncpg.PostgresError) and error.sqlstate == "LG001":
             raise CreditShort from error
         if isinstance(error, asyncpg.CharacterNotInRepertoireError):

@@ -181,6 +181,13 @@ class ReversalExceedsRedemption(Refused):
     path = ("points",)
 
 
+class WalletFull(Refused):
+    """The wallet would hold more than 9007199254740991 points, which is the most it can."""
+
+    code = RefusalCode.AMOUNT_NOT_ACCEPTED
+    path = ("points",)
+
+
 class RecipientUnknown(Refused):
     """Nobody has the card {0}."""
 

@@ -79,7 +79,7 @@ create table reversal (
 );
 create index reversal_of_redemption on reversal (bucket, redemption_id);
 
--- A hold is open until it is captured to the last point, released, or run out; what was not captured went back.
+-- `counted`: against what the wallet may spend on `day`. A hold is open until it is captured to the last point, released, or run out; what was not captured went back.
 alter table hold drop constraint hold_state_check;
 alter table hold
   add column membership_id uuid,
@@ -88,7 +88,8 @@ alter table hold
   add column expires_at timestamptz,
   add column resolved_at timestamptz,
   add column reference text,
-  add column day date;
+  add column day date,
+  add column counted boolean not null default false;
 update hold set captured = case state when 'captured' then points else 0 end,
                 released = case state when 'released' then points else 0 end,
                 resolved_at = case when state <> 'open' then placed_at end;
@@ -139,7 +140,7 @@ create table adjustment (
   day date not null,
   expires_on date not null,
   primary key (bucket, adjustment_id),
-  unique (owner_id, key, bucket),
+  unique (owner_id, key),
   check ((state = 'awaiting_approval') = (decided_at is null)),
   check (decided_by is null or decided_by <> requested_by)
 );
@@ -155,14 +156,14 @@ create table spending (
   primary key (bucket, member_id, programme_id, day)
 ) with (fillfactor = 70);
 
--- A partner's credit: what it may owe for issued points before it pays. Its use is spread over slots, so that no row
+-- A partner's credit: what it may owe, before it pays, for points issued `since` the limit was first set. Its use is spread over slots, so that no row
 -- is one that everybody updates: a batch takes from its own slot, and only a slot that runs short has the rest of the
 -- credit dealt out again, under the locks of all of them. Minor units, exact.
 create table partner_credit (
   partner_id uuid primary key references partner,
   limit_minor bigint not null check (limit_minor >= 0),
   warn_percent int not null default 80 check (warn_percent between 1 and 100),
-  set_at timestamptz not null
+  since timestamptz not null
 );
 create table credit_slot (
   partner_id uuid not null references partner,

@@ -18,13 +18,14 @@ drop function look_keys_up;
 
 -- Lock the wallets of a batch in sorted order, making those that are missing before that, in sorted order too: two
 -- batches never wait for each other in a circle. `known` says that the caller has seen all of them before; it is
--- not believed blindly. Answers whether any of the wallets owes points.
+-- not believed blindly. Answers whether any of the wallets owes points, and what the fullest of them holds.
 drop function lock_wallets;
-create function lock_wallets(buckets smallint[], members uuid[], programmes uuid[], known boolean default false) returns boolean
+create function lock_wallets(
+  buckets smallint[], members uuid[], programmes uuid[], known boolean default false, out owing boolean, out fullest bigint
+) returns record
 language plpgsql volatile as $$
 declare
   locked bigint;
-  owing boolean;
 begin
   if not known then
     insert into public.wallet (bucket, member_id, programme_id)
@@ -37,9 +38,9 @@ begin
     on conflict do nothing;
   end if;
 
-  select count(*), bool_or(l.owed > 0)
-    into locked, owing
-    from (select w.owed
+  select count(*), bool_or(l.owed > 0), max(l.holds)
+    into locked, owing, fullest
+    from (select w.owed, w.available + w.pending + w.held as holds
             from (select distinct bucket, member, programme
                     from unnest(buckets, members, programmes) u (bucket, member, programme)) i
             join public.wallet w on w.bucket = i.bucket and w.member_id = i.member and w.programme_id = i.programme
@@ -49,7 +50,6 @@ begin
                                                  from unnest(buckets, members, programmes) u (bucket, member, programme)) d) then
     raise exception 'a wallet that was said to be known is missing';
   end if;
-  return coalesce(owing, false);
 end $$;
 
 -- The value that each item's term has.
@@ -147,9 +147,10 @@ language sql stable as $$
 $$;
 
 -- Which lots each item takes from, all or nothing: `items` numbers the item that `takes` points from each of `lots`.
--- With `limited`, the programme's limits on spending hold. The caller never has two items on one wallet.
+-- Where `todays` are given, the programme's limits on spending hold, by the ledger's day. The caller never has two
+-- items on one wallet.
 create function choose_lots(
-  buckets smallint[], members uuid[], programmes uuid[], days date[], points bigint[], verdicts text[], limited boolean,
+  buckets smallint[], members uuid[], programmes uuid[], days date[], points bigint[], verdicts text[], todays date[],
   out items bigint[], out lots uuid[], out takes bigint[], out answers text[]
 ) returns record
 language plpgsql volatile as $$
@@ -159,42 +160,50 @@ begin
          array_agg(least(l.remaining, i.points - l.before)) filter (where v.verdict = 'post'),
          array_agg(v.verdict order by i.n) filter (where coalesce(l.before, 0) = 0)
     into items, lots, takes, answers
-    from unnest(buckets, members, programmes, days, points, verdicts) with ordinality
-         i (bucket, member, programme, day, points, verdict, n)
+    from unnest(buckets, members, programmes, days, points, verdicts, todays) with ordinality
+         i (bucket, member, programme, day, points, verdict, today, n)
     join public.programme g on g.programme_id = i.programme
     left join lateral public.lots_in_order(i.bucket, i.member, i.programme, i.day, null) l
       on i.verdict = 'post' and l.before < i.points
    cross join lateral (
      select case when i.verdict <> 'post' then i.verdict
                  when coalesce(l.total, 0) < i.points then 'INSUFFICIENT_POINTS'
-                 when limited and i.points > g.spend_most then 'TRANSACTION_LIMIT_EXCEEDED'
-                 when limited and g.spend_most_a_day < i.points + coalesce((
+                 when i.today is not null and i.points > g.spend_most then 'TRANSACTION_LIMIT_EXCEEDED'
+                 when i.today is not null and g.spend_most_a_day < i.points + coalesce((
                         select s.points from public.spending s
                          where s.bucket = i.bucket and s.member_id = i.member and s.programme_id = i.programme
-                           and s.day = i.day), 0)
+                           and s.day = i.today), 0)
                    then 'DAILY_LIMIT_REACHED'
                  else 'post' end as verdict) v;
 end $$;
 
--- Count what was spent against the day's limit, where there is one; negative points give it back.
-create function note_spending(buckets smallint[], members uuid[], programmes uuid[], days date[], points bigint[], verdicts text[])
+-- Count what was spent against the day's limit, where there is one.
+create function note_spending(buckets smallint[], members uuid[], programmes uuid[], todays date[], points bigint[], verdicts text[])
 returns void
 language plpgsql volatile as $$
 begin
-  if not exists (select from public.programme g where g.spend_most_a_day is not null and g.programme_id = any(programmes)) then
-    return;
+  if exists (select from public.programme g where g.spend_most_a_day is not null and g.programme_id = any(programmes)) then
+    insert into public.spending (bucket, member_id, programme_id, day, points)
+    select i.bucket, i.member, i.programme, i.today, i.points
+      from unnest(buckets, members, programmes, todays, points, verdicts) i (bucket, member, programme, today, points, verdict)
+      join public.programme g on g.programme_id = i.programme and g.spend_most_a_day is not null
+     where i.verdict = 'post'
+     order by 1, 2, 3, 4
+    on conflict (bucket, member_id, programme_id, day) do update set points = spending.points + excluded.points;
   end if;
-  insert into public.spending (bucket, member_id, programme_id, day, points)
-  select i.bucket, i.member, i.programme, i.day, greatest(i.points, 0)
-    from unnest(buckets, members, programmes, days, points, verdicts) i (bucket, member, programme, day, points, verdict)
-   where i.verdict = 'post' and i.day is not null
+end $$;
+
+-- Expiry looks for lots again that points went back into.
+create function expect_expiry(buckets smallint[], lots uuid[]) returns void
+language plpgsql volatile as $$
+begin
+  insert into public.expiry_due (programme_id, expires_on, bucket, member_id)
+  select distinct l.programme_id, l.expires_on, l.bucket, l.member_id
+    from unnest(buckets, lots) i (bucket, lot)
+    join public.lot l on l.bucket = i.bucket and l.lot_id = i.lot
+   where l.remaining > 0 and l.expires_on < 'infinity'
    order by 1, 2, 3, 4
-  on conflict (bucket, member_id, programme_id, day) do update
-    set points = greatest(spending.points + (
-          select i.points
-            from unnest(buckets, members, programmes, days, note_spending.points) i (bucket, member, programme, day, points)
-           where i.bucket = spending.bucket and i.member = spending.member_id and i.programme = spending.programme_id
-             and i.day = spending.day), 0);
+  on conflict do nothing;
 end $$;
 
 -- Pay what wallets owe out of what has just come in, first-expiring first. `transactions` are those that brought it.
@@ -272,7 +281,7 @@ begin
        where i.verdict = 'post' and i.points > 0 and partners[i.term] = charged.partner_id
        order by i.n
     loop
-      if so_far + item.charge <= left_over then
+      if item.charge = 0 or so_far + item.charge <= left_over then
         so_far := so_far + item.charge;
       else
         answers[item.n] := case when dealing then 'CREDIT_LIMIT_REACHED' else 'CREDIT_SHORT' end;
@@ -299,6 +308,33 @@ begin
   return answers;
 end $$;
 
+-- The most points a wallet can hold: the largest whole number that every JSON reader keeps, 2^53 - 1.
+create function most_points() returns bigint
+language sql immutable as $$ select 9007199254740991 $$;
+
+-- Refuse the items that would bring their wallet beyond that, earlier items of the batch first.
+create function refuse_what_overflows(
+  programmes uuid[], term smallint[], buckets smallint[], members uuid[], points bigint[], verdicts text[]
+) returns text[]
+language plpgsql volatile as $$
+declare
+  answers text[] := verdicts;
+  item record;
+begin
+  for item in
+    select i.n, sum(i.points) over (partition by i.bucket, i.member, programmes[i.term] order by i.n)
+                + w.available + w.pending + w.held as holds
+      from unnest(term, buckets, members, points, verdicts) with ordinality i (term, bucket, member, points, verdict, n)
+      join public.wallet w on w.bucket = i.bucket and w.member_id = i.member and w.programme_id = programmes[i.term]
+     where i.verdict = 'post'
+  loop
+    if item.holds > public.most_points() then
+      answers[item.n] := 'WALLET_FULL';
+    end if;
+  end loop;
+  return answers;
+end $$;
+
 -- Purchases: member +n, funder -n. Points go into the lot of (funder, contract, expiry day), at once or pending until
 -- `maturities`; what the member owes is repaid first, in the order of the batch.
 create function post_earnings(
@@ -315,12 +351,15 @@ set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as
 declare
   periods date[];
   verdicts text[];
-  owing boolean;
+  wallets record;
   posted bigint;
 begin
-  owing := public.lock_wallets(buckets, members, public.by_term(programmes, term), known);
+  wallets := public.lock_wallets(buckets, members, public.by_term(programmes, term), known);
   periods := public.periods_of(months);
   verdicts := public.look_keys_up(partners, term, keys, digests, buckets, periods);
+  if wallets.fullest + (select sum(p) from unnest(points) p) > public.most_points() then
+    verdicts := public.refuse_what_overflows(programmes, term, buckets, members, points, verdicts);
+  end if;
 
   insert into public.receipt (partner_id, receipt, bucket, transaction_id)
   select partners[i.term], i.receipt, i.bucket, i.transaction
@@ -415,7 +454,7 @@ begin
      where i.verdict = 'post' and i.points > 0 and maturities[i.term] is not null;
   end if;
 
-  if owing then
+  if wallets.owing then
     perform public.repay_from_earnings(programmes, partners, contracts, expiries, maturities, term, buckets, members,
                                        transactions, points, verdicts);
   end if;
@@ -466,7 +505,8 @@ end $$;
 
 -- Redemptions: member -n, redeemer +n, all or nothing.
 create function post_redemptions(
-  at timestamptz, partners uuid[], programmes uuid[], contracts uuid[], months date[], days date[], term smallint[],
+  at timestamptz, partners uuid[], programmes uuid[], contracts uuid[], months date[], days date[], todays date[],
+  term smallint[],
   keys text[], digests bytea[], buckets smallint[], members uuid[], memberships uuid[], transactions uuid[],
   occurred timestamptz[], points bigint[], refs text[], known boolean,
   out answers text[], out firsts uuid[], out postings date[]
@@ -478,6 +518,7 @@ set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as
 declare
   of_items uuid[] := public.by_term(programmes, term);
   on_days date[] := public.by_term(days, term);
+  now_days date[] := public.by_term(todays, term);
   periods date[];
   verdicts text[];
   chosen record;
@@ -485,7 +526,7 @@ begin
   perform public.lock_wallets(buckets, members, of_items, known);
   periods := public.periods_of(months);
   verdicts := public.look_keys_up(partners, term, keys, digests, buckets, periods);
-  chosen := public.choose_lots(buckets, members, of_items, on_days, points, verdicts, true);
+  chosen := public.choose_lots(buckets, members, of_items, on_days, points, verdicts, now_days);
   verdicts := chosen.answers;
 
   insert into public.lot_take (bucket, transaction_id, lot_id, effect, points)
@@ -504,7 +545,7 @@ begin
    where i.verdict = 'post'
      and w.bucket = i.bucket and w.member_id = i.member and w.programme_id = i.programme;
 
-  perform public.note_spending(buckets, members, of_items, on_days, points, verdicts);
+  perform public.note_spending(buckets, members, of_items, now_days, points, verdicts);
 
   insert into public.transaction (bucket, transaction_id, kind, member_id, membership_id, partner_id, occurred_at,
                                   posted_at, period, missed_period)

@@ -245,15 +245,18 @@ begin
            where i.verdict = 'post'
            group by i.term) s;
 
-  -- Issued points that come back free the partner's credit.
+  -- Issued points that come back free the partner's credit, if issuing them used it.
   perform from public.credit_slot c
     where c.partner_id = any(partners) and c.slot = post_returns.slot
     order by c.partner_id
       for update;
   update public.credit_slot c
      set used = c.used - s.charge
-    from (select partners[i.term] as partner, sum(i.points * prices[i.term] * 100) as charge
-            from unnest(term, points, verdicts) i (term, points, verdict)
+    from (select r.partner_id as partner, sum(i.points * prices[i.term] * 100) as charge
+            from unnest(term, buckets, purchases, points, verdicts) i (term, bucket, purchase, points, verdict)
+            join public.partner_credit r on r.partner_id = partners[i.term]
+            join public.transaction t
+              on t.bucket = i.bucket and t.transaction_id = i.purchase and t.posted_at >= r.since
            where i.verdict = 'post'
            group by 1) s
    where c.partner_id = s.partner and c.slot = post_returns.slot;
@@ -263,10 +266,10 @@ begin
 end $$;
 
 -- Reversals: redeemer -n, member +n. Points go back to the lots that the redemption took them from, the last taken
--- first; what went back to a lot whose last day is over expires at once. One item a call.
+-- first; what went back to a lot whose last day is over expires at once. `wanted` null: all that is left. One item a call.
 create function post_reversal(
   at timestamptz, owner uuid, key text, digest bytea, of_bucket smallint, redemption uuid, transaction uuid,
-  occurred timestamptz, month date, day date, wanted bigint, out verdict text, out posted uuid
+  occurred timestamptz, month date, today date, wanted bigint, out verdict text, out posted uuid
 ) returns record
 language plpgsql volatile security definer
 set search_path = pg_catalog, public
@@ -277,15 +280,19 @@ declare
   e public.entry;
   posting date;
   put record;
+  wallets record;
 begin
   select * into r from public.redemption x where x.bucket = of_bucket and x.transaction_id = redemption;
   select * into e from public.entry x where x.bucket = of_bucket and x.transaction_id = redemption and x.ordinal = 1;
-  perform public.lock_wallets(array[of_bucket], array[e.member_id], array[e.programme_id]);
+  wallets := public.lock_wallets(array[of_bucket], array[e.member_id], array[e.programme_id]);
   posting := (public.periods_of(array[month]))[1];
   verdict := (public.look_keys_up(array[owner], array[1::smallint], array[key], array[digest], array[of_bucket], array[posting]))[1];
   select * into r from public.redemption x where x.bucket = of_bucket and x.transaction_id = redemption;
+  wanted := coalesce(wanted, greatest(r.points - r.restored, 1));
   if verdict = 'post' and r.restored + wanted > r.points then
     verdict := 'REVERSAL_EXCEEDS_REDEMPTION';
+  elsif verdict = 'post' and wallets.fullest + wanted > public.most_points() then
+    verdict := 'WALLET_FULL';
   end if;
 
   if verdict = 'post' then
@@ -303,6 +310,7 @@ begin
        where k.bucket = of_bucket and k.transaction_id = redemption and k.lot_id = put.lot_id and k.effect = 'spent';
       update public.lot l set spent = l.spent - put.points, remaining = l.remaining + put.points
        where l.bucket = of_bucket and l.lot_id = put.lot_id;
+      perform public.expect_expiry(array[of_bucket], array[put.lot_id]);
     end loop;
     update public.redemption x set restored = x.restored + wanted
      where x.bucket = of_bucket and x.transaction_id = redemption;
@@ -322,8 +330,9 @@ begin
     insert into public.delta (delta_id, period, kind, programme_id, account, partner_id, contract_id, points,
                               transactions, amount_minor)
     values (gen_random_uuid(), posting, 'reversal', e.programme_id, 'redeemer', e.partner_id, e.contract_id, wanted, 1, 0);
-    perform public.expire_lots(at, array[of_bucket], array[e.member_id], e.programme_id, (day - 1), occurred, month);
-    perform public.repay_debts(array[of_bucket], array[e.member_id], array[e.programme_id], array[day], array[transaction]);
+    perform public.expire_lots(at, array[of_bucket], array[e.member_id], e.programme_id, today - 1, at,
+                               date_trunc('month', today)::date);
+    perform public.repay_debts(array[of_bucket], array[e.member_id], array[e.programme_id], array[today], array[transaction]);
   end if;
 
   select a.answers[1], coalesce(a.firsts[1], transaction) into verdict, posted
@@ -386,14 +395,10 @@ begin
             join public.maturing m on m.bucket = i.bucket and m.transaction_id = i.transaction
            group by 1, 2, 3) s
    where w.bucket = s.bucket and w.member_id = s.member_id and w.programme_id = s.programme_id;
-  -- A lot whose last day is over is looked for by expiry again.
-  insert into public.expiry_due (programme_id, expires_on, bucket, member_id)
-  select distinct l.programme_id, l.expires_on, l.bucket, l.member_id
-    from unnest(buckets, transactions) i (bucket, transaction)
-    join public.maturing m on m.bucket = i.bucket and m.transaction_id = i.transaction
-    join public.lot l on l.bucket = m.bucket and l.lot_id = m.lot_id
-   where l.remaining > 0 and l.expires_on < 'infinity'
-  on conflict do nothing;
+  perform public.expect_expiry(s.buckets, s.lots)
+     from (select array_agg(m.bucket) as buckets, array_agg(m.lot_id) as lots
+             from unnest(buckets, transactions) i (bucket, transaction)
+             join public.maturing m on m.bucket = i.bucket and m.transaction_id = i.transaction) s;
   perform public.repay_debts(s.buckets, s.members, s.programmes, s.days, s.transactions)
      from (select array_agg(u.bucket) as buckets, array_agg(u.member) as members, array_agg(u.programme) as programmes,
                   array_agg(today) as days, array_agg(u.transaction) as transactions

@@ -18,8 +18,8 @@ begin
 end $$;
 
 create function post_holds(
-  at timestamptz, partners uuid[], programmes uuid[], months date[], days date[], term smallint[], keys text[],
-  digests bytea[], buckets smallint[], members uuid[], memberships uuid[], transactions uuid[], points bigint[],
+  at timestamptz, partners uuid[], programmes uuid[], months date[], days date[], todays date[], term smallint[],
+  keys text[], digests bytea[], buckets smallint[], members uuid[], memberships uuid[], transactions uuid[], points bigint[],
   until timestamptz[], refs text[],
   out answers text[], out firsts uuid[], out postings date[]
 ) returns record
@@ -30,21 +30,23 @@ set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as
 declare
   of_items uuid[] := public.by_term(programmes, term);
   on_days date[] := public.by_term(days, term);
+  now_days date[] := public.by_term(todays, term);
   verdicts text[];
   chosen record;
 begin
   perform public.lock_wallets(buckets, members, of_items);
   -- A hold moves no points between accounts, so it needs no open period: capturing it does.
   verdicts := public.look_keys_up(partners, term, keys, digests, buckets, months);
-  chosen := public.choose_lots(buckets, members, of_items, on_days, points, verdicts, true);
+  chosen := public.choose_lots(buckets, members, of_items, on_days, points, verdicts, now_days);
   verdicts := chosen.answers;
 
   insert into public.hold (bucket, hold_id, member_id, programme_id, partner_id, membership_id, points, placed_at,
-                           expires_at, reference, day)
+                           expires_at, reference, day, counted)
   select i.bucket, i.transaction, i.member, programmes[i.term], partners[i.term], i.membership, i.points, at, i.until, i.ref,
-         days[i.term]
+         todays[i.term], g.spend_most_a_day is not null
     from unnest(term, buckets, transactions, members, memberships, points, until, refs, verdicts)
          i (term, bucket, transaction, member, membership, points, until, ref, verdict)
+    join public.programme g on g.programme_id = programmes[i.term]
    where i.verdict = 'post';
   perform public.reserve_lots(buckets, transactions, chosen.items, chosen.lots, chosen.takes);
 
@@ -54,14 +56,15 @@ begin
     from unnest(buckets, members, of_items, points, verdicts) i (bucket, member, programme, points, verdict)
    where i.verdict = 'post'
      and w.bucket = i.bucket and w.member_id = i.member and w.programme_id = i.programme;
-  perform public.note_spending(buckets, members, of_items, on_days, points, verdicts);
+  perform public.note_spending(buckets, members, of_items, now_days, points, verdicts);
 
   select a.answers, a.firsts, a.postings into answers, firsts, postings
     from public.answer(at, 'hold', partners, term, keys, digests, buckets, members, transactions, verdicts, months) a;
 end $$;
 
 -- Capture part of open holds: member -n, redeemer +n, out of the lots that the hold reserved, first-expiring first,
--- whether their last day is over or not. The hold stays open for what is left of it.
+-- whether their last day is over or not; null points are all that is left. The hold stays open for the rest. Holds of
+-- orders, which no membership placed, are not captured here.
 create function post_captures(
   at timestamptz, partners uuid[], programmes uuid[], contracts uuid[], months date[], term smallint[], keys text[],
   digests bytea[], buckets smallint[], members uuid[], transactions uuid[], occurred timestamptz[], holds uuid[],
@@ -79,24 +82,27 @@ declare
   items bigint[];
   lots uuid[];
   takes bigint[];
+  wanted bigint[];
 begin
   perform public.lock_wallets(buckets, members, of_items);
   periods := public.periods_of(months);
   verdicts := public.look_keys_up(partners, term, keys, digests, buckets, periods);
 
   select array_agg(case when i.verdict <> 'post' then i.verdict
+                        when h.membership_id is null then 'HOLD_NOT_OPEN'
                         when h.state = 'expired' or (h.state = 'open' and h.expires_at <= at) then 'HOLD_EXPIRED'
                         when h.state <> 'open' then 'HOLD_NOT_OPEN'
                         when i.points > h.points - h.captured - h.released then 'CAPTURE_EXCEEDS_HOLD'
                         else 'post' end
-                   order by i.n)
-    into verdicts
+                   order by i.n),
+         array_agg(coalesce(i.points, h.points - h.captured - h.released) order by i.n)
+    into verdicts, wanted
     from unnest(buckets, holds, points, verdicts) with ordinality i (bucket, hold, points, verdict, n)
     join public.hold h on h.bucket = i.bucket and h.hold_id = i.hold;
 
   select array_agg(i.n), array_agg(r.lot_id), array_agg(least(r.held, i.points - r.before))
     into items, lots, takes
-    from unnest(buckets, holds, points, verdicts) with ordinality i (bucket, hold, points, verdict, n)
+    from unnest(buckets, holds, wanted, verdicts) with ordinality i (bucket, hold, points, verdict, n)
    cross join lateral (
      select t.lot_id, t.points - t.captured - t.released as held,
             sum(t.points - t.captured - t.released) over (order by l.expires_on, l.funder_id, l.contract_id)
@@ -122,11 +128,11 @@ begin
      set captured = h.captured + i.points,
          state = case when h.captured + h.released + i.points = h.points then 'captured' else 'open' end,
          resolved_at = case when h.captured + h.released + i.points = h.points then at end
-    from unnest(buckets, holds, post_captures.points, verdicts) i (bucket, hold, points, verdict)
+    from unnest(buckets, holds, wanted, verdicts) i (bucket, hold, points, verdict)
    where i.verdict = 'post' and h.bucket = i.bucket and h.hold_id = i.hold;
   update public.wallet w
      set held = w.held - i.points
-    from unnest(buckets, members, of_items, points, verdicts) i (bucket, member, programme, points, verdict)
+    from unnest(buckets, members, of_items, wanted, verdicts) i (bucket, member, programme, points, verdict)
    where i.verdict = 'post'
      and w.bucket = i.bucket and w.member_id = i.member and w.programme_id = i.programme;
 
@@ -141,7 +147,7 @@ begin
   insert into public.redemption (bucket, transaction_id, membership_id, partner_id, programme_id, points, reference, hold_id)
   select i.bucket, i.transaction, h.membership_id, partners[i.term], programmes[i.term], i.points,
          coalesce(i.ref, h.reference), i.hold
-    from unnest(term, buckets, transactions, holds, points, refs, verdicts)
+    from unnest(term, buckets, transactions, holds, wanted, refs, verdicts)
          i (term, bucket, transaction, hold, points, ref, verdict)
     join public.hold h on h.bucket = i.bucket and h.hold_id = i.hold
    where i.verdict = 'post';
@@ -149,14 +155,14 @@ begin
                             contract_id, points, period)
   select i.bucket, i.transaction, 1, 'redemption', i.member, programmes[i.term], 'redeemer', partners[i.term],
          contracts[i.term], -i.points, periods[i.term]
-    from unnest(term, buckets, transactions, members, points, verdicts) i (term, bucket, transaction, member, points, verdict)
+    from unnest(term, buckets, transactions, members, wanted, verdicts) i (term, bucket, transaction, member, points, verdict)
    where i.verdict = 'post';
   insert into public.delta (delta_id, period, kind, programme_id, account, partner_id, contract_id, points,
                             transactions, amount_minor)
   select gen_random_uuid(), periods[s.term], 'redemption', programmes[s.term], 'redeemer', partners[s.term],
          contracts[s.term], -s.points, s.transactions, 0
     from (select i.term, sum(i.points) as points, count(*) as transactions
-            from unnest(term, points, verdicts) i (term, points, verdict)
+            from unnest(term, wanted, verdicts) i (term, points, verdict)
            where i.verdict = 'post'
            group by i.term) s;
 
@@ -190,8 +196,12 @@ begin
      where o.bucket = h.bucket and o.hold_id = h.hold_id;
     update public.wallet w set held = w.held - given, available = w.available + given
      where w.bucket = h.bucket and w.member_id = h.member_id and w.programme_id = h.programme_id;
-    perform public.note_spending(array[h.bucket], array[h.member_id], array[h.programme_id], array[h.day], array[-given],
-                                 array['post']);
+    if h.counted then
+      update public.spending s set points = greatest(s.points - given, 0)
+       where s.bucket = h.bucket and s.member_id = h.member_id and s.programme_id = h.programme_id and s.day = h.day;
+    end if;
+    perform public.expect_expiry(array_agg(t.bucket), array_agg(t.lot_id))
+       from public.hold_lot t where t.bucket = h.bucket and t.hold_id = h.hold_id;
     perform public.expire_lots(at, array[h.bucket], array[h.member_id], h.programme_id, today - 1, at, month);
     perform public.repay_debts(array[h.bucket], array[h.member_id], array[h.programme_id], array[today], array[h.hold_id]);
     insert into public.outbox (kind, posted_at, members, transactions)
@@ -215,7 +225,7 @@ begin
   perform public.lock_wallets(array[of_bucket], array[h.member_id], array[h.programme_id]);
   select * into h from public.hold o where o.bucket = of_bucket and o.hold_id = hold;
   verdict := (public.look_keys_up(array[owner], array[1::smallint], array[key], array[digest], array[of_bucket], array[month]))[1];
-  if verdict = 'post' and h.state <> 'open' then
+  if verdict = 'post' and (h.state <> 'open' or h.membership_id is null) then
     verdict := case h.state when 'expired' then 'HOLD_EXPIRED' else 'HOLD_NOT_OPEN' end;
   end if;
   if verdict = 'post' then
@@ -262,7 +272,7 @@ end $$;
 -- Set the points of an order aside, and take its key. Answers 'post' or a refusal, and then nothing is set aside.
 create function place_hold(
   at timestamptz, owner uuid, key text, digest bytea, conversion uuid, of_bucket smallint, hold uuid, member uuid,
-  of_programme uuid, partner uuid, on_day date, wanted bigint
+  of_programme uuid, partner uuid, on_day date, today date, wanted bigint
 ) returns text
 language plpgsql volatile security definer
 set search_path = pg_catalog, public
@@ -273,24 +283,24 @@ declare
 begin
   perform public.lock_wallets(array[of_bucket], array[member], array[of_programme]);
   chosen := public.choose_lots(array[of_bucket], array[member], array[of_programme], array[on_day], array[wanted],
-                               array['post'], true);
+                               array['post'], array[today]);
   if chosen.answers[1] = 'post' then
     insert into public.idempotency (owner_id, key, bucket, digest, transaction_id, answered_at)
     values (owner, key, of_bucket, digest, conversion, at)
     on conflict do nothing;
-    if not exists (select from public.idempotency k
-                    where k.owner_id = owner and k.key = place_hold.key and k.bucket = of_bucket
-                      and k.transaction_id = conversion) then
+    if exists (select from public.idempotency k
+                where k.owner_id = owner and k.key = place_hold.key and k.transaction_id is distinct from conversion) then
       return 'IDEMPOTENCY_KEY_REUSED';
     end if;
-    insert into public.hold (bucket, hold_id, member_id, programme_id, partner_id, points, placed_at, day)
-    values (of_bucket, hold, member, of_programme, partner, wanted, at, on_day);
+    insert into public.hold (bucket, hold_id, member_id, programme_id, partner_id, points, placed_at, day, counted)
+    select of_bucket, hold, member, of_programme, partner, wanted, at, today, g.spend_most_a_day is not null
+      from public.programme g where g.programme_id = of_programme;
     perform public.reserve_lots(array[of_bucket], array[hold], chosen.items, chosen.lots, chosen.takes);
     update public.wallet w
        set available = w.available - wanted,
            held = w.held + wanted
      where w.bucket = of_bucket and w.member_id = member and w.programme_id = of_programme;
-    perform public.note_spending(array[of_bucket], array[member], array[of_programme], array[on_day], array[wanted], array['post']);
+    perform public.note_spending(array[of_bucket], array[member], array[of_programme], array[today], array[wanted], array['post']);
   end if;
   return chosen.answers[1];
 end $$;

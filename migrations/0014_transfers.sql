@@ -24,8 +24,13 @@ begin
     verdict := 'NOT_ALLOWED';
   end if;
   chosen := public.choose_lots(array[of_bucket], array[member], array[of_programme], array[day], array[wanted],
-                               array[verdict], true);
+                               array[verdict], array[day]);
   verdict := chosen.answers[1];
+  if verdict = 'post' and wanted + (select w.available + w.pending + w.held from public.wallet w
+                                     where w.bucket = other_bucket and w.member_id = other and w.programme_id = of_programme)
+                          > public.most_points() then
+    verdict := 'WALLET_FULL';
+  end if;
 
   if verdict = 'post' then
     insert into public.lot_take (bucket, transaction_id, lot_id, effect, points)
@@ -106,12 +111,15 @@ declare
   a public.adjustment;
   posting date;
   chosen record;
+  wallets record;
 begin
   select * into a from public.adjustment x where x.bucket = of_bucket and x.adjustment_id = adjustment;
-  perform public.lock_wallets(array[of_bucket], array[a.member_id], array[a.programme_id]);
+  wallets := public.lock_wallets(array[of_bucket], array[a.member_id], array[a.programme_id]);
   posting := (public.periods_of(array[month]))[1];
   if posting is null then
     return 'PERIOD_NOT_OPEN';
+  elsif wallets.fullest + a.points > public.most_points() then
+    return 'WALLET_FULL';
   end if;
   if exists (select from public.transaction t where t.bucket = of_bucket and t.transaction_id = adjustment) then
     return 'post';
@@ -130,7 +138,7 @@ begin
     end if;
   else
     chosen := public.choose_lots(array[of_bucket], array[a.member_id], array[a.programme_id], array[a.day], array[-a.points],
-                                 array['post'], false);
+                                 array['post'], array[null]::date[]);
     if chosen.answers[1] <> 'post' then
       return chosen.answers[1];
     end if;

@@ -50,6 +50,10 @@ begin
     select d.programme_id, d.expires_on, d.bucket, d.member_id
       from public.expiry_due d
      where d.programme_id = of_programme and d.expires_on <= by_day and not d.noticed
+       and exists (
+         select from public.lot l
+          where l.bucket = d.bucket and l.member_id = d.member_id and l.programme_id = of_programme
+            and l.expires_on = d.expires_on and l.remaining > 0)
      order by d.expires_on, d.bucket, d.member_id
      limit most
        for update skip locked),
@@ -58,14 +62,8 @@ begin
       from due
      where (d.programme_id, d.expires_on, d.bucket, d.member_id)
            = (due.programme_id, due.expires_on, due.bucket, due.member_id)
-    returning d.bucket, d.member_id, d.expires_on)
-  select array_agg(distinct m.member_id)
-    into told
-    from marked m
-   where exists (
-     select from public.lot l
-      where l.bucket = m.bucket and l.member_id = m.member_id and l.programme_id = of_programme
-        and l.expires_on = m.expires_on and l.remaining > 0);
+    returning d.member_id)
+  select array_agg(distinct m.member_id) into told from marked m;
   if told is not null then
     insert into public.outbox (kind, posted_at, members, transactions) values ('expiring', at, told, '{}');
   end if;

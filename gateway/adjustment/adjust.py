@@ -5,7 +5,7 @@ from datetime import date, datetime
 from uuid import UUID
 
 from gateway.coalition.catalogue import Coalition, Programme
-from gateway.database import Database, Duplicate, Tx, load_queries
+from gateway.database import Database, LostRace, Tx, load_queries
 from gateway.ids import bucket_of, new_id_in
 from gateway.ledger.post import sql as ledger_sql
 from gateway.ledger.refused import refusal_of
@@ -72,7 +72,7 @@ async def adjust(
     try:
         async with database.transaction() as tx:
             adjustment_id = await _find_or_store(tx, coalition, operator_id, limit, request, content, now)
-    except Duplicate:
+    except LostRace:
         # The same key was stored by another request in this very moment, and is found now.
         async with database.transaction() as tx:
             adjustment_id = await _find_or_store(tx, coalition, operator_id, limit, request, content, now)

@@ -62,7 +62,7 @@ class Adjustment(Activity):
     posted_at: DateTime
     period: YearMonth
     missed_period: YearMonth | None
-    reason: str
+    reason: str | None = strawberry.field(description="Null for partners.")
 
 
 @strawberry.input(description="A correction of a member's points.")
@@ -190,7 +190,7 @@ async def adjustment_activity(info: Info, transactions: list[UUID]) -> dict[UUID
             posted_at=DateTime(posted.posted_at),
             period=YearMonth(posted.period),
             missed_period=month_or_none(posted.missed_period),
-            reason=posted.reason,
+            reason=posted.reason if sees(info, posted.member_id, None) else None,
         )
         for id, posted in found.items()
         if posted.posted_at and posted.period and sees(info, posted.member_id, posted.partner_id)

@@ -7,7 +7,7 @@ id as its idempotency key. So a crash at any step resumes, and an answer that wa
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from uuid import UUID
 
 import structlog
@@ -175,7 +175,8 @@ class Converter:
         hold_id, conversion_id = ids.new_id_in(bucket), ids.new_id_in(bucket)
         await tx.run(sql.use_quote, bucket=bucket, quote_id=request.quote_id)
         key = Key(owner_id, request.idempotency_key, content)
-        await _place_hold(tx, now, key, conversion_id, hold_id, member_id, quote["source_id"], partner_id, day, quote["take"])
+        await _place_hold(tx, now, key, conversion_id, hold_id, member_id, quote["source_id"], partner_id, day,
+                          coalition.day_of(now), quote["take"])  # fmt: skip
         await tx.run(
             sql.store_order,
             bucket=bucket,
@@ -209,7 +210,8 @@ class Converter:
         if quote["expires_at"] <= now:
             raise QuoteExpired(quote["expires_at"].isoformat())
         day = coalition.day_of(order.occurred_at)
-        await _place_hold(tx, now, key, order.id, hold_id, order.member_id, order.source_id, order.partner_id, day, order.take)
+        await _place_hold(tx, now, key, order.id, hold_id, order.member_id, order.source_id, order.partner_id, day,
+                          coalition.day_of(now), order.take)  # fmt: skip
         await tx.run(sql.hold_again, bucket=order.bucket, conversion_id=order.id, hold_id=hold_id, updated_at=now)
 
     async def _advance(self, order: Conversion, coalition: Coalition) -> Conversion:
@@ -300,7 +302,7 @@ class Converter:
             locked = await tx.one(sql.order_for_update, bucket=order.bucket, conversion_id=order.id)
             if locked is None or locked["state"] != "credited":
                 return
-            await tx.value(
+            posted = await tx.value(
                 sql.post_conversion,
                 at=self._clock.now(),
                 bucket=order.bucket,
@@ -308,6 +310,8 @@ class Converter:
                 occurred=order.occurred_at,
                 month=coalition.day_of(order.occurred_at).replace(day=1),
             )
+            if not posted:
+                raise StateConflict("The hold of this order is not open any more; an operator has to look at it.")
             await self._move(tx, order, "completed", False, None, None)
 
     async def _move(
@@ -327,7 +331,7 @@ class Converter:
 
 async def _place_hold(
     tx: Tx, now: datetime, key: Key, conversion_id: UUID, hold_id: UUID, member_id: UUID, programme_id: UUID,
-    partner_id: UUID, day: object, points: int,
+    partner_id: UUID, day: date, today: date, points: int,
 ) -> None:  # fmt: skip
     verdict = await tx.value(
         sql.place_hold,
@@ -342,6 +346,7 @@ async def _place_hold(
         programme=programme_id,
         partner=partner_id,
         day=day,
+        today=today,
         points=points,
     )
     if verdict != "post":

@@ -102,9 +102,10 @@ update conversion
  where bucket = :bucket
    and conversion_id = :conversion_id;
 
--- name: place_hold(at, owner, key, digest, conversion, bucket, hold, member, programme, partner, day, points)$
+-- name: place_hold(at, owner, key, digest, conversion, bucket, hold, member, programme, partner, day, today, points)$
 -- Set the points of an order aside and take its key; answers 'post' or a refusal.
-select place_hold(:at, :owner, :key, :digest, :conversion, :bucket, :hold, :member, :programme, :partner, :day, :points);
+select place_hold(:at, :owner, :key, :digest, :conversion, :bucket, :hold, :member, :programme, :partner, :day, :today,
+                  :points);
 
 -- name: release_hold(at, bucket, hold, today, month)$
 -- Give the points of an order back; false when its hold is no longer open.

@@ -134,7 +134,7 @@ class JobsMutation:
             programme = context.coalition.programme_by_code(input.programme)
             day = context.coalition.check_occurred(occurred_at, now)
             # The last second of a day is its end: what runs out that day may expire then, and not before.
-            if context.coalition.day_of(occurred_at + timedelta(seconds=1)) <= input.through:
+            if context.coalition.day_of(min(occurred_at, now) + timedelta(seconds=1)) <= input.through:
                 raise NotAllowed(f"Points that can be spent until {input.through} expire when that day has ended.")
         except Refused as refused:
             return ExpirePointsPayload(wallets=Points(0), points=Points(0), errors=[refusal(refused)])

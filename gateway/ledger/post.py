@@ -1,6 +1,7 @@
 """Posting: every movement of points is an item of a batch, posted by one call of one posting function."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from typing import TypeVar
@@ -8,9 +9,9 @@ from uuid import UUID
 
 import msgspec
 
-from gateway.batching import Lanes, OneAtATime
+from gateway.batching import Claims, Lanes, OneAtATime
 from gateway.clock import Clock
-from gateway.database import CreditShort, Database, Row, Statement, load_queries
+from gateway.database import CreditShort, Database, LostRace, Row, Statement, load_queries
 from gateway.ids import bucket_of, new_id_in
 
 sql = load_queries(__file__)
@@ -43,7 +44,8 @@ class Terms(msgspec.Struct, frozen=True):
 
     `month` is that of the event in the coalition's time zone. `issue_price` is in major units per point, for the
     partner's credit. Of an earning `expires_on` and `matures_on` (None: at once) say when its points run out and
-    become available; of what takes points `day` says which lots can still be taken.
+    become available; of what takes points `day` says which lots can still be taken, and `today`, the ledger's own day,
+    which day's spending limit it counts against.
     """
 
     partner_id: UUID
@@ -55,6 +57,7 @@ class Terms(msgspec.Struct, frozen=True):
     expires_on: date | None = None
     matures_on: date | None = None
     day: date | None = None
+    today: date | None = None
 
 
 class Earning(msgspec.Struct, frozen=True):
@@ -111,19 +114,21 @@ class Hold(msgspec.Struct, frozen=True):
 
 
 class Capture(msgspec.Struct, frozen=True):
-    """Points to redeem out of a hold."""
+    """Points to redeem out of a hold; None: all that is left of it."""
 
     key: Key
     terms: Terms
     member_id: UUID
     hold_id: UUID
     occurred_at: datetime
-    points: int
+    points: int | None
     reference: str | None
 
 
 Item = Earning | Return | Redemption | Hold | Capture
-OneItem = TypeVar("OneItem", Return, Redemption, Hold, Capture)
+OneItem = TypeVar("OneItem", Earning, Return, Redemption, Hold, Capture)
+WalletItem = TypeVar("WalletItem", Return, Redemption, Hold, Capture)
+Posted = TypeVar("Posted")
 
 
 class Ledger:
@@ -132,12 +137,13 @@ class Ledger:
     def __init__(self, database: Database, clock: Clock, lanes: int) -> None:
         self._database, self._clock = database, clock
         self.one_at_a_time = OneAtATime()
+        self._keys = Claims()
         self._known_wallets: set[tuple[UUID, UUID]] = set()
 
-        def claiming_wallets(statement: Statement) -> Lanes[OneItem, Answer]:
-            return Lanes(lambda items: self._call(statement, items), _bucket, _key_and_wallet, lanes)
+        def claiming_wallets(statement: Statement) -> Lanes[WalletItem, Answer]:
+            return Lanes(lambda items: self._call(statement, items, {}), _bucket, _wallet, lanes)
 
-        self._earnings = Lanes[Earning, Answer](self._post_earnings, _bucket, _key_and_receipt, lanes)
+        self._earnings = Lanes[Earning, Answer](self._post_earnings, _bucket, _receipt, lanes)
         self._returns: Lanes[Return, Answer] = claiming_wallets(sql.post_returns)
         self._redemptions: Lanes[Redemption, Answer] = claiming_wallets(sql.post_redemptions)
         self._holds: Lanes[Hold, Answer] = claiming_wallets(sql.post_holds)
@@ -145,23 +151,60 @@ class Ledger:
 
     async def earn(self, items: Sequence[Earning]) -> list[Answer]:
         """Post purchases; each has its own answer. Raises Busy, DatabaseAway."""
-        return await self._earnings.submit(items)
+        return await self._submit(self._earnings, items)
 
     async def take_back(self, items: Sequence[Return]) -> list[Answer]:
         """Post returns; the refusal STALE says that the purchase had another return meanwhile. Raises Busy, DatabaseAway."""
-        return await self._returns.submit(items)
+        return await self._submit(self._returns, items)
 
     async def redeem(self, items: Sequence[Redemption]) -> list[Answer]:
         """Post redemptions, first-expiring lots first. Raises Busy, DatabaseAway."""
-        return await self._redemptions.submit(items)
+        return await self._submit(self._redemptions, items)
 
     async def hold(self, items: Sequence[Hold]) -> list[Answer]:
         """Set points aside. Raises Busy, DatabaseAway."""
-        return await self._holds.submit(items)
+        return await self._submit(self._holds, items)
 
     async def capture(self, items: Sequence[Capture]) -> list[Answer]:
         """Redeem out of holds. Raises Busy, DatabaseAway."""
-        return await self._captures.submit(items)
+        return await self._submit(self._captures, items)
+
+    async def once(self, key: Key, post: Callable[[], Awaitable[Posted]]) -> Posted:
+        """Post something by itself while nothing else with its key is under way in this process.
+
+        Another process may win a race for the key or a lock; then it is posted again and finds what the other did.
+        """
+        await self._keys.claim([(key.owner_id, key.text)])
+        try:
+            return await _again_if_lost(post)
+        finally:
+            self._keys.free([(key.owner_id, key.text)])
+
+    async def _submit(self, lanes: Lanes[OneItem, Answer], items: Sequence[OneItem]) -> list[Answer]:
+        """Post items, those that share a key one after the other: what one key did first answers for it ever after.
+
+        It goes on when the caller is gone, so that no item is left half-known.
+        """
+        answers: dict[int, Answer] = {}
+        left = list(enumerate(items))
+        while left:
+            keys: dict[tuple[UUID, str], int] = {}
+            for n, item in left:
+                keys.setdefault((item.key.owner_id, item.key.text), n)
+            now = [(n, item) for n, item in left if keys[item.key.owner_id, item.key.text] == n]
+            got = await asyncio.shield(asyncio.ensure_future(self._submit_claimed(lanes, list(keys), [item for _, item in now])))
+            answers.update(zip((n for n, _ in now), got, strict=True))
+            left = [(n, item) for n, item in left if n not in answers]
+        return [answers[n] for n in range(len(items))]
+
+    async def _submit_claimed(
+        self, lanes: Lanes[OneItem, Answer], keys: Sequence[tuple[UUID, str]], items: Sequence[OneItem]
+    ) -> list[Answer]:
+        await self._keys.claim(keys)
+        try:
+            return await lanes.submit(items)
+        finally:
+            self._keys.free(keys)
 
     async def drain(self) -> None:
         """Wait for what is under way."""
@@ -175,12 +218,12 @@ class Ledger:
 
     async def _post_earnings(self, items: Sequence[Earning]) -> list[Answer]:
         try:
-            return await self._call(sql.post_earnings, items, dealing=False)
+            return await self._call(sql.post_earnings, items, {"dealing": False})
         except CreditShort:
             # The batch's slot of a partner's credit ran short and nothing was posted: have the rest dealt out anew.
-            return await self._call(sql.post_earnings, items, dealing=True)
+            return await self._call(sql.post_earnings, items, {"dealing": True})
 
-    async def _call(self, statement: Statement, items: Sequence[Item], **given: object) -> list[Answer]:
+    async def _call(self, statement: Statement, items: Sequence[Item], given: dict[str, object]) -> list[Answer]:
         """Call a posting function: what it takes of the terms once, what it takes of the items in arrays."""
         # Neighbours in the batch are neighbours in the indexes; what one wallet gets stays in its order.
         order = sorted(range(len(items)), key=lambda n: (items[n].member_id.bytes[15], items[n].member_id.bytes))
@@ -193,7 +236,7 @@ class Ledger:
         buckets = [bucket_of(i.member_id) for i in items]
         transactions = [new_id_in(bucket) for bucket in buckets]
         now = self._clock.now()
-        given |= {
+        given = given | {
             "at": now,
             "term": numbers,
             "buckets": buckets,
@@ -210,8 +253,11 @@ class Ledger:
             elif name in _OF_ITEMS:
                 field = _OF_ITEMS[name]
                 given[name] = [getattr(i, field) for i in items]
-        async with self._database.reading() as tx:
-            row = await tx.one(statement, **{name: given[name] for name in statement.parameters})
+        async def post() -> Row | None:
+            async with self._database.reading() as tx:
+                return await tx.one(statement, **{name: given[name] for name in statement.parameters})
+
+        row = await _again_if_lost(post)
         assert row is not None
         if len(self._known_wallets) > KNOWN_WALLETS_MAX:
             self._known_wallets.clear()
@@ -248,6 +294,7 @@ _OF_TERMS = {
     "expiries": "expires_on",
     "maturities": "matures_on",
     "days": "day",
+    "todays": "today",
 }
 _OF_ITEMS = {
     "members": "member_id",
@@ -291,9 +338,22 @@ def _bucket(item: Item) -> int:
     return bucket_of(item.member_id)
 
 
-def _key_and_receipt(item: Earning) -> tuple[tuple[UUID, str], tuple[UUID, str, str]]:
-    return (item.key.owner_id, item.key.text), (item.terms.partner_id, "receipt", item.receipt)
+def _receipt(item: Earning) -> tuple[tuple[UUID, str]]:
+    return ((item.terms.partner_id, item.receipt),)
 
 
-def _key_and_wallet(item: Return | Redemption | Hold | Capture) -> tuple[tuple[UUID, str], tuple[UUID, UUID]]:
-    return (item.key.owner_id, item.key.text), (item.member_id, item.terms.programme_id)
+def _wallet(item: Return | Redemption | Hold | Capture) -> tuple[tuple[UUID, UUID]]:
+    return ((item.member_id, item.terms.programme_id),)
+
+
+LOST_AT_MOST = 5
+
+
+async def _again_if_lost(post: Callable[[], Awaitable[Posted]]) -> Posted:
+    """Post, and again while another process wins the race for a key or a lock: nothing was posted then."""
+    for _ in range(LOST_AT_MOST):
+        try:
+            return await post()
+        except LostRace:
+            continue
+    return await post()

@@ -16,19 +16,19 @@ select answers, firsts, postings
                     :members::uuid[], :transactions::uuid[], :occurred::timestamptz[], :purchases::uuid[],
                     :versions::int[], :amounts::bigint[], :points::bigint[], :lines::text[], :slot::smallint);
 
--- name: post_redemptions(at, partners, programmes, contracts, months, days, term, keys, digests, buckets, members, memberships, transactions, occurred, points, refs, known)^
+-- name: post_redemptions(at, partners, programmes, contracts, months, days, todays, term, keys, digests, buckets, members, memberships, transactions, occurred, points, refs, known)^
 -- Post a batch of redemptions.
 select answers, firsts, postings
   from post_redemptions(:at, :partners::uuid[], :programmes::uuid[], :contracts::uuid[], :months::date[], :days::date[],
-                        :term::smallint[], :keys::text[], :digests::bytea[], :buckets::smallint[], :members::uuid[],
+                        :todays::date[], :term::smallint[], :keys::text[], :digests::bytea[], :buckets::smallint[], :members::uuid[],
                         :memberships::uuid[], :transactions::uuid[], :occurred::timestamptz[], :points::bigint[],
                         :refs::text[], :known::boolean);
 
--- name: post_holds(at, partners, programmes, months, days, term, keys, digests, buckets, members, memberships, transactions, points, until, refs)^
+-- name: post_holds(at, partners, programmes, months, days, todays, term, keys, digests, buckets, members, memberships, transactions, points, until, refs)^
 -- Post a batch of holds; their ids are the transactions'.
 select answers, firsts, postings
-  from post_holds(:at, :partners::uuid[], :programmes::uuid[], :months::date[], :days::date[], :term::smallint[],
-                  :keys::text[], :digests::bytea[], :buckets::smallint[], :members::uuid[], :memberships::uuid[],
+  from post_holds(:at, :partners::uuid[], :programmes::uuid[], :months::date[], :days::date[], :todays::date[],
+                  :term::smallint[], :keys::text[], :digests::bytea[], :buckets::smallint[], :members::uuid[], :memberships::uuid[],
                   :transactions::uuid[], :points::bigint[], :until::timestamptz[], :refs::text[]);
 
 -- name: post_captures(at, partners, programmes, contracts, months, term, keys, digests, buckets, members, transactions, occurred, holds, points, refs)^
@@ -38,10 +38,10 @@ select answers, firsts, postings
                      :keys::text[], :digests::bytea[], :buckets::smallint[], :members::uuid[], :transactions::uuid[],
                      :occurred::timestamptz[], :holds::uuid[], :points::bigint[], :refs::text[]);
 
--- name: post_reversal(at, owner, key, digest, bucket, redemption, transaction, occurred, month, day, points)^
+-- name: post_reversal(at, owner, key, digest, bucket, redemption, transaction, occurred, month, today, points)^
 -- Give points of a redemption back; answers 'post', 'replay' with what was posted first, or a refusal.
 select verdict, posted
-  from post_reversal(:at, :owner, :key, :digest, :bucket, :redemption, :transaction, :occurred, :month, :day, :points);
+  from post_reversal(:at, :owner, :key, :digest, :bucket, :redemption, :transaction, :occurred, :month, :today, :points);
 
 -- name: post_release(at, owner, key, digest, bucket, hold, today, month)$
 -- Release a hold; answers 'post', 'replay' or a refusal.

@@ -18,6 +18,7 @@ from gateway.refusals import (
     Refused,
     ReversalExceedsRedemption,
     TransactionLimitExceeded,
+    WalletFull,
 )
 
 
@@ -36,6 +37,7 @@ def refusal_of(code: str, key: str = "", points: int = 0, month: date | None = N
         "CAPTURE_EXCEEDS_HOLD": CaptureExceedsHold(points),
         "REVERSAL_EXCEEDS_REDEMPTION": ReversalExceedsRedemption(points),
         "NOT_ALLOWED": NotTransferable(),
+        "WALLET_FULL": WalletFull(),
     }
     return refusals[code]
 

@@ -329,7 +329,13 @@ class RedemptionMutation:
         try:
             hold_id = read_id("hld", input.hold, "hold")
             hold = await holds.release(
-                doors.database, context.coalition, context.partner(), input.idempotency_key, hold_id, doors.clock.now()
+                doors.database,
+                doors.ledger,
+                context.coalition,
+                context.partner(),
+                input.idempotency_key,
+                hold_id,
+                doors.clock.now(),
             )
         except Refused as refused:
             return ReleaseHoldPayload(hold=None, errors=[refusal(refused)])

@@ -52,6 +52,7 @@ class Hold:
 
     id: UUID
     member_id: UUID
+    membership_id: UUID | None
     partner_id: UUID
     programme_id: UUID
     points: int
@@ -61,10 +62,6 @@ class Hold:
     placed_at: datetime
     expires_at: datetime | None
     reference: str | None
-
-    @property
-    def left(self) -> int:
-        return self.points - self.captured - self.released
 
 
 async def place(
@@ -82,7 +79,7 @@ async def place(
             raise InputNotAccepted(
                 f"A hold ends at {expires_at.isoformat()}; it must lie ahead, by {LIFETIME_MAX.days} days at most.", "expiresAt"
             )
-        terms = spending_terms(coalition, partner, request.programme, coalition.day_of(now))
+        terms = spending_terms(coalition, partner, request.programme, coalition.day_of(now), now)
         async with database.reading() as tx:
             membership = await find_membership(tx, partner.id, request.member)
         item = HoldItem(key, terms, membership.member_id, membership.id, request.points, expires_at, request.reference)
@@ -101,20 +98,18 @@ async def capture(
     OccurredInFuture, OccurredTooLongAgo, PeriodNotOpen; Busy, DatabaseAway.
     """
     key = Key(partner.id, request.idempotency_key, _capture_digest(request))
-    points = request.points or 0
     try:
+        check_spending(request.idempotency_key, request.points, request.reference)
         async with database.reading() as tx:
             hold = await hold_of_partner(tx, partner.id, request.hold_id)
-        points = hold.left or hold.points if request.points is None else request.points
-        check_spending(request.idempotency_key, points, request.reference)
         occurred_at = request.occurred_at or now
         programme = coalition.programmes[hold.programme_id]
-        terms = spending_terms(coalition, partner, programme.code, coalition.check_occurred(occurred_at, now))
-        item = Capture(key, terms, hold.member_id, hold.id, occurred_at, points, request.reference)
+        terms = spending_terms(coalition, partner, programme.code, coalition.check_occurred(occurred_at, now), now)
+        item = Capture(key, terms, hold.member_id, hold.id, occurred_at, request.points, request.reference)
         answer = (await ledger.capture([item]))[0]
     except Refused as refused:
         answer = await first_answer(ledger, key, refused)
-    transaction_id = _accepted(answer, key, points)
+    transaction_id = _accepted(answer, key, request.points or 0)
     async with database.reading() as tx:
         redemption = (await redemptions_by_id(tx, [transaction_id]))[transaction_id]
         assert redemption.hold_id is not None
@@ -122,7 +117,7 @@ async def capture(
 
 
 async def release(
-    database: Database, coalition: Coalition, partner: Partner, idempotency_key: str, hold_id: UUID, now: datetime
+    database: Database, ledger: Ledger, coalition: Coalition, partner: Partner, idempotency_key: str, hold_id: UUID, now: datetime
 ) -> Hold:
     """Give back what a hold of this partner still sets aside.
 
@@ -131,22 +126,27 @@ async def release(
     """
     check_text(idempotency_key, "idempotencyKey", 200)
     today = coalition.day_of(now)
-    async with database.reading() as tx:
-        hold = await hold_of_partner(tx, partner.id, hold_id)
-        verdict = await tx.value(
-            ledger_sql.post_release,
-            at=now,
-            owner=partner.id,
-            key=idempotency_key,
-            digest=digest("release", hold_id),
-            bucket=bucket_of(hold.member_id),
-            hold=hold_id,
-            today=today,
-            month=today.replace(day=1),
-        )
-        if verdict not in ("post", "replay"):
-            raise refusal_of(verdict, key=idempotency_key)
-        return await hold_of_partner(tx, partner.id, hold_id)
+    key = Key(partner.id, idempotency_key, digest("release", hold_id))
+
+    async def post() -> Hold:
+        async with database.reading() as tx:
+            hold = await hold_of_partner(tx, partner.id, hold_id)
+            verdict = await tx.value(
+                ledger_sql.post_release,
+                at=now,
+                owner=key.owner_id,
+                key=key.text,
+                digest=key.digest,
+                bucket=bucket_of(hold.member_id),
+                hold=hold_id,
+                today=today,
+                month=today.replace(day=1),
+            )
+            if verdict not in ("post", "replay"):
+                raise refusal_of(verdict, key=idempotency_key)
+            return await hold_of_partner(tx, partner.id, hold_id)
+
+    return await ledger.once(key, post)
 
 
 def _accepted(answer: Answer, key: Key, points: int) -> UUID:
@@ -164,9 +164,9 @@ async def _held(database: Database, hold_id: UUID) -> Hold:
 
 
 async def hold_of_partner(tx: Tx, partner_id: UUID, hold_id: UUID) -> Hold:
-    """A hold that this partner placed. Raises HoldUnknown."""
+    """A hold that this partner placed for a membership of its own; those of orders are not its to use. Raises HoldUnknown."""
     found = await hold_by_id(tx, hold_id)
-    if found is None or found.partner_id != partner_id:
+    if found is None or found.partner_id != partner_id or found.membership_id is None:
         raise HoldUnknown
     return found
 
@@ -181,6 +181,7 @@ def _hold_of(row: Row) -> Hold:
     return Hold(
         id=row["hold_id"],
         member_id=row["member_id"],
+        membership_id=row["membership_id"],
         partner_id=row["partner_id"],
         programme_id=row["programme_id"],
         points=row["points"],

@@ -87,7 +87,7 @@ async def redeem(
     return [loaded[outcome] if isinstance(outcome, UUID) else outcome for outcome in outcomes]
 
 
-def spending_terms(coalition: Coalition, partner: Partner, programme_code: str, day: date) -> Terms:
+def spending_terms(coalition: Coalition, partner: Partner, programme_code: str, day: date, now: datetime) -> Terms:
     """The terms under which points are taken from members at a partner on a day. Raises ProgrammeUnknown, NotAllowed."""
     programme = coalition.programme_by_code(programme_code)
     if programme.custody != "ledger":
@@ -103,15 +103,16 @@ def spending_terms(coalition: Coalition, partner: Partner, programme_code: str, 
         month=day.replace(day=1),
         issue_price=contract.issue_price,
         day=day,
+        today=coalition.day_of(now),
     )
 
 
-def check_spending(idempotency_key: str, points: int, reference: str | None) -> None:
+def check_spending(idempotency_key: str, points: int | None, reference: str | None) -> None:
     """What every request that takes points must hold to. Raises InputNotAccepted."""
     check_text(idempotency_key, "idempotencyKey", 200)
     if reference is not None:
         check_text(reference, "reference", REFERENCE_MAX)
-    if not 0 < points <= MAX_POINTS:
+    if points is not None and not 0 < points <= MAX_POINTS:
         raise InputNotAccepted(f"points is {points}; it must be at least 1.", "points")
 
 
@@ -122,7 +123,7 @@ def _item(
         check_spending(request.idempotency_key, request.points, request.reference)
         occurred_at = request.occurred_at or now
         day = coalition.check_occurred(occurred_at, now)
-        terms = spending_terms(coalition, partner, request.programme, day)
+        terms = spending_terms(coalition, partner, request.programme, day, now)
         if isinstance(membership, Refused):
             raise membership
     except Refused as refused:

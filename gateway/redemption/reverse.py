@@ -51,7 +51,7 @@ async def reverse(
     """
     key = Key(partner.id, request.idempotency_key, _digest(request))
     try:
-        transaction_id = await _post(database, coalition, partner, request, key, now)
+        transaction_id = await ledger.once(key, lambda: _post(database, coalition, partner, request, key, now))
     except Refused as refused:
         kept = await first_answer(ledger, key, refused)
         if kept.refusal is not None:
@@ -65,6 +65,7 @@ async def reverse(
 async def _post(
     database: Database, coalition: Coalition, partner: Partner, request: ReverseRequest, key: Key, now: datetime
 ) -> UUID:
+    check_spending(request.idempotency_key, request.points, None)
     occurred_at = request.occurred_at or now
     day = coalition.check_occurred(occurred_at, now)
     bucket = bucket_of(request.redemption_id)
@@ -72,8 +73,6 @@ async def _post(
         found = (await redemptions_by_id(tx, [request.redemption_id])).get(request.redemption_id)
         if found is None or found.partner_id != partner.id:
             raise RedemptionUnknown
-        points = (found.points - found.restored or found.points) if request.points is None else request.points
-        check_spending(request.idempotency_key, points, None)
         row = await tx.one(
             ledger_sql.post_reversal,
             at=now,
@@ -85,12 +84,12 @@ async def _post(
             transaction=new_id_in(bucket),
             occurred=occurred_at,
             month=day.replace(day=1),
-            day=day,
-            points=points,
+            today=coalition.day_of(now),
+            points=request.points,
         )
     assert row is not None
     if row["verdict"] not in ("post", "replay"):
-        raise refusal_of(row["verdict"], key=key.text, points=points, month=day.replace(day=1))
+        raise refusal_of(row["verdict"], key=key.text, points=request.points or 0, month=day.replace(day=1))
     posted: UUID = row["posted"]
     return posted
 

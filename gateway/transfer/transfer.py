@@ -61,7 +61,7 @@ async def transfer(
     content = digest("transfer", (request.card, request.programme, request.points, request.message))
     key = Key(member_id, request.idempotency_key, content)
     try:
-        transaction_id = await _post(database, coalition, member_id, request, key, now)
+        transaction_id = await ledger.once(key, lambda: _post(database, coalition, member_id, request, key, now))
     except Refused as refused:
         kept = await first_answer(ledger, key, refused)
         if kept.refusal is not None:

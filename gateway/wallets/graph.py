@@ -109,8 +109,13 @@ class Wallet:
             )
         return [ExpiringPoints(expires_on=Day(row["expires_on"]), points=row["points"]) for row in rows]
 
-    @strawberry.field(description="The wallet as it stood at a moment of the ledger's time, worked out from the journal.")
+    @strawberry.field(
+        directives=[requires("balance:read", "members:support")],
+        description="The wallet as it stood at a moment of the ledger's time, worked out from the journal.",
+    )
     async def as_of(self, info: Info, at: DateTime) -> WalletSnapshot:
+        if not sees(info, self.member_id, None):
+            raise BadInput("A wallet's past is its member's own.")
         async with info.context.database.reading() as tx:
             found = await history.wallet_at(tx, self.member_id, self.programme_id, at)
         return WalletSnapshot(

@@ -1,0 +1,112 @@
+"""The plans of the hot statements, at a size where a wrong one would show: a million entries, in every table that grows."""
+
+import asyncpg
+import pytest
+
+from gateway.embedded import EmbeddedPostgres
+from tests.conftest import create_database
+
+MEMBERS = 20_000
+TRANSACTIONS = 1_000_000
+
+FILL = f"""
+set session_replication_role = replica;
+create temporary table ids as
+  select n, (n % 256)::smallint as bucket,
+         (lpad(to_hex(n), 30, '0') || lpad(to_hex(n % 256), 2, '0'))::uuid as id
+    from generate_series(1, {MEMBERS}) n;
+create unique index on ids (n);
+insert into wallet (bucket, member_id, programme_id, available)
+select bucket, id, '00000000-0000-0000-0000-000000000001', 50 from ids;
+insert into lot (bucket, lot_id, member_id, programme_id, funder_id, contract_id, expires_on, original, remaining)
+select i.bucket, (lpad(to_hex(i.n * 10 + m), 30, '1') || lpad(to_hex(i.bucket), 2, '0'))::uuid, i.id,
+       '00000000-0000-0000-0000-000000000001', '00000000-0000-0000-0000-000000000002',
+       '00000000-0000-0000-0000-000000000003', date '2026-01-31' + m * 31, 10, 10
+  from ids i, generate_series(1, 5) m;
+insert into expiry_due (programme_id, expires_on, bucket, member_id)
+select programme_id, expires_on, bucket, member_id from lot;
+insert into transaction (bucket, transaction_id, kind, member_id, membership_id, partner_id, occurred_at, posted_at, period)
+select i.bucket, (lpad(to_hex(n), 30, '2') || lpad(to_hex(i.bucket), 2, '0'))::uuid, 'earning', i.id, i.id,
+       '00000000-0000-0000-0000-000000000002', now() - n * interval '1 second', now(), '2026-01-01'
+  from generate_series(1, {TRANSACTIONS}) n join ids i on i.n = n % {MEMBERS} + 1;
+insert into entry (bucket, transaction_id, ordinal, kind, member_id, programme_id, account, partner_id, contract_id, points, period)
+select bucket, transaction_id, 1, kind, member_id, '00000000-0000-0000-0000-000000000001', 'funder', partner_id,
+       '00000000-0000-0000-0000-000000000003', 1, period
+  from transaction;
+insert into purchase (bucket, transaction_id, member_id, membership_id, partner_id, programme_id, contract_id, receipt,
+                      currency, amount_minor, points, expires_on)
+select bucket, transaction_id, member_id, membership_id, partner_id, '00000000-0000-0000-0000-000000000001',
+       '00000000-0000-0000-0000-000000000003', transaction_id::text, 'USD', 100, 1, '2026-07-31'
+  from transaction;
+insert into receipt (partner_id, receipt, bucket, transaction_id)
+select partner_id, receipt, bucket, transaction_id from purchase;
+insert into idempotency (owner_id, key, bucket, digest, transaction_id, answered_at)
+select partner_id, receipt, bucket, '', transaction_id, now() from purchase;
+insert into lot_take (bucket, transaction_id, lot_id, effect, points)
+select bucket, transaction_id, transaction_id, 'spent', 1 from transaction;
+analyze;
+"""
+
+GROWING = ("wallet", "lot", "transaction", "entry", "purchase", "receipt", "idempotency", "lot_take", "expiry_due")
+
+EARN = """select answers from post_earnings(now(), array['00000000-0000-0000-0000-000000000002']::uuid[],
+  array['00000000-0000-0000-0000-000000000001']::uuid[], array['00000000-0000-0000-0000-000000000003']::uuid[],
+  array['USD'], array['2026-01-01']::date[], array['2026-07-31']::date[], array[null]::date[], array[0.01]::numeric[],
+  t.term, t.keys, t.digests, t.buckets, t.members, t.members, t.transactions, t.occurred, t.points, t.keys, t.members,
+  t.points, t.lines, 0::smallint, false, false)
+  from (select array_agg(1::smallint) as term, array_agg('new-' || w.member_id) as keys, array_agg('x'::bytea) as digests,
+               array_agg(w.bucket) as buckets, array_agg(w.member_id) as members,
+               array_agg((lpad(to_hex((random() * 1e15)::bigint), 30, '3') || lpad(to_hex(w.bucket), 2, '0'))::uuid) as transactions,
+               array_agg(now()) as occurred, array_agg(1::bigint) as points, array_agg(null::text) as lines
+          from (select * from wallet limit 1000) w) t"""
+REDEEM = """select answers from post_redemptions(now(), array['00000000-0000-0000-0000-000000000002']::uuid[],
+  array['00000000-0000-0000-0000-000000000001']::uuid[], array['00000000-0000-0000-0000-000000000003']::uuid[],
+  array['2026-01-01']::date[], array['2026-01-15']::date[], t.term, t.keys, t.digests, t.buckets, t.members, t.members,
+  t.transactions, t.occurred, t.points, t.lines, false)
+  from (select array_agg(1::smallint) as term, array_agg('spend-' || w.member_id) as keys, array_agg('x'::bytea) as digests,
+               array_agg(w.bucket) as buckets, array_agg(w.member_id) as members,
+               array_agg((lpad(to_hex((random() * 1e15)::bigint), 30, '4') || lpad(to_hex(w.bucket), 2, '0'))::uuid) as transactions,
+               array_agg(now()) as occurred, array_agg(15::bigint) as points, array_agg(null::text) as lines
+          from (select * from wallet limit 1000) w) t"""
+EXPIRE = """select * from post_expiries(now(), '00000000-0000-0000-0000-000000000001', '2026-03-31', now(), '2026-01-01', 100)"""
+ACTIVITY = """select transaction_id from transaction where bucket = 1 and member_id = (select member_id from wallet where bucket = 1 limit 1)
+  and (occurred_at, transaction_id) < (now(), 'ffffffff-ffff-ffff-ffff-ffffffffffff') order by occurred_at desc, transaction_id desc limit 20"""
+
+
+@pytest.fixture(scope="module")
+async def million(server: EmbeddedPostgres, template: str) -> str:
+    """A database with a million entries, made past the posting functions."""
+    dsn = await create_database(server, "million", template)
+    connection = await asyncpg.connect(dsn)
+    await connection.execute(
+        "insert into coalition values (gen_random_uuid(), 'c', 'UTC', 'USD', '2026-01-01', null);"
+        "insert into partner values ('00000000-0000-0000-0000-000000000002', 'aa', 'A', 'active', null, null, now());"
+        "insert into programme (programme_id, code, name, custody, refund_policy)"
+        " values ('00000000-0000-0000-0000-000000000001', 'MER', 'm', 'ledger', 'allow_debt')"
+    )
+    await connection.execute(FILL, timeout=120)
+    await connection.close()
+    return dsn
+
+
+@pytest.mark.parametrize(("name", "statement"), [("earn", EARN), ("redeem", REDEEM), ("expire", EXPIRE), ("activity", ACTIVITY)])
+async def test_a_hot_statement_never_reads_a_growing_table_from_end_to_end(million: str, name: str, statement: str) -> None:
+    connection = await asyncpg.connect(million)
+    counted = (
+        "select relname, seq_scan, coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0) as read "
+        "from pg_stat_xact_user_tables where relname = any($1)"
+    )
+    try:
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute("set local enable_seqscan = off")  # the test's own choice of wallets reads no table whole either
+        before = {row["relname"]: row for row in await connection.fetch(counted, GROWING)}
+        await connection.fetch(statement)
+        after = await connection.fetch(counted, GROWING)
+        await transaction.rollback()
+    finally:
+        await connection.close()
+    for row in after:
+        assert row["seq_scan"] == before[row["relname"]]["seq_scan"], row["relname"]
+        # A thousand items touch a few rows each; a walk through an index would read hundreds of thousands.
+        assert row["read"] - before[row["relname"]]["read"] <= 30_000, row["relname"]
