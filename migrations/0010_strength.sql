@@ -51,6 +51,9 @@ alter table lot_take add column restored bigint not null default 0 check (restor
 -- The base rate's explanation follows from the contract and the amount.
 alter table purchase drop column explanation;
 
+-- Whether issuing its points used the partner's credit, which returns then free again.
+alter table purchase add column charged boolean not null default false;
+
 -- Points of a purchase that are not available yet; `cancelled` of them went back before they matured.
 create table maturing (
   bucket smallint not null check (bucket between 0 and 255),
@@ -156,14 +159,14 @@ create table spending (
   primary key (bucket, member_id, programme_id, day)
 ) with (fillfactor = 70);
 
--- A partner's credit: what it may owe, before it pays, for points issued `since` the limit was first set. Its use is spread over slots, so that no row
+-- A partner's credit: what it may owe, before it pays, for points issued since the limit was first set. Its use is spread over slots, so that no row
 -- is one that everybody updates: a batch takes from its own slot, and only a slot that runs short has the rest of the
 -- credit dealt out again, under the locks of all of them. Minor units, exact.
 create table partner_credit (
   partner_id uuid primary key references partner,
   limit_minor bigint not null check (limit_minor >= 0),
   warn_percent int not null default 80 check (warn_percent between 1 and 100),
-  since timestamptz not null
+  set_at timestamptz not null
 );
 create table credit_slot (
   partner_id uuid not null references partner,

@@ -259,9 +259,6 @@ declare
   left_over numeric;
   item record;
 begin
-  if not exists (select from public.partner_credit c where c.partner_id = any(partners)) then
-    return verdicts;
-  end if;
   perform from public.credit_slot s
     where s.partner_id = any(partners) and (dealing or s.slot = of_slot)
     order by s.partner_id, s.slot
@@ -353,6 +350,7 @@ declare
   verdicts text[];
   wallets record;
   posted bigint;
+  on_credit uuid[] := array(select c.partner_id from public.partner_credit c where c.partner_id = any(partners));
 begin
   wallets := public.lock_wallets(buckets, members, public.by_term(programmes, term), known);
   periods := public.periods_of(months);
@@ -378,7 +376,7 @@ begin
       left join public.receipt r on r.partner_id = partners[i.term] and r.receipt = i.receipt;
   end if;
 
-  if exists (select from public.partner_credit c where c.partner_id = any(partners)) then
+  if cardinality(on_credit) > 0 then
     verdicts := public.take_credit(partners, prices, term, points, verdicts, slot, dealing);
     delete from public.receipt r
      using unnest(term, receipts, transactions, verdicts) i (term, receipt, transaction, verdict)
@@ -402,9 +400,10 @@ begin
    where i.verdict = 'post' and i.points > 0;
 
   insert into public.purchase (bucket, transaction_id, member_id, membership_id, partner_id, programme_id, contract_id,
-                               store_id, receipt, currency, amount_minor, points, expires_on, lines)
+                               store_id, receipt, currency, amount_minor, points, expires_on, lines, charged)
   select i.bucket, i.transaction, i.member, i.membership, partners[i.term], programmes[i.term], contracts[i.term], i.store,
-         i.receipt, currencies[i.term], i.amount, i.points, expiries[i.term], i.lines::jsonb
+         i.receipt, currencies[i.term], i.amount, i.points, expiries[i.term], i.lines::jsonb,
+         partners[i.term] = any(on_credit)
     from unnest(term, buckets, transactions, members, memberships, stores, receipts, amounts, points, lines, verdicts)
          i (term, bucket, transaction, member, membership, store, receipt, amount, points, lines, verdict)
    where i.verdict = 'post';

@@ -254,9 +254,7 @@ begin
      set used = c.used - s.charge
     from (select r.partner_id as partner, sum(i.points * prices[i.term] * 100) as charge
             from unnest(term, buckets, purchases, points, verdicts) i (term, bucket, purchase, points, verdict)
-            join public.partner_credit r on r.partner_id = partners[i.term]
-            join public.transaction t
-              on t.bucket = i.bucket and t.transaction_id = i.purchase and t.posted_at >= r.since
+            join public.purchase r on r.bucket = i.bucket and r.transaction_id = i.purchase and r.charged
            where i.verdict = 'post'
            group by 1) s
    where c.partner_id = s.partner and c.slot = post_returns.slot;

@@ -6,9 +6,10 @@ create function set_credit(of_partner uuid, wanted bigint, warn int, at timestam
 language plpgsql volatile security definer
 set search_path = pg_catalog, public as $$
 begin
-  insert into public.partner_credit (partner_id, limit_minor, warn_percent, since)
+  insert into public.partner_credit (partner_id, limit_minor, warn_percent, set_at)
   values (of_partner, wanted, warn, at)
-  on conflict (partner_id) do update set limit_minor = excluded.limit_minor, warn_percent = excluded.warn_percent;
+  on conflict (partner_id) do update set limit_minor = excluded.limit_minor, warn_percent = excluded.warn_percent,
+                                         set_at = excluded.set_at;
   insert into public.credit_slot (partner_id, slot, allotted)
   select of_partner, s, 0 from generate_series(0, 15) s
   on conflict do nothing;

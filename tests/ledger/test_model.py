@@ -100,6 +100,9 @@ def _machine(world: World, loop: asyncio.AbstractEventLoop) -> type[RuleBasedSta
             self.members = {"a": Member(), "b": Member()}
             self.purchases: dict[str, Purchase] = {}
             self.waiting = False
+            world.tokens.clear()
+            world.tokens["operator"] = wait(mint(world, "operator", wait(operator_id())))
+            wait(terms(world, pendingDays=0))
             for member in self.members:
                 for partner, verb, kind in (
                     ("grocer", "enrolMember", "EnrolMemberInput"),
