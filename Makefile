@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test check install console schema lock bench verify-year clean
+.PHONY: help demo test check install console schema lock bench faults verify-year clean
 
 help: ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -29,6 +29,9 @@ console: install console/dist/index.html ## Build GraphiQL
 
 bench: install ## Measure the ledger and the API against pgbench and a bare Strawberry; about twenty minutes
 	@$(BIN)/python benchmarks/bench.py
+
+faults: install ## Kill the gateway and PostgreSQL fifty times under load, and verify; about ten minutes
+	@$(BIN)/python benchmarks/faults.py 50
 
 verify-year: install ## Replay twelve months from nothing, check them against the independent calculation, verify
 	@$(BIN)/python benchmarks/year.py

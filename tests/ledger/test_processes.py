@@ -1,0 +1,146 @@
+"""Several processes on one ledger: everything at once on few members, and totals are conserved."""
+
+import asyncio
+import os
+import random
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from uuid import UUID
+
+import httpx
+
+from gateway.access.scopes import CEILING
+from gateway.access.tokens import Subject, Tokens, load_signing_keys
+from gateway.clock import SystemClock
+from gateway.database import Database
+from tests.house.test_embedded import status, until
+from tests.points import CAPTURE, HOLD, RELEASE, REVERSE, TRANSFER, codes
+from tests.world import RECORD, REDEEM, RETURN, World
+
+OPERATIONS = 400
+PROCESSES = 3
+EXPECTED = {
+    "INSUFFICIENT_POINTS", "RETURN_EXCEEDS_PURCHASE", "RECEIPT_UNKNOWN", "HOLD_NOT_OPEN", "CAPTURE_EXCEEDS_HOLD",
+    "REVERSAL_EXCEEDS_REDEMPTION", "STATE_CONFLICT",
+}  # fmt: skip
+
+
+@contextmanager
+def another_process(world: World) -> Iterator[str]:
+    """A gateway on the world's database, in a process of its own; its URL."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {
+        **os.environ, "DATABASE_URL": world.dsn, "GATEWAY_PORT": str(port), "GATEWAY_ISSUER": world.url,
+        "GATEWAY_DATA_DIR": str(world.data_dir / str(port)), "GATEWAY_JOBS": "holds,mature,seal",
+    }  # fmt: skip
+    process = subprocess.Popen([sys.executable, "-m", "gateway", "serve"], env=environment, stderr=subprocess.DEVNULL)
+    try:
+        assert until(lambda: status(f"http://127.0.0.1:{port}/readyz") == 200)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+async def tokens(world: World) -> dict[str, str]:
+    """Tokens at the time of the clock on the wall, which the other processes go by."""
+    database = Database(world.dsn, 2)
+    await database.open()
+    clock = SystemClock()
+    signer = Tokens(world.url, await load_signing_keys(database, clock), clock)
+    await database.close()
+
+    async def of(kind: str, query: str) -> dict[str, str]:
+        rows: list[tuple[str, UUID]] = [(row[0], row[1]) for row in await world.sql(query)]
+        return {name: signer.issue(Subject(kind, id), "test", CEILING[kind], clock.now()) for name, id in rows}
+
+    partners = await of("partner", "select code, partner_id from partner")
+    return partners | await of("member", "select number, member_id from card")
+
+
+class Chaos:
+    """Sends one thing after the other to one of the processes, and remembers what can be used later."""
+
+    def __init__(self, http: httpx.AsyncClient, urls: list[str], tokens: dict[str, str]) -> None:
+        self.http, self.urls, self.tokens = http, urls, tokens
+        self.chance = random.Random(11)  # noqa: S311 - reproducible, not secret
+        self.receipts: list[str] = []
+        self.holds: list[str] = []
+        self.redemptions: list[str] = []
+
+    async def ask(self, who: str, query: str, variable: str, given: dict[str, Any]) -> dict[str, Any]:
+        answer = await self.http.post(
+            f"{self.chance.choice(self.urls)}/graphql",
+            json={"query": query, "variables": {variable: given}},
+            headers={"Authorization": f"Bearer {self.tokens[who]}"},
+        )
+        body = answer.json()
+        assert "errors" not in body, body
+        payload: dict[str, Any] = next(iter(body["data"].values()))
+        assert set(codes(payload)) <= EXPECTED, payload
+        return payload
+
+    async def once(self, n: int) -> None:
+        key = {"idempotencyKey": f"chaos-{n}"}
+        name = self.chance.choice(["ann", "bob"])
+        member, points = {"member": {"externalId": name}}, {"points": self.chance.randrange(1, 50)}
+        match self.chance.randrange(8):
+            case 0 | 1:
+                total = {"amount": f"{self.chance.randrange(80)}.00", "currency": "USD"}
+                given = {**key, **member, "receipt": f"c{n}", "occurredAt": "2026-11-01T12:00:00Z", "total": total}
+                await self.ask("grocer", RECORD, "input", given)
+                self.receipts.append(f"c{n}")
+            case 2:
+                made = await self.ask("grocer", REDEEM, "input", {**key, **member, **points, "programme": "MER"})
+                if made["redemption"]:
+                    self.redemptions.append(made["redemption"]["id"])
+            case 3:
+                made = await self.ask("grocer", HOLD, "i", {**key, **member, **points, "programme": "MER"})
+                if made["hold"]:
+                    self.holds.append(made["hold"]["id"])
+            case 4 if self.holds:
+                await self.ask("grocer", CAPTURE, "i", {**key, **points, "hold": self.chance.choice(self.holds)})
+            case 5 if self.holds:
+                await self.ask("grocer", RELEASE, "i", {**key, "hold": self.chance.choice(self.holds)})
+            case 6 if self.receipts:
+                total = {"amount": "3.00", "currency": "USD"}
+                given = {**key, "receipt": self.chance.choice(self.receipts), "occurredAt": "2026-11-02T12:00:00Z", "total": total}
+                await self.ask("grocer", RETURN, "input", given)
+            case 7:
+                card = {"ann": "CARD-1", "bob": "CARD-2"}
+                other = card["bob" if name == "ann" else "ann"]
+                await self.ask(card[name], TRANSFER, "i", {**key, **points, "card": other, "programme": "MER"})
+            case _ if self.redemptions:
+                await self.ask("grocer", REVERSE, "i", {**key, **points, "redemption": self.chance.choice(self.redemptions)})
+
+
+async def test_several_processes_at_once_on_two_members_conserve_every_point(world: World) -> None:
+    from tests.points import bob_joins
+
+    await bob_joins(world)
+    with ExitStack() as stack:
+        urls = [await asyncio.to_thread(stack.enter_context, another_process(world)) for _ in range(PROCESSES)]
+        chaos = Chaos(world.http, urls, await tokens(world))
+        gate = asyncio.Semaphore(24)
+
+        async def once(n: int) -> None:
+            async with gate:
+                await chaos.once(n)
+
+        await asyncio.gather(*(once(n) for n in range(OPERATIONS)))
+        # The same purchase at several processes at once gets one answer and one earning.
+        same = {
+            "idempotencyKey": "same", "member": {"externalId": "ann"}, "receipt": "same", "occurredAt": "2026-11-01T12:00:00Z",
+            "total": {"amount": "9.00", "currency": "USD"},
+        }  # fmt: skip
+        answers = await asyncio.gather(*(chaos.ask("grocer", RECORD, "input", same) for _ in range(12)))
+        assert len({answer["earning"]["id"] for answer in answers}) == 1
+    assert (await world.sql("select count(*) from purchase where receipt = 'same'"))[0][0] == 1
+    assert len(chaos.redemptions) > 10
+    assert await world.broken() == []
