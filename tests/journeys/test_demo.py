@@ -17,8 +17,6 @@ from tests.conftest import open_folder
 from tests.house.test_embedded import Gateway, alive, until
 from tests.journeys.oracle import ROOT, calculate
 
-pytestmark = pytest.mark.xdist_group("demo")
-
 
 def purchases(gateway: Gateway) -> int:
     """How many purchases the running replay has posted so far."""

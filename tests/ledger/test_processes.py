@@ -110,7 +110,12 @@ class Chaos:
                 await self.ask("grocer", RELEASE, "i", {**key, "hold": self.chance.choice(self.holds)})
             case 6 if self.receipts:
                 total = {"amount": "3.00", "currency": "USD"}
-                given = {**key, "receipt": self.chance.choice(self.receipts), "occurredAt": "2026-11-02T12:00:00Z", "total": total}
+                given = {
+                    **key,
+                    "receipt": self.chance.choice(self.receipts),
+                    "occurredAt": "2026-11-02T12:00:00Z",
+                    "total": total,
+                }
                 await self.ask("grocer", RETURN, "input", given)
             case 7:
                 card = {"ann": "CARD-1", "bob": "CARD-2"}

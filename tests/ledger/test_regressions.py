@@ -41,9 +41,7 @@ async def test_one_key_posts_one_movement_however_many_members_it_names(world: W
     many = "mutation($i: [RedeemPointsInput!]!) { redeemPointsBatch(input: $i) { errors { code } } }"
     for n in range(6):
         await world.record("10.00", member={"externalId": f"m{n}"})
-    same = [
-        {"idempotencyKey": "same", "member": {"externalId": f"m{n}"}, "programme": "MER", "points": 1} for n in range(6)
-    ]
+    same = [{"idempotencyKey": "same", "member": {"externalId": f"m{n}"}, "programme": "MER", "points": 1} for n in range(6)]
     answers = (await world.ask("grocer", many, i=same))["redeemPointsBatch"]
     assert [codes(a) for a in answers] == [[], *[["IDEMPOTENCY_KEY_REUSED"]] * 5]
     await world.record("300.00")
