@@ -54,7 +54,7 @@ class Client(asyncio.Protocol):
         length = int(head[at + 15 : head.find(b"\r\n", at) if head.find(b"\r\n", at) > 0 else None])
         if len(self.buffer) < end + 4 + length:
             return
-        ok = self.buffer.startswith(b"HTTP/1.1 200") and b'"code"' not in self.buffer
+        ok = self.buffer.startswith(b"HTTP/1.1 200") and b'"errors":[{' not in self.buffer
         self.buffer = b""
         self.run.answered(time.perf_counter() - self.due, ok)
         self.run.free(self)

@@ -62,22 +62,33 @@ class Claims:
 class _Call(Generic[Answer]):
     """One caller's items: their answers, and the future that is done when none is missing."""
 
-    __slots__ = ("answers", "done", "missing")
+    __slots__ = ("after", "answers", "done", "error", "missing")
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, after: Callable[[], None] | None) -> None:
         self.answers: list[Answer | None] = [None] * size
-        self.missing = size
+        self.missing, self.after = size, after
+        self.error: BaseException | None = None
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def answer(self, position: int, answer: Answer) -> None:
         self.answers[position] = answer
-        self.missing -= 1
-        if self.missing == 0 and not self.done.done():
-            self.done.set_result(None)
+        self._settle_one()
 
     def fail(self, error: BaseException) -> None:
+        self.error = error
+        self._settle_one()
+
+    def _settle_one(self) -> None:
+        self.missing -= 1
+        if self.missing:
+            return
+        if self.after is not None:
+            self.after()
         if not self.done.done():
-            self.done.set_exception(error)
+            if self.error is None:
+                self.done.set_result(None)
+            else:
+                self.done.set_exception(self.error)
 
 
 class Lanes(Generic[Item, Answer]):
@@ -98,13 +109,18 @@ class Lanes(Generic[Item, Answer]):
         self._queues: list[deque[tuple[Item, _Call[Answer], int]]] = [deque() for _ in range(count)]
         self._runners: list[asyncio.Task[None] | None] = [None] * count
 
-    async def submit(self, items: Sequence[Item]) -> list[Answer]:
-        """Post items and answer them in order. Raises Busy, and whatever posting raised."""
-        if not items:
-            return []
-        if self.waiting + len(items) > QUEUE_MAX:
+    async def submit(self, items: Sequence[Item], after: Callable[[], None] | None = None) -> list[Answer]:
+        """Post items and answer them in order. Raises Busy, and whatever posting raised.
+
+        `after` is called once all of them are settled, also if the caller has gone by then, or nothing was posted.
+        """
+        if not items or self.waiting + len(items) > QUEUE_MAX:
+            if after is not None:
+                after()
+            if not items:
+                return []
             raise Busy("Too much is waiting to be posted; try again in a moment.")
-        call: _Call[Answer] = _Call(len(items))
+        call: _Call[Answer] = _Call(len(items), after)
         count = len(self._queues)
         for position, item in enumerate(items):
             self._queues[self._bucket(item) % count].append((item, call, position))

@@ -9,6 +9,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from gateway.access.accounts import APP_CLIENT, CONSOLE_CLIENT, register_public_client
 from gateway.access.scopes import MEMBER, OPERATOR
@@ -37,7 +38,20 @@ from partners.protocols import PROTOCOLS
 APP_REDIRECT = "com.example.loyalty:/callback"
 
 
-async def create_app(settings: Settings, dsn: str, clock: Clock | None = None) -> Starlette:
+class Gateway:
+    """The ASGI application: GraphQL goes straight to its endpoint, everything else through the routes."""
+
+    def __init__(self, graphql: GraphQLEndpoint, pages: Starlette, jobs: Jobs) -> None:
+        self._graphql, self._pages, self.jobs = graphql, pages, jobs
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] == "/graphql":
+            await self._graphql(scope, receive, send)
+        else:
+            await self._pages(scope, receive, send)
+
+
+async def create_app(settings: Settings, dsn: str, clock: Clock | None = None) -> Gateway:
     """The gateway over a migrated database. Raises DatabaseAway."""
     clock = clock or SystemClock()
     database = Database(dsn, settings.pool_size)
@@ -76,11 +90,10 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None) -
             await connector.close()
         await database.close()
 
-    app = Starlette(
+    pages = Starlette(
         lifespan=lifespan,
         routes=[
             Route("/", _home),
-            Route("/graphql", GraphQLEndpoint(Engine(create_schema()), tokens, doors)),
             Route("/oauth/authorize", oauth.authorize, methods=["GET", "POST"]),
             Route("/oauth/token", oauth.token, methods=["POST"]),
             Route("/oauth/jwks", oauth.jwks),
@@ -92,8 +105,7 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None) -
             *console_routes(),
         ],
     )
-    app.state.jobs = jobs
-    return app
+    return Gateway(GraphQLEndpoint(Engine(create_schema()), tokens, doors), pages, jobs)
 
 
 async def _home(request: Request) -> Response:

@@ -271,7 +271,7 @@ async def open_world(dsn: str, folder: Path, jobs: tuple[str, ...] = ("conversio
                 folder,
                 clients,
                 airline_server=airline_server,
-                jobs=app.state.jobs,
+                jobs=app.jobs,
             )
             await world.ask(
                 "grocer",

@@ -138,7 +138,10 @@ class Coalition:
 
     def contract_by_id(self, partner_id: UUID, currency: str, id: UUID) -> Contract:
         """A contract version that something was posted under."""
-        return next(c for c in self.contracts[partner_id, currency] if c.id == id)
+        for contract in self.contracts[partner_id, currency]:
+            if contract.id == id:
+                return contract
+        raise KeyError(id)
 
     def rate_of(self, source_id: UUID, target_id: UUID, at: datetime) -> Rate | None:
         """The conversion rate in force at a moment."""

@@ -8,8 +8,9 @@ from types import NoneType
 from typing import Any
 
 import orjson
+import structlog
 from graphql import ExecutionResult, GraphQLError
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -20,6 +21,8 @@ from gateway.coalition.catalogue import NoCoalition
 from gateway.context import Context, Doors
 from gateway.database import DatabaseAway
 from gateway.http.engine import DocumentRefused, Engine, ScopeMissing
+
+log = structlog.get_logger(__name__)
 
 BODY_MAX_BYTES = 4 * 1024 * 1024
 JSON = "application/json"
@@ -41,7 +44,15 @@ class GraphQLEndpoint:
         self._engine, self._tokens, self._doors = engine, tokens, doors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response = await self._respond_to(Request(scope, receive))
+        request = Request(scope, receive)
+        try:
+            response = await self._respond_to(request)
+        except ClientDisconnect:
+            return
+        except Exception:
+            log.exception("unexpected error")
+            error = GraphQLError("Something unexpected happened.", extensions={"code": "INTERNAL"})
+            response = _respond({"errors": [error.formatted]}, 500, JSON)
         await response(scope, receive, send)
 
     async def _respond_to(self, request: Request) -> Response:

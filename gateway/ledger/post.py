@@ -1,6 +1,5 @@
 """Posting: every movement of points is an item of a batch, posted by one call of one posting function."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import date, datetime
 from decimal import Decimal
@@ -181,10 +180,7 @@ class Ledger:
             self._keys.free([(key.owner_id, key.text)])
 
     async def _submit(self, lanes: Lanes[OneItem, Answer], items: Sequence[OneItem]) -> list[Answer]:
-        """Post items, those that share a key one after the other: what one key did first answers for it ever after.
-
-        It goes on when the caller is gone, so that no item is left half-known.
-        """
+        """Post items, those that share a key one after the other: what one key did first answers for it ever after."""
         answers: dict[int, Answer] = {}
         left = list(enumerate(items))
         while left:
@@ -192,7 +188,7 @@ class Ledger:
             for n, item in left:
                 keys.setdefault((item.key.owner_id, item.key.text), n)
             now = [(n, item) for n, item in left if keys[item.key.owner_id, item.key.text] == n]
-            got = await asyncio.shield(asyncio.ensure_future(self._submit_claimed(lanes, list(keys), [item for _, item in now])))
+            got = await self._submit_claimed(lanes, list(keys), [item for _, item in now])
             answers.update(zip((n for n, _ in now), got, strict=True))
             left = [(n, item) for n, item in left if n not in answers]
         return [answers[n] for n in range(len(items))]
@@ -200,11 +196,10 @@ class Ledger:
     async def _submit_claimed(
         self, lanes: Lanes[OneItem, Answer], keys: Sequence[tuple[UUID, str]], items: Sequence[OneItem]
     ) -> list[Answer]:
+        """Post items whose keys differ. When the caller goes away they are posted all the same, and hold their keys until
+        then, so that no item is left half-known."""
         await self._keys.claim(keys)
-        try:
-            return await lanes.submit(items)
-        finally:
-            self._keys.free(keys)
+        return await lanes.submit(items, lambda: self._keys.free(keys))
 
     async def drain(self) -> None:
         """Wait for what is under way."""

@@ -5,12 +5,13 @@ nothing but Python's standard library and the gateway's public key.
 """
 
 import hashlib
-import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 from uuid import UUID
+
+import orjson
 
 from gateway.database import Database, Row, Tx
 from gateway.ids import bucket_of
@@ -148,12 +149,13 @@ def _content(row: Row) -> dict[str, Any]:
         "occurred_at": row["occurred_at"].astimezone(UTC).isoformat(),
         "posted_at": row["posted_at"].astimezone(UTC).isoformat(),
         "period": row["period"].isoformat(),
-        "entries": json.loads(row["entries"]),
+        "entries": orjson.loads(row["entries"]),
     }
 
 
 def _json(content: Mapping[str, Any]) -> bytes:
-    return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+    """JSON with sorted keys and no spaces."""
+    return orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
 
 
 async def prove(database: Database, transaction_id: UUID) -> Proof | None:
