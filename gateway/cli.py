@@ -3,6 +3,7 @@
 import asyncio
 import csv
 import getpass
+import json
 import sys
 from collections.abc import Awaitable, Callable
 from datetime import date
@@ -22,6 +23,7 @@ from gateway.coalition.catalogue import NoCoalition, read_coalition
 from gateway.coalition.partner_file import BadPartnerFile, read_partner_file
 from gateway.database import Database, DatabaseAway
 from gateway.embedded import DatabaseDidNotStart, DatabaseFolderBusy
+from gateway.events import outbox
 from gateway.ledger import seal
 from gateway.ledger.verify import verify as verify_ledger
 from gateway.logs import configure_logs
@@ -50,6 +52,8 @@ app.add_typer(partner_app, name="partner")
 app.add_typer(operator_app, name="operator")
 app.add_typer(member_app, name="member")
 
+BATCHES_AT_ONCE = 100
+HOLD_EVENTS = ("hold", "release", "hold_expired")
 out = Console()
 T = TypeVar("T")
 
@@ -129,6 +133,38 @@ def verify(
 
     if not _with_database(work, settings):
         raise typer.Exit(1)
+
+
+@app.command()
+def events(
+    after: Annotated[
+        str, typer.Option(help="The last cursor that was seen; from the beginning if not given.")
+    ] = outbox.BEGINNING,
+) -> None:
+    """Print what happened after a cursor, a JSON object a line, each with the cursor to go on from."""
+
+    async def work(opened: Database) -> None:
+        cursor = after
+        while True:
+            async with opened.reading() as tx:
+                found = await outbox.read_events(tx, cursor, BATCHES_AT_ONCE)
+            for event in found:
+                subject = None
+                if event.subject_id is not None:
+                    subject = ids.show("hld" if event.kind in HOLD_EVENTS else "txn", event.subject_id)
+                shown = {
+                    "cursor": event.cursor,
+                    "kind": event.kind,
+                    "posted_at": event.posted_at.isoformat(),
+                    "member": ids.show("mem", event.member_id),
+                    "subject": subject,
+                }
+                print(json.dumps(shown))
+            if not found:
+                return
+            cursor = found[-1].cursor
+
+    _with_database(work)
 
 
 @app.command()
@@ -349,7 +385,15 @@ def main() -> None:
     """What a person can act on is told in a sentence, without a traceback."""
     try:
         app()
-    except (BadSetting, BadPartnerFile, DatabaseFolderBusy, DatabaseDidNotStart, NoCoalition, DatabaseAway) as error:
+    except (
+        outbox.BadCursor,
+        BadSetting,
+        BadPartnerFile,
+        DatabaseFolderBusy,
+        DatabaseDidNotStart,
+        NoCoalition,
+        DatabaseAway,
+    ) as error:
         sys.exit(f"gateway: {error}")
     except Refused as refused:
         sys.exit(f"gateway: {refused.message}")
