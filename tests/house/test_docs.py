@@ -6,6 +6,8 @@ from pathlib import Path
 
 from gateway.coalition.partner_file import read_partner_file
 from tests.house.test_embedded import Gateway
+from tests.points import ENROL
+from tests.world import World
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -48,8 +50,20 @@ def test_the_operators_commands_work_as_written(tmp_path: Path) -> None:
         assert ran.returncode == 0, ran.stderr
     assert gateway.run("token", "--operator", "olga").stdout.count(".") == 2
     assert gateway.run("token", "--operator", "nobody").returncode != 0
-    verified = gateway.run("verify")
-    assert verified.returncode == 0, verified.stdout
+    for command in ("verify", "verify --chain", "events"):
+        assert f"`gateway {command}" in text
+        ran = gateway.run(*command.split())
+        assert ran.returncode == 0, ran.stdout
+
+
+async def test_the_documents_that_partners_are_shown_work_as_written(world: World) -> None:
+    await world.ask("grocer", ENROL, i={"externalId": "you"})
+    await world.record("50.00", member={"externalId": "you"})
+    blocks = re.findall(r"```graphql\n(.*?)```", (ROOT / "docs/integrating.md").read_text(), re.S)
+    assert blocks
+    for block in blocks:
+        payload = next(iter((await world.ask("grocer", block)).values()))
+        assert payload["errors"] == [], block
 
 
 def test_every_page_that_is_linked_is_there() -> None:
