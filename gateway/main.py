@@ -51,9 +51,9 @@ class Gateway:
             await self._pages(scope, receive, send)
 
 
-async def create_app(settings: Settings, dsn: str, clock: Clock | None = None) -> Gateway:
-    """The gateway over a migrated database. Raises DatabaseAway."""
-    clock = clock or SystemClock()
+async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, engine: Engine | None = None) -> Gateway:
+    """The gateway over a migrated database; gateways of one process can share an engine. Raises DatabaseAway."""
+    clock, engine = clock or SystemClock(), engine or Engine(create_schema())
     database = Database(dsn, settings.pool_size)
     await database.open()
     catalogue = Catalogue(database)
@@ -105,7 +105,7 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None) -
             *console_routes(),
         ],
     )
-    return Gateway(GraphQLEndpoint(Engine(create_schema()), tokens, doors), pages, jobs)
+    return Gateway(GraphQLEndpoint(engine, tokens, doors), pages, jobs)
 
 
 async def _home(request: Request) -> Response:

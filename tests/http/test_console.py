@@ -37,7 +37,7 @@ async def test_an_operator_logs_in_and_runs_the_first_example(world: World, tmp_
                 await page.get_by_role("tab", name=name).wait_for(timeout=5_000)
             await page.get_by_role("tab", name="Partners").click()
             await run.click()
-            await page.wait_for_function("document.querySelector('.result-window')?.innerText.includes('grocer')")
+            await page.locator(".result-window", has_text="grocer").wait_for()
             await page.screenshot(path=tmp_path / "graphiql.png")
             # A reload asks for no password: the session of the login page is still there.
             await page.reload()
