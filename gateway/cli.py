@@ -26,13 +26,11 @@ from gateway.embedded import DatabaseDidNotStart, DatabaseFolderBusy
 from gateway.events import outbox
 from gateway.ledger import seal
 from gateway.ledger.verify import verify as verify_ledger
+from gateway.local import database
 from gateway.logs import configure_logs
 from gateway.members import lookup
 from gateway.points import decimal_of_minor
 from gateway.refusals import Refused
-from gateway.schema import schema_text
-from gateway.server import database
-from gateway.server import serve as serve_gateway
 from gateway.settings import BadSetting, Settings, read_settings
 from gateway.settlement import close
 from gateway.settlement.statements import positions
@@ -83,6 +81,8 @@ def _with_database(work: Callable[[Database], Awaitable[T]], settings: Settings 
 @app.command()
 def serve(port: Annotated[int | None, typer.Option(help="Port to listen on; GATEWAY_PORT if not given.")] = None) -> None:
     """Run the service until Ctrl-C, with an embedded PostgreSQL unless DATABASE_URL names another."""
+    from gateway.server import serve as serve_gateway  # the whole API is slow to import, and few commands need it
+
     serve_gateway(_settings(port))
 
 
@@ -225,6 +225,8 @@ def token(
 @app.command()
 def schema() -> None:
     """Print the GraphQL schema, sorted, as schema.graphql holds it."""
+    from gateway.schema import schema_text  # as above
+
     print(schema_text(), end="")
 
 

@@ -8,14 +8,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 from aiosql.adapters.asyncpg import AsyncPGAdapter
 from aiosql.query_loader import QueryLoader
-from pgqueuer.queries import Queries
 
 from gateway.refusals import InputNotAccepted
+
+if TYPE_CHECKING:
+    from pgqueuer.queries import Queries
 
 APPLICATION_ROLE = "gateway_app"
 ACQUIRE_SECONDS = 5
@@ -157,8 +159,10 @@ class Database:
             ):
                 yield Tx(connection, SNAPSHOT_SECONDS)
 
-    def schedules(self) -> Queries:
+    def schedules(self) -> "Queries":
         """The scheduler's own door to its tables."""
+        from pgqueuer.queries import Queries  # slow to import, and only a process that serves needs it
+
         return Queries.from_asyncpg_pool(self._pool)
 
     async def is_up(self) -> bool:

@@ -1,15 +1,13 @@
 """Runs the gateway: the embedded database if none is configured, migrations, and the HTTP server."""
 
 import asyncio
-import contextlib
 import os
-from collections.abc import Iterator
 
 import structlog
 import uvicorn
 import uvloop
 
-from gateway.embedded import DatabaseFolderBusy, EmbeddedPostgres
+from gateway.embedded import EmbeddedPostgres
 from gateway.main import create_app
 from gateway.migrate import migrate
 from gateway.settings import Settings
@@ -21,30 +19,6 @@ SHUTDOWN_SECONDS = 5
 KEEP_ALIVE_SECONDS = 75
 
 log = structlog.get_logger(__name__)
-
-
-@contextlib.contextmanager
-def database(settings: Settings) -> Iterator[str]:
-    """The DSN of a migrated database for a command: the configured one, the one of a running gateway, or our own.
-
-    Raises DatabaseDidNotStart.
-    """
-    if settings.database_url:
-        migrate(settings.database_url)
-        yield settings.database_url
-        return
-    embedded = EmbeddedPostgres(settings.data_dir)
-    try:
-        dsn = embedded.start()
-    except DatabaseFolderBusy:
-        # A gateway runs on the folder: its server can be used by whoever may open its socket.
-        yield embedded.dsn
-        return
-    try:
-        migrate(dsn)
-        yield dsn
-    finally:
-        embedded.stop()
 
 
 def serve(settings: Settings) -> None:

@@ -36,7 +36,7 @@ from gateway.demo.baskets import Meridian, read_meridian, read_months
 from gateway.demo.replay import Replay
 from gateway.demo.report import read_month, show_month
 from gateway.embedded import die_with_parent
-from gateway.server import database
+from gateway.local import database
 from gateway.settings import Settings
 
 OPERATOR = "operator"
