@@ -42,7 +42,7 @@ select bucket, transaction_id, member_id, membership_id, partner_id, '00000000-0
 insert into receipt (partner_id, receipt, bucket, transaction_id)
 select partner_id, receipt, bucket, transaction_id from purchase;
 insert into idempotency (owner_id, key, bucket, digest, transaction_id, answered_at)
-select partner_id, transaction_id::text, bucket, '', transaction_id, now() from transaction;
+select partner_id, transaction_id::text, bucket, '', transaction_id, now() from purchase;
 insert into lot_take (bucket, transaction_id, lot_id, effect, points)
 select bucket, transaction_id, transaction_id, 'spent', 1 from purchase;
 analyze;
