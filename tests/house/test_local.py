@@ -1,0 +1,71 @@
+"""Which database a command works on while a gateway runs, ends, or stays on the data folder."""
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from gateway import local
+from gateway.embedded import DatabaseFolderBusy, EmbeddedPostgres
+from gateway.settings import Settings, read_settings
+
+SMALL = {"shared_buffers": "16MB", "fsync": "off"}
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    environ = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
+    return read_settings(environ | {"GATEWAY_DATA_DIR": str(tmp_path)})
+
+
+@pytest.fixture
+def running(settings: Settings) -> Iterator[EmbeddedPostgres]:
+    """A server on the folder, as a gateway has it."""
+    made = EmbeddedPostgres(settings.data_dir, SMALL)
+    made.start()
+    yield made
+    made.stop()
+
+
+def migrated(dsn: str) -> bool:
+    with psycopg.connect(dsn) as connection:
+        row = connection.execute("select to_regclass('purchase') is not null").fetchone()
+        return bool(row and row[0])
+
+
+def test_a_command_shares_the_server_of_a_running_gateway_and_leaves_it_running(
+    settings: Settings, running: EmbeddedPostgres
+) -> None:
+    with local.database(settings) as dsn, psycopg.connect(dsn) as connection:
+        connection.execute("select 1")
+    with psycopg.connect(running.dsn) as connection:
+        connection.execute("select 1")
+
+
+def test_a_command_that_wants_the_folder_alone_waits_for_a_gateway_that_is_ending(
+    settings: Settings, running: EmbeddedPostgres
+) -> None:
+    before = running.process_id
+    ending = threading.Timer(1, running.stop)
+    ending.start()
+    try:
+        with local.database(settings, alone=True) as dsn:
+            assert running.process_id is None
+            assert migrated(dsn)
+            first_line = (Path(os.path.realpath(settings.data_dir / "postgres")) / "postmaster.pid").read_text().splitlines()[0]
+            assert int(first_line) != before
+    finally:
+        ending.join()
+
+
+def test_a_gateway_that_stays_is_named_and_keeps_its_folder(
+    settings: Settings, running: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "ENDING_SECONDS", 0.5)
+    with pytest.raises(DatabaseFolderBusy, match=str(os.getpid())), local.database(settings, alone=True):
+        pytest.fail("the folder was given to two")
+    with psycopg.connect(running.dsn) as connection:
+        connection.execute("select 1")
