@@ -43,6 +43,10 @@ class CreditShort(RuntimeError):
     """A batch found a partner's credit short in its slot, and posted nothing (SQLSTATE LG001)."""
 
 
+class WalletTooFull(RuntimeError):
+    """A batch would have brought a wallet beyond what it can hold, and posted nothing (SQLSTATE LG002)."""
+
+
 _AWAY = (
     OSError,
     TimeoutError,
@@ -180,7 +184,8 @@ async def _nothing_to_reset(connection: Any) -> None:
 
 
 class _telling_away:  # noqa: N801 - used like a function
-    """Turns what the driver raises into what callers tell apart: DatabaseAway, Duplicate, CreditShort, InputNotAccepted."""
+    """Turns what the driver raises into what callers tell apart: DatabaseAway, Duplicate, CreditShort,
+    WalletTooFull, InputNotAccepted."""
 
     def __enter__(self) -> None:
         return None
@@ -194,5 +199,7 @@ class _telling_away:  # noqa: N801 - used like a function
             raise LostRace(str(error)) from error
         if isinstance(error, asyncpg.PostgresError) and error.sqlstate == "LG001":
             raise CreditShort from error
+        if isinstance(error, asyncpg.PostgresError) and error.sqlstate == "LG002":
+            raise WalletTooFull from error
         if isinstance(error, asyncpg.CharacterNotInRepertoireError):
             raise InputNotAccepted("A text holds a character that cannot be stored, such as NUL.") from error

@@ -1,6 +1,6 @@
 """Posting: every movement of points is an item of a batch, posted by one call of one posting function."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from typing import TypeVar
@@ -10,13 +10,12 @@ import msgspec
 
 from gateway.batching import Claims, Lanes, OneAtATime
 from gateway.clock import Clock
-from gateway.database import CreditShort, Database, LostRace, Row, Statement, load_queries
+from gateway.database import CreditShort, Database, LostRace, Row, Statement, WalletTooFull, load_queries
 from gateway.ids import bucket_of, new_id_in
 
 sql = load_queries(__file__)
 
 CREDIT_SLOTS = 16
-KNOWN_WALLETS_MAX = 200_000
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -137,7 +136,6 @@ class Ledger:
         self._database, self._clock = database, clock
         self.one_at_a_time = OneAtATime()
         self._keys = Claims()
-        self._known_wallets: set[tuple[UUID, UUID]] = set()
 
         def claiming_wallets(statement: Statement) -> Lanes[WalletItem, Answer]:
             return Lanes(lambda items: self._call(statement, items, {}), _bucket, _wallet, lanes)
@@ -212,32 +210,31 @@ class Ledger:
         return sum(lanes.waiting for lanes in (self._earnings, self._returns, self._redemptions, self._holds, self._captures))
 
     async def _post_earnings(self, items: Sequence[Earning]) -> list[Answer]:
-        try:
-            return await self._call(sql.post_earnings, items, {"dealing": False})
-        except CreditShort:
-            # The batch's slot of a partner's credit ran short and nothing was posted: have the rest dealt out anew.
-            return await self._call(sql.post_earnings, items, {"dealing": True})
+        """Post purchases the quick way; where the database says that this batch needs more care, with that care."""
+        care = {"dealing": False, "careful": False}
+        while True:
+            try:
+                return await self._call(sql.post_earnings, items, care)
+            except CreditShort:
+                # The batch's slot of a partner's credit ran short: have the rest of the credit dealt out anew.
+                care |= {"dealing": True}
+            except WalletTooFull:
+                # Lock the wallets first and refuse, one by one, what does not fit.
+                care |= {"careful": True}
 
-    async def _call(self, statement: Statement, items: Sequence[Item], given: dict[str, object]) -> list[Answer]:
+    async def _call(self, statement: Statement, items: Sequence[Item], care: Mapping[str, bool]) -> list[Answer]:
         """Call a posting function: what it takes of the terms once, what it takes of the items in arrays."""
-        # Neighbours in the batch are neighbours in the indexes; what one wallet gets stays in its order.
-        order = sorted(range(len(items)), key=lambda n: (items[n].member_id.bytes[15], items[n].member_id.bytes))
-        answers = await self._call_in_order(statement, [items[n] for n in order], given)
-        return [answer for _, answer in sorted(zip(order, answers, strict=True), key=lambda pair: pair[0])]
-
-    async def _call_in_order(self, statement: Statement, items: Sequence[Item], given: dict[str, object]) -> list[Answer]:
         terms, numbers = _number_terms(items)
-        wallets = {(i.member_id, i.terms.programme_id) for i in items}
         buckets = [bucket_of(i.member_id) for i in items]
         transactions = [new_id_in(bucket) for bucket in buckets]
         now = self._clock.now()
-        given = given | {
+        given: dict[str, object] = {
+            **care,
             "at": now,
             "term": numbers,
             "buckets": buckets,
             "transactions": transactions,
             "slot": buckets[0] % CREDIT_SLOTS,
-            "known": wallets <= self._known_wallets,
             "keys": [i.key.text for i in items],
             "digests": [i.key.digest for i in items],
         }
@@ -248,15 +245,13 @@ class Ledger:
             elif name in _OF_ITEMS:
                 field = _OF_ITEMS[name]
                 given[name] = [getattr(i, field) for i in items]
+
         async def post() -> Row | None:
             async with self._database.reading() as tx:
                 return await tx.one(statement, **{name: given[name] for name in statement.parameters})
 
         row = await _again_if_lost(post)
         assert row is not None
-        if len(self._known_wallets) > KNOWN_WALLETS_MAX:
-            self._known_wallets.clear()
-        self._known_wallets |= wallets
         firsts, postings = row["firsts"], row["postings"]
         return [
             Answer(transaction, None, False, now, postings[number - 1])

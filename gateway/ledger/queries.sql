@@ -1,4 +1,4 @@
--- name: post_earnings(at, partners, programmes, contracts, currencies, months, expiries, maturities, prices, term, keys, digests, buckets, members, memberships, transactions, occurred, points, receipts, stores, amounts, lines, slot, dealing, known)^
+-- name: post_earnings(at, partners, programmes, contracts, currencies, months, expiries, maturities, prices, term, keys, digests, buckets, members, memberships, transactions, occurred, points, receipts, stores, amounts, lines, slot, dealing, careful)^
 -- Post a batch of purchases.
 select answers, firsts, postings
   from post_earnings(:at, :partners::uuid[], :programmes::uuid[], :contracts::uuid[], :currencies::text[],
@@ -6,7 +6,7 @@ select answers, firsts, postings
                      :keys::text[], :digests::bytea[], :buckets::smallint[], :members::uuid[], :memberships::uuid[],
                      :transactions::uuid[], :occurred::timestamptz[], :points::bigint[], :receipts::text[],
                      :stores::uuid[], :amounts::bigint[], :lines::text[], :slot::smallint, :dealing::boolean,
-                     :known::boolean);
+                     :careful::boolean);
 
 -- name: post_returns(at, partners, programmes, contracts, prices, months, days, term, keys, digests, buckets, members, transactions, occurred, purchases, versions, amounts, points, lines, slot)^
 -- Post a batch of returns.
@@ -16,13 +16,13 @@ select answers, firsts, postings
                     :members::uuid[], :transactions::uuid[], :occurred::timestamptz[], :purchases::uuid[],
                     :versions::int[], :amounts::bigint[], :points::bigint[], :lines::text[], :slot::smallint);
 
--- name: post_redemptions(at, partners, programmes, contracts, months, days, todays, term, keys, digests, buckets, members, memberships, transactions, occurred, points, refs, known)^
+-- name: post_redemptions(at, partners, programmes, contracts, months, days, todays, term, keys, digests, buckets, members, memberships, transactions, occurred, points, refs)^
 -- Post a batch of redemptions.
 select answers, firsts, postings
   from post_redemptions(:at, :partners::uuid[], :programmes::uuid[], :contracts::uuid[], :months::date[], :days::date[],
                         :todays::date[], :term::smallint[], :keys::text[], :digests::bytea[], :buckets::smallint[], :members::uuid[],
                         :memberships::uuid[], :transactions::uuid[], :occurred::timestamptz[], :points::bigint[],
-                        :refs::text[], :known::boolean);
+                        :refs::text[]);
 
 -- name: post_holds(at, partners, programmes, months, days, todays, term, keys, digests, buckets, members, memberships, transactions, points, until, refs)^
 -- Post a batch of holds; their ids are the transactions'.

@@ -61,6 +61,8 @@ EARN = """select e.answers
   array['USD'], array['2026-01-01']::date[], array['2026-07-31']::date[], array[null]::date[], array[0.01]::numeric[],
   t.term, t.keys, t.digests, t.buckets, t.members, t.members, t.transactions, t.occurred, t.points, t.keys, t.members,
   t.points, t.lines, 0::smallint, false, false) e"""
+EARN_INTO_NEW_LOTS = EARN.replace("2026-07-31", "2026-09-30").replace("'new-'", "'newer-'")
+EARN_PENDING = EARN.replace("array[null]::date[]", "array['2026-01-29']::date[]").replace("'new-'", "'pending-'")
 REDEEM = """select e.answers
   from (select array_agg(1::smallint) as term, array_agg('spend-' || w.member_id) as keys, array_agg('x'::bytea) as digests,
                array_agg(w.bucket) as buckets, array_agg(w.member_id) as members,
@@ -70,7 +72,7 @@ REDEEM = """select e.answers
  cross join lateral post_redemptions(now(), array['00000000-0000-0000-0000-000000000002']::uuid[],
   array['00000000-0000-0000-0000-000000000001']::uuid[], array['00000000-0000-0000-0000-000000000003']::uuid[],
   array['2026-01-01']::date[], array['2026-01-15']::date[], array['2026-01-15']::date[], t.term, t.keys, t.digests, t.buckets, t.members, t.members,
-  t.transactions, t.occurred, t.points, t.lines, false) e"""
+  t.transactions, t.occurred, t.points, t.lines) e"""
 EXPIRE = """select * from post_expiries(now(), '00000000-0000-0000-0000-000000000001', '2026-03-31', now(), '2026-01-01', 100)"""
 ACTIVITY = """select transaction_id from transaction where bucket = 1 and member_id = (select member_id from wallet where bucket = 1 limit 1)
   and (occurred_at, transaction_id) < (now(), 'ffffffff-ffff-ffff-ffff-ffffffffffff') order by occurred_at desc, transaction_id desc limit 20"""
@@ -92,7 +94,17 @@ async def million(server: EmbeddedPostgres, template: str) -> str:
     return dsn
 
 
-@pytest.mark.parametrize(("name", "statement"), [("earn", EARN), ("redeem", REDEEM), ("expire", EXPIRE), ("activity", ACTIVITY)])
+@pytest.mark.parametrize(
+    ("name", "statement"),
+    [
+        ("earn", EARN),
+        ("earn into new lots", EARN_INTO_NEW_LOTS),
+        ("earn pending points", EARN_PENDING),
+        ("redeem", REDEEM),
+        ("expire", EXPIRE),
+        ("activity", ACTIVITY),
+    ],
+)
 async def test_a_hot_statement_never_reads_a_growing_table_from_end_to_end(million: str, name: str, statement: str) -> None:
     connection = await asyncpg.connect(million)
     counted = (

@@ -1,6 +1,5 @@
--- depends: 0012_giving_back
--- Holds: points set aside from lots, captured whole or in parts, released, or run out by the clock. And conversions,
--- whose orders hold what they take until the partner has credited.
+-- depends: 0014_giving_back
+-- Holds: points set aside from lots, captured whole or in parts, released, or run out by the clock.
 
 -- Reserve chosen lots for new holds: what all ways of placing a hold share.
 create function reserve_lots(buckets smallint[], holds uuid[], items bigint[], lots uuid[], takes bigint[]) returns void
@@ -83,6 +82,7 @@ declare
   lots uuid[];
   takes bigint[];
   wanted bigint[];
+  memberships uuid[];
 begin
   perform public.lock_wallets(buckets, members, of_items);
   periods := public.periods_of(months);
@@ -95,9 +95,11 @@ begin
                         when i.points > h.points - h.captured - h.released then 'CAPTURE_EXCEEDS_HOLD'
                         else 'post' end
                    order by i.n),
-         array_agg(coalesce(i.points, h.points - h.captured - h.released) order by i.n)
-    into verdicts, wanted
-    from unnest(buckets, holds, points, verdicts) with ordinality i (bucket, hold, points, verdict, n)
+         array_agg(coalesce(i.points, h.points - h.captured - h.released) order by i.n),
+         array_agg(h.membership_id order by i.n),
+         array_agg(coalesce(i.ref, h.reference) order by i.n)
+    into verdicts, wanted, memberships, refs
+    from unnest(buckets, holds, points, refs, verdicts) with ordinality i (bucket, hold, points, ref, verdict, n)
     join public.hold h on h.bucket = i.bucket and h.hold_id = i.hold;
 
   select array_agg(i.n), array_agg(r.lot_id), array_agg(least(r.held, i.points - r.before))
@@ -136,42 +138,21 @@ begin
    where i.verdict = 'post'
      and w.bucket = i.bucket and w.member_id = i.member and w.programme_id = i.programme;
 
-  insert into public.transaction (bucket, transaction_id, kind, member_id, membership_id, partner_id, occurred_at,
-                                  posted_at, period, missed_period)
-  select i.bucket, i.transaction, 'redemption', i.member, h.membership_id, partners[i.term], i.occurred, at,
-         periods[i.term], case when periods[i.term] <> months[i.term] then months[i.term] end
-    from unnest(term, buckets, transactions, members, holds, occurred, verdicts)
-         i (term, bucket, transaction, member, hold, occurred, verdict)
-    join public.hold h on h.bucket = i.bucket and h.hold_id = i.hold
-   where i.verdict = 'post';
+  perform public.journal(at, 'redemption', 'redeemer', -1, partners, programmes, contracts, months, periods, term, buckets,
+                         transactions, members, memberships, occurred, wanted, null, verdicts);
   insert into public.redemption (bucket, transaction_id, membership_id, partner_id, programme_id, points, reference, hold_id)
-  select i.bucket, i.transaction, h.membership_id, partners[i.term], programmes[i.term], i.points,
-         coalesce(i.ref, h.reference), i.hold
-    from unnest(term, buckets, transactions, holds, wanted, refs, verdicts)
-         i (term, bucket, transaction, hold, points, ref, verdict)
-    join public.hold h on h.bucket = i.bucket and h.hold_id = i.hold
+  select i.bucket, i.transaction, i.membership, partners[i.term], programmes[i.term], i.points, i.ref, i.hold
+    from unnest(term, buckets, transactions, memberships, holds, wanted, refs, verdicts)
+         i (term, bucket, transaction, membership, hold, points, ref, verdict)
    where i.verdict = 'post';
-  insert into public.entry (bucket, transaction_id, ordinal, kind, member_id, programme_id, account, partner_id,
-                            contract_id, points, period)
-  select i.bucket, i.transaction, 1, 'redemption', i.member, programmes[i.term], 'redeemer', partners[i.term],
-         contracts[i.term], -i.points, periods[i.term]
-    from unnest(term, buckets, transactions, members, wanted, verdicts) i (term, bucket, transaction, member, points, verdict)
-   where i.verdict = 'post';
-  insert into public.delta (delta_id, period, kind, programme_id, account, partner_id, contract_id, points,
-                            transactions, amount_minor)
-  select gen_random_uuid(), periods[s.term], 'redemption', programmes[s.term], 'redeemer', partners[s.term],
-         contracts[s.term], -s.points, s.transactions, 0
-    from (select i.term, sum(i.points) as points, count(*) as transactions
-            from unnest(term, wanted, verdicts) i (term, points, verdict)
-           where i.verdict = 'post'
-           group by i.term) s;
 
   select a.answers, a.firsts, a.postings into answers, firsts, postings
     from public.answer(at, 'redemption', partners, term, keys, digests, buckets, members, transactions, verdicts, periods) a;
 end $$;
 
 -- Give what is left of open holds back to their lots; `ending` is the state they come to. What went back to a lot
--- whose last day is over expires at once, and what the wallet owes is repaid. The wallets are locked by the caller.
+-- whose last day is over expires at once, and what the wallet owes is repaid. The caller has locked the wallets
+-- and notes it in the outbox.
 create function give_back_holds(
   at timestamptz, buckets smallint[], holds uuid[], ending text, today date, month date
 ) returns void
@@ -204,14 +185,13 @@ begin
        from public.hold_lot t where t.bucket = h.bucket and t.hold_id = h.hold_id;
     perform public.expire_lots(at, array[h.bucket], array[h.member_id], h.programme_id, today - 1, at, month);
     perform public.repay_debts(array[h.bucket], array[h.member_id], array[h.programme_id], array[today], array[h.hold_id]);
-    insert into public.outbox (kind, posted_at, members, transactions)
-    values (case ending when 'expired' then 'hold_expired' else 'release' end, at, array[h.member_id], array[h.hold_id]);
   end loop;
 end $$;
 
 -- Release one hold by its key. Answers 'post', 'replay' or a refusal.
 create function post_release(
-  at timestamptz, owner uuid, key text, digest bytea, of_bucket smallint, hold uuid, today date, month date
+  at timestamptz, owner uuid, key text, digest bytea, of_bucket smallint, hold uuid, today date, month date,
+  out verdict text
 ) returns text
 language plpgsql volatile security definer
 set search_path = pg_catalog, public
@@ -219,7 +199,6 @@ set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
   h public.hold;
-  verdict text;
 begin
   select * into h from public.hold o where o.bucket = of_bucket and o.hold_id = hold;
   perform public.lock_wallets(array[of_bucket], array[h.member_id], array[h.programme_id]);
@@ -231,15 +210,8 @@ begin
   if verdict = 'post' then
     perform public.give_back_holds(at, array[of_bucket], array[hold], 'released', today, month);
   end if;
-  if verdict not in ('replay', 'IDEMPOTENCY_KEY_REUSED') then
-    insert into public.idempotency (owner_id, key, bucket, digest, transaction_id, refusal, answered_at)
-    values (owner, key, of_bucket, digest, case verdict when 'post' then hold end,
-            case when verdict <> 'post' then verdict end, at);
-  elsif verdict = 'replay' then
-    verdict := coalesce((select k.refusal from public.idempotency k
-                          where k.owner_id = owner and k.key = post_release.key and k.bucket = of_bucket), 'replay');
-  end if;
-  return verdict;
+  verdict := (public.answer(at, 'release', array[owner], array[1::smallint], array[key], array[digest], array[of_bucket],
+                            array[h.member_id], array[hold], array[verdict], array[month])).answers[1];
 end $$;
 
 -- Give back what holds whose time is over still set aside, up to `most` of them.
@@ -266,114 +238,6 @@ begin
   end if;
   perform public.lock_wallets(buckets, members, programmes);
   perform public.give_back_holds(at, buckets, holds, 'expired', today, month);
+  insert into public.outbox (kind, posted_at, members, transactions) values ('hold_expired', at, members, holds);
   return cardinality(buckets);
-end $$;
-
--- Set the points of an order aside, and take its key. Answers 'post' or a refusal, and then nothing is set aside.
-create function place_hold(
-  at timestamptz, owner uuid, key text, digest bytea, conversion uuid, of_bucket smallint, hold uuid, member uuid,
-  of_programme uuid, partner uuid, on_day date, today date, wanted bigint
-) returns text
-language plpgsql volatile security definer
-set search_path = pg_catalog, public
-set plan_cache_mode = force_generic_plan
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
-declare
-  chosen record;
-begin
-  perform public.lock_wallets(array[of_bucket], array[member], array[of_programme]);
-  chosen := public.choose_lots(array[of_bucket], array[member], array[of_programme], array[on_day], array[wanted],
-                               array['post'], array[today]);
-  if chosen.answers[1] = 'post' then
-    insert into public.idempotency (owner_id, key, bucket, digest, transaction_id, answered_at)
-    values (owner, key, of_bucket, digest, conversion, at)
-    on conflict do nothing;
-    if exists (select from public.idempotency k
-                where k.owner_id = owner and k.key = place_hold.key and k.transaction_id is distinct from conversion) then
-      return 'IDEMPOTENCY_KEY_REUSED';
-    end if;
-    insert into public.hold (bucket, hold_id, member_id, programme_id, partner_id, points, placed_at, day, counted)
-    select of_bucket, hold, member, of_programme, partner, wanted, at, today, g.spend_most_a_day is not null
-      from public.programme g where g.programme_id = of_programme;
-    perform public.reserve_lots(array[of_bucket], array[hold], chosen.items, chosen.lots, chosen.takes);
-    update public.wallet w
-       set available = w.available - wanted,
-           held = w.held + wanted
-     where w.bucket = of_bucket and w.member_id = member and w.programme_id = of_programme;
-    perform public.note_spending(array[of_bucket], array[member], array[of_programme], array[today], array[wanted], array['post']);
-  end if;
-  return chosen.answers[1];
-end $$;
-
--- Give the points of an order back; false when its hold is no longer open.
-create function release_hold(at timestamptz, of_bucket smallint, hold uuid, today date, month date) returns boolean
-language plpgsql volatile security definer
-set search_path = pg_catalog, public
-set plan_cache_mode = force_generic_plan
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
-declare
-  h public.hold;
-begin
-  select * into h from public.hold o where o.bucket = of_bucket and o.hold_id = hold;
-  perform public.lock_wallets(array[of_bucket], array[h.member_id], array[h.programme_id]);
-  if not exists (select from public.hold o where o.bucket = of_bucket and o.hold_id = hold and o.state = 'open') then
-    return false;
-  end if;
-  perform public.give_back_holds(at, array[of_bucket], array[hold], 'released', today, month);
-  return true;
-end $$;
-
--- Capture the hold of a credited order and post the exchange: member -take to exchange(source); exchange(target)
--- gives to the member, whose points in the target are at once in the partner's custody. Both legs or neither.
-create function post_conversion(
-  at timestamptz, of_bucket smallint, conversion uuid, occurred timestamptz, month date
-) returns boolean
-language plpgsql volatile security definer
-set search_path = pg_catalog, public
-set plan_cache_mode = force_generic_plan
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
-declare
-  c public.conversion;
-  posting date;
-begin
-  select * into c from public.conversion o where o.bucket = of_bucket and o.conversion_id = conversion;
-  perform public.lock_wallets(array[of_bucket], array[c.member_id], array[c.source_id]);
-  posting := (public.periods_of(array[month]))[1];
-  update public.hold o set state = 'captured', captured = o.points, resolved_at = at
-   where o.bucket = of_bucket and o.hold_id = c.hold_id and o.state = 'open';
-  if not found then
-    return false;
-  end if;
-
-  insert into public.lot_take (bucket, transaction_id, lot_id, effect, points)
-  select t.bucket, conversion, t.lot_id, 'spent', t.points
-    from public.hold_lot t where t.bucket = of_bucket and t.hold_id = c.hold_id;
-  update public.hold_lot t set captured = t.points
-   where t.bucket = of_bucket and t.hold_id = c.hold_id;
-  update public.lot l
-     set held = l.held - t.points,
-         spent = l.spent + t.points
-    from public.hold_lot t
-   where t.bucket = of_bucket and t.hold_id = c.hold_id and l.bucket = t.bucket and l.lot_id = t.lot_id;
-  update public.wallet w
-     set held = w.held - c.take
-   where w.bucket = of_bucket and w.member_id = c.member_id and w.programme_id = c.source_id;
-
-  insert into public.transaction (bucket, transaction_id, kind, member_id, membership_id, partner_id, occurred_at,
-                                  posted_at, period, missed_period)
-  values (of_bucket, conversion, 'conversion', c.member_id, c.membership_id, c.partner_id, occurred, at, posting,
-          case when posting <> month then month end);
-  insert into public.entry (bucket, transaction_id, ordinal, kind, member_id, programme_id, account, partner_id,
-                            contract_id, points, period)
-  values (of_bucket, conversion, 1, 'conversion', c.member_id, c.source_id, 'exchange', c.partner_id, c.contract_id, -c.take, posting),
-         (of_bucket, conversion, 2, 'conversion', c.member_id, c.target_id, 'exchange', c.partner_id, c.contract_id, c.give, posting),
-         (of_bucket, conversion, 3, 'conversion', c.member_id, c.target_id, 'custody', c.partner_id, c.contract_id, -c.give, posting);
-  insert into public.delta (delta_id, period, kind, programme_id, account, partner_id, contract_id, points,
-                            transactions, amount_minor)
-  select gen_random_uuid(), posting, 'conversion', e.programme_id, e.account, e.partner_id, e.contract_id, e.points, 1, 0
-    from public.entry e
-   where e.bucket = of_bucket and e.transaction_id = conversion;
-  insert into public.outbox (kind, posted_at, members, transactions)
-  values ('conversion', at, array[c.member_id], array[conversion]);
-  return true;
 end $$;

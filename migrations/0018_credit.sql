@@ -1,5 +1,67 @@
--- depends: 0014_transfers
--- A partner's credit, set and paid by operators; and what the application may do with all of the above.
+-- depends: 0017_transfers
+-- A partner's credit, used by its purchases, set and paid by operators; and what the application may do with all of
+-- the above.
+
+-- Take a batch's charges from its partners' credit: from the slot of the batch, or, with `dealing`, from all that is
+-- left, which is then dealt out to the slots anew. Answers the verdicts, where CREDIT_SHORT asks to be called again
+-- with `dealing`. Slots are locked in the order of (partner, slot), and all of them only from the start, so two
+-- batches never wait for each other in a circle.
+create function take_credit(
+  partners uuid[], prices numeric[], term smallint[], points bigint[], verdicts text[], of_slot smallint, dealing boolean
+) returns text[]
+language plpgsql volatile as $$
+declare
+  charged record;
+  answers text[] := verdicts;
+  so_far numeric;
+  left_over numeric;
+  item record;
+begin
+  perform from public.credit_slot s
+    where s.partner_id = any(partners) and (dealing or s.slot = of_slot)
+    order by s.partner_id, s.slot
+      for update;
+  for charged in
+    select distinct c.partner_id, c.limit_minor
+      from public.partner_credit c where c.partner_id = any(partners) order by 1
+  loop
+    select case when dealing then charged.limit_minor - sum(s.used) else sum(s.allotted - s.used) end
+      into left_over
+      from public.credit_slot s
+     where s.partner_id = charged.partner_id and (dealing or s.slot = of_slot);
+    so_far := 0;
+    for item in
+      select i.n, i.points * prices[i.term] * 100 as charge
+        from unnest(term, points, verdicts) with ordinality i (term, points, verdict, n)
+       where i.verdict = 'post' and i.points > 0 and partners[i.term] = charged.partner_id
+       order by i.n
+    loop
+      if item.charge = 0 or so_far + item.charge <= left_over then
+        so_far := so_far + item.charge;
+      else
+        answers[item.n] := case when dealing then 'CREDIT_LIMIT_REACHED' else 'CREDIT_SHORT' end;
+      end if;
+    end loop;
+    if dealing then
+      update public.credit_slot s
+         set used = s.used + case when s.slot = of_slot then so_far else 0 end
+       where s.partner_id = charged.partner_id;
+      update public.credit_slot s
+         set allotted = s.used + trunc((charged.limit_minor - t.used) / 16, 6)
+        from (select sum(u.used) as used from public.credit_slot u where u.partner_id = charged.partner_id) t
+       where s.partner_id = charged.partner_id;
+    elsif so_far > 0 then
+      update public.credit_slot s
+         set used = s.used + so_far
+       where s.partner_id = charged.partner_id and s.slot = of_slot;
+    end if;
+  end loop;
+  -- Nothing is posted around what asks to be called again: the caller sends the whole batch anew.
+  if 'CREDIT_SHORT' = any(answers) then
+    raise exception 'credit is short in slot %', of_slot using errcode = 'LG001';
+  end if;
+  return answers;
+end $$;
 
 -- Set what a partner may owe, and deal it out to its slots.
 create function set_credit(of_partner uuid, wanted bigint, warn int, at timestamptz) returns void

@@ -1,5 +1,5 @@
--- depends: 0011_posting
--- What comes back: returns of purchases, reversals of redemptions; and what time does: maturing, expiry.
+-- depends: 0013_redemption
+-- Points run out, and go back with what is returned.
 
 -- Expire what is left of lots whose last day is before or on `through`, in wallets that the caller has locked.
 -- Each wallet gets one transaction; those with nothing to lose get none. Answers the points that expired.
@@ -132,6 +132,7 @@ declare
   of_items uuid[] := public.by_term(programmes, term);
   periods date[];
   verdicts text[];
+  memberships uuid[];
   first_lots uuid[];
   unripe bigint[];
   items bigint[];
@@ -142,10 +143,11 @@ begin
   periods := public.periods_of(months);
   verdicts := public.look_keys_up(partners, term, keys, digests, buckets, periods);
 
-  select array_agg(l.lot_id order by i.n),
+  select array_agg(p.membership_id order by i.n),
+         array_agg(l.lot_id order by i.n),
          array_agg(case when i.verdict = 'post' and p.returns <> i.version then 'STALE' else i.verdict end order by i.n),
          array_agg(least(i.points, coalesce(m.points - m.cancelled, 0)) order by i.n)
-    into first_lots, verdicts, unripe
+    into memberships, first_lots, verdicts, unripe
     from unnest(buckets, purchases, versions, points, verdicts) with ordinality
          i (bucket, purchase, version, points, verdict, n)
     join public.purchase p on p.bucket = i.bucket and p.transaction_id = i.purchase
@@ -220,30 +222,8 @@ begin
     from unnest(buckets, purchases, amounts, post_returns.points, verdicts) i (bucket, purchase, amount, points, verdict)
    where i.verdict = 'post' and p.bucket = i.bucket and p.transaction_id = i.purchase;
 
-  insert into public.transaction (bucket, transaction_id, kind, member_id, membership_id, partner_id, occurred_at,
-                                  posted_at, period, missed_period)
-  select i.bucket, i.transaction, 'return', p.member_id, p.membership_id, p.partner_id, i.occurred, at, periods[i.term],
-         case when periods[i.term] <> months[i.term] then months[i.term] end
-    from unnest(term, buckets, transactions, purchases, occurred, verdicts)
-         i (term, bucket, transaction, purchase, occurred, verdict)
-    join public.purchase p on p.bucket = i.bucket and p.transaction_id = i.purchase
-   where i.verdict = 'post';
-
-  insert into public.entry (bucket, transaction_id, ordinal, kind, member_id, programme_id, account, partner_id,
-                            contract_id, points, period)
-  select i.bucket, i.transaction, 1, 'return', i.member, programmes[i.term], 'funder', partners[i.term], contracts[i.term],
-         -i.points, periods[i.term]
-    from unnest(term, buckets, transactions, members, points, verdicts) i (term, bucket, transaction, member, points, verdict)
-   where i.verdict = 'post' and i.points > 0;
-
-  insert into public.delta (delta_id, period, kind, programme_id, account, partner_id, contract_id, points,
-                            transactions, amount_minor)
-  select gen_random_uuid(), periods[s.term], 'return', programmes[s.term], 'funder', partners[s.term], contracts[s.term],
-         -s.points, s.transactions, s.amount
-    from (select i.term, sum(i.points) as points, count(*) as transactions, sum(i.amount) as amount
-            from unnest(term, points, amounts, verdicts) i (term, points, amount, verdict)
-           where i.verdict = 'post'
-           group by i.term) s;
+  perform public.journal(at, 'return', 'funder', -1, partners, programmes, contracts, months, periods, term, buckets,
+                         transactions, members, memberships, occurred, points, amounts, verdicts);
 
   -- Issued points that come back free the partner's credit, if issuing them used it.
   perform from public.credit_slot c
@@ -261,152 +241,4 @@ begin
 
   select a.answers, a.firsts, a.postings into answers, firsts, postings
     from public.answer(at, 'return', partners, term, keys, digests, buckets, members, transactions, verdicts, periods) a;
-end $$;
-
--- Reversals: redeemer -n, member +n. Points go back to the lots that the redemption took them from, the last taken
--- first; what went back to a lot whose last day is over expires at once. `wanted` null: all that is left. One item a call.
-create function post_reversal(
-  at timestamptz, owner uuid, key text, digest bytea, of_bucket smallint, redemption uuid, transaction uuid,
-  occurred timestamptz, month date, today date, wanted bigint, out verdict text, out posted uuid
-) returns record
-language plpgsql volatile security definer
-set search_path = pg_catalog, public
-set plan_cache_mode = force_generic_plan
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
-declare
-  r public.redemption;
-  e public.entry;
-  posting date;
-  put record;
-  wallets record;
-begin
-  select * into r from public.redemption x where x.bucket = of_bucket and x.transaction_id = redemption;
-  select * into e from public.entry x where x.bucket = of_bucket and x.transaction_id = redemption and x.ordinal = 1;
-  wallets := public.lock_wallets(array[of_bucket], array[e.member_id], array[e.programme_id]);
-  posting := (public.periods_of(array[month]))[1];
-  verdict := (public.look_keys_up(array[owner], array[1::smallint], array[key], array[digest], array[of_bucket], array[posting]))[1];
-  select * into r from public.redemption x where x.bucket = of_bucket and x.transaction_id = redemption;
-  wanted := coalesce(wanted, greatest(r.points - r.restored, 1));
-  if verdict = 'post' and r.restored + wanted > r.points then
-    verdict := 'REVERSAL_EXCEEDS_REDEMPTION';
-  elsif verdict = 'post' and wallets.fullest + wanted > public.most_points() then
-    verdict := 'WALLET_FULL';
-  end if;
-
-  if verdict = 'post' then
-    for put in
-      select t.lot_id, least(t.points - t.restored, wanted - t.before) as points
-        from (select k.lot_id, k.points, k.restored,
-                     sum(k.points - k.restored) over (order by l.expires_on desc, l.funder_id desc, l.contract_id desc)
-                     - (k.points - k.restored) as before
-                from public.lot_take k
-                join public.lot l on l.bucket = k.bucket and l.lot_id = k.lot_id
-               where k.bucket = of_bucket and k.transaction_id = redemption and k.effect = 'spent' and k.points > k.restored) t
-       where t.before < wanted
-    loop
-      update public.lot_take k set restored = k.restored + put.points
-       where k.bucket = of_bucket and k.transaction_id = redemption and k.lot_id = put.lot_id and k.effect = 'spent';
-      update public.lot l set spent = l.spent - put.points, remaining = l.remaining + put.points
-       where l.bucket = of_bucket and l.lot_id = put.lot_id;
-      perform public.expect_expiry(array[of_bucket], array[put.lot_id]);
-    end loop;
-    update public.redemption x set restored = x.restored + wanted
-     where x.bucket = of_bucket and x.transaction_id = redemption;
-    update public.wallet w set available = w.available + wanted
-     where w.bucket = of_bucket and w.member_id = e.member_id and w.programme_id = e.programme_id;
-
-    insert into public.transaction (bucket, transaction_id, kind, member_id, membership_id, partner_id, occurred_at,
-                                    posted_at, period, missed_period)
-    values (of_bucket, transaction, 'reversal', e.member_id, r.membership_id, r.partner_id, occurred, at, posting,
-            case when posting <> month then month end);
-    insert into public.entry (bucket, transaction_id, ordinal, kind, member_id, programme_id, account, partner_id,
-                              contract_id, points, period)
-    values (of_bucket, transaction, 1, 'reversal', e.member_id, e.programme_id, 'redeemer', e.partner_id, e.contract_id,
-            wanted, posting);
-    insert into public.reversal (bucket, transaction_id, redemption_id, points)
-    values (of_bucket, transaction, redemption, wanted);
-    insert into public.delta (delta_id, period, kind, programme_id, account, partner_id, contract_id, points,
-                              transactions, amount_minor)
-    values (gen_random_uuid(), posting, 'reversal', e.programme_id, 'redeemer', e.partner_id, e.contract_id, wanted, 1, 0);
-    perform public.expire_lots(at, array[of_bucket], array[e.member_id], e.programme_id, today - 1, at,
-                               date_trunc('month', today)::date);
-    perform public.repay_debts(array[of_bucket], array[e.member_id], array[e.programme_id], array[today], array[transaction]);
-  end if;
-
-  select a.answers[1], coalesce(a.firsts[1], transaction) into verdict, posted
-    from public.answer(at, 'reversal', array[owner], array[1::smallint], array[key], array[digest], array[of_bucket],
-                       array[e.member_id], array[transaction], array[verdict], array[posting]) a;
-end $$;
-
--- Pending points whose day has come become available, exactly once: a row that matured is not found again. What its
--- wallet owes is repaid at once.
-create function post_maturities(at timestamptz, today date, most int) returns table (purchases bigint, points bigint)
-language plpgsql volatile security definer
-set search_path = pg_catalog, public
-set plan_cache_mode = force_generic_plan
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
-declare
-  buckets smallint[];
-  transactions uuid[];
-  members uuid[];
-  programmes uuid[];
-begin
-  select array_agg(m.bucket), array_agg(m.transaction_id), array_agg(m.member_id), array_agg(m.programme_id)
-    into buckets, transactions, members, programmes
-    from (select d.bucket, d.transaction_id, d.member_id, d.programme_id
-            from public.maturing d
-           where d.matured_at is null and d.matures_on <= today
-           order by d.matures_on, d.bucket, d.transaction_id
-           limit most) m;
-  if buckets is null then
-    return query select 0::bigint, 0::bigint;
-    return;
-  end if;
-  perform public.lock_wallets(buckets, members, programmes);
-
-  -- Another process may have matured some of them while the lock waited.
-  select array_agg(m.bucket), array_agg(m.transaction_id), array_agg(m.member_id), array_agg(m.programme_id)
-    into buckets, transactions, members, programmes
-    from unnest(buckets, transactions) i (bucket, transaction)
-    join public.maturing m on m.bucket = i.bucket and m.transaction_id = i.transaction and m.matured_at is null;
-  if buckets is null then
-    return query select 0::bigint, 0::bigint;
-    return;
-  end if;
-
-  update public.maturing m set matured_at = at
-    from unnest(buckets, transactions) i (bucket, transaction)
-   where m.bucket = i.bucket and m.transaction_id = i.transaction;
-  update public.lot l
-     set pending = l.pending - s.points,
-         remaining = l.remaining + s.points
-    from (select m.bucket, m.lot_id, sum(m.points - m.cancelled)::bigint as points
-            from unnest(buckets, transactions) i (bucket, transaction)
-            join public.maturing m on m.bucket = i.bucket and m.transaction_id = i.transaction
-           group by 1, 2) s
-   where l.bucket = s.bucket and l.lot_id = s.lot_id;
-  update public.wallet w
-     set pending = w.pending - s.points,
-         available = w.available + s.points
-    from (select m.bucket, m.member_id, m.programme_id, sum(m.points - m.cancelled)::bigint as points
-            from unnest(buckets, transactions) i (bucket, transaction)
-            join public.maturing m on m.bucket = i.bucket and m.transaction_id = i.transaction
-           group by 1, 2, 3) s
-   where w.bucket = s.bucket and w.member_id = s.member_id and w.programme_id = s.programme_id;
-  perform public.expect_expiry(s.buckets, s.lots)
-     from (select array_agg(m.bucket) as buckets, array_agg(m.lot_id) as lots
-             from unnest(buckets, transactions) i (bucket, transaction)
-             join public.maturing m on m.bucket = i.bucket and m.transaction_id = i.transaction) s;
-  perform public.repay_debts(s.buckets, s.members, s.programmes, s.days, s.transactions)
-     from (select array_agg(u.bucket) as buckets, array_agg(u.member) as members, array_agg(u.programme) as programmes,
-                  array_agg(today) as days, array_agg(u.transaction) as transactions
-             from (select distinct on (i.bucket, i.member, i.programme) i.bucket, i.member, i.programme, i.transaction
-                     from unnest(buckets, members, programmes, transactions) i (bucket, member, programme, transaction)
-                    order by 1, 2, 3, 4) u) s;
-
-  insert into public.outbox (kind, posted_at, members, transactions) values ('matured', at, members, transactions);
-  return query
-  select cardinality(buckets)::bigint, sum(m.points - m.cancelled)::bigint
-    from unnest(buckets, transactions) i (bucket, transaction)
-    join public.maturing m on m.bucket = i.bucket and m.transaction_id = i.transaction;
 end $$;

@@ -1,4 +1,4 @@
--- depends: 0015_credit
+-- depends: 0018_credit
 -- Background jobs. The schedule's tables are those that pgqueuer 1.6 installs for its scheduler; its queue, with the
 -- triggers, is not used. What each job did is kept beside it.
 

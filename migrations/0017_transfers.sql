@@ -1,4 +1,4 @@
--- depends: 0013_holds
+-- depends: 0016_orders
 -- Transfers between members, and adjustments by operators.
 
 -- One transfer: member -n, transit +n; other member +n, transit -n. The lots move with their expiry day, funder and
@@ -33,9 +33,7 @@ begin
   end if;
 
   if verdict = 'post' then
-    insert into public.lot_take (bucket, transaction_id, lot_id, effect, points)
-    select of_bucket, transaction, t.lot, 'moved', t.points
-      from unnest(chosen.lots, chosen.takes) t (lot, points);
+    perform public.take_from_lots('moved', array[of_bucket], array[transaction], chosen.items, chosen.lots, chosen.takes);
     insert into public.lot (bucket, lot_id, member_id, programme_id, funder_id, contract_id, expires_on, original, remaining)
     select other_bucket, public.new_id_in(other_bucket), other, of_programme, l.funder_id, l.contract_id, l.expires_on,
            t.points, t.points
@@ -50,11 +48,6 @@ begin
       join public.lot l on l.bucket = of_bucket and l.lot_id = t.lot
      where l.expires_on < 'infinity'
     on conflict do nothing;
-    update public.lot l
-       set remaining = l.remaining - t.points,
-           moved = l.moved + t.points
-      from unnest(chosen.lots, chosen.takes) t (lot, points)
-     where l.bucket = of_bucket and l.lot_id = t.lot;
     update public.wallet w set available = w.available - wanted
      where w.bucket = of_bucket and w.member_id = member and w.programme_id = of_programme;
     update public.wallet w set available = w.available + wanted
@@ -86,18 +79,11 @@ begin
       join public.lot l on l.bucket = of_bucket and l.lot_id = t.lot
      group by l.funder_id, l.contract_id;
     perform public.repay_debts(array[other_bucket], array[other], array[of_programme], array[day], array[other_transaction]);
-    insert into public.outbox (kind, posted_at, members, transactions)
-    values ('transfer', at, array[member, other], array[transaction, other_transaction]);
   end if;
 
-  if verdict not in ('replay', 'IDEMPOTENCY_KEY_REUSED', 'PERIOD_NOT_OPEN') then
-    insert into public.idempotency (owner_id, key, bucket, digest, transaction_id, refusal, answered_at)
-    values (owner, key, of_bucket, digest, case verdict when 'post' then transaction end,
-            case when verdict <> 'post' then verdict end, at);
-  elsif verdict = 'replay' then
-    verdict := coalesce((select k.refusal from public.idempotency k
-                          where k.owner_id = owner and k.key = post_transfer.key and k.bucket = of_bucket), 'replay');
-  end if;
+  verdict := (public.answer(at, 'transfer', array[owner], array[1::smallint], array[key], array[digest], array[of_bucket],
+                            array[member], array[transaction], array[verdict], array[posting],
+                            array[other], array[other_transaction])).answers[1];
 end $$;
 
 -- Post an adjustment that was approved or needs no approval: member +-n, adjustments -+n on behalf of a partner.
@@ -111,14 +97,14 @@ declare
   a public.adjustment;
   posting date;
   chosen record;
-  wallets record;
+  fullest bigint;
 begin
   select * into a from public.adjustment x where x.bucket = of_bucket and x.adjustment_id = adjustment;
-  wallets := public.lock_wallets(array[of_bucket], array[a.member_id], array[a.programme_id]);
+  fullest := public.lock_wallets(array[of_bucket], array[a.member_id], array[a.programme_id]);
   posting := (public.periods_of(array[month]))[1];
   if posting is null then
     return 'PERIOD_NOT_OPEN';
-  elsif wallets.fullest + a.points > public.most_points() then
+  elsif fullest + a.points > public.most_points() then
     return 'WALLET_FULL';
   end if;
   if exists (select from public.transaction t where t.bucket = of_bucket and t.transaction_id = adjustment) then
@@ -142,29 +128,15 @@ begin
     if chosen.answers[1] <> 'post' then
       return chosen.answers[1];
     end if;
-    insert into public.lot_take (bucket, transaction_id, lot_id, effect, points)
-    select of_bucket, adjustment, t.lot, 'moved', t.points
-      from unnest(chosen.lots, chosen.takes) t (lot, points);
-    update public.lot l
-       set remaining = l.remaining - t.points,
-           moved = l.moved + t.points
-      from unnest(chosen.lots, chosen.takes) t (lot, points)
-     where l.bucket = of_bucket and l.lot_id = t.lot;
+    perform public.take_from_lots('moved', array[of_bucket], array[adjustment], chosen.items, chosen.lots, chosen.takes);
   end if;
   update public.wallet w set available = w.available + a.points
    where w.bucket = of_bucket and w.member_id = a.member_id and w.programme_id = a.programme_id;
 
-  insert into public.transaction (bucket, transaction_id, kind, member_id, partner_id, occurred_at, posted_at, period,
-                                  missed_period)
-  values (of_bucket, adjustment, 'adjustment', a.member_id, a.partner_id, a.occurred_at, at, posting,
-          case when posting <> month then month end);
-  insert into public.entry (bucket, transaction_id, ordinal, kind, member_id, programme_id, account, partner_id,
-                            contract_id, points, period)
-  values (of_bucket, adjustment, 1, 'adjustment', a.member_id, a.programme_id, 'adjustments', a.partner_id, a.contract_id,
-          a.points, posting);
-  insert into public.delta (delta_id, period, kind, programme_id, account, partner_id, contract_id, points,
-                            transactions, amount_minor)
-  values (gen_random_uuid(), posting, 'adjustment', a.programme_id, 'adjustments', a.partner_id, a.contract_id, a.points, 1, 0);
+  perform public.journal(
+    at, 'adjustment', 'adjustments', sign(a.points)::int, array[a.partner_id], array[a.programme_id], array[a.contract_id],
+    array[month], array[posting], array[1::smallint], array[of_bucket], array[adjustment], array[a.member_id],
+    array[null]::uuid[], array[a.occurred_at], array[abs(a.points)], null, array['post']);
   perform public.repay_debts(array[of_bucket], array[a.member_id], array[a.programme_id], array[a.day], array[adjustment]);
   insert into public.outbox (kind, posted_at, members, transactions)
   values ('adjustment', at, array[a.member_id], array[adjustment]);
