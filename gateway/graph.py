@@ -1,11 +1,12 @@
 """What every slice's GraphQL types share: scalars, ids, rights, refusals as payload errors, connections."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal as PyDecimal
-from typing import Any, Generic, NewType, TypeVar
+from functools import wraps
+from typing import Any, Generic, NewType, ParamSpec, TypeVar
 from uuid import UUID
 
 import strawberry
@@ -181,6 +182,35 @@ def refusal(refused: Refused) -> Refusal:
     return Refusal(code=refused.code, message=refused.message, path=list(refused.path) or None)
 
 
+@strawberry.type(directives=[PUBLIC])
+class Payload:
+    """What every mutation answers with: its fields are empty where `errors` are not."""
+
+    errors: list[Refusal] = strawberry.field(default_factory=list)
+
+
+Given = ParamSpec("Given")
+AnyPayload = TypeVar("AnyPayload", bound=Payload)
+
+
+def refusing(
+    payload: type[AnyPayload],
+) -> Callable[[Callable[Given, Awaitable[AnyPayload]]], Callable[Given, Awaitable[AnyPayload]]]:
+    """A mutation whose refusals are its payload's errors."""
+
+    def around(resolver: Callable[Given, Awaitable[AnyPayload]]) -> Callable[Given, Awaitable[AnyPayload]]:
+        @wraps(resolver)
+        async def resolve(*given: Given.args, **named: Given.kwargs) -> AnyPayload:
+            try:
+                return await resolver(*given, **named)
+            except Refused as refused:
+                return payload(errors=[refusal(refused)])
+
+        return resolve
+
+    return around
+
+
 class BadInput(GraphQLError):
     """A query's argument that cannot be used; it is told to the caller as it is."""
 
@@ -250,6 +280,24 @@ def page(first: int, after: str | None) -> Page:
     if not 1 <= first <= PAGE_MAX:
         raise BadInput(f"first is {first}; it must be between 1 and {PAGE_MAX}.")
     return Page(first, after)
+
+
+def moment_cursor(at: datetime, id: UUID) -> str:
+    """The cursor of an item in an order of moments, and of ids within one."""
+    return f"{at.isoformat()}~{id}"
+
+
+def read_moment_cursor(text: str) -> tuple[datetime, UUID]:
+    """Raises BadInput."""
+    try:
+        at, _, id = text.partition("~")
+        return datetime.fromisoformat(at).astimezone(UTC), UUID(id)
+    except (ValueError, OverflowError):
+        raise no_cursor(text) from None
+
+
+def no_cursor(text: str) -> BadInput:
+    return BadInput(f"after is {text[:60]!r}, which is no cursor of this connection.")
 
 
 def connection(nodes: Sequence[Any], cursors: Sequence[str], asked: Page) -> Connection[Any]:

@@ -2,11 +2,11 @@
 -- Transfers between members, and adjustments by operators.
 
 -- One transfer: member -n, transit +n; other member +n, transit -n. The lots move with their expiry day, funder and
--- contract. Answers 'post', 'replay' or a refusal, and the period.
+-- contract. Answers 'post', 'replay' with what was posted first, or a refusal.
 create function post_transfer(
   at timestamptz, owner uuid, key text, digest bytea, of_programme uuid, member uuid, transaction uuid, other uuid,
   other_transaction uuid, occurred timestamptz, month date, day date, wanted bigint, message text,
-  out verdict text, out posting date
+  out verdict text, out posted uuid
 ) returns record
 language plpgsql volatile security definer
 set search_path = pg_catalog, public
@@ -15,6 +15,7 @@ set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as
 declare
   of_bucket smallint := get_byte(uuid_send(member), 15);
   other_bucket smallint := get_byte(uuid_send(other), 15);
+  posting date;
   chosen record;
 begin
   perform public.lock_wallets(array[of_bucket, other_bucket], array[member, other], array[of_programme, of_programme]);
@@ -81,9 +82,10 @@ begin
     perform public.repay_debts(array[other_bucket], array[other], array[of_programme], array[day], array[other_transaction]);
   end if;
 
-  verdict := (public.answer(at, 'transfer', array[owner], array[1::smallint], array[key], array[digest], array[of_bucket],
-                            array[member], array[transaction], array[verdict], array[posting],
-                            array[other], array[other_transaction])).answers[1];
+  select a.answers[1], coalesce(a.firsts[1], transaction) into verdict, posted
+    from public.answer(at, 'transfer', array[owner], array[1::smallint], array[key], array[digest], array[of_bucket],
+                       array[member], array[transaction], array[verdict], array[posting], array[other],
+                       array[other_transaction]) a;
 end $$;
 
 -- Post an adjustment that was approved or needs no approval: member +-n, adjustments -+n on behalf of a partner.

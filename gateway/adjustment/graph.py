@@ -12,21 +12,22 @@ from gateway.context import Info
 from gateway.graph import (
     PUBLIC,
     SEES_MEMBERSHIPS,
-    BadInput,
     Connection,
     DateTime,
     Node,
+    Payload,
     Points,
-    Refusal,
     YearMonth,
     connection,
+    moment_cursor,
     page,
     read_id,
-    refusal,
+    read_moment_cursor,
+    refusing,
     requires,
     show_id,
 )
-from gateway.refusals import NotAllowed, Refused
+from gateway.refusals import NotAllowed
 from gateway.wallets.graph import Activity, month_or_none, sees
 
 OPERATORS = requires("ledger:adjust", "ledger:approve")
@@ -55,13 +56,6 @@ class AdjustmentRequest(Node):
 
 @strawberry.type(directives=[SEES_MEMBERSHIPS], description="Points that an operator gave or took.")
 class Adjustment(Activity):
-    id: strawberry.ID
-    programme: Programme
-    points: Points
-    occurred_at: DateTime
-    posted_at: DateTime
-    period: YearMonth
-    missed_period: YearMonth | None
     reason: str | None = strawberry.field(description="Null for partners.")
 
 
@@ -81,9 +75,8 @@ class DecideAdjustmentInput:
 
 
 @strawberry.type(directives=[PUBLIC])
-class AdjustPointsPayload:
-    adjustment: AdjustmentRequest | None
-    errors: list[Refusal]
+class AdjustPointsPayload(Payload):
+    adjustment: AdjustmentRequest | None = None
 
 
 def show_request(info: Info, found: adjust.Adjustment) -> AdjustmentRequest:
@@ -107,20 +100,12 @@ class AdjustmentQuery:
     @strawberry.field(directives=[OPERATORS], description="Adjustments that wait for a second operator, the oldest first.")
     async def adjustments_awaiting(self, info: Info, first: int, after: str | None = None) -> Connection[AdjustmentRequest]:
         asked = page(first, after)
-        after_at, after_id = _read_cursor(after) if after else (datetime(1970, 1, 1, tzinfo=UTC), UUID(int=0))
+        after_at, after_id = read_moment_cursor(after) if after else (datetime(1970, 1, 1, tzinfo=UTC), UUID(int=0))
         async with info.context.database.reading() as tx:
             rows = await tx.all(adjust.sql.adjustments_awaiting, after_at=after_at, after_id=after_id, most=first + 1)
             found = await adjust.adjustments_by_id(tx, [row["adjustment_id"] for row in rows])
-        cursors = [f"{row['requested_at'].isoformat()}~{row['adjustment_id']}" for row in rows]
+        cursors = [moment_cursor(row["requested_at"], row["adjustment_id"]) for row in rows]
         return connection([show_request(info, found[row["adjustment_id"]]) for row in rows], cursors, asked)
-
-
-def _read_cursor(text: str) -> tuple[datetime, UUID]:
-    try:
-        at, _, id = text.partition("~")
-        return datetime.fromisoformat(at).astimezone(UTC), UUID(id)
-    except (ValueError, OverflowError):
-        raise BadInput(f"after is {text[:60]!r}, which is no cursor of this connection.") from None
 
 
 @strawberry.type
@@ -129,43 +114,40 @@ class AdjustmentMutation:
         directives=[requires("ledger:adjust")],
         description="Correct a member's points; above the limit it waits until another operator has approved it.",
     )
+    @refusing(AdjustPointsPayload)
     async def adjust_points(self, info: Info, input: AdjustPointsInput) -> AdjustPointsPayload:
         context, doors = info.context, info.context.doors
-        try:
-            request = adjust.AdjustRequest(
-                idempotency_key=input.idempotency_key,
-                member_id=read_id("mem", input.member, "member"),
-                programme=input.programme,
-                partner=input.partner,
-                points=input.points,
-                reason=input.reason,
-            )
-            found = await adjust.adjust(
-                doors.database, context.coalition, _operator(info), doors.adjustment_limit, request, doors.clock.now()
-            )
-        except Refused as refused:
-            return AdjustPointsPayload(adjustment=None, errors=[refusal(refused)])
-        return AdjustPointsPayload(adjustment=show_request(info, found), errors=[])
+        request = adjust.AdjustRequest(
+            idempotency_key=input.idempotency_key,
+            member_id=read_id("mem", input.member, "member"),
+            programme=input.programme,
+            partner=input.partner,
+            points=input.points,
+            reason=input.reason,
+        )
+        found = await adjust.adjust(
+            doors.database, context.coalition, _operator(info), doors.adjustment_limit, request, doors.clock.now()
+        )
+        return AdjustPointsPayload(adjustment=show_request(info, found))
 
     @strawberry.mutation(
         directives=[requires("ledger:approve")], description="Approve another operator's adjustment: it is posted."
     )
+    @refusing(AdjustPointsPayload)
     async def approve_adjustment(self, info: Info, input: DecideAdjustmentInput) -> AdjustPointsPayload:
         return await _decide(info, input, approve=True)
 
     @strawberry.mutation(directives=[requires("ledger:approve")], description="Reject another operator's adjustment.")
+    @refusing(AdjustPointsPayload)
     async def reject_adjustment(self, info: Info, input: DecideAdjustmentInput) -> AdjustPointsPayload:
         return await _decide(info, input, approve=False)
 
 
 async def _decide(info: Info, input: DecideAdjustmentInput, approve: bool) -> AdjustPointsPayload:
     context, doors = info.context, info.context.doors
-    try:
-        adjustment_id = read_id("adj", input.adjustment, "adjustment")
-        found = await adjust.decide(doors.database, context.coalition, _operator(info), adjustment_id, approve, doors.clock.now())
-    except Refused as refused:
-        return AdjustPointsPayload(adjustment=None, errors=[refusal(refused)])
-    return AdjustPointsPayload(adjustment=show_request(info, found), errors=[])
+    adjustment_id = read_id("adj", input.adjustment, "adjustment")
+    found = await adjust.decide(doors.database, context.coalition, _operator(info), adjustment_id, approve, doors.clock.now())
+    return AdjustPointsPayload(adjustment=show_request(info, found))
 
 
 def _operator(info: Info) -> UUID:

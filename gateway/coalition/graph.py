@@ -20,19 +20,19 @@ from gateway.graph import (
     Money,
     MoneyInput,
     Node,
+    Payload,
     Points,
-    Refusal,
     connection,
     money,
     page,
     read_id,
-    refusal,
+    refusing,
     requires,
     show_id,
 )
 from gateway.points import BadAmount, minor_of_decimal, round_half_even_minor
 from gateway.points import Money as Amount
-from gateway.refusals import InputNotAccepted, Refused
+from gateway.refusals import InputNotAccepted
 
 
 @strawberry.enum(description="Where the balances of a programme live.")
@@ -270,9 +270,8 @@ class OnboardPartnerInput:
 
 
 @strawberry.type(directives=[PUBLIC])
-class OnboardPartnerPayload:
-    partner: Partner | None
-    errors: list[Refusal]
+class OnboardPartnerPayload(Payload):
+    partner: Partner | None = None
 
 
 @strawberry.input(description="A partner's prices from a day on.")
@@ -292,9 +291,8 @@ class PublishContractInput:
 
 
 @strawberry.type(directives=[PUBLIC])
-class PublishContractPayload:
-    contract: Contract | None
-    errors: list[Refusal]
+class PublishContractPayload(Payload):
+    contract: Contract | None = None
 
 
 @strawberry.input(description="A conversion rate from a moment on.")
@@ -309,9 +307,8 @@ class PublishRateInput:
 
 
 @strawberry.type(directives=[PUBLIC])
-class PublishRatePayload:
-    rate: ConversionRate | None
-    errors: list[Refusal]
+class PublishRatePayload(Payload):
+    rate: ConversionRate | None = None
 
 
 @strawberry.input(description="From when and how a programme's points can be spent.")
@@ -324,9 +321,8 @@ class SetProgrammeTermsInput:
 
 
 @strawberry.type(directives=[PUBLIC])
-class SetProgrammeTermsPayload:
-    programme: Programme | None
-    errors: list[Refusal]
+class SetProgrammeTermsPayload(Payload):
+    programme: Programme | None = None
 
 
 @strawberry.input(description="What a partner may owe for issued points.")
@@ -345,9 +341,8 @@ class RecordPartnerPaymentInput:
 
 
 @strawberry.type(directives=[PUBLIC])
-class PartnerCreditPayload:
-    credit: PartnerCredit | None
-    errors: list[Refusal]
+class PartnerCreditPayload(Payload):
+    credit: PartnerCredit | None = None
 
 
 @strawberry.type
@@ -356,78 +351,69 @@ class CoalitionMutation:
         directives=[requires("programmes:manage")],
         description="Set from when and how a programme's points can be spent; what was earned before stays as it was.",
     )
+    @refusing(SetProgrammeTermsPayload)
     async def set_programme_terms(self, info: Info, input: SetProgrammeTermsInput) -> SetProgrammeTermsPayload:
         doors = info.context.doors
-        try:
-            programme = info.context.coalition.programme_by_code(input.programme)
-            async with doors.database.transaction() as tx:
-                await onboard.set_programme_terms(
-                    tx, programme, input.pending_days, input.spend_most, input.spend_most_a_day, input.transferable
-                )
-        except Refused as refused:
-            return SetProgrammeTermsPayload(programme=None, errors=[refusal(refused)])
+        programme = info.context.coalition.programme_by_code(input.programme)
+        async with doors.database.transaction() as tx:
+            await onboard.set_programme_terms(
+                tx, programme, input.pending_days, input.spend_most, input.spend_most_a_day, input.transferable
+            )
         doors.catalogue.changed()
         coalition = await doors.catalogue.current()
-        return SetProgrammeTermsPayload(programme=show_programme(coalition.programmes[programme.id]), errors=[])
+        return SetProgrammeTermsPayload(programme=show_programme(coalition.programmes[programme.id]))
 
     @strawberry.mutation(directives=[requires("programmes:manage")], description="Set what a partner may owe for issued points.")
+    @refusing(PartnerCreditPayload)
     async def set_partner_credit(self, info: Info, input: SetPartnerCreditInput) -> PartnerCreditPayload:
-        try:
-            partner_id = _partner_id(info, input.partner)
-            limit = _amount(info, input.limit, "limit")
-            async with info.context.database.transaction() as tx:
-                await credit.set_credit(tx, partner_id, limit, input.warn_percent, info.context.doors.clock.now())
-        except Refused as refused:
-            return PartnerCreditPayload(credit=None, errors=[refusal(refused)])
-        return PartnerCreditPayload(credit=await credit_of(info, partner_id), errors=[])
+        partner_id = _partner_id(info, input.partner)
+        limit = _amount(info, input.limit, "limit")
+        async with info.context.database.transaction() as tx:
+            await credit.set_credit(tx, partner_id, limit, input.warn_percent, info.context.doors.clock.now())
+        return PartnerCreditPayload(credit=await credit_of(info, partner_id))
 
     @strawberry.mutation(
         directives=[requires("programmes:manage")], description="Note a payment of a partner; it frees its credit, or prepays."
     )
+    @refusing(PartnerCreditPayload)
     async def record_partner_payment(self, info: Info, input: RecordPartnerPaymentInput) -> PartnerCreditPayload:
         context = info.context
-        try:
-            partner_id = _partner_id(info, input.partner)
-            amount = _amount(info, input.amount, "amount")
-            if context.caller.subject_id is None:
-                raise InputNotAccepted("An operator notes payments.")
-            payment = credit.Payment(context.caller.subject_id, input.idempotency_key, partner_id, amount, input.reference)
-            async with context.database.transaction() as tx:
-                await credit.pay(tx, payment, context.doors.clock.now())
-        except Refused as refused:
-            return PartnerCreditPayload(credit=None, errors=[refusal(refused)])
-        return PartnerCreditPayload(credit=await credit_of(info, partner_id), errors=[])
+        partner_id = _partner_id(info, input.partner)
+        amount = _amount(info, input.amount, "amount")
+        if context.caller.subject_id is None:
+            raise InputNotAccepted("An operator notes payments.")
+        payment = credit.Payment(context.caller.subject_id, input.idempotency_key, partner_id, amount, input.reference)
+        async with context.database.transaction() as tx:
+            await credit.pay(tx, payment, context.doors.clock.now())
+        return PartnerCreditPayload(credit=await credit_of(info, partner_id))
 
     @strawberry.mutation(
         directives=[requires("partners:manage")], description="Onboard a partner, or bring its record up to date."
     )
+    @refusing(OnboardPartnerPayload)
     async def onboard_partner(self, info: Info, input: OnboardPartnerInput) -> OnboardPartnerPayload:
         doors = info.context.doors
         new = onboard.NewPartner(code=input.code, name=input.name, protocol=input.protocol, endpoint=input.endpoint)
-        try:
-            async with doors.database.transaction() as tx:
-                partner_id = await onboard.onboard_partner(tx, new, doors.clock.now())
-        except Refused as refused:
-            return OnboardPartnerPayload(partner=None, errors=[refusal(refused)])
+        async with doors.database.transaction() as tx:
+            partner_id = await onboard.onboard_partner(tx, new, doors.clock.now())
         doors.catalogue.changed()
         coalition = await doors.catalogue.current()
-        return OnboardPartnerPayload(partner=show_partner(coalition.partners[partner_id]), errors=[])
+        return OnboardPartnerPayload(partner=show_partner(coalition.partners[partner_id]))
 
     @strawberry.mutation(directives=[requires("partners:manage")], description="Publish a partner's prices from a day on.")
+    @refusing(PublishContractPayload)
     async def publish_contract(self, info: Info, input: PublishContractInput) -> PublishContractPayload:
         doors = info.context.doors
-        try:
-            partner_id = _partner_id(info, input.partner)
-            async with doors.database.transaction() as tx:
-                contract_id = await onboard.publish_contract(tx, info.context.coalition, partner_id, _contract(input))
-        except Refused as refused:
-            return PublishContractPayload(contract=None, errors=[refusal(refused)])
+        partner_id = _partner_id(info, input.partner)
+        async with doors.database.transaction() as tx:
+            contract_id = await onboard.publish_contract(tx, info.context.coalition, partner_id, _contract(input))
         doors.catalogue.changed()
         coalition = await doors.catalogue.current()
         published = next(c for each in coalition.contracts.values() for c in each if c.id == contract_id)
-        return PublishContractPayload(contract=show_contract(coalition, published), errors=[])
+        return PublishContractPayload(contract=show_contract(coalition, published))
 
     @strawberry.mutation(directives=[requires("rates:publish")], description="Publish a conversion rate from a moment on.")
+    @refusing(PublishRatePayload)
     async def publish_conversion_rate(self, info: Info, input: PublishRateInput) -> PublishRatePayload:
         doors = info.context.doors
         new = onboard.NewRate(
@@ -439,11 +425,8 @@ class CoalitionMutation:
             increment=input.increment,
             valid_from=input.valid_from,
         )
-        try:
-            async with doors.database.transaction() as tx:
-                await onboard.publish_rate(tx, info.context.coalition, new)
-        except Refused as refused:
-            return PublishRatePayload(rate=None, errors=[refusal(refused)])
+        async with doors.database.transaction() as tx:
+            await onboard.publish_rate(tx, info.context.coalition, new)
         doors.catalogue.changed()
         coalition = await doors.catalogue.current()
         shown = ConversionRate(
@@ -454,7 +437,7 @@ class CoalitionMutation:
             increment=input.increment,
             valid_from=input.valid_from,
         )
-        return PublishRatePayload(rate=shown, errors=[])
+        return PublishRatePayload(rate=shown)
 
 
 def _partner_id(info: Info, id: strawberry.ID) -> UUID:

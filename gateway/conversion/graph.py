@@ -17,18 +17,18 @@ from gateway.graph import (
     SEES_MEMBERSHIPS,
     DateTime,
     Node,
+    Payload,
     Points,
-    Refusal,
     YearMonth,
     read_id,
-    refusal,
+    refusing,
     requires,
     show_id,
 )
 from gateway.ledger.post import sql as ledger_sql
 from gateway.members import lookup
 from gateway.members.graph import MemberRef
-from gateway.refusals import InputNotAccepted, NotAllowed, Refused
+from gateway.refusals import InputNotAccepted, NotAllowed
 from gateway.wallets.graph import Activity, month_or_none, sees
 
 
@@ -53,13 +53,7 @@ class Quote(Node):
 
 @strawberry.type(directives=[SEES_MEMBERSHIPS], description="Points exchanged into another programme.")
 class Conversion(Activity):
-    id: strawberry.ID
     programme: Programme = strawberry.field(description="The programme that was taken from.")
-    points: Points
-    occurred_at: DateTime
-    posted_at: DateTime
-    period: YearMonth
-    missed_period: YearMonth | None
     target: Programme = strawberry.field(name="to", description="The programme that was given.")
     give: Points
     state: ConversionState
@@ -79,9 +73,8 @@ class QuoteConversionInput:
 
 
 @strawberry.type(directives=[PUBLIC])
-class QuoteConversionPayload:
-    quote: Quote | None
-    errors: list[Refusal]
+class QuoteConversionPayload(Payload):
+    quote: Quote | None = None
 
 
 @strawberry.input(description="A quote to use.")
@@ -93,28 +86,25 @@ class ConvertPointsInput:
 
 
 @strawberry.type(directives=[PUBLIC])
-class ConvertPointsPayload:
-    conversion: Conversion | None
-    errors: list[Refusal]
+class ConvertPointsPayload(Payload):
+    conversion: Conversion | None = None
 
 
 @strawberry.type
 class ConversionMutation:
     @strawberry.mutation(directives=[requires("points:convert")], description="Lock a rate for a few minutes.")
+    @refusing(QuoteConversionPayload)
     async def quote_conversion(self, info: Info, input: QuoteConversionInput) -> QuoteConversionPayload:
         context = info.context
         now = context.doors.clock.now()
         if context.caller.kind == "member" and input.at is not None:
-            return QuoteConversionPayload(quote=None, errors=[refusal(NotAllowed("A member converts at today's rate."))])
+            raise NotAllowed("A member converts at today's rate.")
         request = quotes.QuoteRequest(
             source=input.source, target=input.target, take=input.take, at=input.at or now, key=input.idempotency_key
         )
-        try:
-            async with context.database.transaction() as tx:
-                membership = await _membership(context, tx, input.member, input.target)
-                made = await quotes.quote(tx, context.coalition, context.caller.subject_id, membership, request, now)
-        except Refused as refused:
-            return QuoteConversionPayload(quote=None, errors=[refusal(refused)])
+        async with context.database.transaction() as tx:
+            membership = await _membership(context, tx, input.member, input.target)
+            made = await quotes.quote(tx, context.coalition, context.caller.subject_id, membership, request, now)
         programmes = context.coalition.programmes
         rate = context.coalition.rate_of(made.source_id, made.target_id, request.at)
         assert rate is not None
@@ -127,29 +117,27 @@ class ConversionMutation:
             rate=Rate(take=Points(rate.take), give=Points(rate.give)),
             expires_at=DateTime(made.expires_at),
         )
-        return QuoteConversionPayload(quote=shown, errors=[])
+        return QuoteConversionPayload(quote=shown)
 
     @strawberry.mutation(
         directives=[requires("points:convert")],
         description="Use a quote: both legs happen or neither. Repeat with the same key until the state is COMPLETED.",
     )
+    @refusing(ConvertPointsPayload)
     async def convert_points(self, info: Info, input: ConvertPointsInput) -> ConvertPointsPayload:
         context = info.context
         assert context.caller.subject_id is not None
-        try:
-            if context.caller.kind == "member" and input.occurred_at is not None:
-                raise NotAllowed("A member converts now.")
-            quote_id = read_id("quo", input.quote, "quote")
-            async with context.database.reading() as tx:
-                quote = await quotes.quote_by_id(tx, quote_id)
-                target = context.coalition.programmes[quote.target_id].code if quote else ""
-                membership = await _membership(context, tx, input.member, target)
-            request = ConvertRequest(input.idempotency_key, quote_id, input.occurred_at)
-            order = await context.doors.converter.convert(context.caller.subject_id, membership.member_id, request)
-        except Refused as refused:
-            return ConvertPointsPayload(conversion=None, errors=[refusal(refused)])
+        if context.caller.kind == "member" and input.occurred_at is not None:
+            raise NotAllowed("A member converts now.")
+        quote_id = read_id("quo", input.quote, "quote")
+        async with context.database.reading() as tx:
+            quote = await quotes.quote_by_id(tx, quote_id)
+            target = context.coalition.programmes[quote.target_id].code if quote else ""
+            membership = await _membership(context, tx, input.member, target)
+        request = ConvertRequest(input.idempotency_key, quote_id, input.occurred_at)
+        order = await context.doors.converter.convert(context.caller.subject_id, membership.member_id, request)
         found = await conversion_activity(info, [order.id])
-        return ConvertPointsPayload(conversion=found[order.id], errors=[])  # type: ignore[arg-type]
+        return ConvertPointsPayload(conversion=found[order.id])  # type: ignore[arg-type]
 
 
 async def _membership(context: Context, tx: Tx, ref: MemberRef | None, target: str) -> lookup.Membership:

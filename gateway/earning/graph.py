@@ -20,18 +20,18 @@ from gateway.graph import (
     Money,
     MoneyInput,
     Node,
+    Payload,
     Points,
-    Refusal,
-    YearMonth,
     money,
     refusal,
+    refusing,
     requires,
     show_id,
 )
 from gateway.members.graph import MemberRef
 from gateway.points import Money as Amount
 from gateway.refusals import BatchTooLarge, Refused
-from gateway.wallets.graph import Activity, month_or_none, sees
+from gateway.wallets.graph import Activity, activity_fields, seen_by_caller
 
 
 @strawberry.type(directives=[PUBLIC], description="One rule's share of an earning.")
@@ -57,13 +57,6 @@ class Purchase(Node):
 
 @strawberry.type(directives=[SEES_MEMBERSHIPS], description="The points a purchase brought, and why.")
 class Earning(Activity):
-    id: strawberry.ID
-    programme: Programme
-    points: Points
-    occurred_at: DateTime
-    posted_at: DateTime
-    period: YearMonth
-    missed_period: YearMonth | None
     purchase: Purchase
     recorded: strawberry.Private[purchases.Purchase]
 
@@ -78,13 +71,6 @@ class Earning(Activity):
 
 @strawberry.type(directives=[SEES_MEMBERSHIPS], description="Points taken back for what was returned.")
 class PurchaseReturn(Activity):
-    id: strawberry.ID
-    programme: Programme
-    points: Points
-    occurred_at: DateTime
-    posted_at: DateTime
-    period: YearMonth
-    missed_period: YearMonth | None
     total: Money
     owed: Points = strawberry.field(description="How many of the points were not there any more and are owed.")
 
@@ -109,36 +95,23 @@ def show_step(step: Step) -> EarningStep:
     )
 
 
-def show_earning(programme: Programme, purchase: purchases.Purchase) -> Earning:
-    occurred_at = DateTime(purchase.occurred_at)
+def show_earning(info: Info, purchase: purchases.Purchase) -> Earning:
     return Earning(
-        id=show_id("txn", purchase.id),
-        programme=programme,
-        points=Points(purchase.points),
-        occurred_at=occurred_at,
-        posted_at=DateTime(purchase.posted_at),
-        period=YearMonth(purchase.period),
-        missed_period=month_or_none(purchase.missed_period),
+        **activity_fields(info, purchase, purchase.points),
         purchase=Purchase(
             id=show_id("pur", purchase.id),
             receipt=purchase.receipt,
             total=money(purchase.total),
             returned=money(Amount(purchase.returned_minor, purchase.total.currency)),
-            occurred_at=occurred_at,
+            occurred_at=DateTime(purchase.occurred_at),
         ),
         recorded=purchase,
     )
 
 
-def show_return(programme: Programme, posted: returns.PurchaseReturn) -> PurchaseReturn:
+def show_return(info: Info, posted: returns.PurchaseReturn) -> PurchaseReturn:
     return PurchaseReturn(
-        id=show_id("txn", posted.id),
-        programme=programme,
-        points=Points(-posted.points),
-        occurred_at=DateTime(posted.occurred_at),
-        posted_at=DateTime(posted.posted_at),
-        period=YearMonth(posted.period),
-        missed_period=month_or_none(posted.missed_period),
+        **activity_fields(info, posted, -posted.points),
         total=money(posted.total),
         owed=Points(posted.owed),
     )
@@ -200,21 +173,17 @@ def read_lines(lines: list[PurchaseLineInput]) -> tuple[tuple[str | None, str | 
 
 
 @strawberry.type(directives=[PUBLIC])
-class RecordPurchasePayload:
-    errors: list[Refusal]
+class RecordPurchasePayload(Payload):
     recorded: strawberry.Private[purchases.Purchase | None] = None
 
     @strawberry.field
     def earning(self, info: Info) -> Earning | None:
-        if self.recorded is None:
-            return None
-        return show_earning(show_programme(info.context.coalition.programmes[self.recorded.programme_id]), self.recorded)
+        return show_earning(info, self.recorded) if self.recorded else None
 
 
 @strawberry.type(directives=[PUBLIC])
-class ReturnPurchasePayload:
-    purchase_return: PurchaseReturn | None
-    errors: list[Refusal]
+class ReturnPurchasePayload(Payload):
+    purchase_return: PurchaseReturn | None = None
 
 
 @strawberry.type
@@ -251,17 +220,14 @@ class EarningMutation:
         directives=[requires("points:reverse")],
         description="Take back the points of what was returned, whole, by amount or by line.",
     )
+    @refusing(ReturnPurchasePayload)
     async def return_purchase(self, info: Info, input: ReturnInput) -> ReturnPurchasePayload:
         context = info.context
         doors = context.doors
-        try:
-            posted = await returns.return_purchase(
-                doors.database, doors.ledger, context.coalition, context.partner(), input.read(), doors.clock.now()
-            )
-        except Refused as refused:
-            return ReturnPurchasePayload(purchase_return=None, errors=[refusal(refused)])
-        programme = show_programme(context.coalition.programmes[posted.programme_id])
-        return ReturnPurchasePayload(purchase_return=show_return(programme, posted), errors=[])
+        posted = await returns.return_purchase(
+            doors.database, doors.ledger, context.coalition, context.partner(), input.read(), doors.clock.now()
+        )
+        return ReturnPurchasePayload(purchase_return=show_return(info, posted))
 
 
 async def _record(info: Info, input: list[PurchaseInput]) -> list[RecordPurchasePayload]:
@@ -293,21 +259,11 @@ async def earning_activity(info: Info, transactions: list[UUID]) -> dict[UUID, A
     """Earnings by transaction, those that the caller may see."""
     async with info.context.database.reading() as tx:
         found = await purchases.purchases_by_id(tx, transactions)
-    programmes = info.context.coalition.programmes
-    return {
-        id: show_earning(show_programme(programmes[purchase.programme_id]), purchase)
-        for id, purchase in found.items()
-        if sees(info, purchase.member_id, purchase.partner_id)
-    }
+    return seen_by_caller(info, found, show_earning)
 
 
 async def return_activity(info: Info, transactions: list[UUID]) -> dict[UUID, Activity]:
     """Returns by transaction, those that the caller may see."""
     async with info.context.database.reading() as tx:
         found = await returns.returns_by_id(tx, transactions)
-    programmes = info.context.coalition.programmes
-    return {
-        id: show_return(show_programme(programmes[posted.programme_id]), posted)
-        for id, posted in found.items()
-        if sees(info, posted.member_id, posted.partner_id)
-    }
+    return seen_by_caller(info, found, show_return)

@@ -12,11 +12,12 @@ from gateway.graph import (
     Connection,
     DateTime,
     Day,
+    Payload,
     Points,
-    Refusal,
     connection,
+    no_cursor,
     page,
-    refusal,
+    refusing,
     requires,
     show_id,
 )
@@ -97,7 +98,7 @@ def _read_cursor(text: str) -> tuple[date, UUID]:
         day, _, id = text.partition("~")
         return date.fromisoformat(day), UUID(id)
     except ValueError:
-        raise BadInput(f"after is {text[:60]!r}, which is no cursor of this connection.") from None
+        raise no_cursor(text) from None
 
 
 @strawberry.type(directives=[requires("points:expire")], description="What one member loses at the end of a day.")
@@ -115,10 +116,9 @@ class ExpirePointsInput:
 
 
 @strawberry.type(directives=[PUBLIC])
-class ExpirePointsPayload:
-    wallets: Points = strawberry.field(description="How many wallets lost points.")
-    points: Points = strawberry.field(description="How many points expired.")
-    errors: list[Refusal]
+class ExpirePointsPayload(Payload):
+    wallets: Points = strawberry.field(default=Points(0), description="How many wallets lost points.")
+    points: Points = strawberry.field(default=Points(0), description="How many points expired.")
 
 
 @strawberry.type
@@ -126,19 +126,17 @@ class JobsMutation:
     @strawberry.mutation(
         directives=[requires("points:expire")], description="Expire what is due; running it again finds nothing more."
     )
+    @refusing(ExpirePointsPayload)
     async def expire_points(self, info: Info, input: ExpirePointsInput) -> ExpirePointsPayload:
         context = info.context
         now = context.doors.clock.now()
         occurred_at = input.occurred_at or now
-        try:
-            programme = context.coalition.programme_by_code(input.programme)
-            day = context.coalition.check_occurred(occurred_at, now)
-            # The last second of a day is its end: what runs out that day may expire then, and not before.
-            if context.coalition.day_of(min(occurred_at, now) + timedelta(seconds=1)) <= input.through:
-                raise NotAllowed(f"Points that can be spent until {input.through} expire when that day has ended.")
-        except Refused as refused:
-            return ExpirePointsPayload(wallets=Points(0), points=Points(0), errors=[refusal(refused)])
+        programme = context.coalition.programme_by_code(input.programme)
+        day = context.coalition.check_occurred(occurred_at, now)
+        # The last second of a day is its end: what runs out that day may expire then, and not before.
+        if context.coalition.day_of(min(occurred_at, now) + timedelta(seconds=1)) <= input.through:
+            raise NotAllowed(f"Points that can be spent until {input.through} expire when that day has ended.")
         wallets = points = 0
         async for expired in expire(context.database, programme.id, input.through, occurred_at, day.replace(day=1), now):
             wallets, points = wallets + expired.wallets, points + expired.points
-        return ExpirePointsPayload(wallets=Points(wallets), points=Points(points), errors=[])
+        return ExpirePointsPayload(wallets=Points(wallets), points=Points(points))

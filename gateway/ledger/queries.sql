@@ -57,8 +57,8 @@ select purchases, points
   from post_maturities(:at, :today, :most);
 
 -- name: post_transfer(at, owner, key, digest, programme, member, transaction, other, other_transaction, occurred, month, day, points, message)^
--- Move points from one member to another.
-select verdict, posting
+-- Move points from one member to another; answers 'post', 'replay' with what was posted first, or a refusal.
+select verdict, posted
   from post_transfer(:at, :owner, :key, :digest, :programme, :member, :transaction, :other, :other_transaction,
                      :occurred, :month, :day, :points, :message);
 

@@ -1,7 +1,8 @@
 """Turns the refusal codes of posting functions into refusals."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import date
+from uuid import UUID
 
 from gateway.ledger.post import Answer, Key, Ledger
 from gateway.refusals import (
@@ -52,6 +53,25 @@ async def first_answers(ledger: Ledger, refused: Mapping[int, Key]) -> dict[int,
         return {}
     kept = await ledger.kept(list(refused.values()))
     return {position: answer for position, answer in zip(refused, kept, strict=True) if answer is not None}
+
+
+def accepted(answer: Answer, key: Key, points: int) -> UUID:
+    """What an answer posted. Raises its refusal, if it is one."""
+    if answer.refusal is not None:
+        raise refusal_of(answer.refusal, key=key.text, points=points)
+    assert answer.transaction_id is not None
+    return answer.transaction_id
+
+
+async def post_once(ledger: Ledger, key: Key, points: int, post: Callable[[], Awaitable[UUID]]) -> UUID:
+    """Post something by itself, under its key, and answer what was posted: now, or when the key was first used.
+
+    Raises what `post` refuses; DatabaseAway.
+    """
+    try:
+        return await ledger.once(key, post)
+    except Refused as refused:
+        return accepted(await first_answer(ledger, key, refused), key, points)
 
 
 async def first_answer(ledger: Ledger, key: Key, refused: Refused) -> Answer:

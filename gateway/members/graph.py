@@ -17,8 +17,8 @@ from gateway.graph import (
     Connection,
     DateTime,
     Node,
+    Payload,
     Points,
-    Refusal,
     connection,
     page,
     refusal,
@@ -222,9 +222,8 @@ class EnrolMemberInput:
 
 
 @strawberry.type(directives=[PUBLIC])
-class EnrolMemberPayload:
-    membership: Membership | None
-    errors: list[Refusal]
+class EnrolMemberPayload(Payload):
+    membership: Membership | None = None
 
 
 @strawberry.input(description="A member of the coalition that joins the calling partner too.")
@@ -234,9 +233,8 @@ class LinkMembershipInput:
 
 
 @strawberry.type(directives=[PUBLIC])
-class LinkMembershipPayload:
-    membership: Membership | None
-    errors: list[Refusal]
+class LinkMembershipPayload(Payload):
+    membership: Membership | None = None
 
 
 @strawberry.type
@@ -271,9 +269,7 @@ class MembersMutation:
 async def _enrol(info: Info, input: list[EnrolMemberInput]) -> list[EnrolMemberPayload]:
     outcomes = await _join(info, [enrol.Enrolment(i.external_id, i.card) for i in input], "enrol")
     return [
-        EnrolMemberPayload(membership=None, errors=[refusal(o)])
-        if isinstance(o, Refused)
-        else EnrolMemberPayload(membership=show_membership(o), errors=[])
+        EnrolMemberPayload(errors=[refusal(o)]) if isinstance(o, Refused) else EnrolMemberPayload(membership=show_membership(o))
         for o in outcomes
     ]
 
@@ -281,9 +277,9 @@ async def _enrol(info: Info, input: list[EnrolMemberInput]) -> list[EnrolMemberP
 async def _link(info: Info, input: list[LinkMembershipInput]) -> list[LinkMembershipPayload]:
     outcomes = await _join(info, [enrol.Enrolment(i.external_id, i.card) for i in input], "link")
     return [
-        LinkMembershipPayload(membership=None, errors=[refusal(o)])
+        LinkMembershipPayload(errors=[refusal(o)])
         if isinstance(o, Refused)
-        else LinkMembershipPayload(membership=show_membership(o), errors=[])
+        else LinkMembershipPayload(membership=show_membership(o))
         for o in outcomes
     ]
 

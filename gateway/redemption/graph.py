@@ -15,11 +15,11 @@ from gateway.graph import (
     DateTime,
     Day,
     Node,
+    Payload,
     Points,
-    Refusal,
-    YearMonth,
     read_id,
     refusal,
+    refusing,
     requires,
     show_id,
 )
@@ -28,7 +28,7 @@ from gateway.redemption import hold as holds
 from gateway.redemption import redeem, reverse
 from gateway.refusals import BatchTooLarge, Refused
 from gateway.wallets import history
-from gateway.wallets.graph import Activity, month_or_none, sees
+from gateway.wallets.graph import Activity, activity_fields, seen_by_caller, sees
 
 
 @strawberry.type(directives=[requires("members:support")], description="Points that one transaction had brought.")
@@ -72,13 +72,6 @@ class Take:
 
 @strawberry.type(directives=[SEES_MEMBERSHIPS], description="Points spent at a partner.")
 class Redemption(Activity):
-    id: strawberry.ID
-    programme: Programme
-    points: Points
-    occurred_at: DateTime
-    posted_at: DateTime
-    period: YearMonth
-    missed_period: YearMonth | None
     reference: str | None = strawberry.field(description="The till's own reference.")
     reversed: Points = strawberry.field(description="How many of the points were given back since.")
     transaction_id: strawberry.Private[UUID]
@@ -102,15 +95,9 @@ class Redemption(Activity):
         ]
 
 
-def show_redemption(programme: Programme, posted: redeem.Redemption) -> Redemption:
+def show_redemption(info: Info, posted: redeem.Redemption) -> Redemption:
     return Redemption(
-        id=show_id("txn", posted.id),
-        programme=programme,
-        points=Points(-posted.points),
-        occurred_at=DateTime(posted.occurred_at),
-        posted_at=DateTime(posted.posted_at),
-        period=YearMonth(posted.period),
-        missed_period=month_or_none(posted.missed_period),
+        **activity_fields(info, posted, -posted.points),
         reference=posted.reference,
         reversed=Points(posted.restored),
         transaction_id=posted.id,
@@ -119,25 +106,12 @@ def show_redemption(programme: Programme, posted: redeem.Redemption) -> Redempti
 
 @strawberry.type(directives=[SEES_MEMBERSHIPS], description="Points of a redemption that were given back.")
 class RedemptionReversal(Activity):
-    id: strawberry.ID
-    programme: Programme
-    points: Points
-    occurred_at: DateTime
-    posted_at: DateTime
-    period: YearMonth
-    missed_period: YearMonth | None
     redemption: strawberry.ID = strawberry.field(description="Id of the redemption they were of.")
 
 
-def show_reversal(programme: Programme, posted: reverse.Reversal) -> RedemptionReversal:
+def show_reversal(info: Info, posted: reverse.Reversal) -> RedemptionReversal:
     return RedemptionReversal(
-        id=show_id("txn", posted.id),
-        programme=programme,
-        points=Points(posted.points),
-        occurred_at=DateTime(posted.occurred_at),
-        posted_at=DateTime(posted.posted_at),
-        period=YearMonth(posted.period),
-        missed_period=month_or_none(posted.missed_period),
+        **activity_fields(info, posted, posted.points),
         redemption=show_id("txn", posted.redemption_id),
     )
 
@@ -243,34 +217,29 @@ class ReverseRedemptionInput:
 
 
 @strawberry.type(directives=[PUBLIC])
-class HoldPointsPayload:
-    hold: Hold | None
-    errors: list[Refusal]
+class HoldPointsPayload(Payload):
+    hold: Hold | None = None
 
 
 @strawberry.type(directives=[PUBLIC])
-class CaptureHoldPayload:
-    redemption: Redemption | None
-    hold: Hold | None
-    errors: list[Refusal]
+class CaptureHoldPayload(Payload):
+    redemption: Redemption | None = None
+    hold: Hold | None = None
 
 
 @strawberry.type(directives=[PUBLIC])
-class ReleaseHoldPayload:
-    hold: Hold | None
-    errors: list[Refusal]
+class ReleaseHoldPayload(Payload):
+    hold: Hold | None = None
 
 
 @strawberry.type(directives=[PUBLIC])
-class ReverseRedemptionPayload:
-    reversal: RedemptionReversal | None
-    errors: list[Refusal]
+class ReverseRedemptionPayload(Payload):
+    reversal: RedemptionReversal | None = None
 
 
 @strawberry.type(directives=[PUBLIC])
-class RedeemPointsPayload:
-    redemption: Redemption | None
-    errors: list[Refusal]
+class RedeemPointsPayload(Payload):
+    redemption: Redemption | None = None
 
 
 @strawberry.type
@@ -291,72 +260,60 @@ class RedemptionMutation:
         directives=[requires("points:burn")],
         description="Set a member's points aside; they are honoured until the hold ends, even beyond their last day.",
     )
+    @refusing(HoldPointsPayload)
     async def hold_points(self, info: Info, input: HoldPointsInput) -> HoldPointsPayload:
         context, doors = info.context, info.context.doors
         request = holds.HoldRequest(
             input.idempotency_key, input.member.read(), input.programme, input.points, input.reference, input.expires_at
         )
-        try:
-            placed = await holds.place(
-                doors.database, doors.ledger, context.coalition, context.partner(), request, doors.clock.now()
-            )
-        except Refused as refused:
-            return HoldPointsPayload(hold=None, errors=[refusal(refused)])
-        return HoldPointsPayload(hold=show_hold(info, placed), errors=[])
+        placed = await holds.place(doors.database, doors.ledger, context.coalition, context.partner(), request, doors.clock.now())
+        return HoldPointsPayload(hold=show_hold(info, placed))
 
     @strawberry.mutation(
         directives=[requires("points:burn")],
         description="Redeem some or all of a hold, several times until it is used up.",
     )
+    @refusing(CaptureHoldPayload)
     async def capture_hold(self, info: Info, input: CaptureHoldInput) -> CaptureHoldPayload:
         context, doors = info.context, info.context.doors
-        try:
-            hold_id = read_id("hld", input.hold, "hold")
-            request = holds.CaptureRequest(input.idempotency_key, hold_id, input.points, input.reference, input.occurred_at)
-            redemption, hold = await holds.capture(
-                doors.database, doors.ledger, context.coalition, context.partner(), request, doors.clock.now()
-            )
-        except Refused as refused:
-            return CaptureHoldPayload(redemption=None, hold=None, errors=[refusal(refused)])
-        programme = show_programme(context.coalition.programmes[redemption.programme_id])
-        return CaptureHoldPayload(redemption=show_redemption(programme, redemption), hold=show_hold(info, hold), errors=[])
+        hold_id = read_id("hld", input.hold, "hold")
+        request = holds.CaptureRequest(input.idempotency_key, hold_id, input.points, input.reference, input.occurred_at)
+        redemption, hold = await holds.capture(
+            doors.database, doors.ledger, context.coalition, context.partner(), request, doors.clock.now()
+        )
+        return CaptureHoldPayload(redemption=show_redemption(info, redemption), hold=show_hold(info, hold))
 
     @strawberry.mutation(
         directives=[requires("points:burn")], description="Give back what is left of a hold; what has run out meanwhile expires."
     )
+    @refusing(ReleaseHoldPayload)
     async def release_hold(self, info: Info, input: ReleaseHoldInput) -> ReleaseHoldPayload:
         context, doors = info.context, info.context.doors
-        try:
-            hold_id = read_id("hld", input.hold, "hold")
-            hold = await holds.release(
-                doors.database,
-                doors.ledger,
-                context.coalition,
-                context.partner(),
-                input.idempotency_key,
-                hold_id,
-                doors.clock.now(),
-            )
-        except Refused as refused:
-            return ReleaseHoldPayload(hold=None, errors=[refusal(refused)])
-        return ReleaseHoldPayload(hold=show_hold(info, hold), errors=[])
+        hold_id = read_id("hld", input.hold, "hold")
+        hold = await holds.release(
+            doors.database,
+            doors.ledger,
+            context.coalition,
+            context.partner(),
+            input.idempotency_key,
+            hold_id,
+            doors.clock.now(),
+        )
+        return ReleaseHoldPayload(hold=show_hold(info, hold))
 
     @strawberry.mutation(
         directives=[requires("points:burn")],
         description="Give points of a redemption back to the lots they came from; what has run out meanwhile expires.",
     )
+    @refusing(ReverseRedemptionPayload)
     async def reverse_redemption(self, info: Info, input: ReverseRedemptionInput) -> ReverseRedemptionPayload:
         context, doors = info.context, info.context.doors
-        try:
-            redemption_id = read_id("txn", input.redemption, "redemption")
-            request = reverse.ReverseRequest(input.idempotency_key, redemption_id, input.points, input.occurred_at)
-            posted = await reverse.reverse(
-                doors.database, doors.ledger, context.coalition, context.partner(), request, doors.clock.now()
-            )
-        except Refused as refused:
-            return ReverseRedemptionPayload(reversal=None, errors=[refusal(refused)])
-        programme = show_programme(context.coalition.programmes[posted.programme_id])
-        return ReverseRedemptionPayload(reversal=show_reversal(programme, posted), errors=[])
+        redemption_id = read_id("txn", input.redemption, "redemption")
+        request = reverse.ReverseRequest(input.idempotency_key, redemption_id, input.points, input.occurred_at)
+        posted = await reverse.reverse(
+            doors.database, doors.ledger, context.coalition, context.partner(), request, doors.clock.now()
+        )
+        return ReverseRedemptionPayload(reversal=show_reversal(info, posted))
 
 
 async def _redeem(info: Info, input: list[RedeemPointsInput]) -> list[RedeemPointsPayload]:
@@ -375,12 +332,11 @@ async def _redeem(info: Info, input: list[RedeemPointsInput]) -> list[RedeemPoin
     except BatchTooLarge as refused:
         raise BadInput(f"input: {refused.message}") from None
     except Refused as refused:
-        return [RedeemPointsPayload(redemption=None, errors=[refusal(refused)]) for _ in input]
-    programmes = {id: show_programme(programme) for id, programme in context.coalition.programmes.items()}
+        return [RedeemPointsPayload(errors=[refusal(refused)]) for _ in input]
     return [
-        RedeemPointsPayload(redemption=None, errors=[refusal(outcome)])
+        RedeemPointsPayload(errors=[refusal(outcome)])
         if isinstance(outcome, Refused)
-        else RedeemPointsPayload(redemption=show_redemption(programmes[outcome.programme_id], outcome), errors=[])
+        else RedeemPointsPayload(redemption=show_redemption(info, outcome))
         for outcome in outcomes
     ]
 
@@ -389,21 +345,11 @@ async def redemption_activity(info: Info, transactions: list[UUID]) -> dict[UUID
     """Redemptions by transaction, those that the caller may see."""
     async with info.context.database.reading() as tx:
         found = await redeem.redemptions_by_id(tx, transactions)
-    programmes = info.context.coalition.programmes
-    return {
-        id: show_redemption(show_programme(programmes[posted.programme_id]), posted)
-        for id, posted in found.items()
-        if sees(info, posted.member_id, posted.partner_id)
-    }
+    return seen_by_caller(info, found, show_redemption)
 
 
 async def reversal_activity(info: Info, transactions: list[UUID]) -> dict[UUID, Activity]:
     """Reversals by transaction, those that the caller may see."""
     async with info.context.database.reading() as tx:
         found = await reverse.reversals_by_id(tx, transactions)
-    programmes = info.context.coalition.programmes
-    return {
-        id: show_reversal(show_programme(programmes[posted.programme_id]), posted)
-        for id, posted in found.items()
-        if sees(info, posted.member_id, posted.partner_id)
-    }
+    return seen_by_caller(info, found, show_reversal)

@@ -7,10 +7,10 @@ from uuid import UUID
 from gateway.coalition.catalogue import Coalition, Partner
 from gateway.database import Database, Row, Tx
 from gateway.ids import bucket_of
-from gateway.ledger.post import Answer, Capture, Key, Ledger
+from gateway.ledger.post import Capture, Key, Ledger
 from gateway.ledger.post import Hold as HoldItem
 from gateway.ledger.post import sql as ledger_sql
-from gateway.ledger.refused import first_answer, refusal_of
+from gateway.ledger.refused import accepted, first_answer, post_once, refusal_of
 from gateway.members.lookup import MemberRef, check_text, find_membership
 from gateway.redemption.redeem import Redemption, check_spending, redemptions_by_id, spending_terms, sql
 from gateway.refusals import HoldUnknown, InputNotAccepted, Refused
@@ -86,7 +86,7 @@ async def place(
         answer = (await ledger.hold([item]))[0]
     except Refused as refused:
         answer = await first_answer(ledger, key, refused)
-    return await _held(database, _accepted(answer, key, request.points))
+    return await _held(database, accepted(answer, key, request.points))
 
 
 async def capture(
@@ -109,7 +109,7 @@ async def capture(
         answer = (await ledger.capture([item]))[0]
     except Refused as refused:
         answer = await first_answer(ledger, key, refused)
-    transaction_id = _accepted(answer, key, request.points or 0)
+    transaction_id = accepted(answer, key, request.points or 0)
     async with database.reading() as tx:
         redemption = (await redemptions_by_id(tx, [transaction_id]))[transaction_id]
         assert redemption.hold_id is not None
@@ -128,7 +128,7 @@ async def release(
     today = coalition.day_of(now)
     key = Key(partner.id, idempotency_key, digest("release", hold_id))
 
-    async def post() -> Hold:
+    async def post() -> UUID:
         async with database.reading() as tx:
             hold = await hold_of_partner(tx, partner.id, hold_id)
             verdict = await tx.value(
@@ -142,18 +142,11 @@ async def release(
                 today=today,
                 month=today.replace(day=1),
             )
-            if verdict not in ("post", "replay"):
-                raise refusal_of(verdict, key=idempotency_key)
-            return await hold_of_partner(tx, partner.id, hold_id)
+        if verdict not in ("post", "replay"):
+            raise refusal_of(verdict, key=idempotency_key)
+        return hold_id
 
-    return await ledger.once(key, post)
-
-
-def _accepted(answer: Answer, key: Key, points: int) -> UUID:
-    if answer.refusal is not None:
-        raise refusal_of(answer.refusal, key=key.text, points=points)
-    assert answer.transaction_id is not None
-    return answer.transaction_id
+    return await _held(database, await post_once(ledger, key, 0, post))
 
 
 async def _held(database: Database, hold_id: UUID) -> Hold:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import partial
 from uuid import UUID
 
 from gateway.coalition.catalogue import Coalition, Partner
@@ -9,9 +10,9 @@ from gateway.database import Database, Tx
 from gateway.ids import bucket_of, new_id_in
 from gateway.ledger.post import Key, Ledger
 from gateway.ledger.post import sql as ledger_sql
-from gateway.ledger.refused import first_answer, refusal_of
+from gateway.ledger.refused import post_once, refusal_of
 from gateway.redemption.redeem import check_spending, redemptions_by_id, sql
-from gateway.refusals import RedemptionUnknown, Refused
+from gateway.refusals import RedemptionUnknown
 from gateway.replay import digest
 
 
@@ -50,14 +51,8 @@ async def reverse(
     OccurredTooLongAgo, PeriodNotOpen; DatabaseAway.
     """
     key = Key(partner.id, request.idempotency_key, _digest(request))
-    try:
-        transaction_id = await ledger.once(key, lambda: _post(database, coalition, partner, request, key, now))
-    except Refused as refused:
-        kept = await first_answer(ledger, key, refused)
-        if kept.refusal is not None:
-            raise refusal_of(kept.refusal, key=key.text, points=request.points or 0) from None
-        assert kept.transaction_id is not None
-        transaction_id = kept.transaction_id
+    post = partial(_post, database, coalition, partner, request, key, now)
+    transaction_id = await post_once(ledger, key, request.points or 0, post)
     async with database.reading() as tx:
         return (await reversals_by_id(tx, [transaction_id]))[transaction_id]
 

@@ -10,24 +10,23 @@ from gateway.coalition.graph import Partner, Programme, show_partner, show_progr
 from gateway.context import Context, Info
 from gateway.graph import (
     PUBLIC,
-    BadInput,
     Connection,
     DateTime,
     Decimal,
     Money,
     Node,
+    Payload,
     Points,
-    Refusal,
     YearMonth,
     connection,
     money,
+    no_cursor,
     page,
-    refusal,
+    refusing,
     requires,
     show_id,
 )
 from gateway.points import Money as Amount
-from gateway.refusals import Refused
 from gateway.settlement import close
 from gateway.settlement import statements as pure
 
@@ -227,7 +226,7 @@ class SettlementQuery:
         try:
             before = date.fromisoformat(f"{after}-01") if after else date.max
         except ValueError:
-            raise BadInput(f"after is {(after or '')[:40]!r}, which is no cursor of this connection.") from None
+            raise no_cursor(after or "") from None
         async with info.context.database.reading() as tx:
             kept = await close.statements_of_partner(tx, partner.id, before, first + 1)
         return connection([show_statement(info.context, k) for k in kept], [f"{k.month:%Y-%m}" for k in kept], asked)
@@ -239,9 +238,8 @@ class ClosePeriodInput:
 
 
 @strawberry.type(directives=[PUBLIC])
-class ClosePeriodPayload:
-    period: Period | None
-    errors: list[Refusal]
+class ClosePeriodPayload(Payload):
+    period: Period | None = None
 
 
 @strawberry.type
@@ -250,16 +248,12 @@ class SettlementMutation:
         directives=[requires("settlement:close")],
         description="Close and settle a month; one that is closed already gives the same again.",
     )
+    @refusing(ClosePeriodPayload)
     async def close_period(self, info: Info, input: ClosePeriodInput) -> ClosePeriodPayload:
         context = info.context
         doors = context.doors
-        try:
-            period = await close.close_period(
-                doors.database, context.coalition, doors.settlement_dir, input.month, doors.clock.now()
-            )
-        except Refused as refused:
-            return ClosePeriodPayload(period=None, errors=[refusal(refused)])
-        return ClosePeriodPayload(period=show_period(period), errors=[])
+        period = await close.close_period(doors.database, context.coalition, doors.settlement_dir, input.month, doors.clock.now())
+        return ClosePeriodPayload(period=show_period(period))
 
 
 async def statement_node(info: Info, id: UUID) -> Statement | None:

@@ -5,12 +5,11 @@ from uuid import UUID
 
 import strawberry
 
-from gateway.coalition.graph import Programme, show_programme
 from gateway.context import Info
-from gateway.graph import PUBLIC, SEES_MEMBERSHIPS, DateTime, Points, Refusal, YearMonth, refusal, requires, show_id
-from gateway.refusals import NotAllowed, Refused
+from gateway.graph import PUBLIC, SEES_MEMBERSHIPS, Payload, Points, refusing, requires
+from gateway.refusals import NotAllowed
 from gateway.transfer import transfer
-from gateway.wallets.graph import Activity, month_or_none, sees
+from gateway.wallets.graph import Activity, activity_fields, seen_by_caller
 
 
 @strawberry.enum(description="Which half of a transfer it is.")
@@ -21,13 +20,6 @@ class TransferDirection(Enum):
 
 @strawberry.type(directives=[SEES_MEMBERSHIPS], description="Points given to another member, or got from one.")
 class Transfer(Activity):
-    id: strawberry.ID
-    programme: Programme
-    points: Points
-    occurred_at: DateTime
-    posted_at: DateTime
-    period: YearMonth
-    missed_period: YearMonth | None
     direction: TransferDirection
     message: str | None
 
@@ -42,20 +34,13 @@ class TransferPointsInput:
 
 
 @strawberry.type(directives=[PUBLIC])
-class TransferPointsPayload:
-    transfer: Transfer | None
-    errors: list[Refusal]
+class TransferPointsPayload(Payload):
+    transfer: Transfer | None = None
 
 
 def show_transfer(info: Info, posted: transfer.Transfer) -> Transfer:
     return Transfer(
-        id=show_id("txn", posted.id),
-        programme=show_programme(info.context.coalition.programmes[posted.programme_id]),
-        points=Points(posted.points if posted.direction == "in" else -posted.points),
-        occurred_at=DateTime(posted.occurred_at),
-        posted_at=DateTime(posted.posted_at),
-        period=YearMonth(posted.period),
-        missed_period=month_or_none(posted.missed_period),
+        **activity_fields(info, posted, posted.points if posted.direction == "in" else -posted.points),
         direction=TransferDirection(posted.direction),
         message=posted.message,
     )
@@ -67,22 +52,20 @@ class TransferMutation:
         directives=[requires("points:transfer")],
         description="Give points to another member; they keep their expiry day, and repay what that member owes first.",
     )
+    @refusing(TransferPointsPayload)
     async def transfer_points(self, info: Info, input: TransferPointsInput) -> TransferPointsPayload:
         context, doors = info.context, info.context.doors
         request = transfer.TransferRequest(input.idempotency_key, input.card, input.programme, input.points, input.message)
-        try:
-            if context.caller.member_id is None:
-                raise NotAllowed("Only a member gives points away.")
-            posted = await transfer.transfer(
-                doors.database, doors.ledger, context.coalition, context.caller.member_id, request, doors.clock.now()
-            )
-        except Refused as refused:
-            return TransferPointsPayload(transfer=None, errors=[refusal(refused)])
-        return TransferPointsPayload(transfer=show_transfer(info, posted), errors=[])
+        if context.caller.member_id is None:
+            raise NotAllowed("Only a member gives points away.")
+        posted = await transfer.transfer(
+            doors.database, doors.ledger, context.coalition, context.caller.member_id, request, doors.clock.now()
+        )
+        return TransferPointsPayload(transfer=show_transfer(info, posted))
 
 
 async def transfer_activity(info: Info, transactions: list[UUID]) -> dict[UUID, Activity]:
     """Halves of transfers by transaction, those that the caller may see."""
     async with info.context.database.reading() as tx:
         found = await transfer.transfers_by_id(tx, transactions)
-    return {id: show_transfer(info, posted) for id, posted in found.items() if sees(info, posted.member_id, None)}
+    return seen_by_caller(info, found, show_transfer)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import partial
 from uuid import UUID
 
 from gateway.coalition.catalogue import Coalition
@@ -9,11 +10,11 @@ from gateway.database import Database, Tx, load_queries
 from gateway.ids import bucket_of, new_id_in
 from gateway.ledger.post import Key, Ledger
 from gateway.ledger.post import sql as ledger_sql
-from gateway.ledger.refused import first_answer, refusal_of
+from gateway.ledger.refused import post_once, refusal_of
 from gateway.members.lookup import check_text
 from gateway.members.lookup import sql as members_sql
 from gateway.points import MAX_POINTS
-from gateway.refusals import CardBlocked, InputNotAccepted, NotAllowed, RecipientUnknown, Refused
+from gateway.refusals import CardBlocked, InputNotAccepted, NotAllowed, RecipientUnknown
 from gateway.replay import digest
 
 sql = load_queries(__file__)
@@ -34,7 +35,7 @@ class TransferRequest:
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """One member's half of a transfer; `direction` is out or in."""
+    """One member's half of a transfer, which happens at no partner; `direction` is out or in."""
 
     id: UUID
     direction: str
@@ -47,6 +48,7 @@ class Transfer:
     posted_at: datetime
     period: date
     missed_period: date | None
+    partner_id: None = None
 
 
 async def transfer(
@@ -60,21 +62,15 @@ async def transfer(
     """
     content = digest("transfer", (request.card, request.programme, request.points, request.message))
     key = Key(member_id, request.idempotency_key, content)
-    try:
-        transaction_id = await ledger.once(key, lambda: _post(database, coalition, member_id, request, key, now))
-    except Refused as refused:
-        kept = await first_answer(ledger, key, refused)
-        if kept.refusal is not None:
-            raise refusal_of(kept.refusal, key=key.text, points=request.points) from None
-        transaction_id = kept.transaction_id
-    assert transaction_id is not None
+    post = partial(_post, database, coalition, member_id, request, key, now)
+    transaction_id = await post_once(ledger, key, request.points, post)
     async with database.reading() as tx:
         return (await transfers_by_id(tx, [transaction_id]))[transaction_id]
 
 
 async def _post(
     database: Database, coalition: Coalition, member_id: UUID, request: TransferRequest, key: Key, now: datetime
-) -> UUID | None:
+) -> UUID:
     check_text(request.idempotency_key, "idempotencyKey", 200)
     check_text(request.card, "card", 64)
     if request.message is not None:
@@ -89,7 +85,6 @@ async def _post(
         other_id = await _holder(tx, request.card)
         if other_id == member_id:
             raise NotAllowed("Points go to another member, not to oneself.")
-        transaction_id = new_id_in(bucket_of(member_id))
         row = await tx.one(
             ledger_sql.post_transfer,
             at=now,
@@ -98,7 +93,7 @@ async def _post(
             digest=key.digest,
             programme=programme.id,
             member=member_id,
-            transaction=transaction_id,
+            transaction=new_id_in(bucket_of(member_id)),
             other=other_id,
             other_transaction=new_id_in(bucket_of(other_id)),
             occurred=now,
@@ -107,19 +102,11 @@ async def _post(
             points=request.points,
             message=request.message,
         )
-        assert row is not None
-        if row["verdict"] == "replay":
-            return await _first(tx, key)
-        if row["verdict"] != "post":
-            raise refusal_of(row["verdict"], key=key.text, points=request.points, month=day.replace(day=1))
-    return transaction_id
-
-
-async def _first(tx: Tx, key: Key) -> UUID:
-    """The transaction that a key posted first."""
-    rows = await tx.all(ledger_sql.kept_answers, owners=[key.owner_id], keys=[key.text])
-    found: UUID = rows[0]["transaction_id"]
-    return found
+    assert row is not None
+    if row["verdict"] not in ("post", "replay"):
+        raise refusal_of(row["verdict"], key=key.text, points=request.points, month=day.replace(day=1))
+    posted: UUID = row["posted"]
+    return posted
 
 
 async def _holder(tx: Tx, card: str) -> UUID:

@@ -1,7 +1,9 @@
 """Wallets in GraphQL: what a member has, had and did."""
 
 from collections import defaultdict
-from datetime import UTC, date, datetime
+from collections.abc import Callable, Mapping
+from datetime import date, datetime
+from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 import orjson
@@ -22,7 +24,9 @@ from gateway.graph import (
     Points,
     YearMonth,
     connection,
+    moment_cursor,
     page,
+    read_moment_cursor,
     requires,
     show_id,
 )
@@ -52,13 +56,7 @@ class Activity(Node):
 
 @strawberry.type(directives=[SEES_MEMBERSHIPS], description="Points of lots whose last day had come.")
 class Expiration(Activity):
-    id: strawberry.ID
-    programme: Programme
-    points: Points
-    occurred_at: DateTime
-    posted_at: DateTime
-    period: YearMonth
-    missed_period: YearMonth | None
+    pass
 
 
 @strawberry.type(directives=[SEES_WALLETS], description="Points that run out at the end of a day.")
@@ -135,7 +133,7 @@ class Wallet:
         if not sees(info, self.member_id, None):
             raise BadInput("A wallet's history is its member's own.")
         asked = page(first, after)
-        before_at, before_id = _read_cursor(after) if after else (NEWEST, LAST_ID)
+        before_at, before_id = read_moment_cursor(after) if after else (NEWEST, LAST_ID)
         async with info.context.database.reading() as tx:
             rows = await tx.all(
                 history.sql.history,
@@ -157,7 +155,7 @@ class Wallet:
             )
             for row in rows
         ]
-        return connection(shown, [_cursor(row["posted_at"], row["transaction_id"]) for row in rows], asked)
+        return connection(shown, [moment_cursor(row["posted_at"], row["transaction_id"]) for row in rows], asked)
 
 
 async def wallets_of(context: Context, member_id: UUID) -> list[Wallet]:
@@ -199,7 +197,7 @@ async def activity_of(
 ) -> Connection[Activity]:
     """A page of what moved a member's points, the latest first; what happened at one partner where one is named."""
     asked = page(first, after)
-    before_at, before_id = _read_cursor(after) if after else (NEWEST, LAST_ID)
+    before_at, before_id = read_moment_cursor(after) if after else (NEWEST, LAST_ID)
     async with info.context.database.reading() as tx:
         rows = await tx.all(
             history.sql.activity,
@@ -216,20 +214,8 @@ async def activity_of(
     shown: dict[UUID, Activity] = {}
     for kind, transactions in by_kind.items():
         shown.update(await info.context.doors.activity[kind](info, transactions))
-    cursors = [_cursor(row["occurred_at"], row["transaction_id"]) for row in rows]
+    cursors = [moment_cursor(row["occurred_at"], row["transaction_id"]) for row in rows]
     return connection([shown[row["transaction_id"]] for row in rows], cursors, asked)
-
-
-def _cursor(at: datetime, id: UUID) -> str:
-    return f"{at.isoformat()}~{id}"
-
-
-def _read_cursor(text: str) -> tuple[datetime, UUID]:
-    try:
-        at, _, id = text.partition("~")
-        return datetime.fromisoformat(at).astimezone(UTC), UUID(id)
-    except (ValueError, OverflowError):
-        raise BadInput(f"after is {text[:60]!r}, which is no cursor of this connection.") from None
 
 
 def sees(info: Info, member_id: UUID, partner_id: UUID | None) -> bool:
@@ -241,6 +227,50 @@ def sees(info: Info, member_id: UUID, partner_id: UUID | None) -> bool:
 
 def month_or_none(month: date | None) -> YearMonth | None:
     return YearMonth(month) if month else None
+
+
+class Posted(Protocol):
+    """What every posted transaction of a slice tells."""
+
+    @property
+    def id(self) -> UUID: ...
+    @property
+    def member_id(self) -> UUID: ...
+    @property
+    def partner_id(self) -> UUID | None: ...
+    @property
+    def programme_id(self) -> UUID: ...
+    @property
+    def occurred_at(self) -> datetime: ...
+    @property
+    def posted_at(self) -> datetime: ...
+    @property
+    def period(self) -> date: ...
+    @property
+    def missed_period(self) -> date | None: ...
+
+
+def activity_fields(info: Info, posted: Posted, points: int) -> dict[str, Any]:
+    """The fields that every Activity has; `points` with the sign that they have for the wallet."""
+    return {
+        "id": show_id("txn", posted.id),
+        "programme": show_programme(info.context.coalition.programmes[posted.programme_id]),
+        "points": Points(points),
+        "occurred_at": DateTime(posted.occurred_at),
+        "posted_at": DateTime(posted.posted_at),
+        "period": YearMonth(posted.period),
+        "missed_period": month_or_none(posted.missed_period),
+    }
+
+
+AnyPosted = TypeVar("AnyPosted", bound=Posted)
+
+
+def seen_by_caller(
+    info: Info, found: Mapping[UUID, AnyPosted], show: Callable[[Info, AnyPosted], Activity]
+) -> dict[UUID, Activity]:
+    """Those transactions that the caller may see, as activity by their ids."""
+    return {id: show(info, posted) for id, posted in found.items() if sees(info, posted.member_id, posted.partner_id)}
 
 
 async def expiry_activity(info: Info, transactions: list[UUID]) -> dict[UUID, Activity]:
