@@ -22,7 +22,7 @@ def new_id() -> UUID:
 
 def new_id_in(bucket: int) -> UUID:
     """A UUIDv7 whose last byte is `bucket` (0 to 255)."""
-    return UUID(bytes=uuid_utils.uuid7().bytes[:15] + bucket.to_bytes(1, "big"))
+    return UUID(int=uuid_utils.uuid7().int & ~0xFF | bucket)
 
 
 def bucket_of(id: UUID) -> Bucket:

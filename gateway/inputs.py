@@ -19,8 +19,6 @@ from graphql import (
     Undefined,
     type_from_ast,
 )
-from graphql.execution.values import VariableValues
-from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 
 Convert = Callable[[Any], Any]
 Coercers = tuple[tuple[str, Convert], ...]
@@ -91,20 +89,6 @@ def _converter(type_: Any, compiled: dict[str, Convert]) -> Convert | None:
 
 class NotPlain(Exception):
     """A variable that is not coerced here: graphql-core does it, and says what is wrong with it."""
-
-
-class CompiledExecutor(StrawberryGraphQLCoreExecutionContext):
-    """Executes an operation whose variables were coerced already: `raw_variable_values` are the coerced ones, and the
-    document is the one without its variable definitions."""
-
-    @classmethod
-    def build(  # type: ignore[override]
-        cls, schema: GraphQLSchema, document: Any, root: Any, context: Any, raw_variable_values: Any, *args: Any, **kwargs: Any
-    ) -> Any:
-        built = super().build(schema, document, root, context, None, *args, **kwargs)
-        if not isinstance(built, list):
-            built.variable_values = VariableValues({}, raw_variable_values)
-        return built
 
 
 def compile_variables(schema: GraphQLSchema, operation: OperationDefinitionNode) -> Coercers | None:

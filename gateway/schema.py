@@ -10,7 +10,8 @@ from gateway import ids
 from gateway.adjustment.graph import Adjustment, AdjustmentMutation, AdjustmentQuery, adjustment_activity
 from gateway.coalition.graph import CoalitionMutation, CoalitionQuery, partner_node, programme_node
 from gateway.context import Info
-from gateway.conversion.graph import Conversion, ConversionMutation, conversion_activity
+from gateway.conversion.graph import Conversion, ConversionMutation, ConversionQuery, conversion_activity
+from gateway.credit.graph import CreditMutation, CreditQuery
 from gateway.earning.graph import (
     Earning,
     EarningMutation,
@@ -20,6 +21,7 @@ from gateway.earning.graph import (
     return_activity,
 )
 from gateway.graph import PUBLIC, SCALARS, Node
+from gateway.hold.graph import HoldMutation, hold_node
 from gateway.inputs import compile_inputs
 from gateway.jobs.graph import JobsMutation, JobsQuery
 from gateway.ledger.graph import LedgerQuery
@@ -29,7 +31,6 @@ from gateway.redemption.graph import (
     Redemption,
     RedemptionMutation,
     RedemptionReversal,
-    hold_node,
     redemption_activity,
     reversal_activity,
 )
@@ -85,18 +86,31 @@ def schema_text() -> str:
 
 def create_schema(sort: bool = False) -> strawberry.federation.Schema:
     """The whole contract. Sorting is for its text alone: graphql-core rebuilds the types and loses Strawberry's enums."""
-    queries = (NodeQuery, MembersQuery, CoalitionQuery, EarningQuery, AdjustmentQuery, SettlementQuery, LedgerQuery, JobsQuery)
+    queries = (
+        NodeQuery,
+        MembersQuery,
+        CoalitionQuery,
+        CreditQuery,
+        EarningQuery,
+        ConversionQuery,
+        AdjustmentQuery,
+        SettlementQuery,
+        LedgerQuery,
+        JobsQuery,
+    )
     query = merge_types("Query", queries)
     mutation = merge_types(
         "Mutation",
         (
             EarningMutation,
             RedemptionMutation,
+            HoldMutation,
             ConversionMutation,
             TransferMutation,
             AdjustmentMutation,
             MembersMutation,
             CoalitionMutation,
+            CreditMutation,
             SettlementMutation,
             JobsMutation,
         ),

@@ -3,35 +3,30 @@
 from decimal import Decimal as PyDecimal
 from enum import Enum
 from fractions import Fraction
+from functools import lru_cache
 from uuid import UUID
 
 import strawberry
 
-from gateway.coalition import catalogue, credit, onboard
+from gateway.coalition import catalogue, onboard
 from gateway.context import Context, Info
 from gateway.graph import (
     PUBLIC,
     BadInput,
     Connection,
     CurrencyCode,
-    DateTime,
     Day,
     Decimal,
-    Money,
-    MoneyInput,
     Node,
     Payload,
     Points,
     connection,
-    money,
     page,
     read_id,
     refusing,
     requires,
     show_id,
 )
-from gateway.points import BadAmount, minor_of_decimal, round_half_even_minor
-from gateway.points import Money as Amount
 from gateway.refusals import InputNotAccepted
 
 
@@ -77,6 +72,7 @@ class Programme(Node):
         return show_partner(info.context.coalition.partners[self.issuer_id]) if self.issuer_id else None
 
 
+@lru_cache(maxsize=64)
 def show_programme(programme: catalogue.Programme) -> Programme:
     expiry = ExpiryPolicy(after_months=programme.expires_after_months) if programme.expires_after_months else None
     return Programme(
@@ -146,7 +142,7 @@ class Partner(Node):
 
     @strawberry.field(directives=[requires("partner", "coalition:read")], description="Its places of sale, by code.")
     def stores(self, info: Info, first: int, after: str | None = None) -> Connection[Store]:
-        _check_own(info.context, self.partner_id)
+        check_own(info.context, self.partner_id)
         asked = page(first, after)
         own = sorted((s for s in info.context.coalition.stores.values() if s.partner_id == self.partner_id), key=lambda s: s.code)
         own = [s for s in own if after is None or s.code > after]
@@ -158,18 +154,11 @@ class Partner(Node):
     )
     def contracts(self, info: Info, on: Day | None = None) -> list[Contract]:
         coalition = info.context.coalition
-        _check_own(info.context, self.partner_id)
+        check_own(info.context, self.partner_id)
         found = [c for (partner_id, _), each in coalition.contracts.items() if partner_id == self.partner_id for c in each]
         if on is not None:
             found = [c for c in found if c.valid_from <= on][:1]
         return [show_contract(coalition, c) for c in found]
-
-    @strawberry.field(
-        directives=[requires("contracts:read")], description="What it may owe for issued points before it pays; null: no limit."
-    )
-    async def credit(self, info: Info) -> "PartnerCredit | None":
-        _check_own(info.context, self.partner_id)
-        return await credit_of(info, self.partner_id)
 
 
 def show_partner(partner: catalogue.Partner) -> Partner:
@@ -182,49 +171,11 @@ def show_partner(partner: catalogue.Partner) -> Partner:
     )
 
 
-@strawberry.type(directives=[requires("contracts:read")], description="A partner's credit with the coalition.")
-class PartnerCredit:
-    limit: Money = strawberry.field(description="0 means that the partner pays before it issues.")
-    used: Money = strawberry.field(description="Issue price of what was issued, less returns and payments; negative: prepaid.")
-    warning: bool = strawberry.field(description="Whether so much is used that the partner should pay soon.")
-
-
-async def credit_of(info: Info, partner_id: UUID) -> PartnerCredit | None:
-    """A partner's credit as it stands."""
-    async with info.context.database.reading() as tx:
-        row = await tx.one(catalogue.sql.credit_of, partner=partner_id)
-    if row is None:
-        return None
-    currency = info.context.coalition.settlement_currency
-    used_minor = round_half_even_minor(Fraction(row["used"]) / 100)
-    return PartnerCredit(
-        limit=money(Amount(row["limit_minor"], currency)),
-        used=money(Amount(used_minor, currency)),
-        warning=row["used"] * 100 >= row["limit_minor"] * row["warn_percent"],
-    )
-
-
-def _check_own(context: Context, partner_id: UUID) -> None:
+def check_own(context: Context, partner_id: UUID) -> None:
     """A partner reads only itself; an operator reads all."""
     if context.caller.kind == "operator" or context.caller.partner_id == partner_id:
         return
     raise BadInput("This partner's record is not yours to read.")
-
-
-@strawberry.type(directives=[PUBLIC], description="A price between programmes: so many points for so many.")
-class Rate:
-    take: Points
-    give: Points
-
-
-@strawberry.type(directives=[PUBLIC], description="A dated conversion rate.")
-class ConversionRate:
-    source: Programme = strawberry.field(name="from")
-    target: Programme = strawberry.field(name="to")
-    rate: Rate
-    minimum: Points = strawberry.field(description="The fewest points that convert.")
-    increment: Points = strawberry.field(description="Points convert in steps of this.")
-    valid_from: DateTime
 
 
 @strawberry.type
@@ -243,22 +194,6 @@ class CoalitionQuery:
     @strawberry.field(directives=[PUBLIC], description="Every programme, by code.")
     def programmes(self, info: Info) -> list[Programme]:
         return [show_programme(p) for p in sorted(info.context.coalition.programmes.values(), key=lambda p: p.code)]
-
-    @strawberry.field(directives=[PUBLIC], description="The conversion rates in force at a moment; now if none is given.")
-    def conversion_rates(self, info: Info, on: DateTime | None = None) -> list[ConversionRate]:
-        coalition, at = info.context.coalition, on or info.context.doors.clock.now()
-        in_force = [rate for source, target in coalition.rates if (rate := coalition.rate_of(source, target, at))]
-        return [
-            ConversionRate(
-                source=show_programme(coalition.programmes[r.source_id]),
-                target=show_programme(coalition.programmes[r.target_id]),
-                rate=Rate(take=Points(r.take), give=Points(r.give)),
-                minimum=Points(r.minimum),
-                increment=Points(r.increment),
-                valid_from=DateTime(r.valid_from),
-            )
-            for r in in_force
-        ]
 
 
 @strawberry.input(description="A partner to onboard, or to bring up to date.")
@@ -295,22 +230,6 @@ class PublishContractPayload(Payload):
     contract: Contract | None = None
 
 
-@strawberry.input(description="A conversion rate from a moment on.")
-class PublishRateInput:
-    source: str = strawberry.field(name="from", description="Code of the programme that is taken.")
-    target: str = strawberry.field(name="to", description="Code of the programme that is given.")
-    take: Points
-    give: Points
-    minimum: Points
-    increment: Points
-    valid_from: DateTime
-
-
-@strawberry.type(directives=[PUBLIC])
-class PublishRatePayload(Payload):
-    rate: ConversionRate | None = None
-
-
 @strawberry.input(description="From when and how a programme's points can be spent.")
 class SetProgrammeTermsInput:
     programme: str = strawberry.field(description="Its code, such as MER.")
@@ -323,26 +242,6 @@ class SetProgrammeTermsInput:
 @strawberry.type(directives=[PUBLIC])
 class SetProgrammeTermsPayload(Payload):
     programme: Programme | None = None
-
-
-@strawberry.input(description="What a partner may owe for issued points.")
-class SetPartnerCreditInput:
-    partner: strawberry.ID
-    limit: MoneyInput = strawberry.field(description="0.00: the partner pays before it issues.")
-    warn_percent: int = strawberry.field(default=80, description="From what share of the limit on to warn, 1 to 100.")
-
-
-@strawberry.input(description="A payment of a partner for points it issues.")
-class RecordPartnerPaymentInput:
-    idempotency_key: str
-    partner: strawberry.ID
-    amount: MoneyInput
-    reference: str | None = strawberry.field(default=None, description="The bank's reference, up to 128 characters.")
-
-
-@strawberry.type(directives=[PUBLIC])
-class PartnerCreditPayload(Payload):
-    credit: PartnerCredit | None = None
 
 
 @strawberry.type
@@ -363,30 +262,6 @@ class CoalitionMutation:
         coalition = await doors.catalogue.current()
         return SetProgrammeTermsPayload(programme=show_programme(coalition.programmes[programme.id]))
 
-    @strawberry.mutation(directives=[requires("programmes:manage")], description="Set what a partner may owe for issued points.")
-    @refusing(PartnerCreditPayload)
-    async def set_partner_credit(self, info: Info, input: SetPartnerCreditInput) -> PartnerCreditPayload:
-        partner_id = _partner_id(info, input.partner)
-        limit = _amount(info, input.limit, "limit")
-        async with info.context.database.transaction() as tx:
-            await credit.set_credit(tx, partner_id, limit, input.warn_percent, info.context.doors.clock.now())
-        return PartnerCreditPayload(credit=await credit_of(info, partner_id))
-
-    @strawberry.mutation(
-        directives=[requires("programmes:manage")], description="Note a payment of a partner; it frees its credit, or prepays."
-    )
-    @refusing(PartnerCreditPayload)
-    async def record_partner_payment(self, info: Info, input: RecordPartnerPaymentInput) -> PartnerCreditPayload:
-        context = info.context
-        partner_id = _partner_id(info, input.partner)
-        amount = _amount(info, input.amount, "amount")
-        if context.caller.subject_id is None:
-            raise InputNotAccepted("An operator notes payments.")
-        payment = credit.Payment(context.caller.subject_id, input.idempotency_key, partner_id, amount, input.reference)
-        async with context.database.transaction() as tx:
-            await credit.pay(tx, payment, context.doors.clock.now())
-        return PartnerCreditPayload(credit=await credit_of(info, partner_id))
-
     @strawberry.mutation(
         directives=[requires("partners:manage")], description="Onboard a partner, or bring its record up to date."
     )
@@ -404,7 +279,7 @@ class CoalitionMutation:
     @refusing(PublishContractPayload)
     async def publish_contract(self, info: Info, input: PublishContractInput) -> PublishContractPayload:
         doors = info.context.doors
-        partner_id = _partner_id(info, input.partner)
+        partner_id = partner_id_of(info, input.partner)
         async with doors.database.transaction() as tx:
             contract_id = await onboard.publish_contract(tx, info.context.coalition, partner_id, _contract(input))
         doors.catalogue.changed()
@@ -412,49 +287,12 @@ class CoalitionMutation:
         published = next(c for each in coalition.contracts.values() for c in each if c.id == contract_id)
         return PublishContractPayload(contract=show_contract(coalition, published))
 
-    @strawberry.mutation(directives=[requires("rates:publish")], description="Publish a conversion rate from a moment on.")
-    @refusing(PublishRatePayload)
-    async def publish_conversion_rate(self, info: Info, input: PublishRateInput) -> PublishRatePayload:
-        doors = info.context.doors
-        new = onboard.NewRate(
-            source=input.source,
-            target=input.target,
-            take=input.take,
-            give=input.give,
-            minimum=input.minimum,
-            increment=input.increment,
-            valid_from=input.valid_from,
-        )
-        async with doors.database.transaction() as tx:
-            await onboard.publish_rate(tx, info.context.coalition, new)
-        doors.catalogue.changed()
-        coalition = await doors.catalogue.current()
-        shown = ConversionRate(
-            source=show_programme(coalition.programme_by_code(new.source)),
-            target=show_programme(coalition.programme_by_code(new.target)),
-            rate=Rate(take=input.take, give=input.give),
-            minimum=input.minimum,
-            increment=input.increment,
-            valid_from=input.valid_from,
-        )
-        return PublishRatePayload(rate=shown)
 
-
-def _partner_id(info: Info, id: strawberry.ID) -> UUID:
+def partner_id_of(info: Info, id: strawberry.ID) -> UUID:
     partner_id = read_id("ptn", id, "partner")
     if partner_id not in info.context.coalition.partners:
         raise InputNotAccepted(f"There is no partner {id}.", "partner")
     return partner_id
-
-
-def _amount(info: Info, given: MoneyInput, name: str) -> int:
-    """Minor units of the settlement currency."""
-    if given.currency != info.context.coalition.settlement_currency:
-        raise InputNotAccepted(f"The coalition settles in {info.context.coalition.settlement_currency}.", name, "currency")
-    try:
-        return minor_of_decimal(given.amount)
-    except BadAmount as error:
-        raise InputNotAccepted(str(error), name, "amount") from None
 
 
 def _contract(input: PublishContractInput) -> onboard.NewContract:

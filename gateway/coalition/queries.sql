@@ -54,29 +54,6 @@ update programme
        transferable = :transferable
  where programme_id = :programme_id;
 
--- name: credit_of(partner)^
--- A partner's credit and what is used of it, in minor units.
-select c.limit_minor, c.warn_percent, sum(s.used) as used
-  from partner_credit c
-  join credit_slot s on s.partner_id = c.partner_id
- where c.partner_id = :partner
- group by c.limit_minor, c.warn_percent;
-
--- name: set_credit(partner, limit_minor, warn_percent, at)!
--- Set what a partner may owe.
-select set_credit(:partner, :limit_minor, :warn_percent, :at);
-
--- name: pay_credit(owner, key, partner, amount_minor, reference, at)$
--- A partner's payment frees its credit; false when the key was used before.
-select pay_credit(:owner, :key, :partner, :amount_minor, :reference, :at);
-
--- name: credit_payment(owner, key)^
--- The payment that a key recorded.
-select partner_id, amount_minor, reference, paid_at
-  from credit_payment
- where owner_id = :owner
-   and key = :key;
-
 -- name: store_partner(partner_id, code, name, protocol, endpoint, onboarded_at)$
 -- Create a partner, or bring its name and connection up to date; answers its id.
 insert into partner (partner_id, code, name, protocol, endpoint, onboarded_at)

@@ -6,7 +6,8 @@ from uuid import UUID
 import strawberry
 
 from gateway import ids
-from gateway.coalition.graph import Programme, Rate, show_programme
+from gateway.coalition import onboard
+from gateway.coalition.graph import Programme, show_programme
 from gateway.context import Context, Info
 from gateway.conversion import quotes
 from gateway.conversion.convert import Conversion as Order
@@ -30,6 +31,22 @@ from gateway.members import lookup
 from gateway.members.graph import MemberRef
 from gateway.refusals import InputNotAccepted, NotAllowed
 from gateway.wallets.graph import Activity, month_or_none, sees
+
+
+@strawberry.type(directives=[PUBLIC], description="A price between programmes: so many points for so many.")
+class Rate:
+    take: Points
+    give: Points
+
+
+@strawberry.type(directives=[PUBLIC], description="A dated conversion rate.")
+class ConversionRate:
+    source: Programme = strawberry.field(name="from")
+    target: Programme = strawberry.field(name="to")
+    rate: Rate
+    minimum: Points = strawberry.field(description="The fewest points that convert.")
+    increment: Points = strawberry.field(description="Points convert in steps of this.")
+    valid_from: DateTime
 
 
 @strawberry.enum(description="How far an exchange has come.")
@@ -90,6 +107,41 @@ class ConvertPointsPayload(Payload):
     conversion: Conversion | None = None
 
 
+@strawberry.input(description="A conversion rate from a moment on.")
+class PublishRateInput:
+    source: str = strawberry.field(name="from", description="Code of the programme that is taken.")
+    target: str = strawberry.field(name="to", description="Code of the programme that is given.")
+    take: Points
+    give: Points
+    minimum: Points
+    increment: Points
+    valid_from: DateTime
+
+
+@strawberry.type(directives=[PUBLIC])
+class PublishRatePayload(Payload):
+    rate: ConversionRate | None = None
+
+
+@strawberry.type
+class ConversionQuery:
+    @strawberry.field(directives=[PUBLIC], description="The conversion rates in force at a moment; now if none is given.")
+    def conversion_rates(self, info: Info, on: DateTime | None = None) -> list[ConversionRate]:
+        coalition, at = info.context.coalition, on or info.context.doors.clock.now()
+        in_force = [rate for source, target in coalition.rates if (rate := coalition.rate_of(source, target, at))]
+        return [
+            ConversionRate(
+                source=show_programme(coalition.programmes[r.source_id]),
+                target=show_programme(coalition.programmes[r.target_id]),
+                rate=Rate(take=Points(r.take), give=Points(r.give)),
+                minimum=Points(r.minimum),
+                increment=Points(r.increment),
+                valid_from=DateTime(r.valid_from),
+            )
+            for r in in_force
+        ]
+
+
 @strawberry.type
 class ConversionMutation:
     @strawberry.mutation(directives=[requires("points:convert")], description="Lock a rate for a few minutes.")
@@ -138,6 +190,33 @@ class ConversionMutation:
         order = await context.doors.converter.convert(context.caller.subject_id, membership.member_id, request)
         found = await conversion_activity(info, [order.id])
         return ConvertPointsPayload(conversion=found[order.id])  # type: ignore[arg-type]
+
+    @strawberry.mutation(directives=[requires("rates:publish")], description="Publish a conversion rate from a moment on.")
+    @refusing(PublishRatePayload)
+    async def publish_conversion_rate(self, info: Info, input: PublishRateInput) -> PublishRatePayload:
+        doors = info.context.doors
+        new = onboard.NewRate(
+            source=input.source,
+            target=input.target,
+            take=input.take,
+            give=input.give,
+            minimum=input.minimum,
+            increment=input.increment,
+            valid_from=input.valid_from,
+        )
+        async with doors.database.transaction() as tx:
+            await onboard.publish_rate(tx, info.context.coalition, new)
+        doors.catalogue.changed()
+        coalition = await doors.catalogue.current()
+        shown = ConversionRate(
+            source=show_programme(coalition.programme_by_code(new.source)),
+            target=show_programme(coalition.programme_by_code(new.target)),
+            rate=Rate(take=input.take, give=input.give),
+            minimum=input.minimum,
+            increment=input.increment,
+            valid_from=input.valid_from,
+        )
+        return PublishRatePayload(rate=shown)
 
 
 async def _membership(context: Context, tx: Tx, ref: MemberRef | None, target: str) -> lookup.Membership:

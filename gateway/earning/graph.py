@@ -57,8 +57,11 @@ class Purchase(Node):
 
 @strawberry.type(directives=[SEES_MEMBERSHIPS], description="The points a purchase brought, and why.")
 class Earning(Activity):
-    purchase: Purchase
     recorded: strawberry.Private[purchases.Purchase]
+
+    @strawberry.field
+    def purchase(self) -> Purchase:
+        return show_purchase(self.recorded)
 
     @strawberry.field(description="The rules that gave these points, step by step.")
     def explanation(self, info: Info) -> list[EarningStep]:
@@ -98,14 +101,17 @@ def show_step(step: Step) -> EarningStep:
 def show_earning(info: Info, purchase: purchases.Purchase) -> Earning:
     return Earning(
         **activity_fields(info, purchase, purchase.points),
-        purchase=Purchase(
-            id=show_id("pur", purchase.id),
-            receipt=purchase.receipt,
-            total=money(purchase.total),
-            returned=money(Amount(purchase.returned_minor, purchase.total.currency)),
-            occurred_at=DateTime(purchase.occurred_at),
-        ),
         recorded=purchase,
+    )
+
+
+def show_purchase(purchase: purchases.Purchase) -> Purchase:
+    return Purchase(
+        id=show_id("pur", purchase.id),
+        receipt=purchase.receipt,
+        total=money(purchase.total),
+        returned=money(Amount(purchase.returned_minor, purchase.total.currency)),
+        occurred_at=DateTime(purchase.occurred_at),
     )
 
 

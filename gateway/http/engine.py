@@ -25,8 +25,10 @@ from gateway.batching import Busy
 from gateway.context import Context
 from gateway.database import DatabaseAway
 from gateway.graph import BadInput
+from gateway.http.executor import Coerced, CompiledExecutor
 from gateway.http.guard import Need, fields_of, missing, needs_of, rights
-from gateway.inputs import Coercers, CompiledExecutor, NotPlain, coerce_variables, compile_variables
+from gateway.inputs import Coercers, NotPlain, coerce_variables, compile_variables
+from gateway.outputs import Outputs
 from gateway.refusals import Refused
 
 DOCUMENTS_MAX = 1_000
@@ -42,13 +44,15 @@ log = structlog.get_logger(__name__)
 class Prepared:
     """A document that is valid against the schema, and the scopes it needs.
 
-    `bare` is the document without variable definitions, to be run once an operation's `coercers` have done their work.
+    `bare` is the document without variable definitions, to be run once an operation's `coercers` have done their work;
+    `outputs` completes its values, unless directives make what it selects change from one execution to the next.
     """
 
     document: DocumentNode
     needs: dict[Need, str]
     bare: DocumentNode
     coercers: dict[str | None, Coercers | None]
+    outputs: Outputs | None
 
 
 class DocumentRefused(Exception):
@@ -90,7 +94,7 @@ class Engine:
             raise DocumentRefused(errors)
         if "_entities" in text and any(field == "Query._entities" for field in fields_of(document, self._schema)):
             raise DocumentRefused([GraphQLError("Entities are not resolved here yet; ask for them by node(id:).")])
-        prepared = self._compile(document)
+        prepared = self._compile(document, Outputs() if "@" not in text else None)
         if len(text) > REMEMBERED_MAX_CHARS:
             return prepared
         self._prepared[text] = prepared
@@ -98,7 +102,7 @@ class Engine:
             self._prepared.popitem(last=False)
         return prepared
 
-    def _compile(self, document: DocumentNode) -> Prepared:
+    def _compile(self, document: DocumentNode, outputs: Outputs | None) -> Prepared:
         operations = [d for d in document.definitions if isinstance(d, OperationDefinitionNode)]
         coercers = {o.name.value if o.name else None: compile_variables(self._schema, o) for o in operations}
         if len(operations) == 1:
@@ -109,7 +113,7 @@ class Engine:
                 replace(d, variable_definitions=()) if isinstance(d, OperationDefinitionNode) else d for d in document.definitions
             ),
         )
-        return Prepared(document, needs_of(document, self._schema, self.rights), bare, coercers)
+        return Prepared(document, needs_of(document, self._schema, self.rights), bare, coercers, outputs)
 
     def operation(self, prepared: Prepared, name: str | None) -> OperationDefinitionNode:
         """The operation to run. Raises DocumentRefused when the document does not say which."""
@@ -134,11 +138,13 @@ class Engine:
 
         Raises DatabaseAway, Busy.
         """
-        document, values, executor = prepared.document, variables, StrawberryGraphQLCoreExecutionContext
+        document, executor = prepared.document, StrawberryGraphQLCoreExecutionContext
+        values: dict[str, Any] | None = variables
         coercers = prepared.coercers.get(name)
         if coercers is not None:
             try:
-                values = coerce_variables(coercers, variables or {})
+                values = Coerced(coerce_variables(coercers, variables or {}))
+                values.outputs = prepared.outputs
                 document, executor = prepared.bare, CompiledExecutor
             except NotPlain:
                 pass  # graphql-core finds the same, and says where

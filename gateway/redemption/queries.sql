@@ -14,10 +14,3 @@ select v.transaction_id as id, v.redemption_id, t.member_id, r.partner_id, r.pro
   join reversal v on v.bucket = i.bucket and v.transaction_id = i.transaction
   join redemption r on r.bucket = v.bucket and r.transaction_id = v.redemption_id
   join transaction t on t.bucket = v.bucket and t.transaction_id = v.transaction_id;
-
--- name: hold_by_id(bucket, hold)^
--- A hold.
-select hold_id, member_id, membership_id, partner_id, programme_id, points, captured, released, state, placed_at, expires_at, reference
-  from hold
- where bucket = :bucket
-   and hold_id = :hold;

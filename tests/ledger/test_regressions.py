@@ -5,8 +5,8 @@ from datetime import timedelta
 
 from gateway import ids
 from tests.adjustment.test_adjust import adjust
-from tests.coalition.test_credit import set_credit
 from tests.conversion.test_convert import convert, fault, quote
+from tests.credit.test_credit import set_credit
 from tests.points import bob_joins, capture, codes, hold, release, reverse, run_job, second_operator, terms
 from tests.world import World
 

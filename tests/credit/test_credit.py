@@ -33,7 +33,7 @@ async def pay(world: World, amount: str, key: str) -> dict[str, Any]:
 
 
 async def used(world: World) -> dict[str, Any]:
-    return (await world.ask("grocer", "{ partner { credit { used { amount } warning } } }"))["partner"]["credit"]
+    return (await world.ask("grocer", "{ partnerCredit { used { amount } warning } }"))["partnerCredit"]
 
 
 async def test_credit_is_used_by_issuing_freed_by_returns_and_payments_and_ends_at_the_limit(world: World) -> None:

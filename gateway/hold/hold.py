@@ -5,16 +5,18 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from gateway.coalition.catalogue import Coalition, Partner
-from gateway.database import Database, Row, Tx
+from gateway.database import Database, Row, Tx, load_queries
 from gateway.ids import bucket_of
 from gateway.ledger.post import Capture, Key, Ledger
 from gateway.ledger.post import Hold as HoldItem
 from gateway.ledger.post import sql as ledger_sql
 from gateway.ledger.refused import accepted, first_answer, post_once, refusal_of
 from gateway.members.lookup import MemberRef, check_text, find_membership
-from gateway.redemption.redeem import Redemption, check_spending, redemptions_by_id, spending_terms, sql
+from gateway.redemption.redeem import Redemption, check_spending, redemptions_by_id, spending_terms
 from gateway.refusals import HoldUnknown, InputNotAccepted, Refused
 from gateway.replay import digest
+
+sql = load_queries(__file__)
 
 LIFETIME = timedelta(minutes=15)
 LIFETIME_MAX = timedelta(days=30)

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from gateway.coalition.catalogue import sql
-from gateway.database import Tx
+from gateway.database import Tx, load_queries
 from gateway.refusals import IdempotencyKeyReused, InputNotAccepted
+
+sql = load_queries(__file__)
 
 KEY_MAX = 200
 REFERENCE_MAX = 128

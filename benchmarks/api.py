@@ -1,0 +1,119 @@
+"""The API over HTTP: tills that post, and members that look."""
+
+import datetime as dt
+import json
+import os
+import re
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+from load import http
+from yardsticks import BARE_PORT, ROUNDS, SECONDS, bare, load, median_load, row, say
+
+PURCHASES = int(os.environ.get("BENCH_PURCHASES", "1000000"))
+HOUSEHOLDS = 2_000
+PORT = 8291
+RECORD = "mutation($input: PurchaseInput!) { recordPurchase(input: $input) { earning { id points } errors { code } } }"
+MANY = "mutation($input: [PurchaseInput!]!) { recordPurchases(input: $input) { earning { id points } errors { code } } }"
+ME = """query { me { id wallets { programme { code } available pending held owed }
+activity(first: 20) { nodes { id points occurredAt period } } } }"""
+
+
+class Tills:
+    """Requests of tills: each with a key and a receipt of its own."""
+
+    def __init__(self, tokens: dict[str, str]) -> None:
+        self.tokens, self._number = tokens, 0
+
+    def purchase(self) -> dict[str, Any]:
+        self._number += 1
+        return {
+            "idempotencyKey": f"k-{self._number}",
+            "receipt": f"t-{self._number}",
+            "member": {"externalId": f"m{self._number * 7919 % HOUSEHOLDS}"},
+            "occurredAt": dt.datetime.now(dt.UTC).isoformat(),
+            "total": {"amount": "12.50", "currency": "USD"},
+        }
+
+    def singles(self, count: int, partners: Sequence[str]) -> list[bytes]:
+        return [self._request(RECORD, self.purchase(), partners[n % len(partners)]) for n in range(count)]
+
+    def batches(self, count: int, size: int, partner: str) -> list[bytes]:
+        return [self._request(MANY, [self.purchase() for _ in range(size)], partner) for _ in range(count)]
+
+    def _request(self, query: str, input: object, partner: str) -> bytes:
+        body = orjson.dumps({"query": query, "variables": {"input": input}})
+        return http("127.0.0.1", PORT, "/graphql", body, self.tokens[partner])
+
+
+def measure_api(
+    tills: Tills, member_token: Callable[[], str], renew: Callable[[], dict[str, str]], s: float, p: float, pid: int
+) -> None:
+    first = sorted(tills.tokens)[0]
+    each = int(SECONDS * 6_000)
+    load(PORT, tills.singles(2_000, [first]), 16, 2)
+
+    def one() -> list[bytes]:
+        tills.tokens = renew()
+        return tills.singles(each, sorted(tills.tokens))
+
+    single = median_load(PORT, one, 64)
+    row("single recordPurchase over HTTP, 64 connections", "0.6 S", "1 S", f"{single:,.0f}/s", f"{single / s:.2f} S")
+    tills.tokens = renew()
+    paced = [load(PORT, one(), 64, SECONDS, single / 2)["p99_ms"] for _ in range(ROUNDS)]
+    row("its p99 latency at half that load", "50 ms", "20 ms", f"{statistics.median(paced):.0f} ms", "")
+
+    def hundreds() -> list[bytes]:
+        tills.tokens = renew()
+        return tills.batches(int(SECONDS * 120), 100, first)
+
+    batched = 100 * median_load(PORT, hundreds, 8)
+    row("recordPurchases of 100 over HTTP, purchases/s", "1.5 P", "3 P", f"{batched:,.0f}/s", f"{batched / p:.1f} P")
+
+    def hot() -> list[bytes]:
+        tills.tokens = renew()
+        return tills.singles(each, [first])
+
+    shares = []
+    for _ in range(ROUNDS):
+        shares.append(load(PORT, hot(), 64)["per_second"] / load(PORT, one(), 64)["per_second"])
+    share = statistics.median(shares)
+    row("one partner receiving all, against eight", "0.9", "1", f"{share:.2f}", "")
+
+    body = orjson.dumps({"query": ME})
+    token = member_token()
+    asked = httpx.post(
+        f"http://127.0.0.1:{PORT}/graphql", content=body, trust_env=False,
+        headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+    ).json()  # fmt: skip
+    answer = asked["data"]["me"]
+    assert len(answer["activity"]["nodes"]) == 20
+    mine = median_load(PORT, lambda: [http("127.0.0.1", PORT, "/graphql", body, member_token())] * each, 16)
+    with bare(json.dumps(answer)):
+        theirs = median_load(BARE_PORT, lambda: [http("127.0.0.1", BARE_PORT, "/", body, None)] * each, 16)
+    row("me with wallets and twenty activities", "0.4", "0.8", f"{mine:,.0f}/s", f"{mine / theirs:.2f} of {theirs:,.0f}/s bare")
+
+    memory = []
+    for done in range(0, PURCHASES, max(PURCHASES // 5, 1)):
+        tills.tokens = renew()
+        for _ in range(PURCHASES // 5 // 50_000):
+            load(PORT, tills.batches(500, 100, first), 8, 250)
+            tills.tokens = renew()
+        memory.append(resident_mb(pid))
+        say(f"{done + PURCHASES // 5:,} purchases: {memory[-1]:.0f} MB")
+    if memory:
+        row(
+            f"memory of the gateway over {PURCHASES:,} purchases",
+            "flat",
+            "flat",
+            " ".join(f"{m:.0f}" for m in memory) + " MB",
+            "",
+        )
+
+
+def resident_mb(pid: int) -> float:
+    return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1]) / 1024  # type: ignore[index]

@@ -1,0 +1,39 @@
+"""The `gateway` command."""
+
+import sys
+
+from gateway.cli.accounts import member_app, operator_app
+from gateway.cli.coalition import coalition_app, partner_app
+from gateway.cli.commands import app
+from gateway.coalition.catalogue import NoCoalition
+from gateway.coalition.partner_file import BadPartnerFile
+from gateway.database import DatabaseAway
+from gateway.embedded import DatabaseDidNotStart, DatabaseFolderBusy
+from gateway.events.outbox import BadCursor
+from gateway.refusals import Refused
+from gateway.settings import BadSetting
+
+app.add_typer(coalition_app, name="coalition")
+app.add_typer(partner_app, name="partner")
+app.add_typer(operator_app, name="operator")
+app.add_typer(member_app, name="member")
+
+__all__ = ["app", "main"]
+
+
+def main() -> None:
+    """What a person can act on is told in a sentence, without a traceback."""
+    try:
+        app()
+    except (
+        BadCursor,
+        BadSetting,
+        BadPartnerFile,
+        DatabaseFolderBusy,
+        DatabaseDidNotStart,
+        NoCoalition,
+        DatabaseAway,
+    ) as error:
+        sys.exit(f"gateway: {error}")
+    except Refused as refused:
+        sys.exit(f"gateway: {refused.message}")

@@ -1,0 +1,91 @@
+"""`gateway coalition` and `gateway partner`: who takes part."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from gateway.access import accounts
+from gateway.cli.running import month_of, out, with_database
+from gateway.clock import SystemClock
+from gateway.coalition import onboard
+from gateway.coalition.catalogue import read_coalition
+from gateway.coalition.partner_file import read_partner_file
+from gateway.database import Database
+
+coalition_app = typer.Typer(help="The coalition of this database.", no_args_is_help=True)
+partner_app = typer.Typer(help="Partners: onboard them from their files, give them clients.", no_args_is_help=True)
+
+
+@coalition_app.command("create")
+def coalition_create(
+    name: Annotated[str, typer.Option(help="What it is called.")],
+    timezone: Annotated[str, typer.Option(help="Where its months begin: Europe/Vienna.")] = "UTC",
+    currency: Annotated[str, typer.Option(help="What it settles in: EUR.")] = "EUR",
+    programme: Annotated[str, typer.Option(help="Code of its shared point currency.")] = "MER",
+    expires_after_months: Annotated[int | None, typer.Option(help="When its points run out; never if not given.")] = None,
+    started_on: Annotated[str | None, typer.Option(help="First settlement month, 2026-10; this one if not given.")] = None,
+) -> None:
+    """Create the coalition with its shared programme; one database serves one."""
+
+    async def work(opened: Database) -> None:
+        first = month_of(started_on) if started_on else SystemClock().now().date().replace(day=1)
+        async with opened.transaction() as tx:
+            await onboard.create_coalition(tx, onboard.NewCoalition(name, timezone, currency, first))
+            new = onboard.NewProgramme(programme, f"{name} points", "ledger", expires_after_months=expires_after_months)
+            await onboard.create_programme(tx, new)
+
+    with_database(work)
+    out.print(f"Created {name}. Onboard its partners next: gateway partner onboard partners/*/partner.toml")
+
+
+@partner_app.command("onboard")
+def partner_onboard(
+    files: Annotated[list[Path], typer.Argument(help="partner.toml files, each in a folder of the partner's code.")],
+) -> None:
+    """Onboard partners from their files, or bring them up to date; contracts that are published stay as they are."""
+    described = [read_partner_file(file) for file in files]
+
+    async def work(opened: Database) -> None:
+        async with opened.transaction() as tx:
+            await onboard.onboard_from_files(tx, described, SystemClock().now())
+
+    with_database(work)
+    for new in described:
+        out.print(f"{new.code}: {new.name}, {len(new.contracts)} contract(s), {len(new.stores)} store(s)")
+
+
+@partner_app.command("client")
+def partner_client(code: Annotated[str, typer.Argument(help="The partner's code.")]) -> None:
+    """Give a partner its OAuth client with a new secret, which is shown this once; an earlier secret ends."""
+
+    async def work(opened: Database) -> tuple[str, str]:
+        async with opened.transaction() as tx:
+            coalition = await read_coalition(tx)
+            found = next((p for p in coalition.partners.values() if p.code == code), None)
+            if found is None:
+                raise typer.BadParameter(f"There is no partner {code!r}.")
+            return await accounts.create_partner_client(tx, found.id, code, SystemClock().now())
+
+    client_id, secret = with_database(work)
+    print(f"client_id={client_id}\nclient_secret={secret}")
+
+
+@partner_app.command("list")
+def partner_list() -> None:
+    """List the partners with the contract in force today."""
+
+    async def work(opened: Database) -> Table:
+        async with opened.reading() as tx:
+            coalition = await read_coalition(tx)
+        today = coalition.day_of(SystemClock().now())
+        table = Table("code", "name", "status", "points per 1.00", "issue price", "redeem price", title=coalition.name)
+        table.columns[0].no_wrap = table.columns[1].no_wrap = True
+        for p in sorted(coalition.partners.values(), key=lambda p: p.code):
+            c = coalition.contract_of(p.id, coalition.settlement_currency, today)
+            prices = (str(c.earn_rate), str(c.issue_price), str(c.redeem_price)) if c else ("-", "-", "-")
+            table.add_row(p.code, p.name, p.status, *prices)
+        return table
+
+    out.print(with_database(work))

@@ -1,0 +1,196 @@
+"""The commands without a group: serving, checking, settling, showing."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from gateway import ids
+from gateway.access import tokens
+from gateway.access.scopes import CEILING
+from gateway.cli.running import month_of, out, settings_of, with_database
+from gateway.clock import SystemClock
+from gateway.coalition.catalogue import read_coalition
+from gateway.database import Database
+from gateway.events import outbox
+from gateway.ledger import seal
+from gateway.ledger.verify import verify as verify_ledger
+from gateway.points import decimal_of_minor
+from gateway.settlement import close
+from gateway.settlement.statements import positions
+
+app = typer.Typer(
+    help="The loyalty gateway: one API, one member identity, one ledger of points.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+BATCHES_AT_ONCE = 100
+HOLD_EVENTS = ("hold", "release", "hold_expired")
+
+
+@app.command()
+def serve(port: Annotated[int | None, typer.Option(help="Port to listen on; GATEWAY_PORT if not given.")] = None) -> None:
+    """Run the service until Ctrl-C, with an embedded PostgreSQL unless DATABASE_URL names another."""
+    from gateway.server import serve as serve_gateway  # the whole API is slow to import, and few commands need it
+
+    serve_gateway(settings_of(port))
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database to this version's schema; doing it again changes nothing."""
+    with_database(_nothing)
+    out.print("The database is at this version's schema.")
+
+
+async def _nothing(opened: Database) -> None:
+    """`database` has migrated by now."""
+
+
+@app.command()
+def verify(
+    chain: Annotated[bool, typer.Option("--chain", help="Walk the sealed blocks instead: hashes and signatures.")] = False,
+) -> None:
+    """Check every invariant of the ledger, or its sealed chain; exit status 1 if something is broken."""
+    settings = settings_of()
+
+    async def walk(opened: Database) -> bool:
+        clock = SystemClock()
+        signer = tokens.Tokens(settings.base_url, await tokens.load_signing_keys(opened, clock), clock)
+        blocks = transactions = 0
+        sound = True
+        async for height, count, fault in seal.verify_chain(opened, signer):
+            if height:
+                blocks, transactions = height, transactions + count
+            if fault is not None:
+                sound = False
+                out.print(f"[bold red]BROKEN[/] {f'block {height}: ' if height else ''}{fault}")
+        out.print(f"{blocks} blocks with {transactions:,} transactions{' hold.' if sound else '.'}")
+        return sound
+
+    async def work(opened: Database) -> bool:
+        if chain:
+            return await walk(opened)
+        table = Table("", "invariant", "breaches", title="Integrity")
+        sound = True
+        async for check in verify_ledger(opened):
+            sound &= check.holds
+            mark = "[green]holds[/]" if check.holds else "[bold red]BROKEN[/]"
+            details = "".join(f"\n[red]{example}[/]" for example in check.examples)
+            table.add_row(mark, f"[bold]{check.name}[/]\n{check.sentence}{details}", str(check.breaches))
+        out.print(table)
+        return sound
+
+    if not with_database(work, settings):
+        raise typer.Exit(1)
+
+
+@app.command()
+def events(
+    after: Annotated[
+        str, typer.Option(help="The last cursor that was seen; from the beginning if not given.")
+    ] = outbox.BEGINNING,
+) -> None:
+    """Print what happened after a cursor, a JSON object a line, each with the cursor to go on from."""
+
+    async def work(opened: Database) -> None:
+        cursor = after
+        while True:
+            async with opened.reading() as tx:
+                found = await outbox.read_events(tx, cursor, BATCHES_AT_ONCE)
+            for event in found:
+                subject = None
+                if event.subject_id is not None:
+                    subject = ids.show("hld" if event.kind in HOLD_EVENTS else "txn", event.subject_id)
+                shown = {
+                    "cursor": event.cursor,
+                    "kind": event.kind,
+                    "posted_at": event.posted_at.isoformat(),
+                    "member": ids.show("mem", event.member_id),
+                    "subject": subject,
+                }
+                print(json.dumps(shown))
+            if not found:
+                return
+            cursor = found[-1].cursor
+
+    with_database(work)
+
+
+@app.command()
+def settle(month: Annotated[str, typer.Argument(help="The month to close and settle: 2026-10.")]) -> None:
+    """Close a month, settle it and write its files; a closed month gives the same files again."""
+    first_day = month_of(month)
+    settings = settings_of()
+
+    async def work(opened: Database) -> None:
+        async with opened.reading() as tx:
+            coalition = await read_coalition(tx)
+        folder = settings.data_dir / "settlement"
+        await close.close_period(opened, coalition, folder, first_day, SystemClock().now())
+        async with opened.reading() as tx:
+            settled = await close.read_settled(tx, coalition, first_day)
+        table = Table("party", f"owes net, {settled.currency}", title=f"Positions of {month}")
+        for position in positions(settled.statements, settled.currency):
+            party = coalition.partners[position.party_id].code if position.party_id else "coalition"
+            table.add_row(party, decimal_of_minor(position.net_minor))
+        out.print(table)
+        out.print(f"The files lie in {folder / month}.")
+
+    with_database(work, settings)
+
+
+@app.command()
+def token(
+    partner: Annotated[str | None, typer.Option(help="Code of the partner to act as.")] = None,
+    operator: Annotated[str | None, typer.Option(help="Login name of the operator to act as.")] = None,
+    member: Annotated[str | None, typer.Option(help="Id of the member to act as: mem_...")] = None,
+) -> None:
+    """Print a token of five minutes for local use; whoever can run this can read the database anyway."""
+    settings = settings_of()
+
+    async def work(opened: Database) -> str:
+        clock = SystemClock()
+        signer = tokens.Tokens(settings.base_url, await tokens.load_signing_keys(opened, clock), clock)
+        async with opened.reading() as tx:
+            if partner is not None:
+                coalition = await read_coalition(tx)
+                found = next((p for p in coalition.partners.values() if p.code == partner), None)
+                subject = tokens.Subject("partner", found.id) if found else None
+            elif operator is not None:
+                row = await tx.one(tokens.sql.account_by_login, login=operator)
+                subject = tokens.Subject("operator", row["account_id"]) if row and row["kind"] == "operator" else None
+            else:
+                member_id = ids.read("mem", member or "")
+                subject = tokens.Subject("member", member_id) if member_id else None
+        if subject is None:
+            raise typer.BadParameter(f"There is no such partner, operator or member: {partner or operator or member}.")
+        return signer.issue(subject, "gateway-token", CEILING[subject.kind], clock.now())
+
+    if sum(given is not None for given in (partner, operator, member)) != 1:
+        raise typer.BadParameter("Name one of --partner, --operator or --member.")
+    print(with_database(work, settings))
+
+
+@app.command()
+def schema() -> None:
+    """Print the GraphQL schema, sorted, as schema.graphql holds it."""
+    from gateway.schema import schema_text  # as above
+
+    print(schema_text(), end="")
+
+
+@app.command()
+def demo(
+    months: Annotated[int, typer.Option(help="Months of 2017 to replay.", min=1, max=12)] = 12,
+    exit: Annotated[bool, typer.Option("--exit", help="Leave nothing running when the replay is done.")] = False,
+    report: Annotated[Path | None, typer.Option(help="Write a JSON report of the replayed months to this file.")] = None,
+    reset: Annotated[bool, typer.Option("--reset", help="Delete the data folder's demonstration first.")] = False,
+    port: Annotated[int | None, typer.Option(help="Port of the gateway; GATEWAY_PORT if not given.")] = None,
+) -> None:
+    """Replay a year of real baskets through the API, month by month, and show what it settles to."""
+    from gateway.demo.run import run_demo  # the data set is an optional extra
+
+    run_demo(settings_of(port), months=months, stay=not exit, report=report, reset=reset)

@@ -1,0 +1,1 @@
+"""Partners' credit with the coalition."""
