@@ -12,6 +12,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from gateway.access.accounts import APP_CLIENT, CONSOLE_CLIENT, register_public_client
+from gateway.access.follow import follow
 from gateway.access.scopes import MEMBER, OPERATOR
 from gateway.access.server import OAuthServer
 from gateway.access.tokens import Tokens, load_signing_keys
@@ -25,6 +26,7 @@ from gateway.http.console import console_routes
 from gateway.http.endpoint import GraphQLEndpoint
 from gateway.http.engine import Engine
 from gateway.http.health import Health
+from gateway.http.login import Login
 from gateway.http.metrics import Metrics
 from gateway.http.oauth import OAuth
 from gateway.jobs.jobs import Jobs, all_jobs
@@ -78,13 +80,15 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
     )
     await _register_own_clients(database, settings.base_url, clock)
     metrics = Metrics(database, ledger, jobs).scrape
-    oauth, health = OAuth(OAuthServer(tokens), tokens, doors), Health(database)
+    server = OAuthServer(tokens)
+    oauth, login, health = OAuth(server, tokens, doors), Login(server, tokens, doors), Health(database)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        running = asyncio.create_task(jobs.run())
+        running = [asyncio.create_task(jobs.run()), asyncio.create_task(follow(database, tokens, clock))]
         yield
-        running.cancel()
+        for task in running:
+            task.cancel()
         await ledger.drain()
         for connector in connectors.values():
             await connector.close()
@@ -94,10 +98,13 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
         lifespan=lifespan,
         routes=[
             Route("/", _home),
-            Route("/oauth/authorize", oauth.authorize, methods=["GET", "POST"]),
+            Route("/oauth/authorize", login.authorize, methods=["GET", "POST"]),
+            Route("/oauth/logout", login.logout, methods=["POST"]),
             Route("/oauth/token", oauth.token, methods=["POST"]),
+            Route("/oauth/revoke", oauth.revoke, methods=["POST"]),
+            Route("/oauth/introspect", oauth.introspect, methods=["POST"]),
+            Route("/oauth/par", oauth.push, methods=["POST"]),
             Route("/oauth/jwks", oauth.jwks),
-            Route("/oauth/logout", oauth.logout, methods=["POST"]),
             Route("/.well-known/oauth-authorization-server", oauth.metadata),
             Route("/livez", health.live),
             Route("/readyz", health.ready),
@@ -130,6 +137,6 @@ async def _register_own_clients(database: Database, base_url: str, clock: Clock)
     async with database.transaction() as tx:
         console = [f"{base_url}/graphiql"]
         await register_public_client(
-            tx, CONSOLE_CLIENT, "The operators' console", console, sorted({**OPERATOR, **MEMBER}), clock.now()
+            tx, CONSOLE_CLIENT, "The operators' console", console, sorted({**OPERATOR, **MEMBER}), False, clock.now()
         )
-        await register_public_client(tx, APP_CLIENT, "The members' app", [APP_REDIRECT], sorted(MEMBER), clock.now())
+        await register_public_client(tx, APP_CLIENT, "The members' app", [APP_REDIRECT], sorted(MEMBER), True, clock.now())

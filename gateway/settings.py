@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-JOBS = ("conversions", "credit", "expire", "holds", "mature", "notices", "seal")
+JOBS = ("conversions", "credit", "expire", "holds", "mature", "notices", "seal", "tidy")
 
 
 class BadSetting(ValueError):
@@ -36,7 +36,7 @@ class Settings:
     )
     jobs: tuple[str, ...] = _setting(
         "GATEWAY_JOBS",
-        "conversions,credit,expire,holds,mature,notices,seal",
+        "conversions,credit,expire,holds,mature,notices,seal,tidy",
         "Background jobs this process takes part in, by comma; empty: none.",
     )
     log_level: str = _setting("GATEWAY_LOG_LEVEL", "info", "debug, info, warning or error.")

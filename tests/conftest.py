@@ -10,6 +10,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from gateway.clock import SystemClock
 from gateway.embedded import EmbeddedPostgres
 from gateway.migrate import migrate
 from tests.world import World, open_world
@@ -73,4 +74,11 @@ async def dsn(server: EmbeddedPostgres, template: str) -> str:
 async def world(dsn: str, tmp_path: Path) -> AsyncIterator[World]:
     """A small coalition behind a running gateway, reached over real sockets."""
     async with open_world(dsn, tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def real_time(dsn: str, tmp_path: Path) -> AsyncIterator[World]:
+    """The same, by the clock on the wall, for clients that look at it too."""
+    async with open_world(dsn, tmp_path, clock=SystemClock()) as opened:
         yield opened

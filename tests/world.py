@@ -232,12 +232,15 @@ def engine() -> Engine:
 
 
 @contextlib.asynccontextmanager
-async def open_world(dsn: str, folder: Path, jobs: tuple[str, ...] = ("conversions",)) -> AsyncIterator[World]:
+async def open_world(
+    dsn: str, folder: Path, jobs: tuple[str, ...] = ("conversions",), clock: Any = None
+) -> AsyncIterator[World]:
     """Create the coalition in an empty migrated database and run the gateway over it; Ann is enrolled everywhere.
 
-    Most jobs are run by the tests that want them, so that nothing happens behind the back of the others.
+    Most jobs are run by the tests that want them, so that nothing happens behind the back of the others. The clock stands
+    still unless another one is given.
     """
-    clock = SetClock(NOW)
+    clock = clock or SetClock(NOW)
     async with serving(create_airline(folder / "airline.sqlite")) as (airline_url, *airline_server):
         database = Database(dsn, 2)
         await database.open()

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+import orjson
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
+from joserfc.errors import JoseError
+from joserfc.jwk import KeySet
 
 from gateway.access.scopes import PARTNER
 from gateway.access.tokens import sql
@@ -19,6 +22,7 @@ from gateway.refusals import InputNotAccepted, StateConflict
 CONSOLE_CLIENT = "console"
 APP_CLIENT = "member-app"
 PASSWORD_MIN_LENGTH = 10
+SECRETS_MAX = 2
 SECRET_PREFIX = "gws_"  # noqa: S105 - says what kind of secret leaked, is none itself
 
 # OWASP's first choice for argon2id: 19 MiB, two passes, one lane (23 ms).
@@ -74,35 +78,66 @@ async def check_password(tx: Tx, login: str, password: str) -> Account | None:
     return Account(row["account_id"], row["kind"], row["member_id"]) if row else None
 
 
-async def create_partner_client(tx: Tx, partner_id: UUID, code: str, now: datetime) -> tuple[str, str]:
-    """Register a partner's client with a new secret; answers (client id, secret). Only the hash is kept."""
-    client_id, secret = f"partner-{code}", SECRET_PREFIX + secrets.token_urlsafe(32)
+async def create_partner_client(
+    tx: Tx, partner_id: UUID, code: str, now: datetime, dpop_bound: bool = False, keep: int = SECRETS_MAX
+) -> tuple[str, str]:
+    """Register a partner's client with a new secret; answers (client id, secret). Only the hash is kept.
+
+    The `keep` newest secrets serve, this one included; older ones end. `dpop_bound`: its tokens are bound to a key.
+    """
+    secret = SECRET_PREFIX + secrets.token_urlsafe(32)
+    client_id = await _store_partner_client(tx, partner_id, code, None, dpop_bound, now)
+    await tx.run(sql.store_secret, secret_hash=secret_hash(secret), client_id=client_id, created_at=now)
+    await tx.run(sql.end_secrets, client_id=client_id, keep=keep, ended_at=now)
+    return client_id, secret
+
+
+async def create_keyed_client(tx: Tx, partner_id: UUID, code: str, jwks: str, dpop_bound: bool, now: datetime) -> str:
+    """Register a partner's client with public keys of its own (private_key_jwt); its secrets end. Answers its id.
+
+    Raises InputNotAccepted unless `jwks` is a set of one or more public keys.
+    """
+    try:
+        keys = KeySet.import_key_set(orjson.loads(jwks)).keys
+    except (JoseError, ValueError, KeyError, TypeError):
+        raise InputNotAccepted('The keys are not a JSON Web Key Set: {"keys": [...]}.', "jwks") from None
+    if not keys or any(key.is_private for key in keys):
+        raise InputNotAccepted("The key set must hold at least one key, and public keys alone.", "jwks")
+    client_id = await _store_partner_client(tx, partner_id, code, jwks, dpop_bound, now)
+    await tx.run(sql.end_secrets, client_id=client_id, keep=0, ended_at=now)
+    return client_id
+
+
+async def _store_partner_client(tx: Tx, partner_id: UUID, code: str, jwks: str | None, dpop_bound: bool, now: datetime) -> str:
+    client_id = f"partner-{code}"
     await tx.run(
         sql.store_oauth_client,
         client_id=client_id,
         name=code,
         partner_id=partner_id,
-        secret_hash=secret_hash(secret),
+        jwks=jwks,
+        dpop_bound=dpop_bound,
         redirect_uris=[],
         grants=["client_credentials"],
         scopes=sorted(PARTNER),
         created_at=now,
     )
-    return client_id, secret
+    return client_id
 
 
 async def register_public_client(
-    tx: Tx, client_id: str, name: str, redirect_uris: list[str], scopes: list[str], now: datetime
+    tx: Tx, client_id: str, name: str, redirect_uris: list[str], scopes: list[str], refreshes: bool, now: datetime
 ) -> None:
-    """Register a client that keeps no secret: the console, a mobile app."""
+    """Register a client that keeps no secret: the console, a mobile app. `refreshes`: it gets refresh tokens."""
     await tx.run(
         sql.store_oauth_client,
         client_id=client_id,
         name=name,
         partner_id=None,
-        secret_hash=None,
+        jwks=None,
+        dpop_bound=False,
         redirect_uris=redirect_uris,
-        grants=["authorization_code"],
+        grants=["authorization_code", "refresh_token"] if refreshes else ["authorization_code"],
         scopes=scopes,
         created_at=now,
     )

@@ -7,12 +7,13 @@ from uuid import UUID
 @dataclass(frozen=True, slots=True)
 class Caller:
     """What a verified token says. `kind` is partner, member, operator or public; `subject_id` is the partner, the
-    member or the operator's account, and owns idempotency keys."""
+    member or the operator's account, and owns idempotency keys. `key_thumbprint`: of the key that the token is bound to."""
 
     kind: str
     subject_id: UUID | None
     client_id: str
     scopes: frozenset[str]
+    key_thumbprint: str | None = None
 
     @property
     def partner_id(self) -> UUID | None:

@@ -4,29 +4,153 @@ lock table signing_key in share row exclusive mode;
 
 -- name: signing_keys()
 -- Every signing key, newest first.
-select private_jwk
+select key_id, jwk, state, retired_at
   from signing_key
  order by created_at desc, key_id;
 
--- name: store_signing_key(key_id, private_jwk, created_at)!
+-- name: store_signing_key(key_id, jwk, state, created_at)!
 -- Keep a new signing key.
-insert into signing_key (key_id, private_jwk, created_at)
-values (:key_id, :private_jwk, :created_at);
+insert into signing_key (key_id, jwk, state, created_at)
+values (:key_id, :jwk, :state, :created_at);
+
+-- name: retire_signing_key(key_id, jwk, retired_at)!
+-- A key signs no more; `jwk` is its public part.
+update signing_key
+   set state = 'retired',
+       jwk = :jwk,
+       retired_at = :retired_at
+ where key_id = :key_id;
+
+-- name: activate_next_key()!
+-- The key that was published as next signs from now on.
+update signing_key
+   set state = 'active'
+ where state = 'next';
+
+-- name: key_states()
+-- The ids of all keys with their states.
+select key_id, state
+  from signing_key;
+
+-- name: revocations(now)
+-- What was revoked of tokens that have not ended by themselves.
+select mark, revoked_at
+  from revocation
+ where until > :now;
+
+-- name: revoke(mark, revoked_at, until)!
+-- End tokens by one of their marks.
+insert into revocation (mark, revoked_at, until)
+values (:mark, :revoked_at, :until)
+on conflict (mark) do update set revoked_at = excluded.revoked_at, until = excluded.until;
+
+-- name: use_once(digest, until)$
+-- True the first time, null ever after.
+insert into used_once (digest, until)
+values (:digest, :until)
+on conflict do nothing
+returning true;
+
+-- name: store_secret(secret_hash, client_id, created_at)!
+-- A further secret of a client.
+insert into oauth_secret (secret_hash, client_id, created_at)
+values (:secret_hash, :client_id, :created_at);
+
+-- name: end_secrets(client_id, keep, ended_at)!
+-- End all of a client's secrets but the newest `keep`.
+update oauth_secret
+   set ended_at = :ended_at
+ where client_id = :client_id
+   and ended_at is null
+   and secret_hash not in (
+     select s.secret_hash from oauth_secret s
+      where s.client_id = :client_id and s.ended_at is null
+      order by s.created_at desc, s.secret_hash
+      limit :keep);
+
+-- name: store_family(family_id, client_id, account_id, scope, key_thumbprint, began_at)!
+-- What one login leads to.
+insert into token_family (family_id, client_id, account_id, scope, key_thumbprint, began_at)
+values (:family_id, :client_id, :account_id, :scope, :key_thumbprint, :began_at);
+
+-- name: end_family(family_id, ended_at)!
+-- Its refresh tokens serve no more.
+update token_family
+   set ended_at = coalesce(ended_at, :ended_at)
+ where family_id = :family_id;
+
+-- name: refresh_token(token_hash)^
+-- A refresh token with its family, locked until the answer is decided, and whether one that followed it was used.
+select r.token_hash, r.family_id, r.expires_at, r.used_at, f.client_id, f.account_id, f.scope, f.key_thumbprint, f.ended_at,
+       a.kind, a.member_id,
+       exists (select from refresh_token c where c.parent_hash = r.token_hash and c.used_at is not null) as succeeded
+  from token_family f
+  join refresh_token r on r.family_id = f.family_id
+  join account a on a.account_id = f.account_id
+ where f.family_id = (select t.family_id from refresh_token t where t.token_hash = :token_hash)
+   and r.token_hash = :token_hash
+   for update of f;
+
+-- name: store_refresh_token(token_hash, family_id, parent_hash, issued_at, expires_at)!
+-- Keep a new refresh token; only its hash is kept.
+insert into refresh_token (token_hash, family_id, parent_hash, issued_at, expires_at)
+values (:token_hash, :family_id, :parent_hash, :issued_at, :expires_at);
+
+-- name: use_refresh_token(token_hash, used_at)!
+-- A refresh token serves once.
+update refresh_token
+   set used_at = coalesce(used_at, :used_at)
+ where token_hash = :token_hash;
+
+-- name: store_pushed_request(request_hash, client_id, parameters, expires_at)!
+-- Keep an authorization request that its client pushed.
+insert into pushed_request (request_hash, client_id, parameters, expires_at)
+values (:request_hash, :client_id, :parameters::text::jsonb, :expires_at);
+
+-- name: pushed_request(request_hash, client_id, now)^
+-- A pushed request that can still be used.
+select parameters::text as parameters
+  from pushed_request
+ where request_hash = :request_hash
+   and client_id = :client_id
+   and used_at is null
+   and expires_at > :now
+   for update;
+
+-- name: use_pushed_request(request_hash, used_at)!
+-- A pushed request serves once.
+update pushed_request
+   set used_at = :used_at
+ where request_hash = :request_hash;
+
+-- name: forget_ended(now)$
+-- Delete what has ended and is looked for by nobody any more; answers how many rows that were.
+with codes as (delete from authorization_code where expires_at < :now::timestamptz - interval '1 day' returning 1),
+     sessions as (delete from console_session where expires_at < :now returning 1),
+     pushed as (delete from pushed_request where expires_at < :now returning 1),
+     once as (delete from used_once where until < :now returning 1),
+     revoked as (delete from revocation where until < :now returning 1),
+     refresh as (delete from refresh_token where expires_at < :now::timestamptz - interval '1 day' returning 1)
+select (select count(*) from codes) + (select count(*) from sessions) + (select count(*) from pushed)
+       + (select count(*) from once) + (select count(*) from revoked) + (select count(*) from refresh);
 
 -- name: oauth_client(client_id)^
 -- One client by its id.
-select c.client_id, c.name, c.partner_id, c.secret_hash, c.redirect_uris, c.grants, c.scopes, p.status as partner_status
+select c.client_id, c.name, c.partner_id, c.jwks::text as jwks, c.dpop_bound, c.redirect_uris, c.grants, c.scopes,
+       p.status as partner_status,
+       array(select s.secret_hash from oauth_secret s where s.client_id = c.client_id and s.ended_at is null) as secrets
   from oauth_client c
   left join partner p on p.partner_id = c.partner_id
  where c.client_id = :client_id;
 
--- name: store_oauth_client(client_id, name, partner_id, secret_hash, redirect_uris, grants, scopes, created_at)!
+-- name: store_oauth_client(client_id, name, partner_id, jwks, dpop_bound, redirect_uris, grants, scopes, created_at)!
 -- Register a client, or replace what is registered under its id.
-insert into oauth_client (client_id, name, partner_id, secret_hash, redirect_uris, grants, scopes, created_at)
-values (:client_id, :name, :partner_id, :secret_hash, :redirect_uris, :grants, :scopes, :created_at)
+insert into oauth_client (client_id, name, partner_id, jwks, dpop_bound, redirect_uris, grants, scopes, created_at)
+values (:client_id, :name, :partner_id, :jwks::text::jsonb, :dpop_bound, :redirect_uris, :grants, :scopes, :created_at)
 on conflict (client_id) do update
   set name = excluded.name,
-      secret_hash = excluded.secret_hash,
+      jwks = excluded.jwks,
+      dpop_bound = excluded.dpop_bound,
       redirect_uris = excluded.redirect_uris,
       grants = excluded.grants,
       scopes = excluded.scopes;
@@ -56,16 +180,17 @@ returning account_id;
 -- name: authorization_code(code_hash)^
 -- A code, locked until the token answer is decided, with the account it was given for.
 select c.code_hash, c.client_id, c.account_id, c.redirect_uri, c.scope, c.code_challenge, c.expires_at, c.used_at,
-       a.kind, a.member_id
+       c.family_id, c.key_thumbprint, a.kind, a.member_id
   from authorization_code c
   join account a on a.account_id = c.account_id
  where c.code_hash = :code_hash
    for update of c;
 
--- name: store_authorization_code(code_hash, client_id, account_id, redirect_uri, scope, code_challenge, expires_at)!
+-- name: store_authorization_code(code_hash, client_id, account_id, redirect_uri, scope, code_challenge, expires_at, family_id, key_thumbprint)!
 -- Keep a new code; only its hash is kept.
-insert into authorization_code (code_hash, client_id, account_id, redirect_uri, scope, code_challenge, expires_at)
-values (:code_hash, :client_id, :account_id, :redirect_uri, :scope, :code_challenge, :expires_at);
+insert into authorization_code (code_hash, client_id, account_id, redirect_uri, scope, code_challenge, expires_at, family_id,
+                                key_thumbprint)
+values (:code_hash, :client_id, :account_id, :redirect_uri, :scope, :code_challenge, :expires_at, :family_id, :key_thumbprint);
 
 -- name: use_authorization_code(code_hash, used_at)!
 -- A code serves once.

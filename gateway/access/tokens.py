@@ -4,7 +4,8 @@ import hashlib
 import secrets
 from collections import OrderedDict
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import orjson
@@ -19,13 +20,31 @@ from joserfc.jwk import ECKey, KeySet
 from gateway.access.caller import Caller
 from gateway.access.scopes import CEILING
 from gateway.clock import Clock
-from gateway.database import Database, load_queries
+from gateway.database import Database, Tx, load_queries
 
 TOKEN_SECONDS = 300
+# A retired key's tokens have all ended by then.
+RETIRED_SECONDS = 2 * TOKEN_SECONDS
 KNOWN_TOKENS = 10_000
 TOKEN_MAX_LENGTH = 8_000
 
 sql = load_queries(__file__)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A token that was verified: its caller, when it ends and began, and the marks under which it can be revoked."""
+
+    caller: Caller
+    expires: int
+    issued: int
+    marks: tuple[str, ...]
+
+
+def marks_of(claims: dict[str, Any]) -> tuple[str, ...]:
+    """What a token can be revoked by: itself, its family, its client."""
+    marks = (f"jti:{claims['jti']}", f"client:{claims['client_id']}")
+    return (*marks, f"sid:{claims['sid']}") if "sid" in claims else marks
 
 
 class TokenRefused(Exception):
@@ -40,35 +59,90 @@ class Subject:
     id: UUID
 
 
-async def load_signing_keys(database: Database, clock: Clock) -> list[ECKey]:
-    """The signing keys, newest first; the first one is made where there is none."""
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    """A key of this gateway; `state` is next (published, not used yet), active, or retired (its public part alone)."""
+
+    key: ECKey
+    state: str
+    retired_at: datetime | None
+
+
+async def load_signing_keys(database: Database, clock: Clock) -> list[SigningKey]:
+    """Every key that signs or has signed; the first ones are made where there are none."""
     async with database.transaction() as tx:
         await tx.run(sql.lock_signing_keys)
-        rows = await tx.all(sql.signing_keys)
-        if rows:
-            return [ECKey.import_key(orjson.loads(row["private_jwk"])) for row in rows]
-        key = ECKey.generate_key("P-256", {"use": "sig", "alg": "ES256"}, private=True, auto_kid=True)
-        await tx.run(
-            sql.store_signing_key,
-            key_id=key.kid,
-            private_jwk=orjson.dumps(key.as_dict(private=True)).decode(),
-            created_at=clock.now(),
-        )
-        return [key]
+        if not await tx.all(sql.signing_keys):
+            await _make_key(tx, "active", clock.now())
+        if not any(row["state"] == "next" for row in await tx.all(sql.signing_keys)):
+            await _make_key(tx, "next", clock.now())
+        return await read_signing_keys(tx)
+
+
+async def read_signing_keys(tx: Tx) -> list[SigningKey]:
+    """Every key that signs or has signed."""
+    rows = await tx.all(sql.signing_keys)
+    return [SigningKey(ECKey.import_key(orjson.loads(row["jwk"])), row["state"], row["retired_at"]) for row in rows]
+
+
+async def rotate_signing_keys(tx: Tx, now: datetime) -> None:
+    """The next key signs from now on and another one is published as next; the one that signed keeps its public part."""
+    await tx.run(sql.lock_signing_keys)
+    for row in await tx.all(sql.signing_keys):
+        if row["state"] == "active":
+            public = ECKey.import_key(orjson.loads(row["jwk"])).as_dict(private=False)
+            await tx.run(sql.retire_signing_key, key_id=row["key_id"], jwk=orjson.dumps(public).decode(), retired_at=now)
+    await tx.run(sql.activate_next_key)
+    await _make_key(tx, "next", now)
+
+
+async def _make_key(tx: Tx, state: str, now: datetime) -> None:
+    key = ECKey.generate_key("P-256", {"use": "sig", "alg": "ES256"}, private=True, auto_kid=True)
+    jwk = orjson.dumps(key.as_dict(private=True)).decode()
+    await tx.run(sql.store_signing_key, key_id=key.kid, jwk=jwk, state=state, created_at=now)
+
+
+class Revocations:
+    """What was revoked of tokens that have not ended by themselves, as last read; marks with the moment of revocation."""
+
+    def __init__(self) -> None:
+        self._marks: dict[str, float] = {}
+
+    def replace(self, marks: dict[str, float]) -> None:
+        self._marks = marks
+
+    def hit(self, marks: tuple[str, ...], issued: int) -> bool:
+        """Whether a token with these marks, issued then, was revoked."""
+        return bool(self._marks) and any(issued <= self._marks.get(mark, -1) for mark in marks)
 
 
 class Tokens:
     """Signs and verifies. `audience` is the GraphQL endpoint's URL."""
 
-    def __init__(self, issuer: str, keys: list[ECKey], clock: Clock) -> None:
+    def __init__(self, issuer: str, keys: list[SigningKey], clock: Clock) -> None:
         self.issuer, self.audience = issuer, f"{issuer}/graphql"
-        self._keys = KeySet([*keys])
-        self._signing = keys[0]
         self._clock = clock
-        self._known: OrderedDict[bytes, tuple[Caller, int]] = OrderedDict()
+        self._known: OrderedDict[bytes, Known] = OrderedDict()
+        self.revocations = Revocations()
+        self.use_keys(keys)
+
+    def use_keys(self, keys: list[SigningKey]) -> None:
+        """Sign with the active key from now on. Retired keys still show what they signed, tokens for RETIRED_SECONDS."""
+        self._all = keys
+        self._signing = next(each.key for each in keys if each.state == "active")
+        self._keys = KeySet([each.key for each in self._published()])
+
+    def _published(self) -> list[SigningKey]:
+        after = self._clock.now() - timedelta(seconds=RETIRED_SECONDS)
+        return [each for each in self._all if each.retired_at is None or each.retired_at > after]
+
+    @property
+    def key_states(self) -> dict[str, str]:
+        """The ids of all keys with their states."""
+        return {str(each.key.kid): each.state for each in self._all}
 
     def public_jwks(self) -> dict[str, object]:
-        return {"keys": [key.as_dict(private=False) for key in self._keys.keys]}
+        return {"keys": [each.key.as_dict(private=False) for each in self._published()]}
 
     @property
     def key_id(self) -> str:
@@ -84,7 +158,7 @@ class Tokens:
 
     def is_signed(self, content: bytes, signature: bytes, key_id: str) -> bool:
         """Whether one of this gateway's keys made an ES256 signature over `content`."""
-        key = next((key for key in self._keys.keys if key.kid == key_id), None)
+        key = next((each.key for each in self._all if each.key.kid == key_id), None)
         public = key.public_key if key is not None else None
         if not isinstance(public, EllipticCurvePublicKey) or len(signature) != 64:
             return False
@@ -95,10 +169,16 @@ class Tokens:
             return False
         return True
 
-    def issue(self, subject: Subject, client_id: str, scopes: frozenset[str], now: datetime) -> str:
-        """A token for `subject` that lives TOKEN_SECONDS; scopes above the ceiling of its kind are left out."""
+    def issue(
+        self, subject: Subject, client_id: str, scopes: frozenset[str], now: datetime,
+        family_id: UUID | None = None, key_thumbprint: str | None = None,
+    ) -> str:  # fmt: skip
+        """A token for `subject` that lives TOKEN_SECONDS; scopes above the ceiling of its kind are left out.
+
+        It ends with its family (`sid`), and with `key_thumbprint` it is bound to a key (RFC 9449, section 6).
+        """
         issued = int(now.timestamp())
-        claims = {
+        claims: dict[str, Any] = {
             "iss": self.issuer,
             "aud": self.audience,
             "sub": str(subject.id),
@@ -109,6 +189,10 @@ class Tokens:
             "exp": issued + TOKEN_SECONDS,
             "jti": secrets.token_urlsafe(16),
         }
+        if family_id is not None:
+            claims["sid"] = str(family_id)
+        if key_thumbprint is not None:
+            claims["cnf"] = {"jkt": key_thumbprint}
         header = {"alg": "ES256", "typ": "at+jwt", "kid": self._signing.kid}
         return jwt.encode(header, claims, self._signing, algorithms=["ES256"])
 
@@ -120,19 +204,19 @@ class Tokens:
         now = int(self._clock.now().timestamp())
         digest = hashlib.sha256(token.encode()).digest()
         known = self._known.get(digest)
-        if known is not None:
-            caller, expires = known
-            if expires <= now:
-                del self._known[digest]
-                raise TokenRefused("The token has expired; ask for a new one.")
-            return caller
-        caller, expires = self._verify_new(token, now)
-        self._known[digest] = (caller, expires)
-        if len(self._known) > KNOWN_TOKENS:
-            self._known.popitem(last=False)
-        return caller
+        if known is None:
+            known = self._known[digest] = self._read(self.read_claims(token))
+            if len(self._known) > KNOWN_TOKENS:
+                self._known.popitem(last=False)
+        if known.expires <= now:
+            del self._known[digest]
+            raise TokenRefused("The token has expired; ask for a new one.")
+        if self.revocations.hit(known.marks, known.issued):
+            raise TokenRefused("The token was revoked.")
+        return known.caller
 
-    def _verify_new(self, token: str, now: int) -> tuple[Caller, int]:
+    def read_claims(self, token: str) -> dict[str, Any]:
+        """The claims of a token of this gateway that has not expired, revoked or not. Raises TokenRefused."""
         if len(token) > TOKEN_MAX_LENGTH:
             raise TokenRefused("The token is too long.")
         try:
@@ -145,10 +229,15 @@ class Tokens:
         if claims.get("iss") != self.issuer or claims.get("aud") != self.audience:
             raise TokenRefused("The token is for another gateway.")
         expires = claims.get("exp")
-        if not isinstance(expires, int) or expires <= now:
+        if not isinstance(expires, int) or expires <= int(self._clock.now().timestamp()):
             raise TokenRefused("The token has expired; ask for a new one.")
-        kind = claims.get("kind")
-        if kind not in CEILING:
+        if claims.get("kind") not in CEILING:
             raise TokenRefused("The token names no known kind of caller.")
+        return claims
+
+    def _read(self, claims: dict[str, Any]) -> "Known":
+        kind = claims["kind"]
         scopes = frozenset(str(claims.get("scope", "")).split()) & CEILING[kind]
-        return Caller(kind, UUID(claims["sub"]), str(claims["client_id"]), scopes), expires
+        thumbprint = claims.get("cnf", {}).get("jkt")
+        caller = Caller(kind, UUID(claims["sub"]), str(claims["client_id"]), scopes, thumbprint)
+        return Known(caller, claims["exp"], claims["iat"], marks_of(claims))

@@ -5,6 +5,7 @@ import sys
 from gateway.cli.accounts import member_app, operator_app
 from gateway.cli.coalition import coalition_app, partner_app
 from gateway.cli.commands import app
+from gateway.cli.keys import keys_app
 from gateway.coalition.catalogue import NoCoalition
 from gateway.coalition.partner_file import BadPartnerFile
 from gateway.database import DatabaseAway
@@ -17,6 +18,7 @@ app.add_typer(coalition_app, name="coalition")
 app.add_typer(partner_app, name="partner")
 app.add_typer(operator_app, name="operator")
 app.add_typer(member_app, name="member")
+app.add_typer(keys_app, name="keys")
 
 __all__ = ["app", "main"]
 

@@ -57,19 +57,31 @@ def partner_onboard(
 
 
 @partner_app.command("client")
-def partner_client(code: Annotated[str, typer.Argument(help="The partner's code.")]) -> None:
-    """Give a partner its OAuth client with a new secret, which is shown this once; an earlier secret ends."""
+def partner_client(
+    code: Annotated[str, typer.Argument(help="The partner's code.")],
+    jwks: Annotated[Path | None, typer.Option(help="Public keys of the partner instead of a secret: a JWK Set file.")] = None,
+    dpop: Annotated[bool, typer.Option("--dpop", help="Its tokens are bound to a key that it proves to hold (DPoP).")] = False,
+    only: Annotated[bool, typer.Option("--only", help="End every earlier secret at once.")] = False,
+) -> None:
+    """Give a partner its OAuth client with a new secret, which is shown this once.
 
-    async def work(opened: Database) -> tuple[str, str]:
+    The secret before it goes on serving until the next one is made, so that a partner can change over; --only ends it.
+    """
+
+    async def work(opened: Database) -> tuple[str, str | None]:
         async with opened.transaction() as tx:
             coalition = await read_coalition(tx)
             found = next((p for p in coalition.partners.values() if p.code == code), None)
             if found is None:
                 raise typer.BadParameter(f"There is no partner {code!r}.")
-            return await accounts.create_partner_client(tx, found.id, code, SystemClock().now())
+            now = SystemClock().now()
+            if jwks is not None:
+                return await accounts.create_keyed_client(tx, found.id, code, jwks.read_text(), dpop, now), None
+            keep = 1 if only else accounts.SECRETS_MAX
+            return await accounts.create_partner_client(tx, found.id, code, now, dpop, keep)
 
     client_id, secret = with_database(work)
-    print(f"client_id={client_id}\nclient_secret={secret}")
+    print(f"client_id={client_id}" + (f"\nclient_secret={secret}" if secret else ""))
 
 
 @partner_app.command("list")

@@ -4,6 +4,7 @@ Follows the GraphQL over HTTP specification: `application/graphql-response+json`
 codes that mean something; `application/json` otherwise.
 """
 
+from datetime import timedelta
 from types import NoneType
 from typing import Any
 
@@ -15,7 +16,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway.access.caller import PUBLIC, Caller
+from gateway.access.dpop import PROOF_SECONDS_MAX, BadProof, read_proof
 from gateway.access.tokens import TokenRefused, Tokens
+from gateway.access.tokens import sql as access_sql
 from gateway.batching import Busy
 from gateway.coalition.catalogue import NoCoalition
 from gateway.context import Context, Doors
@@ -75,7 +78,7 @@ class GraphQLEndpoint:
         return _respond(body, status, media_type)
 
     async def _answer(self, request: Request) -> ExecutionResult:
-        caller = self._caller(request)
+        caller = await self._caller(request)
         asked = await _read(request)
         prepared = self._engine.prepare(asked["query"])
         self._engine.operation(prepared, asked.get("operationName"))
@@ -92,24 +95,59 @@ class GraphQLEndpoint:
         except NoCoalition as error:
             raise Refusing(503, "NO_COALITION", str(error)) from None
         except DatabaseAway:
-            sentence = "The database does not answer; nothing is known to have been posted. Try again with the same keys."
-            raise Refusing(503, "DATABASE_AWAY", sentence, {"Retry-After": "2"}) from None
+            raise _away() from None
         except Busy as error:
             raise Refusing(429, "BUSY", str(error), {"Retry-After": "1"}) from None
 
-    def _caller(self, request: Request) -> Caller:
+    async def _caller(self, request: Request) -> Caller:
+        """Who calls, by a bearer token, or by one that is bound to a key with the proof of it (RFC 9449, section 7)."""
         headers = request.headers.getlist("authorization")
         if not headers:
             return PUBLIC
         scheme, _, token = headers[0].partition(" ")
-        if len(headers) > 1 or scheme.lower() != "bearer" or not token.strip():
+        scheme, token = scheme.lower(), token.strip()
+        if len(headers) > 1 or scheme not in _SCHEMES or not token:
             raise Refusing(
                 401, "UNAUTHENTICATED", "Send one header: Authorization: Bearer <token>.", {"WWW-Authenticate": "Bearer"}
             )
         try:
-            return self._tokens.verify(token.strip())
+            caller = self._tokens.verify(token)
+            if (caller.key_thumbprint is None) != (scheme == "bearer"):
+                bound = caller.key_thumbprint is not None
+                raise TokenRefused("The token is bound: send it as DPoP, with a proof." if bound else "The token is not bound.")
         except TokenRefused as error:
-            raise Refusing(401, "UNAUTHENTICATED", str(error), {"WWW-Authenticate": 'Bearer error="invalid_token"'}) from None
+            raise Refusing(
+                401, "UNAUTHENTICATED", str(error), {"WWW-Authenticate": f'{_SCHEMES[scheme]} error="invalid_token"'}
+            ) from None
+        if caller.key_thumbprint is not None:
+            await self._check_proof(request, caller.key_thumbprint, token)
+        return caller
+
+    async def _check_proof(self, request: Request, thumbprint: str, token: str) -> None:
+        now = self._doors.clock.now()
+        try:
+            proofs = request.headers.getlist("dpop")
+            if len(proofs) != 1:
+                raise BadProof("Send one DPoP proof.")
+            proof = read_proof(proofs[0], request.method, self._tokens.audience, now, token)
+            if proof.thumbprint != thumbprint:
+                raise BadProof("The DPoP proof is by another key than the token's.")
+            async with self._doors.database.reading() as tx:
+                until = now + timedelta(seconds=2 * PROOF_SECONDS_MAX)
+                if not await tx.value(access_sql.use_once, digest=proof.digest, until=until):
+                    raise BadProof("The DPoP proof was used before.")
+        except BadProof as bad:
+            raise Refusing(401, "UNAUTHENTICATED", str(bad), {"WWW-Authenticate": 'DPoP error="invalid_dpop_proof"'}) from None
+        except DatabaseAway:
+            raise _away() from None
+
+
+_SCHEMES = {"bearer": "Bearer", "dpop": "DPoP"}
+
+
+def _away() -> Refusing:
+    sentence = "The database does not answer; nothing is known to have been posted. Try again with the same keys."
+    return Refusing(503, "DATABASE_AWAY", sentence, {"Retry-After": "2"})
 
 
 _KINDS = (

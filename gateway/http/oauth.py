@@ -1,41 +1,39 @@
-"""The authorization server's endpoints: authorize with its login page, token, keys, metadata."""
+"""The authorization server's endpoints for programs: tokens, their end, what they say, pushed requests, keys, metadata."""
 
+import hashlib
 import secrets
-from datetime import timedelta
-from pathlib import Path
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl
 
-import jinja2
+import orjson
 from authlib.oauth2 import OAuth2Error
+from authlib.oauth2.rfc6749.errors import InvalidRequestError
 from starlette.requests import Request as HTTPRequest
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, Response
 
-from gateway.access.accounts import CONSOLE_CLIENT, Account, check_password, secret_hash
+from gateway.access.accounts import secret_hash
+from gateway.access.clients import ALGORITHMS, ASSERTION_METHOD, ASSERTION_TYPE, SECRET_METHODS, claimed_client_id, read_assertion
+from gateway.access.dpop import PROOF_SECONDS_MAX, BadProof, read_proof
+from gateway.access.grants import CONFIDENTIAL_METHODS
 from gateway.access.scopes import CATALOGUE
-from gateway.access.server import Desk, OAuthServer, Request, basic_client_id, read_parameters
-from gateway.access.tokens import Tokens, sql
-from gateway.coalition.catalogue import NoCoalition
+from gateway.access.server import Desk, OAuthServer, Request, read_basic, read_parameters
+from gateway.access.tokens import TOKEN_SECONDS, TokenRefused, Tokens, marks_of, sql
 from gateway.context import Doors
 from gateway.database import DatabaseAway, Tx
 
-SESSION_COOKIE = "gateway_console"
-SESSION_LIFETIME = timedelta(hours=8)
 FORM_MAX_BYTES = 16 * 1024
-PAGE_HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
 NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
-_page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
-    Path(__file__).with_name("login.html").read_text()
-)
+REQUEST_URI_PREFIX = "urn:ietf:params:oauth:request_uri:"
+PUSHED_SECONDS = 60
+CLIENT_REFUSED = "The client could not be authenticated."
+
+Decide = Callable[[OAuthServer, Request, Desk, Tx], Awaitable[None]]
 
 
 class OAuth:
-    """The endpoints below /oauth and /.well-known."""
+    """The endpoints below /oauth and /.well-known that programs call."""
 
     def __init__(self, server: OAuthServer, tokens: Tokens, doors: Doors) -> None:
         self._server, self._tokens, self._doors = server, tokens, doors
@@ -43,16 +41,27 @@ class OAuth:
     async def metadata(self, request: HTTPRequest) -> Response:
         """RFC 8414."""
         issuer = self._tokens.issuer
+        methods = [*SECRET_METHODS, ASSERTION_METHOD]
         return JSONResponse(
             {
                 "issuer": issuer,
                 "authorization_endpoint": f"{issuer}/oauth/authorize",
                 "token_endpoint": f"{issuer}/oauth/token",
+                "revocation_endpoint": f"{issuer}/oauth/revoke",
+                "introspection_endpoint": f"{issuer}/oauth/introspect",
+                "pushed_authorization_request_endpoint": f"{issuer}/oauth/par",
                 "jwks_uri": f"{issuer}/oauth/jwks",
                 "scopes_supported": sorted(CATALOGUE),
                 "response_types_supported": ["code"],
-                "grant_types_supported": ["authorization_code", "client_credentials"],
-                "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post", "none"],
+                "response_modes_supported": ["query"],
+                "grant_types_supported": ["authorization_code", "client_credentials", "refresh_token"],
+                "token_endpoint_auth_methods_supported": [*methods, "none"],
+                "token_endpoint_auth_signing_alg_values_supported": ALGORITHMS,
+                "revocation_endpoint_auth_methods_supported": [*methods, "none"],
+                "revocation_endpoint_auth_signing_alg_values_supported": ALGORITHMS,
+                "introspection_endpoint_auth_methods_supported": methods,
+                "introspection_endpoint_auth_signing_alg_values_supported": ALGORITHMS,
+                "dpop_signing_alg_values_supported": ALGORITHMS,
                 "code_challenge_methods_supported": ["S256"],
                 "authorization_response_iss_parameter_supported": True,
             }
@@ -64,152 +73,166 @@ class OAuth:
 
     async def token(self, request: HTTPRequest) -> Response:
         """RFC 6749, section 3.2."""
+
+        async def decide(server: OAuthServer, asked: Request, desk: Desk, tx: Tx) -> None:
+            await self._check_proof(request, desk, tx)
+            server.create_token_response(asked)
+
+        return await self._respond(request, decide)
+
+    async def revoke(self, request: HTTPRequest) -> Response:
+        """RFC 7009."""
+
+        async def decide(server: OAuthServer, asked: Request, desk: Desk, tx: Tx) -> None:
+            server.create_endpoint_response("revocation", asked)
+
+        return await self._respond(request, decide)
+
+    async def introspect(self, request: HTTPRequest) -> Response:
+        """RFC 7662."""
+
+        async def decide(server: OAuthServer, asked: Request, desk: Desk, tx: Tx) -> None:
+            server.create_endpoint_response("introspection", asked)
+
+        return await self._respond(request, decide)
+
+    async def push(self, request: HTTPRequest) -> Response:
+        """RFC 9126: the request is checked now, and named by its request_uri when the person comes."""
+
+        async def decide(server: OAuthServer, asked: Request, desk: Desk, tx: Tx) -> None:
+            if "request_uri" in asked.form:
+                raise InvalidRequestError("A pushed request holds the parameters themselves.")
+            client = server.authenticate_client(asked, (*CONFIDENTIAL_METHODS, "none"))
+            parameters = {name: value for name, value in asked.form.items() if name not in _CREDENTIALS}
+            parameters["client_id"] = client.get_client_id()
+            server.get_consent_grant(Request("GET", parameters))
+            name = secrets.token_urlsafe(32)
+            await tx.run(
+                sql.store_pushed_request,
+                request_hash=secret_hash(name),
+                client_id=client.get_client_id(),
+                parameters=orjson.dumps(parameters).decode(),
+                expires_at=desk.now + timedelta(seconds=PUSHED_SECONDS),
+            )
+            desk.answer = 201, {"request_uri": REQUEST_URI_PREFIX + name, "expires_in": PUSHED_SECONDS}, []
+
+        return await self._respond(request, decide)
+
+    async def _respond(self, request: HTTPRequest, decide: Decide) -> Response:
+        """Read the form, load its rows, let Authlib decide, write what it decided, also when the answer is a no."""
         try:
-            parameters = read_parameters(await _form(request))
+            parameters = read_parameters(await read_form(request))
             if request.url.query:
-                raise OAuth2Error(error="invalid_request", description="Send parameters in the body.")
-            authorization = request.headers.get("authorization")
-            if authorization is not None and "client_secret" in parameters:
-                raise OAuth2Error(error="invalid_request", description="Authenticate the client in one way.")
-            client_id = basic_client_id(authorization) or parameters.get("client_id", "")
-            status, body, headers = await self._decide(parameters, authorization, client_id)
+                raise InvalidRequestError("Send parameters in the body.")
+            basic = read_basic(request.headers.get("authorization"))
+            ways = [basic is not None, "client_secret" in parameters, "client_assertion" in parameters]
+            if sum(ways) > 1:
+                raise InvalidRequestError("Authenticate the client in one way.")
+            async with self._doors.database.transaction() as tx:
+                desk = await self._desk(parameters, basic, tx)
+                asked = Request("POST", parameters, basic, desk.assertion)
+                try:
+                    if desk.assertion is not None:
+                        ends = datetime.fromtimestamp(desk.assertion.expires, UTC)
+                        await _once(tx, f"assertion {desk.assertion.client_id} {desk.assertion.jti}".encode(), ends)
+                    await decide(self._server.at(desk), asked, desk, tx)
+                except OAuth2Error as error:
+                    desk.answer = error.status_code, dict(error.get_body()), []
+                await self._write(desk, tx)
+            status, body, _ = desk.answer
         except OAuth2Error as error:
-            status, body, headers = error.status_code, dict(error.get_body()), []
+            status, body = error.status_code, dict(error.get_body())
         except DatabaseAway:
             return JSONResponse({"error": "temporarily_unavailable"}, 503, {"Retry-After": "2"})
         if body.get("error") == "invalid_client":
             # One sentence for an unknown client and a wrong secret, so that neither is told apart.
-            body = {"error": "invalid_client", "error_description": "The client could not be authenticated."}
-            status = 401
-        extra = {"WWW-Authenticate": 'Basic realm="oauth"'} if status == 401 else {}
-        return JSONResponse(body, status, {**dict(headers), **NO_STORE, **extra})
+            status, body = 401, {"error": "invalid_client", "error_description": CLIENT_REFUSED}
+        used_basic = request.headers.get("authorization", "").lower().startswith("basic")
+        extra = {"WWW-Authenticate": 'Basic realm="oauth"'} if status == 401 and used_basic else {}
+        return JSONResponse(body, status, {**NO_STORE, **extra})
 
-    async def _decide(
-        self, parameters: dict[str, str], authorization: str | None, client_id: str
-    ) -> tuple[int, dict[str, Any], list[tuple[str, str]]]:
-        """Load the rows, let Authlib decide, write what it decided, also when the answer is a no."""
-        async with self._doors.database.transaction() as tx:
-            desk = Desk(self._doors.clock.now(), await tx.one(sql.oauth_client, client_id=client_id))
-            if desk.client is not None and desk.client["partner_status"] == "suspended":
-                desk.client = None
-            if "code" in parameters:
-                desk.code = await tx.one(sql.authorization_code, code_hash=secret_hash(parameters["code"]))
-            self._server.at(desk).create_token_response(Request("POST", parameters, authorization))
-            if desk.spent_code and desk.code is not None:
-                await tx.run(sql.use_authorization_code, code_hash=desk.code["code_hash"], used_at=desk.now)
-        return desk.answer
+    async def _desk(self, parameters: dict[str, str], basic: tuple[str, str] | None, tx: Tx) -> Desk:
+        """Load what the request names: its client, its code, its token. Raises OAuth2Error."""
+        now, assertion = self._doors.clock.now(), parameters.get("client_assertion")
+        client_id = basic[0] if basic else parameters.get("client_id", "")
+        if assertion is not None:
+            claimed = claimed_client_id(assertion)
+            if parameters.get("client_assertion_type") != ASSERTION_TYPE or client_id not in ("", claimed):
+                raise InvalidRequestError("The client assertion is not one of this client.")
+            client_id = claimed
+        desk = Desk(now, await tx.one(sql.oauth_client, client_id=client_id) if client_id.isprintable() else None)
+        if desk.client is not None and desk.client["partner_status"] == "suspended":
+            desk.client = None
+        if assertion is not None and desk.client is not None and desk.client["jwks"] is not None:
+            desk.assertion = read_assertion(assertion, desk.client["jwks"], self._tokens.issuer, now)
+        if "code" in parameters:
+            desk.code = await tx.one(sql.authorization_code, code_hash=secret_hash(parameters["code"]))
+        token = parameters.get("refresh_token") or parameters.get("token")
+        if token is not None:
+            desk.refresh = await tx.one(sql.refresh_token, token_hash=secret_hash(token))
+            desk.claims = None if desk.refresh is not None else self._claims(token)
+        return desk
 
-    async def authorize(self, request: HTTPRequest) -> Response:
-        """RFC 6749, section 3.1, with a plain login page; the console's own session saves it the form."""
+    def _claims(self, token: str) -> dict[str, Any] | None:
         try:
-            parameters = read_parameters(list(request.query_params.multi_items()))
-            async with self._doors.database.transaction() as tx:
-                client = await tx.one(sql.oauth_client, client_id=parameters.get("client_id", ""))
-                desk = Desk(self._doors.clock.now(), client)
-                grant = self._server.at(desk).get_consent_grant(Request("GET", parameters, None))
-                assert client is not None
-                account = await self._session(request, tx, client["client_id"])
-                form: dict[str, str] = {}
-                if account is None and request.method == "POST":
-                    form = dict(await _form(request))
-                    if not (form.get("login", "") + form.get("password", "")).isprintable():
-                        raise OAuth2Error(error="invalid_request", description="The form holds control characters.")
-                    account = await check_password(tx, form.get("login", ""), form.get("password", ""))
-                if account is None:
-                    wrong = "The login name or the password is wrong." if form else ""
-                    return await self._ask(client["name"], parameters, form.get("login", ""), wrong)
-                server = self._server.at(desk)
-                grant.server = server
-                server.create_authorization_response(grant.request, account, grant)
-                if desk.new_code is not None:
-                    await tx.run(sql.store_authorization_code, **desk.new_code)
-                response = self._redirect(desk)
-                if client["client_id"] == CONSOLE_CLIENT and form:
-                    await self._remember(tx, response, account)
-                return response
-        except OAuth2Error as error:
-            return self._error(error)
-        except DatabaseAway:
-            return HTMLResponse("The database does not answer. Try again in a moment.", 503, PAGE_HEADERS)
+            claims = self._tokens.read_claims(token)
+        except TokenRefused:
+            return None
+        return None if self._tokens.revocations.hit(marks_of(claims), claims["iat"]) else claims
 
-    def _redirect(self, desk: Desk) -> Response:
-        _, body, headers = desk.answer
-        location = dict(headers).get("Location")
-        if location is None:
-            return JSONResponse(body, 400, NO_STORE)
-        # RFC 9207: the client learns which server answered.
-        joint = "&" if "?" in location else "?"
-        return RedirectResponse(f"{location}{joint}{urlencode({'iss': self._tokens.issuer})}", 303, NO_STORE)
-
-    def _error(self, error: OAuth2Error) -> Response:
-        """Back to the client if its redirect URI was checked, else a page: never to an address nobody registered."""
-        body = dict(error.get_body())
-        if error.redirect_uri:
-            joint = "&" if "?" in error.redirect_uri else "?"
-            query = urlencode({**body, "iss": self._tokens.issuer})
-            return RedirectResponse(f"{error.redirect_uri}{joint}{query}", 303, NO_STORE)
-        if body.get("error") == "invalid_client":
-            body["error_description"] = "The client could not be authenticated."
-        return JSONResponse(body, 400, NO_STORE)
-
-    async def _ask(self, client: str, parameters: dict[str, str], login: str, error: str) -> Response:
+    async def _check_proof(self, request: HTTPRequest, desk: Desk, tx: Tx) -> None:
+        """RFC 9449, section 5. Raises OAuth2Error."""
+        proofs = request.headers.getlist("dpop")
+        if not proofs:
+            if desk.client is not None and desk.client["dpop_bound"]:
+                raise OAuth2Error(error="invalid_dpop_proof", description="This client's tokens are bound: send a DPoP proof.")
+            return
         try:
-            coalition = (await self._doors.catalogue.current()).name
-        except NoCoalition:
-            coalition = "the loyalty gateway"
-        scopes = parameters.get("scope", "").split()
-        sentences = [CATALOGUE[scope] for scope in scopes if scope in CATALOGUE] or ["act for you"]
-        page = _page.render(coalition=coalition, client=client, sentences=sentences, login=login, error=error)
-        return HTMLResponse(page, 401 if error else 200, PAGE_HEADERS)
+            if len(proofs) > 1:
+                raise BadProof("Send one DPoP proof.")
+            desk.proof = read_proof(proofs[0], "POST", f"{self._tokens.issuer}/oauth/token", desk.now)
+        except BadProof as bad:
+            raise OAuth2Error(error="invalid_dpop_proof", description=str(bad)) from None
+        if not await tx.value(sql.use_once, digest=desk.proof.digest, until=desk.now + timedelta(seconds=2 * PROOF_SECONDS_MAX)):
+            raise OAuth2Error(error="invalid_dpop_proof", description="The DPoP proof was used before.")
 
-    async def _session(self, request: HTTPRequest, tx: Tx, client_id: str) -> Account | None:
-        cookie = request.cookies.get(SESSION_COOKIE)
-        if cookie is None or client_id != CONSOLE_CLIENT:
-            return None
-        row = await tx.one(sql.console_session, session_hash=secret_hash(cookie), now=self._doors.clock.now())
-        if row is None:
-            return None
-        account = await tx.one(sql.account_by_id, account_id=row["account_id"])
-        return Account(account["account_id"], account["kind"], account["member_id"]) if account else None
-
-    async def _remember(self, tx: Tx, response: Response, account: Account) -> None:
-        cookie = secrets.token_urlsafe(32)
-        expires_at = self._doors.clock.now() + SESSION_LIFETIME
-        await tx.run(
-            sql.store_console_session, session_hash=secret_hash(cookie), account_id=account.account_id, expires_at=expires_at
-        )
-        response.set_cookie(
-            SESSION_COOKIE,
-            cookie,
-            max_age=int(SESSION_LIFETIME.total_seconds()),
-            path="/oauth",
-            secure=self._tokens.issuer.startswith("https://"),
-            httponly=True,
-            samesite="strict",
-        )
-
-    async def logout(self, request: HTTPRequest) -> Response:
-        """End the console's session."""
-        cookie = request.cookies.get(SESSION_COOKIE)
-        if cookie is not None:
-            async with self._doors.database.reading() as tx:
-                await tx.run(sql.end_console_session, session_hash=secret_hash(cookie))
-        response = Response(status_code=204)
-        response.delete_cookie(SESSION_COOKIE, path="/oauth")
-        return response
+    async def _write(self, desk: Desk, tx: Tx) -> None:
+        if desk.spent_code and desk.code is not None:
+            await tx.run(sql.use_authorization_code, code_hash=desk.code["code_hash"], used_at=desk.now)
+        if desk.new_family is not None:
+            await tx.run(sql.store_family, **desk.new_family)
+        if desk.spent_refresh and desk.refresh is not None:
+            await tx.run(sql.use_refresh_token, token_hash=desk.refresh["token_hash"], used_at=desk.now)
+        if desk.new_refresh is not None:
+            await tx.run(sql.store_refresh_token, **desk.new_refresh)
+        marks = [desk.revoked_mark] if desk.revoked_mark else []
+        if desk.ended_family is not None:
+            await tx.run(sql.end_family, family_id=desk.ended_family, ended_at=desk.now)
+            marks.append(f"sid:{desk.ended_family}")
+        for mark in marks:
+            await tx.run(sql.revoke, mark=mark, revoked_at=desk.now, until=desk.now + timedelta(seconds=2 * TOKEN_SECONDS))
 
 
-async def _form(request: HTTPRequest) -> list[tuple[str, str]]:
+_CREDENTIALS = ("client_secret", "client_assertion", "client_assertion_type")
+
+
+async def _once(tx: Tx, said: bytes, until: datetime) -> None:
+    """Raises OAuth2Error the second time."""
+    if not await tx.value(sql.use_once, digest=hashlib.sha256(said).digest(), until=until):
+        raise OAuth2Error(error="invalid_client", description=CLIENT_REFUSED, status_code=401)
+
+
+async def read_form(request: HTTPRequest) -> list[tuple[str, str]]:
     """The pairs of a form. Raises OAuth2Error."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/x-www-form-urlencoded":
-        raise OAuth2Error(error="invalid_request", description="Send a form: application/x-www-form-urlencoded.")
+        raise InvalidRequestError("Send a form: application/x-www-form-urlencoded.")
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > FORM_MAX_BYTES:
-            raise OAuth2Error(error="invalid_request", description="The form is too large.")
+            raise InvalidRequestError("The form is too large.")
     try:
         return parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=50)
     except ValueError:
-        raise OAuth2Error(error="invalid_request", description="The form cannot be read.") from None
+        raise InvalidRequestError("The form cannot be read.") from None

@@ -9,6 +9,7 @@ import structlog
 from pgqueuer.core.sm import SchedulerManager
 from pgqueuer.domain.models import Schedule
 
+from gateway.access.tokens import sql as access_sql
 from gateway.clock import Clock
 from gateway.coalition.catalogue import Catalogue, NoCoalition
 from gateway.conversion.convert import Converter
@@ -164,6 +165,10 @@ def all_jobs(database: Database, catalogue: Catalogue, converter: Converter, sig
     async def convert(now: datetime) -> int:
         return await converter.resume()
 
+    async def tidy(now: datetime) -> int:
+        async with database.reading() as tx:
+            return int(await tx.value(access_sql.forget_ended, now=now))
+
     async def warn(now: datetime) -> int:
         async with database.reading() as tx:
             rows = await tx.all(sql.partners_short_of_credit)
@@ -180,4 +185,5 @@ def all_jobs(database: Database, catalogue: Catalogue, converter: Converter, sig
         Job("mature", "Makes pending points available whose day has come.", "* * * * * */10", mature),
         Job("notices", "Announces points that run out within 30 days.", "* * * * * 45", notice),
         Job("seal", "Seals what was posted into signed blocks.", "* * * * * */5", seal_all),
+        Job("tidy", "Deletes codes, sessions and the like that have ended.", "17 * * * *", tidy),
     ]

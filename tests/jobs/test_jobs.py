@@ -20,7 +20,7 @@ async def test_jobs_run_by_themselves_and_are_visible_to_operators_and_in_metric
 async def look_at_jobs(world: World) -> None:
     query = "{ jobs { name sentence schedule lastRun lastSuccess lagSeconds done error } }"
     jobs = {job["name"]: job for job in (await world.ask(await world.operator(), query))["jobs"]}
-    assert set(jobs) == {"conversions", "credit", "expire", "holds", "mature", "notices", "seal"}
+    assert set(jobs) == {"conversions", "credit", "expire", "holds", "mature", "notices", "seal", "tidy"}
     assert jobs["seal"]["done"] == 1
     assert jobs["seal"]["error"] is None
     assert all(job["sentence"] for job in jobs.values())

@@ -1,0 +1,143 @@
+"""OAuth clients as Authlib wants to see them, and how they prove who they are."""
+
+import hmac
+import warnings
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import orjson
+from authlib.oauth2.rfc6749 import ClientMixin, OAuth2Request
+from authlib.oauth2.rfc6749.util import scope_to_list
+from joserfc import jwt
+from joserfc.errors import JoseError, SecurityWarning
+from joserfc.jwk import Key, KeySet
+from joserfc.jws import JWSRegistry
+from joserfc.util import urlsafe_b64decode
+
+from gateway.access.accounts import secret_hash
+from gateway.database import Row
+
+SECRET_METHODS = ("client_secret_basic", "client_secret_post")
+ASSERTION_METHOD = "private_key_jwt"
+ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+ALGORITHMS = ["ES256", "PS256", "EdDSA", "Ed25519"]
+HEADER_LENGTH_MAX = 4_096
+ASSERTION_SECONDS_MAX = 300
+# FAPI 2.0, section 5.3.2.1: clocks of clients may be ahead by so much.
+AHEAD_SECONDS = 10
+JTI_MAX = 200
+
+
+# RFC 9864 renamed EdDSA to Ed25519; clients of both times are understood.
+warnings.filterwarnings("ignore", message="EdDSA is deprecated", category=SecurityWarning)
+
+
+class _Registry(JWSRegistry):
+    max_header_length = HEADER_LENGTH_MAX  # a DPoP proof carries its key there
+
+
+JOSE = _Registry(algorithms=ALGORITHMS)
+"""What is accepted of clients' own signatures."""
+
+
+def unverified(token: str, part: int) -> dict[str, Any]:
+    """The header (0) or the claims (1) of a JWT, to know with which key to check it. Raises ValueError."""
+    found = orjson.loads(urlsafe_b64decode(token.split(".")[part].encode()))
+    if not isinstance(found, dict):
+        raise TypeError("not an object")
+    return found
+
+
+@dataclass(frozen=True)
+class Client(ClientMixin):  # type: ignore[misc]
+    """A registered client. One with keys authenticates with them alone; a partner's else with a secret; others not at all."""
+
+    row: Row
+
+    def get_client_id(self) -> str:
+        return str(self.row["client_id"])
+
+    def get_default_redirect_uri(self) -> str | None:
+        return None
+
+    def get_allowed_scope(self, scope: str | None) -> str | None:
+        allowed = set(self.row["scopes"])
+        if not scope:
+            return " ".join(sorted(allowed))
+        return scope if set(scope_to_list(scope)) <= allowed else None
+
+    def check_redirect_uri(self, redirect_uri: str) -> bool:
+        return redirect_uri in self.row["redirect_uris"]
+
+    def check_client_secret(self, client_secret: str) -> bool:
+        given = secret_hash(client_secret)
+        matches = [hmac.compare_digest(stored, given) for stored in self.row["secrets"]]  # all of them, for one duration
+        return any(matches)
+
+    def check_endpoint_auth_method(self, method: str, endpoint: str) -> bool:
+        if self.row["jwks"] is not None:
+            return method == ASSERTION_METHOD
+        return method in SECRET_METHODS if self.row["partner_id"] is not None else method == "none"
+
+    def check_response_type(self, response_type: str) -> bool:
+        return response_type == "code" and "authorization_code" in self.row["grants"]
+
+    def check_grant_type(self, grant_type: str) -> bool:
+        return grant_type in self.row["grants"]
+
+
+@dataclass(frozen=True, slots=True)
+class Assertion:
+    """What a client assertion (RFC 7523) says once its signature holds; its `jti` serves once until `expires`."""
+
+    client_id: str
+    jti: str
+    expires: int
+
+
+def claimed_client_id(assertion: str) -> str:
+    """Whose assertion it claims to be, to know whose keys to check it with; empty where it says nothing."""
+    try:
+        found = unverified(assertion, 1).get("sub")
+    except (ValueError, TypeError, IndexError):
+        return ""
+    return found if isinstance(found, str) else ""
+
+
+def read_assertion(assertion: str, jwks: str, issuer: str, now: datetime) -> Assertion | None:
+    """Check an assertion as FAPI 2.0 asks: `iss` and `sub` the client, `aud` the issuer alone, short, with a `jti`."""
+    at = int(now.timestamp())
+    for key in KeySet.import_key_set(orjson.loads(jwks)).keys:
+        claims = _claims(assertion, key)
+        if claims is None:
+            continue
+        client_id, jti, expires = claims.get("sub"), claims.get("jti"), claims.get("exp")
+        begins = [claims[name] for name in ("iat", "nbf") if name in claims]
+        if not (isinstance(client_id, str) and isinstance(jti, str) and isinstance(expires, int)):
+            return None
+        good = (
+            claims.get("iss") == client_id
+            and claims.get("aud") in (issuer, [issuer])
+            and 0 < len(jti) <= JTI_MAX
+            and at < expires <= at + ASSERTION_SECONDS_MAX
+            and all(isinstance(moment, int) and moment <= at + AHEAD_SECONDS for moment in begins)
+        )
+        return Assertion(client_id, jti, expires) if good else None
+    return None
+
+
+def _claims(assertion: str, key: Key) -> dict[str, Any] | None:
+    try:
+        return jwt.decode(assertion, key, registry=JOSE).claims
+    except (JoseError, ValueError, TypeError, KeyError):
+        return None
+
+
+def authenticate_by_assertion(query_client: Any, request: OAuth2Request) -> Client | None:
+    """Authlib's client authentication method private_key_jwt; the server has read the assertion already."""
+    assertion: Assertion | None = request.assertion
+    if assertion is None:
+        return None
+    client: Client | None = query_client(assertion.client_id)
+    return client

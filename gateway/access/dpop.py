@@ -1,0 +1,67 @@
+"""DPoP (RFC 9449): a proof that the caller holds the key that its token is bound to."""
+
+import base64
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from joserfc import jwt
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey, OKPKey, RSAKey
+
+from gateway.access.clients import AHEAD_SECONDS, JOSE, JTI_MAX, unverified
+
+PROOF_SECONDS_MAX = 60
+PROOF_LENGTH_MAX = 4_000
+_KEYS: dict[str, Any] = {"EC": ECKey, "OKP": OKPKey, "RSA": RSAKey}
+
+
+class BadProof(Exception):
+    """The proof does not hold; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """A proof that holds: the thumbprint (RFC 7638) of its key, and the digest under which it serves once."""
+
+    thumbprint: str
+    digest: bytes
+
+
+def read_proof(proof: str, method: str, url: str, now: datetime, access_token: str | None = None) -> Proof:
+    """Check a proof for one request, and that it belongs to `access_token` where one is used. Raises BadProof."""
+    if len(proof) > PROOF_LENGTH_MAX:
+        raise BadProof("The DPoP proof is too long.")
+    try:
+        header = unverified(proof, 0)
+        jwk = header.get("jwk")
+        if header.get("typ") != "dpop+jwt" or not isinstance(jwk, dict) or "d" in jwk:
+            raise BadProof("The DPoP proof needs typ dpop+jwt and its public key as jwk.")
+        key = _KEYS[str(jwk.get("kty"))].import_key(jwk)
+        claims = jwt.decode(proof, key, registry=JOSE).claims
+    except (JoseError, ValueError, TypeError, KeyError, IndexError):
+        raise BadProof("The DPoP proof's signature does not hold.") from None
+    if claims.get("htm") != method or _plain(str(claims.get("htu", ""))) != url:
+        raise BadProof(f"The DPoP proof is for another request than {method} {url}.")
+    made, at = claims.get("iat"), int(now.timestamp())
+    if not isinstance(made, int) or not at - PROOF_SECONDS_MAX <= made <= at + AHEAD_SECONDS:
+        raise BadProof(f"The DPoP proof was not made within the last {PROOF_SECONDS_MAX} seconds.")
+    jti = claims.get("jti")
+    if not isinstance(jti, str) or not 0 < len(jti) <= JTI_MAX:
+        raise BadProof("The DPoP proof needs a jti.")
+    if access_token is not None and claims.get("ath") != _hash(access_token):
+        raise BadProof("The DPoP proof is for another access token.")
+    thumbprint = str(key.thumbprint())
+    return Proof(thumbprint, hashlib.sha256(f"dpop {thumbprint} {jti}".encode()).digest())
+
+
+def _plain(url: str) -> str:
+    """Without query and fragment (RFC 9449, section 4.3)."""
+    parts = urlsplit(url)
+    return f"{parts.scheme.lower()}://{parts.netloc.lower()}{parts.path}"
+
+
+def _hash(token: str) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(token.encode()).digest()).rstrip(b"=").decode()

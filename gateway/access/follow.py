@@ -1,0 +1,35 @@
+"""Keeps what a process knows of keys and revocations up to date, so that a revocation takes effect within two seconds."""
+
+import asyncio
+
+import structlog
+
+from gateway.access.tokens import Tokens, read_signing_keys, sql
+from gateway.clock import Clock
+from gateway.database import Database, DatabaseAway
+
+FOLLOW_SECONDS = 1
+
+log = structlog.get_logger(__name__)
+
+
+async def follow(database: Database, tokens: Tokens, clock: Clock) -> None:
+    """Read again and again until cancelled; while the database is away, what was read last holds."""
+    while True:
+        try:
+            await read_again(database, tokens, clock)
+        except DatabaseAway:
+            pass
+        except Exception:
+            log.exception("keys and revocations could not be read")
+        await asyncio.sleep(FOLLOW_SECONDS)
+
+
+async def read_again(database: Database, tokens: Tokens, clock: Clock) -> None:
+    """Read revocations, and the keys where they have changed. Raises DatabaseAway."""
+    async with database.reading() as tx:
+        rows = await tx.all(sql.revocations, now=clock.now())
+        tokens.revocations.replace({row["mark"]: row["revoked_at"].timestamp() for row in rows})
+        states = {row["key_id"]: row["state"] for row in await tx.all(sql.key_states)}
+        if states != tokens.key_states:
+            tokens.use_keys(await read_signing_keys(tx))

@@ -1,0 +1,203 @@
+"""What can be asked of the authorization server: Authlib's grants and endpoints, each with its edges closed.
+
+Every one decides over the Desk of its server and writes nothing by itself.
+"""
+
+import hmac
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from authlib.oauth2.rfc6749 import OAuth2Request
+from authlib.oauth2.rfc6749.errors import InvalidRequestError, InvalidScopeError
+from authlib.oauth2.rfc6749.grants import AuthorizationCodeGrant, ClientCredentialsGrant, RefreshTokenGrant
+from authlib.oauth2.rfc6749.util import scope_to_list
+from authlib.oauth2.rfc7009 import RevocationEndpoint
+from authlib.oauth2.rfc7636 import CodeChallenge, create_s256_code_challenge
+from authlib.oauth2.rfc7662 import IntrospectionEndpoint
+
+from gateway.access.accounts import Account, secret_hash
+from gateway.access.clients import ASSERTION_METHOD, SECRET_METHODS, Client
+from gateway.access.scopes import CEILING
+from gateway.database import Row
+from gateway.ids import new_id
+
+CODE_SECONDS = 60
+# Two tabs of an app may refresh with the same token at once; that is no theft.
+GRACE = timedelta(seconds=10)
+CONFIDENTIAL_METHODS = (*SECRET_METHODS, ASSERTION_METHOD)
+
+
+@dataclass(frozen=True)
+class Code:
+    """An authorization code's row as Authlib wants to see it."""
+
+    row: Row
+    code_challenge_method: str = "S256"
+
+    @property
+    def code_challenge(self) -> str:
+        return str(self.row["code_challenge"])
+
+    def get_redirect_uri(self) -> str:
+        return str(self.row["redirect_uri"])
+
+    def get_scope(self) -> str:
+        return str(self.row["scope"])
+
+
+@dataclass(frozen=True)
+class Token:
+    """An issued token as Authlib wants to see it: a refresh token by its row, an access token by its claims."""
+
+    row: Any
+    is_refresh: bool
+
+    def check_client(self, client: Client) -> bool:
+        return bool(self.row["client_id"] == client.get_client_id())
+
+    def get_scope(self) -> str:
+        return str(self.row["scope"])
+
+    def is_expired(self) -> bool:
+        return False  # what has expired is not found
+
+    def is_revoked(self) -> bool:
+        return False  # nor what was revoked
+
+
+class S256(CodeChallenge):  # type: ignore[misc]
+    """PKCE (RFC 7636) with S256 alone, required of everybody, named explicitly."""
+
+    SUPPORTED_CODE_CHALLENGE_METHOD = ("S256",)
+    DEFAULT_CODE_CHALLENGE_METHOD = "S256"
+    CODE_CHALLENGE_METHODS = {  # noqa: RUF012 - Authlib's own attribute
+        "S256": lambda verifier, challenge: hmac.compare_digest(create_s256_code_challenge(verifier), challenge)
+    }
+
+    def validate_code_challenge(self, grant: Any, redirect_uri: str) -> None:
+        data = grant.request.payload.data
+        if not data.get("code_challenge") or data.get("code_challenge_method") != "S256":
+            raise InvalidRequestError("PKCE is required: code_challenge with code_challenge_method=S256.")
+        super().validate_code_challenge(grant, redirect_uri)
+
+
+class CodeGrant(AuthorizationCodeGrant):  # type: ignore[misc]
+    """Authorization code for public clients: the console and members' apps."""
+
+    TOKEN_ENDPOINT_AUTH_METHODS = ("none",)
+
+    def save_authorization_code(self, code: str, request: OAuth2Request) -> None:
+        self.server.desk.new_code = {
+            "code_hash": secret_hash(code),
+            "client_id": request.client.get_client_id(),
+            "account_id": request.user.account_id,
+            "redirect_uri": request.payload.redirect_uri,
+            "scope": " ".join(sorted(set(scope_to_list(request.scope)) & CEILING[request.user.kind])),
+            "code_challenge": request.payload.data["code_challenge"],
+            "key_thumbprint": request.payload.data.get("dpop_jkt"),
+            "family_id": new_id(),
+            "expires_at": self.server.desk.now + timedelta(seconds=CODE_SECONDS),
+        }
+
+    def query_authorization_code(self, code: str, client: Client) -> Code | None:
+        desk = self.server.desk
+        row = desk.code
+        if row is None or row["client_id"] != client.get_client_id():
+            return None
+        if row["used_at"] is not None:
+            # Somebody has a code that served already: what it led to ends (RFC 6749, section 4.1.2).
+            desk.ended_family = row["family_id"]
+            return None
+        bound, proof = row["key_thumbprint"], desk.proof
+        if row["expires_at"] <= desk.now or (bound is not None and (proof is None or proof.thumbprint != bound)):
+            return None
+        return Code(row)
+
+    def delete_authorization_code(self, authorization_code: Code) -> None:
+        self.server.desk.spent_code = True
+
+    def authenticate_user(self, authorization_code: Code) -> Account:
+        row = authorization_code.row
+        return Account(row["account_id"], row["kind"], row["member_id"])
+
+
+class ClientGrant(ClientCredentialsGrant):  # type: ignore[misc]
+    """Client credentials for partners."""
+
+    TOKEN_ENDPOINT_AUTH_METHODS = CONFIDENTIAL_METHODS
+
+    def validate_token_request(self) -> None:
+        super().validate_token_request()
+        if self.request.client.get_allowed_scope(self.request.payload.scope) is None:
+            raise InvalidScopeError("The client may not have all of these scopes.")
+
+
+class RefreshGrant(RefreshTokenGrant):  # type: ignore[misc]
+    """Refresh for members' apps: each token serves once; one that served before ends its whole family.
+
+    Except, for GRACE, the immediate predecessor of one that was not used yet.
+    """
+
+    TOKEN_ENDPOINT_AUTH_METHODS = ("none",)
+    INCLUDE_NEW_REFRESH_TOKEN = True
+
+    def authenticate_refresh_token(self, refresh_token: str) -> Token | None:
+        desk = self.server.desk
+        row = desk.refresh
+        if row is None or row["ended_at"] is not None or row["expires_at"] <= desk.now:
+            return None
+        if row["key_thumbprint"] is not None and (desk.proof is None or desk.proof.thumbprint != row["key_thumbprint"]):
+            return None
+        if row["used_at"] is not None and (row["succeeded"] or desk.now - row["used_at"] > GRACE):
+            desk.ended_family = row["family_id"]
+            return None
+        return Token(row, is_refresh=True)
+
+    def authenticate_user(self, refresh_token: Token) -> Account:
+        row = refresh_token.row
+        return Account(row["account_id"], row["kind"], row["member_id"])
+
+    def revoke_old_credential(self, refresh_token: Token) -> None:
+        self.server.desk.spent_refresh = True
+
+
+def _query_token(desk: Any) -> Token | None:
+    """The token that a request names, if it is one of ours that still lives."""
+    row = desk.refresh
+    if row is not None:
+        alive = row["ended_at"] is None and row["expires_at"] > desk.now and row["used_at"] is None
+        return Token(row, is_refresh=True) if alive else None
+    return Token(desk.claims, is_refresh=False) if desk.claims is not None else None
+
+
+class Revocation(RevocationEndpoint):  # type: ignore[misc]
+    """RFC 7009: a refresh token ends with its whole family, an access token by itself."""
+
+    CLIENT_AUTH_METHODS = (*CONFIDENTIAL_METHODS, "none")
+
+    def query_token(self, token_string: str, token_type_hint: str | None) -> Token | None:
+        return _query_token(self.server.desk)
+
+    def revoke_token(self, token: Token, request: OAuth2Request) -> None:
+        if token.is_refresh:
+            self.server.desk.ended_family = token.row["family_id"]
+        else:
+            self.server.desk.revoked_mark = f"jti:{token.row['jti']}"
+
+
+class Introspection(IntrospectionEndpoint):  # type: ignore[misc]
+    """RFC 7662: a client is told about its own tokens, and of others' that they are not active."""
+
+    CLIENT_AUTH_METHODS = CONFIDENTIAL_METHODS
+
+    def query_token(self, token_string: str, token_type_hint: str | None) -> Token | None:
+        return _query_token(self.server.desk)
+
+    def check_permission(self, token: Token, client: Client, request: OAuth2Request) -> bool:
+        return token.check_client(client)
+
+    def introspect_token(self, token: Token) -> dict[str, Any]:
+        told = ("iss", "aud", "sub", "client_id", "scope", "iat", "exp", "jti", "cnf")
+        said = {name: token.row[name] for name in told if name in token.row}
+        return {"active": True, "token_type": "DPoP" if "cnf" in said else "Bearer", **said}

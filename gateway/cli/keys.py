@@ -1,0 +1,37 @@
+"""`gateway keys`: the keys that sign tokens and blocks."""
+
+import typer
+from rich.table import Table
+
+from gateway.access import tokens
+from gateway.cli.running import out, with_database
+from gateway.clock import SystemClock
+from gateway.database import Database
+
+keys_app = typer.Typer(help="The keys that sign tokens and blocks.", no_args_is_help=True)
+
+
+@keys_app.command("list")
+def keys_list() -> None:
+    """List the keys: next (published, not used yet), active, and retired (public part alone, to check what they signed)."""
+
+    async def work(opened: Database) -> Table:
+        table = Table("key", "state", "retired", title="Signing keys")
+        for each in await tokens.load_signing_keys(opened, SystemClock()):
+            table.add_row(str(each.key.kid), each.state, f"{each.retired_at:%Y-%m-%d %H:%M}" if each.retired_at else "")
+        return table
+
+    out.print(with_database(work))
+
+
+@keys_app.command("rotate")
+def keys_rotate() -> None:
+    """Sign with the next key from now on, in every process within two seconds; what the old key signed stays good."""
+
+    async def work(opened: Database) -> None:
+        await tokens.load_signing_keys(opened, SystemClock())
+        async with opened.transaction() as tx:
+            await tokens.rotate_signing_keys(tx, SystemClock().now())
+
+    with_database(work)
+    out.print("Rotated. `gateway keys list` shows the keys.")

@@ -1,0 +1,90 @@
+"""Clients that others wrote go through the authorization server: npm's openid-client, Authlib's, requests-oauthlib."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from joserfc.jwk import ECKey
+
+from gateway.access import accounts
+from gateway.database import Database
+from tests.points import ann_logs_in
+from tests.world import NOW, World
+
+ROOT = Path(__file__).parent.parent.parent
+CLIENTS = ROOT / "tests/clients"
+
+
+def node(*command: str, seconds: float = 120) -> subprocess.CompletedProcess[str]:
+    programme = [sys.executable, str(ROOT / "console/node.py"), *command]
+    return subprocess.run(programme, cwd=CLIENTS, capture_output=True, text=True, timeout=seconds, check=False)
+
+
+@pytest.fixture(scope="session")
+def clients() -> Path:
+    """The pinned npm packages, installed once."""
+    if not (CLIENTS / "node_modules/openid-client").exists():
+        installed = node("npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts")
+        assert installed.returncode == 0, installed.stderr
+    return CLIENTS
+
+
+async def keyed_client(world: World, code: str, dpop: bool = True) -> tuple[str, dict[str, Any]]:
+    """Give a partner's client a key instead of its secrets; answers its id and the private key."""
+    key = ECKey.generate_key("P-256", {"alg": "ES256", "use": "sig"}, private=True, auto_kid=True)
+    database = Database(world.dsn, 2)
+    await database.open()
+    async with database.transaction() as tx:
+        partner_id = (await world.sql("select partner_id from partner where code = $1", code))[0]["partner_id"]
+        jwks = json.dumps({"keys": [key.as_dict(private=False)]})
+        client_id = await accounts.create_keyed_client(tx, partner_id, code, jwks, dpop, NOW)
+    await database.close()
+    return client_id, dict(key.as_dict(private=True))
+
+
+async def test_openid_client_goes_through_every_flow_and_its_negatives(real_time: World, clients: Path) -> None:
+    world = real_time
+    client_id, jwk = await keyed_client(world, "fuel")
+    await ann_logs_in(world)
+    prepared = {
+        "secret": {"id": world.clients["grocer"][0], "secret": world.clients["grocer"][1]},
+        "keyed": {"id": client_id, "jwk": jwk},
+        "app": {"id": "member-app", "redirect": "com.example.loyalty:/callback", "login": "ann", "password": "ann's password"},
+    }
+    done = await asyncio.to_thread(node, "node", "flows.mjs", world.url, json.dumps(prepared))
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    assert seen == {
+        "basic": [200, "grocer"],
+        "post": [200, "grocer"],
+        "wrongSecret": "OAUTH_WWW_AUTHENTICATE_CHALLENGE",
+        "introspected": True,
+        "boundType": "dpop",
+        "bound": [200, "fuel"],
+        "boundAsBearer": [401, "OAUTH_WWW_AUTHENTICATE_CHALLENGE"],
+        "boundByStranger": [401, "OAUTH_WWW_AUTHENTICATE_CHALLENGE"],
+        "unboundForBoundClient": "invalid_dpop_proof",
+        "replayedAssertion": "invalid_client",
+        "wrongAudience": "invalid_client",
+        "code": 200,
+        "hasRefresh": True,
+        "pushed": [False, 200],
+        "pushedTwice": 400,
+        "plainPkce": "invalid_request",
+        "foreignRedirect": 400,
+        "wrongVerifier": "invalid_grant",
+        "replayedCode": "invalid_grant",
+        "refreshAfterReplay": "invalid_grant",
+        "refreshed": 200,
+        "reused": "invalid_grant",
+        "familyEnded": "invalid_grant",
+        "refreshRevoked": "invalid_grant",
+        "revokedPartner": [401, "OAUTH_WWW_AUTHENTICATE_CHALLENGE"],
+        "revokedIntrospected": False,
+        "revokedMember": 401,
+        "endedFamilyMember": 401,
+    }

@@ -1,0 +1,121 @@
+// openid-client, which we did not write, goes through the authorization server's flows; prints what it saw as JSON.
+// Arguments: issuer, then a JSON object of what the test prepared.
+import * as oauth from 'openid-client'
+
+const [issuer, prepared] = [process.argv[2], JSON.parse(process.argv[3])]
+const insecure = { algorithm: 'oauth2', execute: [oauth.allowInsecureRequests] }
+const seen = {}
+
+const discover = (id, metadata, authentication) => oauth.discovery(new URL(issuer), id, metadata, authentication, insecure)
+const refusal = async (work) => {
+  try {
+    await work()
+    return 'accepted'
+  } catch (error) {
+    return error.error ?? error.cause?.error ?? error.code ?? String(error)
+  }
+}
+const importKey = (jwk) => crypto.subtle.importKey('jwk', jwk, { name: 'ECDSA', namedCurve: 'P-256' }, true, ['sign'])
+const query = '{ partner { code } }'
+const ask = async (config, tokens, options) => {
+  const headers = new Headers({ 'content-type': 'application/json' })
+  const body = JSON.stringify({ query })
+  try {
+    const answer = await oauth.fetchProtectedResource(config, tokens, new URL(`${issuer}/graphql`), 'POST', body, headers, options)
+    return [answer.status, (await answer.json()).data?.partner?.code ?? null]
+  } catch (error) {
+    return [error.status ?? error.cause?.[0]?.status ?? error.response?.status ?? 0, error.code]
+  }
+}
+
+// Partners: secrets, by both ways
+const basic = await discover(prepared.secret.id, prepared.secret.secret, oauth.ClientSecretBasic(prepared.secret.secret))
+const byBasic = await oauth.clientCredentialsGrant(basic)
+seen.basic = await ask(basic, byBasic.access_token)
+const post = await discover(prepared.secret.id, prepared.secret.secret, oauth.ClientSecretPost(prepared.secret.secret))
+seen.post = await ask(post, (await oauth.clientCredentialsGrant(post)).access_token)
+const wrong = await discover(prepared.secret.id, 'wrong', oauth.ClientSecretBasic('wrong'))
+seen.wrongSecret = await refusal(() => oauth.clientCredentialsGrant(wrong))
+seen.introspected = (await oauth.tokenIntrospection(basic, byBasic.access_token)).active
+await oauth.tokenRevocation(basic, byBasic.access_token)
+
+// Partners: keys, with tokens that are bound
+const key = { key: await importKey(prepared.keyed.jwk), kid: prepared.keyed.jwk.kid }
+const keyed = await discover(prepared.keyed.id, undefined, oauth.PrivateKeyJwt(key))
+const handle = oauth.getDPoPHandle(keyed, await oauth.randomDPoPKeyPair('ES256'))
+const bound = await oauth.clientCredentialsGrant(keyed, {}, { DPoP: handle })
+seen.boundType = bound.token_type.toLowerCase()
+seen.bound = await ask(keyed, bound.access_token, { DPoP: handle })
+seen.boundAsBearer = await ask(keyed, bound.access_token)
+const stranger = oauth.getDPoPHandle(keyed, await oauth.randomDPoPKeyPair('ES256'))
+seen.boundByStranger = await ask(keyed, bound.access_token, { DPoP: stranger })
+seen.unboundForBoundClient = await refusal(() => oauth.clientCredentialsGrant(keyed))
+let assertion
+const recording = oauth.PrivateKeyJwt(key, { [oauth.modifyAssertion]: (header, payload) => { assertion = payload } })
+const fixed = await discover(prepared.keyed.id, undefined, recording)
+await oauth.clientCredentialsGrant(fixed, {}, { DPoP: handle })
+const replaying = oauth.PrivateKeyJwt(key, { [oauth.modifyAssertion]: (header, payload) => { payload.jti = assertion.jti } })
+const replayed = await discover(prepared.keyed.id, undefined, replaying)
+seen.replayedAssertion = await refusal(() => oauth.clientCredentialsGrant(replayed, {}, { DPoP: handle }))
+const elsewhere = oauth.PrivateKeyJwt(key, { [oauth.modifyAssertion]: (header, payload) => { payload.aud = 'https://elsewhere.example' } })
+const foreign = await discover(prepared.keyed.id, undefined, elsewhere)
+seen.wrongAudience = await refusal(() => oauth.clientCredentialsGrant(foreign, {}, { DPoP: handle }))
+
+// Members' apps: code with PKCE, pushed and not; refresh; reuse
+const app = await discover(prepared.app.id, undefined, oauth.None())
+const logIn = async (pushed, changes = {}) => {
+  const verifier = oauth.randomPKCECodeVerifier()
+  const state = oauth.randomState()
+  const parameters = {
+    redirect_uri: prepared.app.redirect, scope: 'profile:read balance:read', state,
+    code_challenge: await oauth.calculatePKCECodeChallenge(verifier), code_challenge_method: 'S256', ...changes,
+  }
+  const url = pushed ? await oauth.buildAuthorizationUrlWithPAR(app, parameters) : oauth.buildAuthorizationUrl(app, parameters)
+  const form = new URLSearchParams({ login: prepared.app.login, password: prepared.app.password })
+  const answer = await fetch(url, { method: 'POST', body: form, redirect: 'manual' })
+  const location = answer.headers.get('location')
+  return { verifier, state, status: answer.status, landed: location && new URL(location), url }
+}
+const redeem = ({ landed, verifier, state }, pkceCodeVerifier = verifier) =>
+  oauth.authorizationCodeGrant(app, landed, { pkceCodeVerifier, expectedState: state })
+const me = async (tokens) => (await fetch(`${issuer}/graphql`, {
+  method: 'POST', body: JSON.stringify({ query: '{ me { id } }' }),
+  headers: { 'content-type': 'application/json', authorization: `Bearer ${tokens.access_token}` },
+})).status
+
+const first = await logIn(false)
+const tokens = await redeem(first)
+seen.code = await me(tokens)
+seen.hasRefresh = typeof tokens.refresh_token === 'string'
+const pushedLogin = await logIn(true)
+seen.pushed = [pushedLogin.url.searchParams.has('scope'), await me(await redeem(pushedLogin))]
+seen.pushedTwice = (await fetch(pushedLogin.url, { redirect: 'manual' })).status
+seen.plainPkce = await refusal(async () => {
+  const plain = await logIn(false, { code_challenge_method: 'plain' })
+  if (plain.landed?.searchParams.get('error')) throw { error: plain.landed.searchParams.get('error') }
+})
+seen.foreignRedirect = (await logIn(false, { redirect_uri: 'https://elsewhere.example/cb' })).status
+const other = await logIn(false)
+seen.wrongVerifier = await refusal(() => redeem(other, oauth.randomPKCECodeVerifier()))
+const twice = await logIn(false)
+const once = await redeem(twice)
+seen.replayedCode = await refusal(() => redeem(twice))
+seen.refreshAfterReplay = await refusal(() => oauth.refreshTokenGrant(app, once.refresh_token))
+
+const second = await oauth.refreshTokenGrant(app, tokens.refresh_token)
+seen.refreshed = await me(second)
+const third = await oauth.refreshTokenGrant(app, second.refresh_token)
+seen.reused = await refusal(() => oauth.refreshTokenGrant(app, tokens.refresh_token))
+seen.familyEnded = await refusal(() => oauth.refreshTokenGrant(app, third.refresh_token))
+
+const last = await redeem(await logIn(false))
+await oauth.tokenRevocation(app, last.refresh_token)
+seen.refreshRevoked = await refusal(() => oauth.refreshTokenGrant(app, last.refresh_token))
+
+// Revocations take effect within two seconds.
+await new Promise((resolve) => setTimeout(resolve, 2000))
+seen.revokedPartner = await ask(basic, byBasic.access_token)
+seen.revokedIntrospected = (await oauth.tokenIntrospection(basic, byBasic.access_token)).active
+seen.revokedMember = await me(last)
+seen.endedFamilyMember = await me(third)
+console.log(JSON.stringify(seen))
