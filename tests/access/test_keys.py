@@ -1,0 +1,171 @@
+"""Partners that prove who they are with a key of their own, and whose tokens are bound to one (FAPI 2.0)."""
+
+import base64
+import hashlib
+import secrets
+from typing import Any
+
+import httpx
+import pytest
+from joserfc import jwt
+from joserfc.jwk import ECKey, OKPKey, RSAKey
+
+from gateway.access.clients import ASSERTION_TYPE, JOSE
+from gateway.access.dpop import BadProof, read_proof
+from gateway.refusals import InputNotAccepted
+from tests.access.test_clients import keyed_client
+from tests.world import NOW, World
+
+AT = int(NOW.timestamp())
+PARTNER = "{ partner { code } }"
+
+
+def assertion(world: World, client_id: str, key: Any, alg: str = "ES256", **changes: Any) -> str:
+    claims = {"iss": client_id, "sub": client_id, "aud": world.url, "jti": secrets.token_urlsafe(8), "iat": AT, "exp": AT + 60}
+    claims = {name: value for name, value in {**claims, **changes}.items() if value is not None}
+    return jwt.encode({"alg": alg}, claims, key, registry=JOSE)
+
+
+async def ask(world: World, asserted: str, dpop: str | None = None, **changes: str) -> httpx.Response:
+    form = {"grant_type": "client_credentials", "client_assertion": asserted, "client_assertion_type": ASSERTION_TYPE, **changes}
+    return await world.http.post("/oauth/token", data=form, headers={"DPoP": dpop} if dpop else {})
+
+
+def proof(key: Any, url: str, alg: str = "ES256", token: str | None = None, header: dict[str, Any] | None = None, **changes: Any) -> str:
+    claims = {"htm": "POST", "htu": url, "iat": AT, "jti": secrets.token_urlsafe(8)}
+    if token is not None:
+        claims["ath"] = base64.urlsafe_b64encode(hashlib.sha256(token.encode()).digest()).rstrip(b"=").decode()
+    claims = {name: value for name, value in {**claims, **changes}.items() if value is not None}
+    return jwt.encode({"typ": "dpop+jwt", "alg": alg, "jwk": key.as_dict(private=False), **(header or {})}, claims, key, registry=JOSE)
+
+
+async def test_an_assertion_serves_once_and_only_as_it_must_be(world: World) -> None:
+    client_id, jwk = await keyed_client(world, "fuel", dpop=False)
+    key = ECKey.import_key(jwk)
+    good = assertion(world, client_id, key)
+    first = await ask(world, good)
+    assert first.status_code == 200
+    assert (await world.ask(first.json()["access_token"], PARTNER))["partner"]["code"] == "fuel"
+    assert (await ask(world, good)).json() == {"error": "invalid_client", "error_description": "The client could not be authenticated."}
+    assert (await ask(world, assertion(world, client_id, key, aud=[world.url]))).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"aud": "https://elsewhere.example"},
+        {"aud": ["https://elsewhere.example", "{url}"]},
+        {"aud": None},
+        {"iss": "somebody"},
+        {"sub": "partner-grocer"},
+        {"jti": None},
+        {"jti": ""},
+        {"jti": "x" * 201},
+        {"exp": AT},
+        {"exp": None},
+        {"exp": AT + 301},
+        {"exp": "soon"},
+        {"iat": AT + 11},
+        {"nbf": AT + 11},
+    ],
+)
+async def test_an_assertion_that_is_not_right_opens_nothing(world: World, changes: dict[str, Any]) -> None:
+    client_id, jwk = await keyed_client(world, "fuel", dpop=False)
+    if isinstance(changes.get("aud"), list):
+        changes = {"aud": [each.format(url=world.url) for each in changes["aud"]]}
+    answer = await ask(world, assertion(world, client_id, ECKey.import_key(jwk), **changes))
+    assert answer.status_code == 401, answer.text
+    assert "access_token" not in answer.text
+
+
+async def test_a_client_with_keys_has_no_secret_any_more_and_others_keys_do_not_open_it(world: World) -> None:
+    client_id, _ = await keyed_client(world, "fuel", dpop=False)
+    assert (await ask(world, assertion(world, client_id, ECKey.generate_key("P-256")))).status_code == 401
+    by_secret = await world.http.post("/oauth/token", data={"grant_type": "client_credentials"}, auth=world.clients["fuel"])
+    assert by_secret.status_code == 401
+    grocer = assertion(world, "partner-grocer", ECKey.generate_key("P-256"))
+    assert (await ask(world, grocer)).status_code == 401
+    for garbage in ("x", "a.b.c", "e30.e30.e30", "." * 5):
+        assert (await ask(world, garbage)).status_code == 401
+    both = await ask(world, grocer, client_id="partner-fuel")
+    assert both.status_code == 400
+
+
+@pytest.mark.parametrize(("kind", "alg"), [("ec", "ES256"), ("rsa", "PS256"), ("okp", "EdDSA"), ("okp", "Ed25519")])
+async def test_proofs_in_every_algorithm_bind_a_token(world: World, kind: str, alg: str) -> None:
+    key: Any = {"ec": lambda: ECKey.generate_key("P-256"), "rsa": lambda: RSAKey.generate_key(2048), "okp": OKPKey.generate_key}[kind]()
+    client_id, jwk = await keyed_client(world, "fuel")
+    bound = await ask(world, assertion(world, client_id, ECKey.import_key(jwk)), proof(key, f"{world.url}/oauth/token", alg))
+    assert bound.json()["token_type"] == "DPoP"
+    token = bound.json()["access_token"]
+    shown = proof(key, f"{world.url}/graphql", alg, token)
+
+    async def use(scheme: str = "DPoP", *proofs: str) -> httpx.Response:
+        headers = [("Authorization", f"{scheme} {token}"), *(("DPoP", each) for each in proofs)]
+        return await world.http.post("/graphql", json={"query": PARTNER}, headers=headers)
+
+    assert (await use("DPoP", shown)).json()["data"]["partner"]["code"] == "fuel"
+    again = await use("DPoP", shown)
+    assert again.status_code == 401
+    assert "used before" in again.text
+    for answer in (await use("Bearer"), await use("DPoP"), await use("Bearer", shown), await use("DPoP", shown, shown)):
+        assert answer.status_code == 401
+        assert "data" not in answer.json()
+    stranger = proof(ECKey.generate_key("P-256"), f"{world.url}/graphql", "ES256", token)
+    assert (await use("DPoP", stranger)).status_code == 401
+
+
+async def test_a_bearer_token_is_not_made_better_by_a_proof(world: World) -> None:
+    token = await world.token("grocer")
+    shown = proof(ECKey.generate_key("P-256"), f"{world.url}/graphql", "ES256", token)
+    answer = await world.http.post("/graphql", json={"query": PARTNER}, headers={"Authorization": f"DPoP {token}", "DPoP": shown})
+    assert answer.status_code == 401
+
+
+KEY = ECKey.generate_key("P-256")
+URL = "https://gateway.example/graphql"
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        proof(KEY, URL, htm="GET"),
+        proof(KEY, "https://elsewhere.example/graphql"),
+        proof(KEY, URL, iat=AT - 61),
+        proof(KEY, URL, iat=AT + 11),
+        proof(KEY, URL, iat=None),
+        proof(KEY, URL, jti=None),
+        proof(KEY, URL, jti="x" * 201),
+        proof(KEY, URL, header={"typ": "jwt"}),
+        proof(KEY, URL, header={"jwk": ECKey.generate_key("P-256").as_dict(private=False)}),
+        proof(KEY, URL, header={"jwk": KEY.as_dict(private=True)}),
+        proof(KEY, URL, header={"jwk": {"kty": "oct", "k": "c2VjcmV0"}}),
+        proof(KEY, URL, token="another"),
+        proof(KEY, URL)[:-2],
+        "x" * 5_000,
+        "",
+        "a.b.c",
+    ],
+)
+def test_a_proof_that_is_not_right_is_refused_in_words(bad: str) -> None:
+    with pytest.raises(BadProof, match=r"proof"):
+        read_proof(bad, "POST", URL, NOW, "token")
+
+
+def test_a_proof_may_name_the_url_with_a_query_and_in_capitals() -> None:
+    assert read_proof(proof(KEY, "HTTPS://Gateway.example/graphql?a=1#b", token="token"), "POST", URL, NOW, "token").thumbprint
+
+
+@pytest.mark.parametrize("keys", ["{}", '{"keys": []}', "nonsense", '{"keys": [{"kty": "EC"}]}'])
+async def test_what_is_no_set_of_public_keys_is_not_registered(world: World, keys: str) -> None:
+    from gateway.access import accounts
+    from gateway.database import Database
+
+    database = Database(world.dsn, 2)
+    await database.open()
+    partner_id = (await world.sql("select partner_id from partner where code = 'fuel'"))[0]["partner_id"]
+    with pytest.raises(InputNotAccepted):
+        async with database.transaction() as tx:
+            await accounts.create_keyed_client(tx, partner_id, "fuel", keys, False, NOW)
+    await database.close()
+    assert (await world.http.post("/oauth/token", data={"grant_type": "client_credentials"}, auth=world.clients["fuel"])).status_code == 200
