@@ -1,4 +1,4 @@
-"""GraphQL over HTTP: one POST, one JSON answer, and a clear 4xx for whatever the client did wrong.
+"""GraphQL over HTTP: one request, one JSON answer, and a clear 4xx for whatever the client did wrong.
 
 Follows the GraphQL over HTTP specification: `application/graphql-response+json` where it is accepted, with status
 codes that mean something; `application/json` otherwise.
@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 import structlog
-from graphql import ExecutionResult, GraphQLError
+from graphql import ExecutionResult, GraphQLError, OperationType
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -81,7 +81,9 @@ class GraphQLEndpoint:
         caller = await self._caller(request)
         asked = await _read(request)
         prepared = self._engine.prepare(asked["query"])
-        self._engine.operation(prepared, asked.get("operationName"))
+        operation = self._engine.operation(prepared, asked.get("operationName"))
+        if request.method == "GET" and operation.operation is not OperationType.QUERY:
+            raise Refusing(405, "METHOD_NOT_ALLOWED", "Send mutations with POST.", {"Allow": "POST"})
         try:
             self._engine.check_rights(prepared, caller)
         except ScopeMissing as error:
@@ -160,8 +162,10 @@ _KINDS = (
 
 async def _read(request: Request) -> dict[str, Any]:
     """The request's query, variables and operationName. Raises Refusing."""
+    if request.method == "GET":
+        return _check_kinds(_read_query(request))
     if request.method != "POST":
-        raise Refusing(405, "METHOD_NOT_ALLOWED", "Send GraphQL requests with POST.", {"Allow": "POST"})
+        raise Refusing(405, "METHOD_NOT_ALLOWED", "Send GraphQL requests with POST, or queries with GET.", {"Allow": "GET, POST"})
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != JSON:
         raise Refusing(415, "UNSUPPORTED_MEDIA_TYPE", "Send the request as application/json.")
@@ -176,6 +180,26 @@ async def _read(request: Request) -> dict[str, Any]:
         raise Refusing(400, "BAD_REQUEST", f"The body is not JSON: {error}.") from None
     if not isinstance(asked, dict):
         raise Refusing(400, "BAD_REQUEST", "The body must be a JSON object with a query.")
+    return _check_kinds(asked)
+
+
+def _read_query(request: Request) -> dict[str, Any]:
+    """The request in a GET's query string, where variables and extensions are JSON texts. Raises Refusing."""
+    asked: dict[str, Any] = {}
+    for name, text in request.query_params.multi_items():
+        if name in asked:
+            raise Refusing(400, "BAD_REQUEST", f"{name} is there twice.")
+        asked[name] = text
+    for name in ("variables", "extensions"):
+        if name in asked:
+            try:
+                asked[name] = orjson.loads(asked[name])
+            except orjson.JSONDecodeError as error:
+                raise Refusing(400, "BAD_REQUEST", f"{name} is not JSON: {error}.") from None
+    return asked
+
+
+def _check_kinds(asked: dict[str, Any]) -> dict[str, Any]:
     for name, kinds in _KINDS:
         if not isinstance(asked.get(name), kinds):
             raise Refusing(400, "BAD_REQUEST", f"{name} is missing or not of its type.")
@@ -188,7 +212,7 @@ def _negotiate(accept: str | None) -> str:
         media_type = part.partition(";")[0].strip().lower()
         if media_type in (GRAPHQL_JSON, JSON):
             return media_type
-        if media_type in ("*/*", "application/*"):
+        if media_type == "application/*":
             return GRAPHQL_JSON
     return JSON
 

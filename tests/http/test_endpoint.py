@@ -1,6 +1,7 @@
 """The GraphQL endpoint: a clear answer and never a 500, whatever is sent."""
 
 import itertools
+import json
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from gateway.access.scopes import CATALOGUE
 from gateway.http.engine import Engine
 from gateway.http.guard import rights
 from gateway.schema import create_schema, schema_text
-from tests.world import World
+from tests.world import RECORD, World
 
 JSON = {"Content-Type": "application/json"}
 
@@ -43,10 +44,25 @@ async def test_malformed_or_invalid_graphql_is_an_error_without_data(world: Worl
 
 
 async def test_other_methods_types_and_sizes_are_refused(world: World) -> None:
-    assert (await world.http.get("/graphql?query={programmes{code}}")).status_code == 405
     assert (await world.http.put("/graphql", json={})).status_code == 405
     assert (await world.http.post("/graphql", content=b"{}", headers={"Content-Type": "text/plain"})).status_code == 415
     assert (await world.http.post("/graphql", content=b" " * 5_000_000, headers=JSON)).status_code == 413
+
+
+async def test_queries_can_be_sent_with_get_and_mutations_cannot(world: World) -> None:
+    query = "query($id: ID!) { programmes { code } node(id: $id) { id } }"
+    asked = await world.http.get("/graphql", params={"query": query, "variables": '{"id": "x"}'})
+    assert asked.json()["data"]["programmes"][0]["code"] == "MER"
+    headers = {"Authorization": f"Bearer {await world.token('grocer')}"}
+    mutation = {"query": RECORD, "variables": json.dumps({"input": world.purchase("5.00")})}
+    before = await world.transactions()
+    refused = await world.http.get("/graphql", params=mutation, headers=headers)
+    assert (refused.status_code, refused.headers["allow"]) == (405, "POST")
+    assert await world.transactions() == before
+    for wrong in ("", "variables=%7B", "query=%7Bx%7D&query=%7Bx%7D", "query={programmes{code}}&variables=3"):
+        answer = await world.http.get(f"/graphql?{wrong}")
+        assert answer.status_code == 400
+        assert answer.json()["errors"][0]["extensions"]["code"] == "BAD_REQUEST"
 
 
 @pytest.mark.parametrize(
