@@ -22,8 +22,9 @@ check: install ## Lint, types, import rules, and that the exported schema is up 
 	@$(BIN)/lint-imports
 	@$(BIN)/gateway schema | diff -u schema.graphql - || (echo "schema.graphql is not up to date: run make schema" >&2; exit 1)
 
-schema: install ## Export the GraphQL schema
+schema: install ## Export the GraphQL schema and the table of rights
 	@$(BIN)/gateway schema > schema.graphql
+	@$(BIN)/gateway schema --rights > docs/rights.md
 
 console: install console/dist/index.html ## Build GraphiQL
 

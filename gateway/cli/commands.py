@@ -175,11 +175,14 @@ def token(
 
 
 @app.command()
-def schema() -> None:
+def schema(
+    rights: Annotated[bool, typer.Option("--rights", help="The table of rights instead, as docs/rights.md holds it.")] = False,
+) -> None:
     """Print the GraphQL schema, sorted, as schema.graphql holds it."""
-    from gateway.schema import schema_text  # as above
+    from gateway.http.rights import rights_table  # as above
+    from gateway.schema import create_schema, schema_text
 
-    print(schema_text(), end="")
+    print(rights_table(create_schema()._schema) if rights else schema_text(), end="")
 
 
 @app.command()
