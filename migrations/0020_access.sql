@@ -75,4 +75,11 @@ alter table signing_key
   add check ((state = 'retired') = (retired_at is not null));
 create unique index signing_key_active on signing_key (state) where state in ('next', 'active');
 
-grant select, insert, update, delete on oauth_secret, token_family, refresh_token, revocation, pushed_request, used_once to gateway_app;
+-- Passwords that were wrong, by the hash of the login that was typed, whether there is such an account or not.
+create table login_failure (
+  login_hash bytea primary key,
+  failures int not null,
+  last_at timestamptz not null
+);
+
+grant select, insert, update, delete on login_failure, oauth_secret, token_family, refresh_token, revocation, pushed_request, used_once to gateway_app;

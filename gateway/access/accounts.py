@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import secrets
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import orjson
@@ -22,6 +22,8 @@ from gateway.refusals import InputNotAccepted, StateConflict
 CONSOLE_CLIENT = "console"
 APP_CLIENT = "member-app"
 PASSWORD_MIN_LENGTH = 10
+FAILURES_MAX = 5
+LOCKED = timedelta(minutes=15)
 SECRETS_MAX = 2
 SECRET_PREFIX = "gws_"  # noqa: S105 - says what kind of secret leaked, is none itself
 
@@ -67,15 +69,39 @@ async def set_password(tx: Tx, kind: str, login: str, password: str, member_id: 
     return account_id
 
 
-async def check_password(tx: Tx, login: str, password: str) -> Account | None:
-    """The account, or None; an unknown login takes as long as a wrong password."""
+class LoginLocked(Exception):
+    """Too many wrong passwords for this login; `minutes` until the next try counts."""
+
+    def __init__(self, minutes: int) -> None:
+        super().__init__(f"Too many wrong passwords. Try again in {minutes} minutes.")
+        self.minutes = minutes
+
+
+async def check_password(tx: Tx, login: str, password: str, now: datetime) -> Account | None:
+    """The account, or None. Raises LoginLocked.
+
+    An unknown login takes as long as a wrong password, and is locked after as many tries, so that neither is told apart.
+    """
+    login_hash = secret_hash(login)
+    before = await tx.one(sql.login_failures, login_hash=login_hash, at=now)
+    assert before is not None
+    failures = before["failures"]
+    if failures >= FAILURES_MAX:
+        free_at = before["last_at"] + LOCKED
+        if now < free_at:
+            raise LoginLocked(-(-int((free_at - now).total_seconds()) // 60))
+        failures = 0
     row = await tx.one(sql.account_by_login, login=login)
     stored = row["password_hash"] if row else _NOBODY
     try:
         await asyncio.to_thread(_hasher.verify, stored, password)
     except (VerificationError, InvalidHashError):
+        row = None
+    if row is None:
+        await tx.run(sql.note_login_failure, login_hash=login_hash, failures=failures + 1, at=now)
         return None
-    return Account(row["account_id"], row["kind"], row["member_id"]) if row else None
+    await tx.run(sql.forget_login_failures, login_hash=login_hash)
+    return Account(row["account_id"], row["kind"], row["member_id"])
 
 
 async def create_partner_client(

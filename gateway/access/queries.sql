@@ -130,9 +130,10 @@ with codes as (delete from authorization_code where expires_at < :now::timestamp
      pushed as (delete from pushed_request where expires_at < :now returning 1),
      once as (delete from used_once where until < :now returning 1),
      revoked as (delete from revocation where until < :now returning 1),
+     failures as (delete from login_failure where last_at < :now::timestamptz - interval '1 day' returning 1),
      refresh as (delete from refresh_token where expires_at < :now::timestamptz - interval '1 day' returning 1)
 select (select count(*) from codes) + (select count(*) from sessions) + (select count(*) from pushed)
-       + (select count(*) from once) + (select count(*) from revoked) + (select count(*) from refresh);
+       + (select count(*) from once) + (select count(*) from revoked) + (select count(*) from failures) + (select count(*) from refresh);
 
 -- name: oauth_client(client_id)^
 -- One client by its id.
@@ -166,6 +167,25 @@ select account_id, kind, login, password_hash, member_id
 select account_id, kind, login, password_hash, member_id
   from account
  where account_id = :account_id;
+
+-- name: login_failures(login_hash, at)^
+-- How often a login was typed with a wrong password since the last right one, locked: tries come one after the other.
+insert into login_failure (login_hash, failures, last_at)
+values (:login_hash, 0, :at)
+on conflict (login_hash) do update set failures = login_failure.failures
+returning failures, last_at;
+
+-- name: note_login_failure(login_hash, failures, at)!
+-- Another wrong password.
+update login_failure
+   set failures = :failures,
+       last_at = :at
+ where login_hash = :login_hash;
+
+-- name: forget_login_failures(login_hash)!
+-- The password was right.
+delete from login_failure
+ where login_hash = :login_hash;
 
 -- name: store_account(account_id, kind, login, password_hash, member_id, created_at)$
 -- Create an account or set a new password; answers its id, or null when the login belongs to somebody else.

@@ -1,5 +1,6 @@
 """The pages of the authorization server: authorize with its login, and the console's session."""
 
+import asyncio
 import secrets
 from datetime import timedelta
 from pathlib import Path
@@ -12,7 +13,7 @@ from authlib.oauth2.rfc6749.errors import InvalidRequestError
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
-from gateway.access.accounts import CONSOLE_CLIENT, Account, check_password, secret_hash
+from gateway.access.accounts import CONSOLE_CLIENT, Account, LoginLocked, check_password, secret_hash
 from gateway.access.scopes import CATALOGUE
 from gateway.access.server import Desk, OAuthServer, Request, read_parameters
 from gateway.access.tokens import Tokens, sql
@@ -23,6 +24,7 @@ from gateway.http.oauth import NO_STORE, REQUEST_URI_PREFIX, read_form
 
 SESSION_COOKIE = "gateway_console"
 SESSION_LIFETIME = timedelta(hours=8)
+LOGINS_AT_ONCE = 2
 PAGE_HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'",
@@ -39,12 +41,15 @@ class Login:
 
     def __init__(self, server: OAuthServer, tokens: Tokens, doors: Doors) -> None:
         self._server, self._tokens, self._doors = server, tokens, doors
+        # Passwords take long to check on purpose: whoever guesses many at once waits here, and holds no connections.
+        self._gate = asyncio.Semaphore(LOGINS_AT_ONCE)
 
     async def authorize(self, request: HTTPRequest) -> Response:
         """RFC 6749, section 3.1, with a plain login page; the console's own session saves it the form."""
         try:
             parameters = read_parameters(list(request.query_params.multi_items()))
-            async with self._doors.database.transaction() as tx:
+            form = read_parameters(await read_form(request)) if request.method == "POST" else {}
+            async with self._gate, self._doors.database.transaction() as tx:
                 client = await tx.one(sql.oauth_client, client_id=parameters.get("client_id", ""))
                 desk = Desk(self._doors.clock.now(), client)
                 pushed = parameters.get("request_uri")
@@ -53,15 +58,14 @@ class Login:
                 grant = self._server.at(desk).get_consent_grant(Request("GET", parameters))
                 assert client is not None
                 account = await self._session(request, tx, client["client_id"])
-                form: dict[str, str] = {}
-                if account is None and request.method == "POST":
-                    form = dict(await read_form(request))
-                    if not (form.get("login", "") + form.get("password", "")).isprintable():
-                        raise OAuth2Error(error="invalid_request", description="The form holds control characters.")
-                    account = await check_password(tx, form.get("login", ""), form.get("password", ""))
+                if account is None and form:
+                    try:
+                        account = await check_password(tx, form.get("login", ""), form.get("password", ""), desk.now)
+                    except LoginLocked as locked:
+                        return await self._ask(client["name"], parameters, form.get("login", ""), str(locked), 429)
                 if account is None:
                     wrong = "The login name or the password is wrong." if form else ""
-                    return await self._ask(client["name"], parameters, form.get("login", ""), wrong)
+                    return await self._ask(client["name"], parameters, form.get("login", ""), wrong, 401 if wrong else 200)
                 server = self._server.at(desk)
                 grant.server = server
                 server.create_authorization_response(grant.request, account, grant)
@@ -107,7 +111,7 @@ class Login:
             body["error_description"] = "The client could not be authenticated."
         return JSONResponse(body, 400, NO_STORE)
 
-    async def _ask(self, client: str, parameters: dict[str, str], login: str, error: str) -> Response:
+    async def _ask(self, client: str, parameters: dict[str, str], login: str, error: str, status: int) -> Response:
         try:
             coalition = (await self._doors.catalogue.current()).name
         except NoCoalition:
@@ -115,7 +119,7 @@ class Login:
         scopes = parameters.get("scope", "").split()
         sentences = [CATALOGUE[scope] for scope in scopes if scope in CATALOGUE] or ["act for you"]
         page = _page.render(coalition=coalition, client=client, sentences=sentences, login=login, error=error)
-        return HTMLResponse(page, 401 if error else 200, PAGE_HEADERS)
+        return HTMLResponse(page, status, PAGE_HEADERS)
 
     async def _session(self, request: HTTPRequest, tx: Tx, client_id: str) -> Account | None:
         cookie = request.cookies.get(SESSION_COOKIE)

@@ -8,13 +8,18 @@ from gateway.access.scopes import CEILING
 from gateway.http.guard import PUBLIC, Need, rights
 
 KINDS = ("public", "member", "partner", "operator")
-HEAD = """# Rights
+HEAD = (
+    """# Rights
 
 What each kind of caller can reach at most: with every scope that its kind may hold, before consent, the client's own
 allowance and the checks of each object narrow it. Made by `make schema` and held by a test; do not edit it by hand.
 
-| field | """ + " | ".join(KINDS) + """ | needs any of |
-|---|""" + "---|" * (len(KINDS) + 1)
+| field | """
+    + " | ".join(KINDS)
+    + """ | needs any of |
+|---|"""
+    + "---|" * (len(KINDS) + 1)
+)
 
 
 def opens(need: Need, kind: str) -> bool:

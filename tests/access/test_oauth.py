@@ -1,5 +1,6 @@
 """The authorization server over real sockets: what it gives, and what it refuses."""
 
+import asyncio
 import base64
 import hashlib
 import secrets
@@ -184,6 +185,26 @@ async def test_a_wrong_password_and_an_unknown_login_get_the_same_page_and_no_co
         pages.append(answer.text.replace(login, ""))
     assert pages[0] == pages[1]
     assert (await world.sql("select count(*) from authorization_code"))[0][0] == 0
+
+
+async def test_after_five_wrong_passwords_a_login_is_locked_for_a_while_whether_it_is_known_or_not(world: World) -> None:
+    query, _ = authorization(world)
+
+    async def attempt(login: str, password: str) -> httpx.Response:
+        return await world.http.post("/oauth/authorize", params=query, data={"login": login, "password": password})
+
+    pages: dict[str, list[tuple[int, str]]] = {}
+    for login in ("olga", "nobody"):
+        # At once, as somebody who guesses would: no try is counted less for it.
+        answers = await asyncio.gather(*(attempt(login, f"guess {n}") for n in range(8)))
+        pages[login] = sorted((answer.status_code, answer.text.replace(login, "")) for answer in answers)
+        assert [status for status, _ in pages[login]] == [401] * 5 + [429] * 3
+    assert pages["olga"] == pages["nobody"]
+    locked = await attempt("olga", OPERATOR_PASSWORD)
+    assert locked.status_code == 429
+    assert "15 minutes" in locked.text
+    world.clock.set(world.clock.now() + timedelta(minutes=15))
+    assert (await attempt("olga", OPERATOR_PASSWORD)).status_code == 303
 
 
 @pytest.mark.parametrize(
