@@ -21,7 +21,7 @@ KEEP_ALIVE_SECONDS = 75
 
 # A batch of purchases makes some ten thousand objects, which go by themselves when it is answered; the collector has only
 # cycles to find, and looks for them less often than after every 700 objects.
-YOUNG_OBJECTS = 50_000
+YOUNG_OBJECTS = 5_000
 
 log = structlog.get_logger(__name__)
 

@@ -91,6 +91,7 @@ class GraphQLEndpoint:
                 raise Refusing(401, "UNAUTHENTICATED", f"{error} Send a bearer token.", {"WWW-Authenticate": "Bearer"}) from None
             headers = {"WWW-Authenticate": 'Bearer error="insufficient_scope"'}
             raise Refusing(403, "FORBIDDEN", str(error), headers) from None
+        self._engine.check_cost(prepared, asked.get("variables"), asked.get("operationName"))
         try:
             context = Context(caller, await self._doors.catalogue.current(), self._doors)
             return await self._engine.run(prepared, asked.get("variables"), asked.get("operationName"), context)

@@ -27,6 +27,7 @@ from gateway.database import DatabaseAway
 from gateway.graph import BadInput
 from gateway.http.executor import Coerced, CompiledExecutor
 from gateway.http.guard import Need, fields_of, missing, needs_of, rights
+from gateway.http.limits import COST_MAX, Cost, check_shape, compile_cost
 from gateway.inputs import Coercers, NotPlain, coerce_variables, compile_variables
 from gateway.outputs import Outputs
 from gateway.refusals import Refused
@@ -53,6 +54,7 @@ class Prepared:
     bare: DocumentNode
     coercers: dict[str | None, Coercers | None]
     outputs: Outputs | None
+    costs: dict[str | None, Cost]
 
 
 class DocumentRefused(Exception):
@@ -94,7 +96,10 @@ class Engine:
             raise DocumentRefused(errors)
         if "_entities" in text and any(field == "Query._entities" for field in fields_of(document, self._schema)):
             raise DocumentRefused([GraphQLError("Entities are not resolved here yet; ask for them by node(id:).")])
-        prepared = self._compile(document, Outputs() if "@" not in text else None)
+        try:
+            prepared = self._compile(document, Outputs() if "@" not in text else None)
+        except GraphQLError as error:
+            raise DocumentRefused([error]) from None
         if len(text) > REMEMBERED_MAX_CHARS:
             return prepared
         self._prepared[text] = prepared
@@ -104,16 +109,20 @@ class Engine:
 
     def _compile(self, document: DocumentNode, outputs: Outputs | None) -> Prepared:
         operations = [d for d in document.definitions if isinstance(d, OperationDefinitionNode)]
+        for operation in operations:
+            check_shape(document, operation)
+        costs = {o.name.value if o.name else None: compile_cost(self._schema, document, o) for o in operations}
         coercers = {o.name.value if o.name else None: compile_variables(self._schema, o) for o in operations}
         if len(operations) == 1:
             coercers[None] = next(iter(coercers.values()))
+            costs[None] = next(iter(costs.values()))
         bare = replace(
             document,
             definitions=tuple(
                 replace(d, variable_definitions=()) if isinstance(d, OperationDefinitionNode) else d for d in document.definitions
             ),
         )
-        return Prepared(document, needs_of(document, self._schema, self.rights), bare, coercers, outputs)
+        return Prepared(document, needs_of(document, self._schema, self.rights), bare, coercers, outputs, costs)
 
     def operation(self, prepared: Prepared, name: str | None) -> OperationDefinitionNode:
         """The operation to run. Raises DocumentRefused when the document does not say which."""
@@ -130,6 +139,13 @@ class Engine:
         for field, need in missing(prepared.needs, caller.scopes):
             wanted = " or ".join(" and ".join(sorted(alternative)) for alternative in need)
             raise ScopeMissing(f"{field} needs the scope {wanted}.")
+
+    def check_cost(self, prepared: Prepared, variables: dict[str, Any] | None, name: str | None) -> None:
+        """Raises DocumentRefused for an operation that costs more than COST_MAX."""
+        cost = prepared.costs[name](variables or {})
+        if cost > COST_MAX:
+            told = f"The operation costs {cost}, and {COST_MAX} at most are run. Ask for fewer items at once."
+            raise DocumentRefused([GraphQLError(told, extensions={"code": "COST_TOO_HIGH"})])
 
     async def run(
         self, prepared: Prepared, variables: dict[str, Any] | None, name: str | None, context: Context

@@ -1,0 +1,134 @@
+"""What one document may ask for: how deep, how often under other names, and at what cost.
+
+The cost of a field is one, times the items of every list around it: `first` of a connection, the length of a list that a
+mutation was given, LIST_SIZE where nothing says how long a list is (docs/security.md, "Limits").
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from graphql import (
+    DocumentNode,
+    FieldNode,
+    FragmentDefinitionNode,
+    FragmentSpreadNode,
+    GraphQLError,
+    GraphQLObjectType,
+    GraphQLSchema,
+    InlineFragmentNode,
+    IntValueNode,
+    OperationDefinitionNode,
+    SelectionSetNode,
+    VariableNode,
+    get_named_type,
+    is_list_type,
+    is_non_null_type,
+)
+
+DEPTH_MAX = 20
+ALIASES_MAX = 30
+DIRECTIVES_MAX = 30
+COST_MAX = 200_000
+LIST_SIZE = 5
+
+Cost = Callable[[Mapping[str, Any]], int]
+
+
+def check_shape(document: DocumentNode, operation: OperationDefinitionNode) -> None:
+    """Raises GraphQLError for an operation that is too deep, or gives too many other names."""
+    fragments = _fragments(document)
+    aliases = directives = 0
+
+    def walk(selections: SelectionSetNode, depth: int) -> None:
+        nonlocal aliases, directives
+        if depth > DEPTH_MAX:
+            raise GraphQLError(f"The document is nested more than {DEPTH_MAX} levels deep.")
+        for node in selections.selections:
+            directives += len(node.directives or ())
+            if isinstance(node, FieldNode):
+                aliases += node.alias is not None
+                if node.selection_set:
+                    walk(node.selection_set, depth + 1)
+            elif isinstance(node, InlineFragmentNode):
+                walk(node.selection_set, depth)
+            elif isinstance(node, FragmentSpreadNode):
+                walk(fragments[node.name.value].selection_set, depth)
+            if aliases > ALIASES_MAX:
+                raise GraphQLError(f"The document gives more than {ALIASES_MAX} other names to fields.")
+            if directives > DIRECTIVES_MAX:
+                raise GraphQLError(f"The document has more than {DIRECTIVES_MAX} directives.")
+
+    walk(operation.selection_set, 1)
+
+
+def compile_cost(schema: GraphQLSchema, document: DocumentNode, operation: OperationDefinitionNode) -> Cost:
+    """A function from an operation's variables to its cost, worked out once a document."""
+    fragments = _fragments(document)
+
+    def of_selections(selections: SelectionSetNode, parent: Any) -> list[Cost]:
+        found: list[Cost] = []
+        for node in selections.selections:
+            if isinstance(node, FieldNode):
+                found.append(of_field(node, parent))
+            elif isinstance(node, InlineFragmentNode):
+                on = node.type_condition
+                found += of_selections(node.selection_set, schema.type_map[on.name.value] if on else parent)
+            elif isinstance(node, FragmentSpreadNode):
+                fragment = fragments[node.name.value]
+                found += of_selections(fragment.selection_set, schema.type_map[fragment.type_condition.name.value])
+        return found
+
+    def of_field(node: FieldNode, parent: Any) -> Cost:
+        field = getattr(parent, "fields", {}).get(node.name.value)
+        if field is None or node.selection_set is None:
+            return _one
+        inner = _sum(of_selections(node.selection_set, get_named_type(field.type)))
+        times = _times(node, field.type, _is_connection(parent))
+        return lambda variables: 1 + times(variables) * inner(variables)
+
+    root = schema.get_root_type(operation.operation)
+    return _sum(of_selections(operation.selection_set, root))
+
+
+def _fragments(document: DocumentNode) -> dict[str, FragmentDefinitionNode]:
+    return {d.name.value: d for d in document.definitions if isinstance(d, FragmentDefinitionNode)}
+
+
+def _one(variables: Mapping[str, Any]) -> int:
+    return 1
+
+
+def _sum(costs: list[Cost]) -> Cost:
+    constant = sum(cost is _one for cost in costs)
+    others = [cost for cost in costs if cost is not _one]
+    return lambda variables: constant + sum(cost(variables) for cost in others)
+
+
+def _is_connection(parent: Any) -> bool:
+    """Whether a type's lists are a page, whose length the field around it has said already."""
+    return isinstance(parent, GraphQLObjectType) and parent.name.endswith("Connection")
+
+
+def _times(node: FieldNode, type_: Any, in_connection: bool) -> Cost:
+    """How many items a field's selection is asked of."""
+    for argument in node.arguments or ():
+        value = argument.value
+        if argument.name.value == "first":
+            if isinstance(value, IntValueNode):
+                first = int(value.value)
+                return lambda variables: max(first, 0)
+            if isinstance(value, VariableNode):
+                name = value.name.value
+                return lambda variables: _count(variables.get(name))
+    bare = type_.of_type if is_non_null_type(type_) else type_
+    if not is_list_type(bare) or in_connection:
+        return _one
+    for argument in node.arguments or ():
+        if argument.name.value == "input" and isinstance(argument.value, VariableNode):
+            given = argument.value.name.value
+            return lambda variables: len(variables[given]) if isinstance(variables.get(given), list) else LIST_SIZE
+    return lambda variables: LIST_SIZE
+
+
+def _count(value: Any) -> int:
+    return max(value, 0) if isinstance(value, int) else LIST_SIZE

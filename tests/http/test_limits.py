@@ -1,0 +1,75 @@
+"""What one document may ask for: a clear no for what is too deep, too wide or too dear, before anything runs."""
+
+from typing import Any
+
+import pytest
+from graphql import OperationDefinitionNode, get_introspection_query, parse
+
+from gateway.http.limits import ALIASES_MAX, COST_MAX, DIRECTIVES_MAX, LIST_SIZE, compile_cost
+from tests.world import World, engine
+
+STORES = "{ partners(first: %d) { nodes { code stores(first: %d) { nodes { code name } } } } }"
+
+
+def cost(text: str, **variables: Any) -> int:
+    document = parse(text)
+    operation = next(d for d in document.definitions if isinstance(d, OperationDefinitionNode))
+    return compile_cost(engine()._schema, document, operation)(variables)
+
+
+@pytest.mark.parametrize(
+    ("text", "variables", "expected"),
+    [
+        ("{ programmes { code name } }", {}, 1 + LIST_SIZE * 2),
+        ("{ partners(first: 10) { nodes { code } } }", {}, 1 + 10 * (1 + 1)),
+        ("query($n: Int!) { partners(first: $n) { nodes { code } } }", {"n": 7}, 1 + 7 * 2),
+        ("query($n: Int!) { partners(first: $n) { nodes { code } } }", {"n": -5}, 1),
+        (STORES % (10, 100), {}, 1 + 10 * (1 + (1 + 1 + 100 * (1 + 2)))),
+        ("{ ...F } fragment F on Query { programmes { code } }", {}, 1 + LIST_SIZE),
+        ("mutation($i: [EnrolMemberInput!]!) { enrolMembers(input: $i) { errors { code } } }", {"i": [1] * 8}, 1 + 8 * (1 + LIST_SIZE)),
+    ],
+)
+def test_the_cost_is_one_a_field_times_the_lists_around_it(text: str, variables: dict[str, Any], expected: int) -> None:
+    assert cost(text, **variables) == expected
+
+
+async def test_what_is_too_dear_is_refused_with_its_cost_and_nothing_runs(world: World) -> None:
+    dear = STORES % (1000, 1000)
+    answer = await world.post(await world.operator(), dear)
+    error = answer.json()["errors"][0]
+    assert error["extensions"]["code"] == "COST_TOO_HIGH"
+    assert str(cost(dear)) in error["message"]
+    assert str(COST_MAX) in error["message"]
+    assert "data" not in answer.json()
+
+
+def test_the_largest_batch_with_all_that_it_answers_is_not_too_dear() -> None:
+    everything = """mutation($i: [PurchaseInput!]!) { recordPurchases(input: $i) { errors { code message path } earning { id points
+      occurredAt period programme { code name } purchase { id receipt total { amount currency } } explanation { rule points } } } }"""
+    assert cost(everything, i=[None] * 1_000) < COST_MAX
+    assert cost("query IntrospectionQuery " + get_introspection_query().split("IntrospectionQuery", 1)[1]) < COST_MAX
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{ programmes { issuer { contracts { programme { issuer { code } } } } } }", None),
+        ("{ programmes " + "{ issuer { contracts { programme " * 7 + "{ code }" + " } } }" * 7 + " }", "levels deep"),
+        ("{ " + " ".join(f"a{n}: programmes {{ code }}" for n in range(ALIASES_MAX + 1)) + " }", "other names"),
+        ("{ programmes { code " + " ".join("name @include(if: true)" for _ in range(DIRECTIVES_MAX + 1)) + " } }", "directives"),
+        ("{ ...A ...A } fragment A on Query { " + " ".join(f"a{n}: programmes {{ code }}" for n in range(16)) + " }", "other names"),
+    ],
+)
+async def test_what_is_too_deep_or_too_wide_is_refused_in_words(world: World, text: str, words: str | None) -> None:
+    answer = (await world.post(await world.operator(), text)).json()
+    if words is None:
+        assert "errors" not in answer
+    else:
+        assert words in answer["errors"][0]["message"]
+        assert "data" not in answer
+
+
+async def test_graphiql_can_ask_for_the_schema(world: World) -> None:
+    answer = (await world.post(await world.operator(), get_introspection_query(descriptions=True))).json()
+    assert "errors" not in answer
+    assert answer["data"]["__schema"]["queryType"]["name"] == "Query"
