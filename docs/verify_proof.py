@@ -1,10 +1,10 @@
 """Checks that a transaction is in the sealed ledger, with nothing but the standard library and the public key.
 
-    python verify_proof.py proof.json jwks.json
+    python verify_proof.py proof.json keys.json
 
 `proof.json` is the object below `proof` in the answer to
 { node(id: "txn_...") { ... on Activity { proof { leaf header keyId signature path { side hash } } } } },
-`jwks.json` what the gateway serves at /oauth/jwks. Prints the transaction and exits with 0
+`keys.json` what the gateway serves at /ledger/keys. Prints the transaction and exits with 0
 if it is in a block that the gateway signed, else says what is wrong and exits with 1.
 """
 

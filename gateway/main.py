@@ -105,6 +105,7 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
             Route("/oauth/introspect", oauth.introspect, methods=["POST"]),
             Route("/oauth/par", oauth.push, methods=["POST"]),
             Route("/oauth/jwks", oauth.jwks),
+            Route("/ledger/keys", oauth.ledger_keys),
             Route("/.well-known/oauth-authorization-server", oauth.metadata),
             Route("/livez", health.live),
             Route("/readyz", health.ready),

@@ -144,6 +144,10 @@ class Tokens:
     def public_jwks(self) -> dict[str, object]:
         return {"keys": [each.key.as_dict(private=False) for each in self._published()]}
 
+    def ledger_jwks(self) -> dict[str, object]:
+        """Every key that has ever signed a block: what a proof of the ledger is checked with, years later too."""
+        return {"keys": [each.key.as_dict(private=False) for each in self._all]}
+
     @property
     def key_id(self) -> str:
         """The id of the key that signs now."""

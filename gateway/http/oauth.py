@@ -71,6 +71,10 @@ class OAuth:
         """RFC 7517."""
         return JSONResponse(self._tokens.public_jwks(), headers={"Cache-Control": "public, max-age=300"})
 
+    async def ledger_keys(self, request: HTTPRequest) -> Response:
+        """The keys of the sealed ledger, retired ones too: they sign no tokens, but what they sealed stays good."""
+        return JSONResponse(self._tokens.ledger_jwks(), headers={"Cache-Control": "public, max-age=300"})
+
     async def token(self, request: HTTPRequest) -> Response:
         """RFC 6749, section 3.2."""
 

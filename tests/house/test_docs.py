@@ -70,3 +70,25 @@ def test_every_page_that_is_linked_is_there() -> None:
     for page in (ROOT / "README.md", ROOT / "partners/README.md", *(ROOT / "docs").rglob("*.md")):
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_every_test_that_the_threat_model_names_is_there() -> None:
+    named = set(re.findall(r"`(tests/[\w/.]+)`", (ROOT / "docs/security.md").read_text()))
+    assert len(named) > 10
+    assert [each for each in sorted(named) if not (ROOT / each).exists()] == []
+
+
+def test_the_scopes_and_limits_in_the_threat_model_are_those_of_the_code() -> None:
+    from gateway.access.scopes import CEILING
+    from gateway.http import limits
+
+    text = (ROOT / "docs/security.md").read_text()
+    for kind, scopes in CEILING.items():
+        row = re.search(rf"^\| {kind} \| (`.*) \|$", text, re.M)
+        assert row is not None
+        assert set(re.findall(r"`([\w:]+)`", row[1])) == scopes
+    assert f"| depth | {limits.DEPTH_MAX} levels |" in text
+    assert f"{limits.ALIASES_MAX} each" in text
+    assert limits.ALIASES_MAX == limits.DIRECTIVES_MAX
+    assert f"{limits.COST_MAX:,}: one a field" in text
+    assert f"{limits.LIST_SIZE} where nothing says it" in text

@@ -34,8 +34,8 @@ async def faults(world: World) -> list[str]:
 
 def check(folder: Path, proof: dict[str, object], keys: object) -> subprocess.CompletedProcess[str]:
     (folder / "proof.json").write_text(json.dumps(proof))
-    (folder / "jwks.json").write_text(json.dumps(keys))
-    command = [sys.executable, "-I", "-S", str(SCRIPT), str(folder / "proof.json"), str(folder / "jwks.json")]
+    (folder / "keys.json").write_text(json.dumps(keys))
+    command = [sys.executable, "-I", "-S", str(SCRIPT), str(folder / "proof.json"), str(folder / "keys.json")]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -43,7 +43,7 @@ async def test_a_proof_is_checked_by_the_independent_script_and_a_changed_one_is
     bought = [(await world.record(f"{n}.00"))["earning"]["id"] for n in range(1, 8)]
     assert (await world.ask("grocer", PROOF, id=bought[0]))["node"]["proof"] is None
     assert await run_job(world, "seal") >= 7
-    keys = (await world.http.get("/oauth/jwks")).json()
+    keys = (await world.http.get("/ledger/keys")).json()
     for id in bought:
         proof = (await world.ask("grocer", PROOF, id=id))["node"]["proof"]
         said = check(world.data_dir, proof, keys)
