@@ -50,16 +50,27 @@ mutation($input: RedeemPointsInput!) { redeemPoints(input: $input) {
 WALLET = "query($ref: MemberRef!) { membership(ref: $ref) { wallets { available held owed pending programme { code } } } }"
 
 
+def free_door() -> tuple[socket.socket, int]:
+    """A socket of the loopback that is bound, and stays so: no test beside this one can take its port."""
+    door = socket.socket()
+    door.bind(("127.0.0.1", 0))
+    return door, door.getsockname()[1]
+
+
+async def started(app: Any, door: socket.socket) -> tuple[uvicorn.Server, "asyncio.Task[None]"]:
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on"))
+    task = asyncio.create_task(server.serve(sockets=[door]))
+    while not server.started:
+        assert not task.done(), "the server did not start"
+        await asyncio.sleep(0.005)
+    return server, task
+
+
 @contextlib.asynccontextmanager
 async def serving(app: Starlette) -> AsyncIterator[tuple[str, uvicorn.Server, "asyncio.Task[None]"]]:
     """An application on a free port of the loopback; answers its URL, and what to stop."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, lifespan="on"))
-    task = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.005)
+    door, port = free_door()
+    server, task = await started(app, door)
     try:
         yield f"http://127.0.0.1:{port}", server, task
     finally:
@@ -232,9 +243,7 @@ def engine() -> Engine:
 
 
 @contextlib.asynccontextmanager
-async def open_world(
-    dsn: str, folder: Path, jobs: tuple[str, ...] = ("conversions",), clock: Any = None
-) -> AsyncIterator[World]:
+async def open_world(dsn: str, folder: Path, jobs: tuple[str, ...] = ("conversions",), clock: Any = None) -> AsyncIterator[World]:
     """Create the coalition in an empty migrated database and run the gateway over it; Ann is enrolled everywhere.
 
     Most jobs are run by the tests that want them, so that nothing happens behind the back of the others. The clock stands
@@ -264,15 +273,10 @@ async def open_world(
             clients = {p.code: await accounts.create_partner_client(tx, p.id, p.code, NOW) for p in coalition.partners.values()}
             await accounts.set_password(tx, "operator", "olga", OPERATOR_PASSWORD, None, NOW)
         await database.close()
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        door, port = free_door()
         settings = read_settings({}, data_dir=folder, port=port, jobs=jobs)
         app = await create_app(settings, dsn, clock, engine())
-        server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, lifespan="on"))
-        task = asyncio.create_task(server.serve())
-        while not server.started:
-            await asyncio.sleep(0.005)
+        server, task = await started(app, door)
         async with httpx.AsyncClient(base_url=settings.base_url, timeout=30, trust_env=False, verify=False) as http:  # noqa: S501
             world = World(
                 settings.base_url,

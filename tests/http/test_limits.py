@@ -26,7 +26,11 @@ def cost(text: str, **variables: Any) -> int:
         ("query($n: Int!) { partners(first: $n) { nodes { code } } }", {"n": -5}, 1),
         (STORES % (10, 100), {}, 1 + 10 * (1 + (1 + 1 + 100 * (1 + 2)))),
         ("{ ...F } fragment F on Query { programmes { code } }", {}, 1 + LIST_SIZE),
-        ("mutation($i: [EnrolMemberInput!]!) { enrolMembers(input: $i) { errors { code } } }", {"i": [1] * 8}, 1 + 8 * (1 + LIST_SIZE)),
+        (
+            "mutation($i: [EnrolMemberInput!]!) { enrolMembers(input: $i) { errors { code } } }",
+            {"i": [1] * 8},
+            1 + 8 * (1 + LIST_SIZE),
+        ),
     ],
 )
 def test_the_cost_is_one_a_field_times_the_lists_around_it(text: str, variables: dict[str, Any], expected: int) -> None:
@@ -57,7 +61,10 @@ def test_the_largest_batch_with_all_that_it_answers_is_not_too_dear() -> None:
         ("{ programmes " + "{ issuer { contracts { programme " * 7 + "{ code }" + " } } }" * 7 + " }", "levels deep"),
         ("{ " + " ".join(f"a{n}: programmes {{ code }}" for n in range(ALIASES_MAX + 1)) + " }", "other names"),
         ("{ programmes { code " + " ".join("name @include(if: true)" for _ in range(DIRECTIVES_MAX + 1)) + " } }", "directives"),
-        ("{ ...A ...A } fragment A on Query { " + " ".join(f"a{n}: programmes {{ code }}" for n in range(16)) + " }", "other names"),
+        (
+            "{ ...A ...A } fragment A on Query { " + " ".join(f"a{n}: programmes {{ code }}" for n in range(16)) + " }",
+            "other names",
+        ),
     ],
 )
 async def test_what_is_too_deep_or_too_wide_is_refused_in_words(world: World, text: str, words: str | None) -> None:
