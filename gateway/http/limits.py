@@ -28,6 +28,7 @@ from graphql import (
 DEPTH_MAX = 20
 ALIASES_MAX = 30
 DIRECTIVES_MAX = 30
+SELECTIONS_MAX = 5_000
 COST_MAX = 200_000
 LIST_SIZE = 5
 
@@ -37,13 +38,16 @@ Cost = Callable[[Mapping[str, Any]], int]
 def check_shape(document: DocumentNode, operation: OperationDefinitionNode) -> None:
     """Raises GraphQLError for an operation that is too deep, or gives too many other names."""
     fragments = _fragments(document)
-    aliases = directives = 0
+    aliases = directives = visited = 0
 
     def walk(selections: SelectionSetNode, depth: int) -> None:
-        nonlocal aliases, directives
+        nonlocal aliases, directives, visited
         if depth > DEPTH_MAX:
             raise GraphQLError(f"The document is nested more than {DEPTH_MAX} levels deep.")
         for node in selections.selections:
+            visited += 1
+            if visited > SELECTIONS_MAX:  # fragments that spread fragments twice each grow without end
+                raise GraphQLError(f"The document comes to more than {SELECTIONS_MAX} selections with its fragments.")
             directives += len(node.directives or ())
             if isinstance(node, FieldNode):
                 aliases += node.alias is not None

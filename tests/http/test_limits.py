@@ -62,6 +62,12 @@ def test_the_largest_batch_with_all_that_it_answers_is_not_too_dear() -> None:
         ("{ " + " ".join(f"a{n}: programmes {{ code }}" for n in range(ALIASES_MAX + 1)) + " }", "other names"),
         ("{ programmes { code " + " ".join("name @include(if: true)" for _ in range(DIRECTIVES_MAX + 1)) + " } }", "directives"),
         (
+            "{ ...F0 } "
+            + " ".join(f"fragment F{n} on Query {{ ...F{n + 1} ...F{n + 1} }}" for n in range(40))
+            + " fragment F40 on Query { programmes { code } }",
+            "selections",
+        ),
+        (
             "{ ...A ...A } fragment A on Query { " + " ".join(f"a{n}: programmes {{ code }}" for n in range(16)) + " }",
             "other names",
         ),
