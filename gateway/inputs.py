@@ -21,7 +21,7 @@ from graphql import (
 )
 
 Convert = Callable[[Any], Any]
-Coercers = tuple[tuple[str, Convert], ...]
+Coercers = tuple[tuple[str, Convert, bool], ...]
 
 
 def compile_inputs(schema: strawberry.Schema) -> None:
@@ -98,18 +98,18 @@ def compile_variables(schema: GraphQLSchema, operation: OperationDefinitionNode)
         type_ = type_from_ast(schema, definition.type)
         if definition.default_value is not None or type_ is None:
             return None
-        found.append((definition.variable.name.value, _coercer(type_, {})))
+        found.append((definition.variable.name.value, _coercer(type_, {}), isinstance(type_, GraphQLNonNull)))
     return tuple(found)
 
 
 def coerce_variables(coercers: Coercers, given: Mapping[str, Any]) -> dict[str, Any]:
     """The values of an operation's variables. Raises NotPlain."""
     coerced = {}
-    for name, coerce in coercers:
+    for name, coerce, required in coercers:
         value = given.get(name, Undefined)
         if value is not Undefined:
             coerced[name] = coerce(value)
-        elif getattr(coerce, "required", False):
+        elif required:
             raise NotPlain(name)
     return coerced
 
@@ -124,7 +124,6 @@ def _coercer(type_: Any, known: dict[str, Convert]) -> Convert:
                 raise NotPlain
             return inner(value)
 
-        required.required = True  # type: ignore[attr-defined]
         return required
     if isinstance(type_, GraphQLList):
         item = _coercer(type_.of_type, known)

@@ -15,10 +15,11 @@ ENDING_SECONDS = 20
 
 
 @contextlib.contextmanager
-def database(settings: Settings, alone: bool = False) -> Iterator[str]:
+def database(settings: Settings, alone: bool = False, patience: float = ENDING_SECONDS) -> Iterator[str]:
     """The DSN of a migrated database for a command: the configured one, the one of a running gateway, or our own.
 
-    `alone` is for a command that starts a gateway itself: it waits for one that is on its way out and shares with none.
+    `alone` is for a command that starts a gateway itself: it waits up to `patience` seconds for one that is on
+    its way out, and shares with none.
 
     Raises DatabaseFolderBusy, DatabaseDidNotStart.
     """
@@ -27,7 +28,7 @@ def database(settings: Settings, alone: bool = False) -> Iterator[str]:
         yield settings.database_url
         return
     embedded = EmbeddedPostgres(settings.data_dir)
-    if not _started(embedded, alone):
+    if not _started(embedded, alone, patience):
         yield embedded.dsn
         return
     try:
@@ -37,9 +38,9 @@ def database(settings: Settings, alone: bool = False) -> Iterator[str]:
         embedded.stop()
 
 
-def _started(embedded: EmbeddedPostgres, alone: bool) -> bool:
+def _started(embedded: EmbeddedPostgres, alone: bool, patience: float) -> bool:
     """True once the server is ours; False if it is a running gateway's and may be shared."""
-    deadline = time.monotonic() + ENDING_SECONDS
+    deadline = time.monotonic() + patience
     while True:
         try:
             embedded.start()

@@ -1,5 +1,6 @@
 """Joins the slices' GraphQL types into one schema."""
 
+from collections.abc import Awaitable, Callable, Mapping
 from uuid import UUID
 
 import strawberry
@@ -38,7 +39,7 @@ from gateway.settlement.graph import SettlementMutation, SettlementQuery, statem
 from gateway.transfer.graph import Transfer, TransferMutation, transfer_activity
 from gateway.wallets.graph import Activity, Expiration, expiry_activity, sees
 
-ACTIVITY = {
+ACTIVITY: Mapping[str, Callable[[Info, list[UUID]], Awaitable[Mapping[UUID, Activity]]]] = {
     "earning": earning_activity,
     "return": return_activity,
     "redemption": redemption_activity,

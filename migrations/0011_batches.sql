@@ -217,6 +217,22 @@ begin
   on conflict do nothing;
 end $$;
 
+-- Pay some of what one wallet owes out of one of its lots.
+create function repay(
+  of_bucket smallint, transaction uuid, member uuid, of_programme uuid, lot uuid, of_points bigint
+) returns void
+language plpgsql volatile as $$
+begin
+  insert into public.lot_take (bucket, transaction_id, lot_id, effect, points)
+  values (of_bucket, transaction, lot, 'repaid', of_points);
+  update public.lot l
+     set remaining = l.remaining - of_points, returned = l.returned + of_points
+   where l.bucket = of_bucket and l.lot_id = lot;
+  update public.wallet w
+     set available = w.available - of_points, owed = w.owed - of_points
+   where w.bucket = of_bucket and w.member_id = member and w.programme_id = of_programme;
+end $$;
+
 -- Pay what wallets owe out of what has just come in, first-expiring first. `transactions` are those that brought it.
 create function repay_debts(buckets smallint[], members uuid[], of_programmes uuid[], days date[], transactions uuid[])
 returns void
@@ -232,14 +248,7 @@ begin
      cross join lateral public.lots_in_order(i.bucket, i.member, i.programme, i.day, null) l
      where l.before < w.owed
   loop
-    insert into public.lot_take (bucket, transaction_id, lot_id, effect, points)
-    values (paid.bucket, paid.transaction, paid.lot_id, 'repaid', paid.points);
-    update public.lot l
-       set remaining = l.remaining - paid.points, returned = l.returned + paid.points
-     where l.bucket = paid.bucket and l.lot_id = paid.lot_id;
-    update public.wallet w
-       set available = w.available - paid.points, owed = w.owed - paid.points
-     where w.bucket = paid.bucket and w.member_id = paid.member and w.programme_id = paid.programme;
+    perform public.repay(paid.bucket, paid.transaction, paid.member, paid.programme, paid.lot_id, paid.points);
   end loop;
 end $$;
 

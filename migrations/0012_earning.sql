@@ -268,14 +268,7 @@ begin
        and l.expires_on = expiries[i.term] and l.funder_id = partners[i.term] and l.contract_id = contracts[i.term]
      where s.repaid > 0
   loop
-    insert into public.lot_take (bucket, transaction_id, lot_id, effect, points)
-    values (paid.bucket, paid.transaction, paid.lot_id, 'repaid', paid.repaid);
-    update public.lot l
-       set remaining = l.remaining - paid.repaid, returned = l.returned + paid.repaid
-     where l.bucket = paid.bucket and l.lot_id = paid.lot_id;
-    update public.wallet w
-       set available = w.available - paid.repaid, owed = w.owed - paid.repaid
-     where w.bucket = paid.bucket and w.member_id = paid.member and w.programme_id = paid.programme;
+    perform public.repay(paid.bucket, paid.transaction, paid.member, paid.programme, paid.lot_id, paid.repaid);
   end loop;
 end $$;
 

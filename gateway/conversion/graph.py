@@ -189,7 +189,7 @@ class ConversionMutation:
         request = ConvertRequest(input.idempotency_key, quote_id, input.occurred_at)
         order = await context.doors.converter.convert(context.caller.subject_id, membership.member_id, request)
         found = await conversion_activity(info, [order.id])
-        return ConvertPointsPayload(conversion=found[order.id])  # type: ignore[arg-type]
+        return ConvertPointsPayload(conversion=found[order.id])
 
     @strawberry.mutation(directives=[requires("rates:publish")], description="Publish a conversion rate from a moment on.")
     @refusing(PublishRatePayload)
@@ -241,10 +241,10 @@ async def _membership(context: Context, tx: Tx, ref: MemberRef | None, target: s
     return await lookup.find_membership(tx, partner.id, ref.read())
 
 
-async def conversion_activity(info: Info, transactions: list[UUID]) -> dict[UUID, Activity]:
+async def conversion_activity(info: Info, transactions: list[UUID]) -> dict[UUID, Conversion]:
     """Conversions by transaction, those that the caller may see."""
     programmes = info.context.coalition.programmes
-    shown: dict[UUID, Activity] = {}
+    shown: dict[UUID, Conversion] = {}
     async with info.context.database.reading() as tx:
         for id in transactions:
             order = Order.of(await tx.one(quotes.sql.order_by_id, bucket=ids.bucket_of(id), conversion_id=id))

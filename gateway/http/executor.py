@@ -24,10 +24,10 @@ class CompiledExecutor(StrawberryGraphQLCoreExecutionContext):
     def build(  # type: ignore[override]
         cls, schema: GraphQLSchema, document: Any, root: Any, context: Any, raw_variable_values: Any, *args: Any, **kwargs: Any
     ) -> Any:
-        built = super().build(schema, document, root, context, None, *args, **kwargs)
+        built: Any = super().build(schema, document, root, context, None, *args, **kwargs)
         if not isinstance(built, list):
             built.variable_values = VariableValues({}, raw_variable_values)
-            built.outputs = raw_variable_values.outputs  # type: ignore[attr-defined]
+            built.outputs = raw_variable_values.outputs
         return built
 
     def complete_value(

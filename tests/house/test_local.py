@@ -61,11 +61,8 @@ def test_a_command_that_wants_the_folder_alone_waits_for_a_gateway_that_is_endin
         ending.join()
 
 
-def test_a_gateway_that_stays_is_named_and_keeps_its_folder(
-    settings: Settings, running: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(local, "ENDING_SECONDS", 0.5)
-    with pytest.raises(DatabaseFolderBusy, match=str(os.getpid())), local.database(settings, alone=True):
+def test_a_gateway_that_stays_is_named_and_keeps_its_folder(settings: Settings, running: EmbeddedPostgres) -> None:
+    with pytest.raises(DatabaseFolderBusy, match=str(os.getpid())), local.database(settings, alone=True, patience=0.5):
         pytest.fail("the folder was given to two")
     with psycopg.connect(running.dsn) as connection:
         connection.execute("select 1")
