@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 from uuid import UUID
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
@@ -96,6 +97,7 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
 
     pages = Starlette(
         lifespan=lifespan,
+        exception_handlers={HTTPException: _json_error},
         routes=[
             Route("/", _home),
             Route("/oauth/authorize", login.authorize, methods=["GET", "POST"]),
@@ -114,6 +116,12 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
         ],
     )
     return Gateway(GraphQLEndpoint(engine, tokens, doors), pages, jobs)
+
+
+async def _json_error(request: Request, error: Exception) -> Response:
+    """What no route answers is told as JSON too."""
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
 
 
 async def _home(request: Request) -> Response:

@@ -5,6 +5,7 @@ from datetime import date
 from decimal import Decimal
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -76,9 +77,9 @@ def _partner(statement: dict[str, Any]) -> dict[str, Any]:
 
 def show_month(out: Console, month: date, report: dict[str, Any]) -> None:
     """A month as a table: points by partner, and who owes what."""
-    table = Table(title=f"{month:%B %Y}", caption=_caption(report), title_style="bold", show_footer=True)
+    table = Table(title=f"{month:%B %Y}", caption=_caption(report), title_style="bold", show_footer=True, box=SIMPLE_HEAD)
     columns = ("issued", "returned", "redeemed", "converted_out")
-    table.add_column("partner", footer="coalition")
+    table.add_column("partner", footer="coalition", no_wrap=True, min_width=max(map(len, report["partners"])))
     for name in columns:
         total = sum(p[name] for p in report["partners"].values())
         table.add_column(name.replace("converted_out", "converted"), justify="right", footer=f"{total:,}")

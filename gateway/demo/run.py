@@ -67,10 +67,10 @@ def run_demo(settings: Settings, months: int, stay: bool, report: Path | None, r
     try:
         with database(settings, alone=True) as dsn:
             prepared = asyncio.run(_prepare(settings, meridian, dsn, airline_port))
-        with _airline(settings, airline_port), _gateway(settings):
+        with _airline(settings, airline_port), _gateway(settings) as gateway:
             asyncio.run(_replay_and_show(settings, meridian, prepared, months, report))
             if stay:
-                _stay(settings, prepared)
+                _stay(settings, prepared, gateway)
     except (ApiError, httpx.HTTPError, ExceptionGroup) as error:
         while isinstance(error, ExceptionGroup):
             error = error.exceptions[0]
@@ -150,13 +150,14 @@ def _airline(settings: Settings, port: int) -> Iterator[None]:
 
 
 @contextmanager
-def _gateway(settings: Settings) -> Iterator[None]:
-    with _child(settings, "gateway", ["-m", "gateway", "serve", "--port", str(settings.port)], f"{settings.base_url}/readyz"):
-        yield
+def _gateway(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
+    command = ["-m", "gateway", "serve", "--port", str(settings.port)]
+    with _child(settings, "gateway", command, f"{settings.base_url}/readyz") as process:
+        yield process
 
 
 @contextmanager
-def _child(settings: Settings, name: str, command: list[str], ready_url: str) -> Iterator[None]:
+def _child(settings: Settings, name: str, command: list[str], ready_url: str) -> Iterator[subprocess.Popen[bytes]]:
     """A process of ours that ends with us, waited for until it answers."""
     log_path = settings.data_dir / f"{name}.log"
     with open(log_path, "ab") as log:
@@ -171,7 +172,7 @@ def _child(settings: Settings, name: str, command: list[str], ready_url: str) ->
                 end = log_path.read_text(errors="replace")[-2000:]
                 raise SystemExit(f"gateway: the {name} did not start; the end of {log_path}:\n{end}")
             time.sleep(0.05)
-        yield
+        yield process
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(30)
@@ -226,7 +227,7 @@ async def _replay_and_show(settings: Settings, meridian: Meridian, prepared: Pre
     out.print(f"The settlement files lie in {settings.data_dir / 'settlement'}, a folder a month.")
 
 
-def _stay(settings: Settings, prepared: Prepared) -> None:
+def _stay(settings: Settings, prepared: Prepared, gateway: subprocess.Popen[bytes]) -> None:
     client_id, secret = prepared.clients["freshmart"]
     out.print(
         Panel(
@@ -239,4 +240,5 @@ def _stay(settings: Settings, prepared: Prepared) -> None:
             title="The gateway is up",
         )
     )
-    signal.pause()
+    gateway.wait()
+    raise SystemExit(f"gateway: the gateway ended; {settings.data_dir / 'gateway.log'} may say why. Run it again.")

@@ -170,6 +170,8 @@ async def _read(request: Request) -> dict[str, Any]:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != JSON:
         raise Refusing(415, "UNSUPPORTED_MEDIA_TYPE", "Send the request as application/json.")
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise Refusing(415, "UNSUPPORTED_MEDIA_TYPE", "Send the body as it is, without a content encoding.")
     body = bytearray()
     async for chunk in request.stream():
         body += chunk

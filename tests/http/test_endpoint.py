@@ -1,5 +1,6 @@
 """The GraphQL endpoint: a clear answer and never a 500, whatever is sent."""
 
+import gzip
 import itertools
 import json
 from typing import Any
@@ -45,6 +46,11 @@ async def test_malformed_or_invalid_graphql_is_an_error_without_data(world: Worl
 
 async def test_other_methods_types_and_sizes_are_refused(world: World) -> None:
     assert (await world.http.put("/graphql", json={})).status_code == 405
+    packed = await world.http.post("/graphql", content=gzip.compress(b"{}"), headers={**JSON, "Content-Encoding": "gzip"})
+    assert packed.status_code == 415
+    for method, path, status in (("GET", "/nothing", 404), ("GET", "/oauth/token", 405), ("DELETE", "/livez", 405)):
+        answer = await world.http.request(method, path)
+        assert (answer.status_code, list(answer.json())) == (status, ["error"])
     assert (await world.http.post("/graphql", content=b"{}", headers={"Content-Type": "text/plain"})).status_code == 415
     assert (await world.http.post("/graphql", content=b" " * 5_000_000, headers=JSON)).status_code == 413
 

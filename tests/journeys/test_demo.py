@@ -2,6 +2,7 @@
 and the README's words against the gateway that is left."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -55,6 +56,8 @@ def test_the_report_agrees_with_the_rules_to_the_cent_also_after_kill_9(demo: Ga
 def test_it_prints_a_table_and_where_the_files_lie_and_leaves_nothing_running(demo: Gateway) -> None:
     assert "January 2017" in demo.printed
     assert "435,684" in demo.printed
+    for code in ("greengrocer", "wellspring"):
+        assert code in demo.printed
     assert str(demo.data_dir / "settlement") in demo.printed.replace("\n", "")
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"http://127.0.0.1:{demo.port}/livez", trust_env=False)
@@ -117,3 +120,16 @@ def test_ctrl_c_ends_a_staying_demonstration_and_everything_it_started(demo: Gat
     staying.send_signal(signal.SIGINT)
     assert staying.wait(30) == 0
     assert until(lambda: not alive(postgres), 5)
+
+
+def test_a_staying_demonstration_says_so_when_its_gateway_is_killed(demo: Gateway) -> None:
+    command = [sys.executable, "-m", "gateway", "demo", "--months", "1", "--port", str(demo.port)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    staying = subprocess.Popen(command, env=demo.environment, text=True, **pipes)
+    assert staying.stdout is not None
+    assert any("Ctrl-C" in line for line in staying.stdout)
+    served = [json.loads(line) for line in (demo.data_dir / "gateway.log").read_text().splitlines() if '"serving"' in line]
+    os.kill(served[-1]["process"], signal.SIGKILL)
+    assert staying.wait(30) != 0
+    assert staying.stderr is not None
+    assert "the gateway ended" in staying.stderr.read()
