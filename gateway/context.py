@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gateway.coalition.catalogue import Catalogue, Coalition, Partner
     from gateway.coalition.connector import Connector
     from gateway.conversion.convert import Converter
+    from gateway.events.feed import Feed
     from gateway.jobs.jobs import Jobs
     from gateway.ledger.post import Ledger
     from gateway.ledger.seal import Proof
@@ -42,6 +43,7 @@ class Doors:
     adjustment_limit: int
     jobs: "Jobs"
     prove: "Callable[[UUID], Awaitable[Proof | None]]"
+    feed: "Feed"
     activity: "Mapping[str, Callable[[Info, list[UUID]], Awaitable[Mapping[UUID, Any]]]]"
 
 

@@ -4,7 +4,7 @@ Statements are written in the slices' `queries.sql` and loaded by name; every er
 must tell apart is told apart here, by SQLSTATE.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -116,6 +116,21 @@ class Tx:
         await self._connection.execute(statement.text, *statement.arguments(given), timeout=self._seconds)
 
 
+class Listener:
+    """A connection that is notified, and notifies."""
+
+    def __init__(self, connection: Any, channel: str) -> None:
+        self._connection, self._channel = connection, channel
+
+    async def notify(self) -> None:
+        """Wake every listener, in every process."""
+        await self._connection.execute("select pg_notify($1, '')", self._channel, timeout=COMMAND_SECONDS)
+
+    def is_closed(self) -> bool:
+        """Whether nothing can be heard any more."""
+        return bool(self._connection.is_closed())
+
+
 class Database:
     """A pool of connections in the application's role, which owns nothing and can only post and select."""
 
@@ -162,6 +177,19 @@ class Database:
                 connection.transaction(isolation="repeatable_read", readonly=True),
             ):
                 yield Tx(connection, SNAPSHOT_SECONDS)
+
+    @asynccontextmanager
+    async def listener(self, channel: str, wake: Callable[[], None]) -> AsyncIterator["Listener"]:
+        """A connection outside the pool that calls `wake` for every notification. Raises DatabaseAway."""
+        with _telling_away():
+            # A wake-up that a crash forgets is no loss: whoever listens polls besides.
+            settings = {"role": APPLICATION_ROLE, "application_name": "loyalty-gateway listener", "synchronous_commit": "off"}
+            connection = await asyncpg.connect(self._dsn, timeout=ACQUIRE_SECONDS, server_settings=settings)
+            try:
+                await connection.add_listener(channel, lambda *_: wake())
+                yield Listener(connection, channel)
+            finally:
+                connection.terminate()
 
     def schedules(self) -> "Queries":
         """The scheduler's own door to its tables."""

@@ -23,13 +23,16 @@ from gateway.coalition.connector import Connector
 from gateway.context import Doors
 from gateway.conversion.convert import Converter
 from gateway.database import Database
+from gateway.events.feed import Feed
 from gateway.http.console import console_routes
+from gateway.http.doorman import Doorman
 from gateway.http.endpoint import GraphQLEndpoint
 from gateway.http.engine import Engine
 from gateway.http.health import Health
 from gateway.http.login import Login
 from gateway.http.metrics import Metrics
 from gateway.http.oauth import OAuth
+from gateway.http.socket import Sockets
 from gateway.jobs.jobs import Jobs, all_jobs
 from gateway.ledger.post import Ledger
 from gateway.ledger.seal import prove
@@ -44,12 +47,14 @@ APP_REDIRECT = "com.example.loyalty:/callback"
 class Gateway:
     """The ASGI application: GraphQL goes straight to its endpoint, everything else through the routes."""
 
-    def __init__(self, graphql: GraphQLEndpoint, pages: Starlette, jobs: Jobs) -> None:
-        self._graphql, self._pages, self.jobs = graphql, pages, jobs
+    def __init__(self, graphql: GraphQLEndpoint, sockets: Sockets, pages: Starlette, jobs: Jobs) -> None:
+        self._graphql, self._sockets, self._pages, self.jobs = graphql, sockets, pages, jobs
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] == "/graphql":
             await self._graphql(scope, receive, send)
+        elif scope["type"] == "websocket" and scope["path"] == "/graphql":
+            await self._sockets(scope, receive, send)
         else:
             await self._pages(scope, receive, send)
 
@@ -61,7 +66,8 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
     await database.open()
     catalogue = Catalogue(database)
     connectors = await _connectors(catalogue)
-    ledger = Ledger(database, clock, settings.lanes)
+    feed = Feed(database)
+    ledger = Ledger(database, clock, settings.lanes, feed.posted)
     converter = Converter(database, catalogue, clock, connectors)
     tokens = Tokens(settings.base_url, await load_signing_keys(database, clock), clock)
     jobs = Jobs(database, clock, all_jobs(database, catalogue, converter, tokens), settings.jobs)
@@ -76,6 +82,7 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
         settlement_dir=settings.data_dir / "settlement",
         adjustment_limit=settings.adjustment_limit,
         activity=ACTIVITY,
+        feed=feed,
         jobs=jobs,
         prove=lambda transaction_id: prove(database, transaction_id),
     )
@@ -86,7 +93,7 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        running = [asyncio.create_task(jobs.run()), asyncio.create_task(follow(database, tokens, clock))]
+        running = [asyncio.create_task(each) for each in (jobs.run(), follow(database, tokens, clock), feed.run())]
         yield
         for task in running:
             task.cancel()
@@ -115,7 +122,9 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
             *console_routes(),
         ],
     )
-    return Gateway(GraphQLEndpoint(engine, tokens, doors), pages, jobs)
+    doorman = Doorman(tokens, doors)
+    graphql = GraphQLEndpoint(engine, doorman, doors)
+    return Gateway(graphql, Sockets(graphql, doorman), pages, jobs)
 
 
 async def _json_error(request: Request, error: Exception) -> Response:

@@ -37,7 +37,7 @@ from gateway.redemption.graph import (
 )
 from gateway.settlement.graph import SettlementMutation, SettlementQuery, statement_node
 from gateway.transfer.graph import Transfer, TransferMutation, transfer_activity
-from gateway.wallets.graph import Activity, Expiration, expiry_activity, sees
+from gateway.wallets.graph import Activity, Expiration, WalletSubscription, expiry_activity, sees
 
 ACTIVITY: Mapping[str, Callable[[Info, list[UUID]], Awaitable[Mapping[UUID, Activity]]]] = {
     "earning": earning_activity,
@@ -119,6 +119,7 @@ def create_schema(sort: bool = False) -> strawberry.federation.Schema:
     schema = strawberry.federation.Schema(
         query=query,
         mutation=mutation,
+        subscription=merge_types("Subscription", (WalletSubscription,)),
         types=[Earning, PurchaseReturn, Redemption, RedemptionReversal, Conversion, Transfer, Adjustment, Expiration],
         federation_version="2.9",
         config=StrawberryConfig(scalar_map=SCALARS, sort_schema=sort),

@@ -7,8 +7,10 @@ import os
 import structlog
 import uvicorn
 import uvloop
+from starlette.types import ASGIApp
 
 from gateway.embedded import EmbeddedPostgres
+from gateway.http.socket import MESSAGE_MAX_BYTES
 from gateway.main import create_app
 from gateway.migrate import migrate
 from gateway.settings import Settings
@@ -39,12 +41,12 @@ def serve(settings: Settings) -> None:
             embedded.stop()
 
 
-async def _serve(settings: Settings, dsn: str, embedded: EmbeddedPostgres | None) -> None:
-    app = await create_app(settings, dsn)
-    config = uvicorn.Config(
+def server_config(app: ASGIApp, host: str = "127.0.0.1", port: int = 0) -> uvicorn.Config:
+    """How HTTP and WebSockets are spoken; the tests serve in the same way."""
+    return uvicorn.Config(
         app,
-        host=settings.host,
-        port=settings.port,
+        host=host,
+        port=port,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -52,8 +54,15 @@ async def _serve(settings: Settings, dsn: str, embedded: EmbeddedPostgres | None
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         h11_max_incomplete_event_size=64 * 1024,
+        ws="websockets-sansio",
+        ws_max_size=MESSAGE_MAX_BYTES,
+        ws_per_message_deflate=False,  # costs 70 KiB a socket, and lets small messages grow large
     )
-    server = uvicorn.Server(config)
+
+
+async def _serve(settings: Settings, dsn: str, embedded: EmbeddedPostgres | None) -> None:
+    app = await create_app(settings, dsn)
+    server = uvicorn.Server(server_config(app, settings.host, settings.port))
     watcher = asyncio.create_task(_watch(embedded)) if embedded else None
     # The schema and all else that lives as long as the process is not looked through again and again.
     gc.collect()

@@ -27,6 +27,7 @@ from gateway.http.engine import Engine
 from gateway.ledger.verify import verify
 from gateway.main import create_app
 from gateway.schema import create_schema
+from gateway.server import server_config
 from gateway.settings import read_settings
 from partners.simulator.app import create_airline
 
@@ -59,7 +60,7 @@ def free_door() -> tuple[socket.socket, int]:
 
 
 async def started(app: Any, door: socket.socket) -> tuple[uvicorn.Server, "asyncio.Task[None]"]:
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on"))
+    server = uvicorn.Server(server_config(app))
     task = asyncio.create_task(server.serve(sockets=[door]))
     while not server.started:
         assert not task.done(), "the server did not start"

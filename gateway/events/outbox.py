@@ -1,6 +1,7 @@
 """Reading the outbox: in the order of the ledger, without a gap, from any cursor that was seen."""
 
 import re
+from collections.abc import Container
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -11,10 +12,37 @@ sql = load_queries(__file__)
 
 BEGINNING = "0-00000000-0000-0000-0000-000000000000-0"
 _CURSOR = re.compile(r"(\d{1,19})-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-(\d{1,6})")
+_NOBODY = UUID(int=0)
 
 
 class BadCursor(ValueError):
     """A text that is no cursor of the outbox."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Place:
+    """A place in the outbox: after so many events of one batch. Places are in the order of the ledger; as a text one is a
+    cursor."""
+
+    xid: int
+    batch_id: UUID
+    events: int
+
+    @classmethod
+    def read(cls, cursor: str) -> "Place":
+        """Raises BadCursor."""
+        found = _CURSOR.fullmatch(cursor)
+        if found is None:
+            raise BadCursor(f"{cursor[:60]!r} is no cursor of the outbox.")
+        return cls(int(found[1]), UUID(found[2]), int(found[3]))
+
+    @classmethod
+    def after(cls, row: Row) -> "Place":
+        """The place after a whole batch."""
+        return cls(int(row["xid"]), row["batch_id"], len(row["members"]))
+
+    def __str__(self) -> str:
+        return f"{self.xid}-{self.batch_id}-{self.events}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,22 +63,34 @@ async def read_events(tx: Tx, after: str, batches: int) -> list[Event]:
     What a transaction still under way may come before is not shown before it has ended, so a reader that goes on from
     the last cursor it saw misses nothing and sees nothing twice. Raises BadCursor.
     """
-    found = _CURSOR.fullmatch(after)
-    if found is None:
-        raise BadCursor(f"{after[:60]!r} is no cursor of the outbox.")
-    xid, batch_id, seen = found[1], UUID(found[2]), int(found[3])
-    rows = await tx.all(sql.batches_from, xid=xid, batch=batch_id, most=batches + 1)
-    events = []
-    for row in rows:
-        skip = seen if (row["xid"], row["batch_id"]) == (xid, batch_id) else 0
-        events += _events(row)[skip:]
-    return events
+    place = Place.read(after)
+    return [event for row in await read_batches(tx, place, batches) for event in events_of(row, None, place)]
 
 
-def _events(row: Row) -> list[Event]:
-    """A batch's events, one a member, in the batch's order."""
+async def read_batches(tx: Tx, after: Place, batches: int) -> list[Row]:
+    """Up to so many batches after a place, and the one in which the place lies."""
+    return await tx.all(sql.batches_from, xid=str(after.xid), batch=after.batch_id, most=batches + 1)
+
+
+async def read_events_of(tx: Tx, member_id: UUID, after: Place, batches: int) -> tuple[list[Event], Place | None]:
+    """One member's events among so many batches after a place, and the place to go on from, None at the end."""
+    rows = await tx.all(sql.batches_of_member_from, xid=str(after.xid), batch=after.batch_id, member=member_id, most=batches + 1)
+    found = [event for row in rows for event in events_of(row, {member_id}, after)]
+    return found, Place.after(rows[-1]) if rows and rows[-1]["place"] > batches else None
+
+
+async def end_of_outbox(tx: Tx) -> Place:
+    """The place after everything that can be read now."""
+    return Place(int(await tx.value(sql.oldest_running)), _NOBODY, 0)
+
+
+def events_of(row: Row, members: Container[UUID] | None, after: Place) -> list[Event]:
+    """A batch's events, one a member, in the batch's order: those after a place, of these members where they are named."""
+    xid, batch_id = row["xid"], row["batch_id"]
+    seen = after.events if (int(xid), batch_id) == (after.xid, after.batch_id) else 0
     subjects: list[UUID | None] = list(row["transactions"]) or [None] * len(row["members"])
     return [
-        Event(f"{row['xid']}-{row['batch_id']}-{n}", row["kind"], row["posted_at"], member_id, subject_id)
+        Event(f"{xid}-{batch_id}-{n}", row["kind"], row["posted_at"], member_id, subject_id)
         for n, (member_id, subject_id) in enumerate(zip(row["members"], subjects, strict=True), start=1)
+        if n > seen and (members is None or member_id in members)
     ]

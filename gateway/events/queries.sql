@@ -6,3 +6,24 @@ select o.xid::text as xid, o.batch_id, o.kind, o.posted_at, o.members, o.transac
    and o.xid < pg_snapshot_xmin(pg_current_snapshot())
  order by o.xid, o.batch_id
  limit :most;
+
+-- name: batches_of_member_from(xid, batch, member, most)
+-- Of so many batches from a cursor on, those with one member, and the last one, numbered from 1.
+select s.xid::text as xid, s.batch_id, s.kind, s.posted_at, s.members, s.transactions, s.place
+  from (
+    select o.xid, o.batch_id, o.kind, o.posted_at, o.members, o.transactions,
+           row_number() over (order by o.xid, o.batch_id) as place, count(*) over () as places
+      from (
+        select *
+          from outbox b
+         where (b.xid, b.batch_id) >= ((:xid::text)::xid8, :batch::uuid)
+           and b.xid < pg_snapshot_xmin(pg_current_snapshot())
+         order by b.xid, b.batch_id
+         limit :most) o) s
+ where :member = any(s.members)
+    or s.place = s.places
+ order by s.place;
+
+-- name: oldest_running()$
+-- The oldest transaction that may still write batches: all before it can be read.
+select pg_snapshot_xmin(pg_current_snapshot())::text;

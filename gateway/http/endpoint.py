@@ -4,26 +4,29 @@ Follows the GraphQL over HTTP specification: `application/graphql-response+json`
 codes that mean something; `application/json` otherwise.
 """
 
-from datetime import timedelta
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from types import NoneType
 from typing import Any
 
 import orjson
 import structlog
-from graphql import ExecutionResult, GraphQLError, OperationType
+from graphql import ExecutionResult, GraphQLError, OperationDefinitionNode, OperationType
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway.access.caller import PUBLIC, Caller
-from gateway.access.dpop import PROOF_SECONDS_MAX, BadProof, read_proof
-from gateway.access.tokens import TokenRefused, Tokens
-from gateway.access.tokens import sql as access_sql
 from gateway.batching import Busy
 from gateway.coalition.catalogue import NoCoalition
 from gateway.context import Context, Doors
 from gateway.database import DatabaseAway
-from gateway.http.engine import DocumentRefused, Engine, ScopeMissing
+from gateway.http.doorman import Doorman
+from gateway.http.engine import DocumentRefused, Engine, Prepared, ScopeMissing
+from gateway.http.events import EVENT_STREAM, EventStream
+from gateway.http.refusing import Refusing, away
 
 log = structlog.get_logger(__name__)
 
@@ -32,19 +35,23 @@ JSON = "application/json"
 GRAPHQL_JSON = "application/graphql-response+json"
 
 
-class Refusing(Exception):
-    """A request that gets no execution: an HTTP status, a code for programs, a sentence for people."""
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A request that may run: its operation is known, its caller has the rights, its cost is allowed."""
 
-    def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.status, self.code, self.message, self.headers = status, code, message, headers or {}
+    prepared: Prepared
+    variables: dict[str, Any] | None
+    operation_name: str | None
+    operation: OperationDefinitionNode
+    caller: Caller
+    context: Context
 
 
 class GraphQLEndpoint:
     """The one endpoint of the contract: an ASGI application that answers 405 itself, as GraphQL clients can read it."""
 
-    def __init__(self, engine: Engine, tokens: Tokens, doors: Doors) -> None:
-        self._engine, self._tokens, self._doors = engine, tokens, doors
+    def __init__(self, engine: Engine, doorman: Doorman, doors: Doors) -> None:
+        self._engine, self._doorman, self._doors = engine, doorman, doors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -61,29 +68,50 @@ class GraphQLEndpoint:
     async def _respond_to(self, request: Request) -> Response:
         media_type = _negotiate(request.headers.get("accept"))
         try:
-            result = await self._answer(request)
+            authorizations = request.headers.getlist("authorization")
+            caller = await self._doorman.identify(authorizations, request.headers.getlist("dpop"), request.method)
+            asked = await _read(request)
+            if media_type == EVENT_STREAM:
+                knows = partial(self._doorman.still_knows, authorizations[0] if authorizations else None)
+                return EventStream(await self.stream(caller, asked), knows)
+            result = await self._answer(request.method, caller, asked)
         except Refusing as no:
-            error = GraphQLError(no.message, extensions={"code": no.code})
-            return _respond({"errors": [error.formatted]}, no.status, media_type, no.headers)
+            return _respond({"errors": [no.error.formatted]}, no.status, _json(media_type), no.headers)
         except DocumentRefused as refused:
-            status = 400 if media_type == GRAPHQL_JSON else 200
-            return _respond({"errors": [error.formatted for error in refused.errors]}, status, media_type)
-        body: dict[str, Any] = {}
-        if result.errors:
-            body["errors"] = [error.formatted for error in result.errors]
+            status = 200 if media_type == JSON else 400
+            return _respond({"errors": [error.formatted for error in refused.errors]}, status, _json(media_type))
         executed = not (result.data is None and result.errors and all(e.path is None for e in result.errors))
-        if executed:
-            body["data"] = result.data
         status = 400 if media_type == GRAPHQL_JSON and not executed else 200
-        return _respond(body, status, media_type)
+        return _respond(shown(result, executed), status, media_type)
 
-    async def _answer(self, request: Request) -> ExecutionResult:
-        caller = await self._caller(request)
-        asked = await _read(request)
-        prepared = self._engine.prepare(asked["query"])
-        operation = self._engine.operation(prepared, asked.get("operationName"))
-        if request.method == "GET" and operation.operation is not OperationType.QUERY:
+    async def _answer(self, method: str, caller: Caller, asked: dict[str, Any]) -> ExecutionResult:
+        admitted = await self._admit(caller, asked)
+        if method == "GET" and admitted.operation.operation is not OperationType.QUERY:
             raise Refusing(405, "METHOD_NOT_ALLOWED", "Send mutations with POST.", {"Allow": "POST"})
+        return await self._run(admitted)
+
+    async def stream(self, caller: Caller, asked: dict[str, Any]) -> AsyncGenerator[ExecutionResult, None]:
+        """Begin any operation; its results come as they are there: those of a subscription, or the only one.
+
+        Raises Refusing, DocumentRefused; iterating raises Refusing.
+        """
+        return self._results(await self._admit(caller, asked, streamed=True))
+
+    async def _results(self, admitted: Admitted) -> AsyncGenerator[ExecutionResult, None]:
+        if admitted.operation.operation is not OperationType.SUBSCRIPTION:
+            yield await self._run(admitted)
+            return
+        with _refusing_what_is_away():
+            subscribed = self._engine.subscribe(admitted.prepared, admitted.variables, admitted.operation_name, admitted.context)
+            async with aclosing(subscribed) as results:
+                async for result in results:
+                    yield result
+
+    async def _admit(self, caller: Caller, asked: dict[str, Any], streamed: bool = False) -> Admitted:
+        """Check all that can be checked before execution. Raises Refusing, DocumentRefused."""
+        name, variables = asked.get("operationName"), asked.get("variables")
+        prepared = self._engine.prepare(asked["query"])
+        operation = self._engine.operation(prepared, name, streamed)
         try:
             self._engine.check_rights(prepared, caller)
         except ScopeMissing as error:
@@ -91,66 +119,37 @@ class GraphQLEndpoint:
                 raise Refusing(401, "UNAUTHENTICATED", f"{error} Send a bearer token.", {"WWW-Authenticate": "Bearer"}) from None
             headers = {"WWW-Authenticate": 'Bearer error="insufficient_scope"'}
             raise Refusing(403, "FORBIDDEN", str(error), headers) from None
-        self._engine.check_cost(prepared, asked.get("variables"), asked.get("operationName"))
-        try:
+        self._engine.check_cost(prepared, variables, name)
+        with _refusing_what_is_away():
             context = Context(caller, await self._doors.catalogue.current(), self._doors)
-            return await self._engine.run(prepared, asked.get("variables"), asked.get("operationName"), context)
-        except NoCoalition as error:
-            raise Refusing(503, "NO_COALITION", str(error)) from None
-        except DatabaseAway:
-            raise _away() from None
-        except Busy as error:
-            raise Refusing(429, "BUSY", str(error), {"Retry-After": "1"}) from None
+        return Admitted(prepared, variables, name, operation, caller, context)
 
-    async def _caller(self, request: Request) -> Caller:
-        """Who calls, by a bearer token, or by one that is bound to a key with the proof of it (RFC 9449, section 7)."""
-        headers = request.headers.getlist("authorization")
-        if not headers:
-            return PUBLIC
-        scheme, _, token = headers[0].partition(" ")
-        scheme, token = scheme.lower(), token.strip()
-        if len(headers) > 1 or scheme not in _SCHEMES or not token:
-            raise Refusing(
-                401, "UNAUTHENTICATED", "Send one header: Authorization: Bearer <token>.", {"WWW-Authenticate": "Bearer"}
-            )
-        try:
-            caller = self._tokens.verify(token)
-            if (caller.key_thumbprint is None) != (scheme == "bearer"):
-                bound = caller.key_thumbprint is not None
-                raise TokenRefused("The token is bound: send it as DPoP, with a proof." if bound else "The token is not bound.")
-        except TokenRefused as error:
-            raise Refusing(
-                401, "UNAUTHENTICATED", str(error), {"WWW-Authenticate": f'{_SCHEMES[scheme]} error="invalid_token"'}
-            ) from None
-        if caller.key_thumbprint is not None:
-            await self._check_proof(request, caller.key_thumbprint, token)
-        return caller
-
-    async def _check_proof(self, request: Request, thumbprint: str, token: str) -> None:
-        now = self._doors.clock.now()
-        try:
-            proofs = request.headers.getlist("dpop")
-            if len(proofs) != 1:
-                raise BadProof("Send one DPoP proof.")
-            proof = read_proof(proofs[0], request.method, self._tokens.audience, now, token)
-            if proof.thumbprint != thumbprint:
-                raise BadProof("The DPoP proof is by another key than the token's.")
-            async with self._doors.database.reading() as tx:
-                until = now + timedelta(seconds=2 * PROOF_SECONDS_MAX)
-                if not await tx.value(access_sql.use_once, digest=proof.digest, until=until):
-                    raise BadProof("The DPoP proof was used before.")
-        except BadProof as bad:
-            raise Refusing(401, "UNAUTHENTICATED", str(bad), {"WWW-Authenticate": 'DPoP error="invalid_dpop_proof"'}) from None
-        except DatabaseAway:
-            raise _away() from None
+    async def _run(self, admitted: Admitted) -> ExecutionResult:
+        with _refusing_what_is_away():
+            return await self._engine.run(admitted.prepared, admitted.variables, admitted.operation_name, admitted.context)
 
 
-_SCHEMES = {"bearer": "Bearer", "dpop": "DPoP"}
+@contextmanager
+def _refusing_what_is_away() -> Iterator[None]:
+    """Turns what keeps a request from being answered at all into a refusal of the request."""
+    try:
+        yield
+    except NoCoalition as error:
+        raise Refusing(503, "NO_COALITION", str(error)) from None
+    except DatabaseAway:
+        raise away() from None
+    except Busy as error:
+        raise Refusing(429, "BUSY", str(error), {"Retry-After": "1"}) from None
 
 
-def _away() -> Refusing:
-    sentence = "The database does not answer; nothing is known to have been posted. Try again with the same keys."
-    return Refusing(503, "DATABASE_AWAY", sentence, {"Retry-After": "2"})
+def shown(result: ExecutionResult, executed: bool = True) -> dict[str, Any]:
+    """A result as JSON; without `data` if nothing was executed."""
+    body: dict[str, Any] = {}
+    if result.errors:
+        body["errors"] = [error.formatted for error in result.errors]
+    if executed:
+        body["data"] = result.data
+    return body
 
 
 _KINDS = (
@@ -213,11 +212,16 @@ def _negotiate(accept: str | None) -> str:
     """The media type of the answer: the specification's own where it is named first or alone."""
     for part in (accept or "").split(","):
         media_type = part.partition(";")[0].strip().lower()
-        if media_type in (GRAPHQL_JSON, JSON):
+        if media_type in (GRAPHQL_JSON, JSON, EVENT_STREAM):
             return media_type
         if media_type == "application/*":
             return GRAPHQL_JSON
     return JSON
+
+
+def _json(media_type: str) -> str:
+    """How a refusal is told to somebody who would have had a stream."""
+    return GRAPHQL_JSON if media_type == EVENT_STREAM else media_type
 
 
 def _respond(body: dict[str, Any], status: int, media_type: str, headers: dict[str, str] | None = None) -> Response:

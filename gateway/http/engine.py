@@ -2,7 +2,9 @@
 
 import uuid
 from collections import OrderedDict
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
+from inspect import isawaitable
 from typing import Any
 
 import structlog
@@ -15,6 +17,7 @@ from graphql import (
     execute,
     get_operation_ast,
     parse,
+    subscribe,
     validate,
 )
 from strawberry.federation import Schema
@@ -124,14 +127,16 @@ class Engine:
         )
         return Prepared(document, needs_of(document, self._schema, self.rights), bare, coercers, outputs, costs)
 
-    def operation(self, prepared: Prepared, name: str | None) -> OperationDefinitionNode:
-        """The operation to run. Raises DocumentRefused when the document does not say which."""
+    def operation(self, prepared: Prepared, name: str | None, streamed: bool = False) -> OperationDefinitionNode:
+        """The operation to run. Raises DocumentRefused when the document does not say which, and for a subscription unless
+        the answer is `streamed`."""
         found = get_operation_ast(prepared.document, name)
         if found is None:
             which = f"There is no operation {name!r}." if name else "Name the operation to run in operationName."
             raise DocumentRefused([GraphQLError(which)])
-        if found.operation is OperationType.SUBSCRIPTION:
-            raise DocumentRefused([GraphQLError("Subscriptions are not served here.")])
+        if found.operation is OperationType.SUBSCRIPTION and not streamed:
+            told = "A subscription is answered as text/event-stream, or over a WebSocket (graphql-transport-ws)."
+            raise DocumentRefused([GraphQLError(told)])
         return found
 
     def check_rights(self, prepared: Prepared, caller: Caller) -> None:
@@ -174,9 +179,42 @@ class Engine:
         )
         if not isinstance(result, ExecutionResult):
             result = await result
-        if result.errors:
-            result = ExecutionResult(data=result.data, errors=[_mask(error) for error in result.errors])
+        return _masked(result)
+
+    async def subscribe(
+        self, prepared: Prepared, variables: dict[str, Any] | None, name: str | None, context: Context
+    ) -> AsyncGenerator[ExecutionResult, None]:
+        """The results of a subscription, one an event; one with errors alone if it cannot begin.
+
+        Raises DatabaseAway, Busy.
+        """
+        source = subscribe(
+            self._schema,
+            prepared.document,
+            variable_values=variables,
+            operation_name=name,
+            context_value=context,
+            executor_class=StrawberryGraphQLCoreExecutionContext,
+        )
+        if isawaitable(source):
+            source = await source
+        if isinstance(source, ExecutionResult):
+            yield _masked(source)
+            return
+        try:
+            async for result in source:
+                yield _masked(result)
+        except Exception as error:
+            yield _masked(ExecutionResult(None, [GraphQLError(str(error), original_error=error)]))
+        finally:
+            if isinstance(source, AsyncGenerator):
+                await source.aclose()
+
+
+def _masked(result: ExecutionResult) -> ExecutionResult:
+    if not result.errors:
         return result
+    return ExecutionResult(data=result.data, errors=[_mask(error) for error in result.errors])
 
 
 def _mask(error: GraphQLError) -> GraphQLError:

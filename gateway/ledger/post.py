@@ -130,10 +130,10 @@ Posted = TypeVar("Posted")
 
 
 class Ledger:
-    """The door to the posting functions; concurrent calls share batches."""
+    """The door to the posting functions; concurrent calls share batches. `posted` is called after each of them."""
 
-    def __init__(self, database: Database, clock: Clock, lanes: int) -> None:
-        self._database, self._clock = database, clock
+    def __init__(self, database: Database, clock: Clock, lanes: int, posted: Callable[[], None] = lambda: None) -> None:
+        self._database, self._clock, self._posted = database, clock, posted
         self.one_at_a_time = OneAtATime()
         self._keys = Claims()
 
@@ -175,6 +175,7 @@ class Ledger:
         try:
             return await _again_if_lost(post)
         finally:
+            self._posted()
             self._keys.free([(key.owner_id, key.text)])
 
     async def _submit(self, lanes: Lanes[OneItem, Answer], items: Sequence[OneItem]) -> list[Answer]:
@@ -252,6 +253,7 @@ class Ledger:
 
         row = await _again_if_lost(post)
         assert row is not None
+        self._posted()
         firsts, postings = row["firsts"], row["postings"]
         return [
             Answer(transaction, None, False, now, postings[number - 1])

@@ -1,7 +1,8 @@
 """Wallets in GraphQL: what a member has, had and did."""
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from datetime import date, datetime
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
@@ -14,6 +15,8 @@ from gateway import ids
 from gateway.coalition.graph import Programme, show_programme
 from gateway.context import Context, Info
 from gateway.database import Row
+from gateway.events.feed import TooManyFollowers, TooSlow
+from gateway.events.outbox import BadCursor
 from gateway.graph import (
     SEES_MEMBERSHIPS,
     BadInput,
@@ -32,6 +35,7 @@ from gateway.graph import (
 )
 from gateway.ledger.graph import LedgerProof, proof_of
 from gateway.ledger.post import sql as ledger_sql
+from gateway.refusals import NotAllowed
 from gateway.wallets import history
 from gateway.wallets.history import LAST_ID, NEWEST
 
@@ -156,6 +160,56 @@ class Wallet:
             for row in rows
         ]
         return connection(shown, [moment_cursor(row["posted_at"], row["transaction_id"]) for row in rows], asked)
+
+
+@strawberry.type(directives=[requires("balance:read")], description="Something that happened to the caller's wallets.")
+class WalletEvent:
+    cursor: str = strawberry.field(description="Its place: give the last one that was seen as `after`, and nothing is missed.")
+    kind: str | None = strawberry.field(
+        description="earning, return, redemption, reversal, conversion, transfer, adjustment, expiry, hold, release, "
+        "hold_expired, or expiring for a notice; null for the first, which only says where it began."
+    )
+    posted_at: DateTime | None
+    member_id: strawberry.Private[UUID]
+    subject_id: strawberry.Private[UUID | None]
+
+    @strawberry.field(description="The transaction, where it is one.")
+    async def activity(self, info: Info) -> Activity | None:
+        show = info.context.doors.activity.get(self.kind or "")
+        if show is None or self.subject_id is None:
+            return None
+        shown: Activity | None = (await show(info, [self.subject_id])).get(self.subject_id)
+        return shown
+
+    @strawberry.field(description="The wallets as they are when this is told.")
+    async def wallets(self, info: Info) -> list[Wallet]:
+        return (await _load_wallets(info.context, [self.member_id]))[0]
+
+
+@strawberry.type
+class WalletSubscription:
+    @strawberry.subscription(
+        directives=[requires("balance:read")],
+        description="What happens to the calling member's wallets, from a cursor on without a gap, and then as it happens; "
+        "without a cursor, where it begins and then as it happens.",
+    )
+    async def wallet_changed(self, info: Info, after: str | None = None) -> AsyncGenerator[WalletEvent, None]:
+        member_id = info.context.caller.member_id
+        if member_id is None:
+            raise NotAllowed("Only a member's own app can follow its wallets.")
+        try:
+            async with aclosing(info.context.doors.feed.follow(member_id, after)) as followed:
+                async for cursor, event in followed:
+                    info.context.coalition = await info.context.doors.catalogue.current()
+                    yield WalletEvent(
+                        cursor=cursor,
+                        kind=event.kind if event else None,
+                        posted_at=DateTime(event.posted_at) if event else None,
+                        member_id=member_id,
+                        subject_id=event.subject_id if event else None,
+                    )
+        except (BadCursor, TooSlow, TooManyFollowers) as error:
+            raise BadInput(str(error)) from None
 
 
 async def wallets_of(context: Context, member_id: UUID) -> list[Wallet]:

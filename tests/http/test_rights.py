@@ -32,8 +32,8 @@ def arguments(field: GraphQLField, variables: dict[str, str]) -> str:
 def documents(schema: GraphQLSchema) -> dict[tuple[str, str], str]:
     """For each field of each type that can be reached, the shortest document that asks for it."""
     found: dict[tuple[str, str], str] = {}
-    paths: dict[str, tuple[str, tuple[str, ...]]] = {"Query": ("query", ()), "Mutation": ("mutation", ())}
-    queue = ["Query", "Mutation"]
+    paths: dict[str, tuple[str, tuple[str, ...]]] = {name: (name.lower(), ()) for name in ("Query", "Mutation", "Subscription")}
+    queue = list(paths)
     while queue:
         type_name = queue.pop(0)
         of_type = schema.type_map[type_name]
@@ -89,7 +89,17 @@ async def test_every_field_opens_to_exactly_the_kinds_of_the_table(world: World)
     before = await world.transactions()
     gate = asyncio.Semaphore(8)
     asked = documents(build_schema((ROOT / "schema.graphql").read_text(), assume_valid=True))
+
+    async def begins(kind: str, text: str) -> bool:
+        """Whether a subscription is let in."""
+        headers = {"Accept": "text/event-stream"} | ({"Authorization": f"Bearer {tokens[kind]}"} if tokens[kind] else {})
+        async with world.http.stream("POST", "/graphql", json={"query": text}, headers=headers) as answer:
+            assert answer.status_code in (200, 401, 403)
+            return answer.status_code == 200
+
     async def reaches(kind: str, text: str) -> bool:
+        if text.startswith("subscription"):
+            return await begins(kind, text)
         async with gate:
             answer = await world.post(tokens[kind], text)
         body = answer.json()

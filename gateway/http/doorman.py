@@ -1,0 +1,71 @@
+"""Who is at the door: the caller behind a request's or a socket's credentials."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from gateway.access.caller import PUBLIC, Caller
+from gateway.access.dpop import PROOF_SECONDS_MAX, BadProof, read_proof
+from gateway.access.tokens import TokenRefused, Tokens
+from gateway.access.tokens import sql as access_sql
+from gateway.context import Doors
+from gateway.database import DatabaseAway
+from gateway.http.refusing import Refusing, away
+
+_SCHEMES = {"bearer": "Bearer", "dpop": "DPoP"}
+
+
+class Doorman:
+    """Tells callers by a bearer token, or by one that is bound to a key with the proof of it (RFC 9449, section 7)."""
+
+    def __init__(self, tokens: Tokens, doors: Doors) -> None:
+        self._tokens, self._doors = tokens, doors
+
+    async def identify(self, authorizations: Sequence[str], proofs: Sequence[str], method: str) -> Caller:
+        """The caller by the Authorization and DPoP headers that were sent; without any, the public. Raises Refusing."""
+        if not authorizations:
+            return PUBLIC
+        scheme, _, token = authorizations[0].partition(" ")
+        scheme, token = scheme.lower(), token.strip()
+        if len(authorizations) > 1 or scheme not in _SCHEMES or not token:
+            raise _unknown("Send one header: Authorization: Bearer <token>.", "Bearer")
+        try:
+            caller = self._tokens.verify(token)
+            if (caller.key_thumbprint is None) != (scheme == "bearer"):
+                bound = caller.key_thumbprint is not None
+                raise TokenRefused("The token is bound: send it as DPoP, with a proof." if bound else "The token is not bound.")
+        except TokenRefused as error:
+            raise _unknown(str(error), f'{_SCHEMES[scheme]} error="invalid_token"') from None
+        if caller.key_thumbprint is not None:
+            await self._check_proof(proofs, method, caller.key_thumbprint, token)
+        return caller
+
+    def still_knows(self, authorization: str | None) -> bool:
+        """Whether a token that was let in has neither expired nor been revoked since."""
+        if authorization is None:
+            return True
+        try:
+            self._tokens.verify(authorization.partition(" ")[2].strip())
+        except TokenRefused:
+            return False
+        return True
+
+    async def _check_proof(self, proofs: Sequence[str], method: str, thumbprint: str, token: str) -> None:
+        now = self._doors.clock.now()
+        try:
+            if len(proofs) != 1:
+                raise BadProof("Send one DPoP proof.")
+            proof = read_proof(proofs[0], method, self._tokens.audience, now, token)
+            if proof.thumbprint != thumbprint:
+                raise BadProof("The DPoP proof is by another key than the token's.")
+            async with self._doors.database.reading() as tx:
+                until = now + timedelta(seconds=2 * PROOF_SECONDS_MAX)
+                if not await tx.value(access_sql.use_once, digest=proof.digest, until=until):
+                    raise BadProof("The DPoP proof was used before.")
+        except BadProof as bad:
+            raise _unknown(str(bad), 'DPoP error="invalid_dpop_proof"') from None
+        except DatabaseAway:
+            raise away() from None
+
+
+def _unknown(message: str, challenge: str) -> Refusing:
+    return Refusing(401, "UNAUTHENTICATED", message, {"WWW-Authenticate": challenge})

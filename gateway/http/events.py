@@ -1,0 +1,69 @@
+"""GraphQL results as server-sent events: graphql-sse's protocol in its distinct connections mode.
+
+https://github.com/enisdenjo/graphql-sse/blob/master/PROTOCOL.md
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from typing import Any
+
+import orjson
+from graphql import ExecutionResult
+from starlette.responses import StreamingResponse
+
+from gateway.http.refusing import Refusing
+
+EVENT_STREAM = "text/event-stream"
+CHECK_SECONDS = 1
+# Proxies cut connections on which nothing is sent; a comment keeps them open.
+COMMENT_EVERY = 15
+ENDED = Refusing(401, "UNAUTHENTICATED", "The token has ended; come back with a new one.").error
+
+
+class EventStream(StreamingResponse):
+    """Sends results as they come, until there are no more or the caller's token has ended."""
+
+    def __init__(self, results: AsyncGenerator[ExecutionResult, None], still_known: Callable[[], bool]) -> None:
+        super().__init__(
+            _events(results, still_known), 200, {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}, EVENT_STREAM
+        )
+
+
+async def _events(results: AsyncGenerator[ExecutionResult, None], still_known: Callable[[], bool]) -> AsyncIterator[bytes]:
+    yield b":\n\n"
+    following = asyncio.ensure_future(anext(results, None))
+    quiet = 0
+    try:
+        while True:
+            await asyncio.wait([following], timeout=CHECK_SECONDS)
+            if not still_known():
+                yield _next(ExecutionResult(None, [ENDED]))
+                break
+            quiet += 1
+            if following.done():
+                result = _result(following)
+                if result is None:
+                    break
+                yield _next(result)
+                following, quiet = asyncio.ensure_future(anext(results, None)), 0
+            elif quiet % COMMENT_EVERY == 0:
+                yield b":\n\n"
+        yield b"event: complete\ndata:\n\n"
+    finally:
+        following.cancel()
+        await asyncio.wait([following])
+        await results.aclose()
+
+
+def _result(following: "asyncio.Future[ExecutionResult | None]") -> ExecutionResult | None:
+    try:
+        return following.result()
+    except Refusing as no:
+        return ExecutionResult(None, [no.error])
+
+
+def _next(result: ExecutionResult) -> bytes:
+    body: dict[str, Any] = {"data": result.data}
+    if result.errors:
+        body["errors"] = [error.formatted for error in result.errors]
+    return b"event: next\ndata: " + orjson.dumps(body) + b"\n\n"

@@ -1,0 +1,209 @@
+"""GraphQL over WebSocket: graphql-transport-ws and nothing older, through Strawberry's handler of the protocol.
+
+The caller is told by the payload of `connection_init` (`Authorization`, and `DPoP` with a bound token), or by the headers of
+the upgrade. When its token ends the socket is closed with 4403, so that clients come back with a new one.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import orjson
+from graphql import ExecutionResult as GraphQLResult
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket
+from strawberry.asgi import ASGIWebSocketAdapter
+from strawberry.exceptions import ConnectionRejectionError
+from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
+from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import BaseGraphQLTransportWSHandler
+from strawberry.types import ExecutionResult
+from strawberry.types.execution import PreExecutionError
+from strawberry.types.unset import UNSET, UnsetType
+
+from gateway.access.caller import PUBLIC, Caller
+from gateway.http.doorman import Doorman
+from gateway.http.endpoint import GraphQLEndpoint
+from gateway.http.engine import DocumentRefused
+from gateway.http.refusing import Refusing
+
+INIT_SECONDS = 5
+OPERATIONS_MAX = 20
+SOCKETS_MAX = 5_000
+SOCKETS_OF_ONE = 200
+MESSAGE_MAX_BYTES = 256 * 1024
+MESSAGES_A_SECOND = 50
+IDLE_SECONDS = 60
+CHECK_SECONDS = 1
+
+
+@dataclass
+class Session:
+    """One socket: who is behind it, once it has said so."""
+
+    websocket: WebSocket
+    caller: Caller = PUBLIC
+    authorization: str | None = None
+    connection_params: Mapping[str, Any] | None = None
+
+
+class Sockets:
+    """The WebSocket side of the endpoint: an ASGI application."""
+
+    def __init__(self, endpoint: GraphQLEndpoint, doorman: Doorman) -> None:
+        self._endpoint, self._doorman = endpoint, doorman
+        self._open = 0
+        self._of: Counter[str] = Counter()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        websocket = WebSocket(scope, receive, send)
+        if GRAPHQL_TRANSPORT_WS_PROTOCOL not in websocket.scope["subprotocols"]:
+            await websocket.close(4406, "Speak graphql-transport-ws.")
+            return
+        address = websocket.client.host if websocket.client else ""
+        if self._open >= SOCKETS_MAX or self._of[address] >= SOCKETS_OF_ONE:
+            await websocket.close(1013, "Too many sockets are open; come back later.")
+            return
+        self._open += 1
+        self._of[address] += 1
+        try:
+            await websocket.accept(GRAPHQL_TRANSPORT_WS_PROTOCOL)
+            await _Handler(self._endpoint, self._doorman, Session(websocket)).handle()
+        finally:
+            self._open -= 1
+            self._of[address] -= 1
+            if not self._of[address]:
+                del self._of[address]
+
+
+class _View:
+    """What Strawberry's handler asks of its view: JSON as text, and who comes in."""
+
+    def __init__(self, doorman: Doorman) -> None:
+        self._doorman = doorman
+
+    def decode_json(self, text: str) -> object:
+        return orjson.loads(text)
+
+    def encode_json(self, message: object) -> str:
+        return orjson.dumps(message).decode()
+
+    async def on_ws_connect(self, session: Session) -> UnsetType:
+        """Raises ConnectionRejectionError."""
+        said = {str(name).lower(): value for name, value in (session.connection_params or {}).items()}
+        headers = session.websocket.headers
+        authorization = said.get("authorization") or headers.get("authorization")
+        proof = said.get("dpop") or headers.get("dpop")
+        if not isinstance(authorization, str | None) or not isinstance(proof, str | None):
+            raise ConnectionRejectionError
+        try:
+            session.caller = await self._doorman.identify(
+                [authorization] if authorization else [], [proof] if proof else [], "GET"
+            )
+        except Refusing:
+            raise ConnectionRejectionError from None
+        session.authorization = authorization or None
+        unset: UnsetType = UNSET
+        return unset
+
+
+class _Operations:
+    """What Strawberry's handler asks of its schema: the results of an operation, here from our endpoint."""
+
+    def __init__(self, endpoint: GraphQLEndpoint) -> None:
+        self._endpoint = endpoint
+
+    async def stream(
+        self,
+        query: str,
+        *,
+        variable_values: dict[str, Any] | None,
+        context_value: Session,
+        root_value: None,
+        operation_name: str | None,
+    ) -> AsyncGenerator[ExecutionResult | PreExecutionError, None]:
+        return self._results(
+            context_value.caller, {"query": query, "variables": variable_values, "operationName": operation_name}
+        )
+
+    async def _results(self, caller: Caller, asked: dict[str, Any]) -> AsyncGenerator[ExecutionResult | PreExecutionError, None]:
+        try:
+            results = await self._endpoint.stream(caller, asked)
+        except DocumentRefused as refused:
+            yield PreExecutionError(data=None, errors=refused.errors)
+            return
+        except Refusing as no:
+            yield PreExecutionError(data=None, errors=[no.error])
+            return
+        try:
+            async for result in results:
+                yield _kind(result)
+        except Refusing as no:
+            yield ExecutionResult(data=None, errors=[no.error])
+        finally:
+            await results.aclose()
+
+
+def _kind(result: GraphQLResult) -> ExecutionResult | PreExecutionError:
+    """Errors without a path, and no data: nothing was executed."""
+    if result.data is None and result.errors and all(error.path is None for error in result.errors):
+        return PreExecutionError(data=None, errors=result.errors)
+    return ExecutionResult(data=result.data, errors=result.errors)
+
+
+class _Handler(BaseGraphQLTransportWSHandler[Session, None]):
+    """One socket, bounded: in what it says, how often, and how long it says nothing."""
+
+    def __init__(self, endpoint: GraphQLEndpoint, doorman: Doorman, session: Session) -> None:
+        view: Any = _View(doorman)
+        operations: Any = _Operations(endpoint)
+        adapter = ASGIWebSocketAdapter(view, session.websocket, session.websocket)
+        super().__init__(view, adapter, session, None, operations, timedelta(seconds=INIT_SECONDS), OPERATIONS_MAX)
+        self._doorman = doorman
+        self._messages = self._quiet = 0
+
+    async def handle(self) -> None:
+        watch = asyncio.create_task(self._watch())
+        try:
+            await super().handle()
+        finally:
+            watch.cancel()
+
+    async def handle_message(self, message: Any) -> None:
+        self._messages += 1
+        self._quiet = 0
+        if self._messages > MESSAGES_A_SECOND:
+            await self.websocket.close(4429, "Too many messages.")
+        elif not _fits(message):
+            await self.handle_invalid_message("Failed to parse message")
+        else:
+            await super().handle_message(message)
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(CHECK_SECONDS)
+            self._messages = 0
+            self._quiet = 0 if self.operations else self._quiet + 1
+            if not self._doorman.still_knows(self.context.authorization):
+                return await self.websocket.close(4403, "The token has ended; come back with a new one.")
+            if self._quiet * CHECK_SECONDS >= IDLE_SECONDS:
+                return await self.websocket.close(4408, "Nothing happened here for a while.")
+
+
+def _fits(message: Any) -> bool:
+    """Whether a message has the shape that Strawberry's handler relies on."""
+    if not isinstance(message, dict):
+        return False
+    if message.get("type") not in ("subscribe", "complete"):
+        return True
+    id, payload = message.get("id"), message.get("payload")
+    if not isinstance(id, str) or not 0 < len(id) <= 100:
+        return False
+    return message["type"] == "complete" or (
+        isinstance(payload, dict)
+        and isinstance(payload.get("query"), str)
+        and isinstance(payload.get("variables"), dict | None)
+        and isinstance(payload.get("operationName"), str | None)
+    )

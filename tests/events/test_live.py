@@ -1,0 +1,230 @@
+"""walletChanged, followed by clients that others wrote: npm's graphql-ws and graphql-sse."""
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from gateway.http import socket as sockets
+from tests.access.test_clients import CLIENTS, ROOT, clients
+from tests.points import ann_logs_in
+from tests.world import World
+
+__all__ = ["clients"]
+
+FOLLOW = "subscription($after: String) { walletChanged(after: $after) { cursor kind activity { points } wallets { available } } }"
+
+
+class Follower:
+    """A Node process that follows, and prints a line for everything that it sees."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    async def line(self) -> dict[str, Any]:
+        assert self._process.stdout
+        line = await asyncio.wait_for(self._process.stdout.readline(), 20)
+        assert line, (await self._process.stderr.read()).decode() if self._process.stderr else ""
+        said: dict[str, Any] = json.loads(line)
+        return said
+
+    async def event(self) -> dict[str, Any]:
+        """The next event; what the connection does in between is passed over."""
+        while "data" not in (said := await self.line()):
+            assert "error" not in said, said
+        changed: dict[str, Any] = said["data"]["walletChanged"]
+        return changed
+
+    async def say(self, command: str) -> None:
+        assert self._process.stdin
+        self._process.stdin.write(f"{command}\n".encode())
+        await self._process.stdin.drain()
+
+
+@asynccontextmanager
+async def following(url: str, token: str, which: str, *after: str) -> AsyncIterator[Follower]:
+    command = [sys.executable, str(ROOT / "console/node.py"), "node", "live.mjs", url, token, which, *after]
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*command, cwd=CLIENTS, stdin=pipe, stdout=pipe, stderr=pipe)
+    try:
+        yield Follower(process)
+    finally:
+        assert process.stdin
+        process.stdin.close()
+        await process.wait()
+
+
+@pytest.mark.parametrize("which", ["ws", "sse"])
+async def test_npms_clients_follow_a_wallet_as_it_changes(world: World, clients: Path, which: str) -> None:
+    token = await ann_logs_in(world)
+    async with following(f"{world.url}/graphql", token, which) as follower:
+        begin = await follower.event()
+        assert (begin["kind"], begin["activity"]) == (None, None)
+        await world.record("12.00")
+        seen = await follower.event()
+        assert (seen["kind"], seen["activity"]["points"], seen["wallets"][0]["available"]) == ("earning", 12, 12)
+        await world.redeem(5)
+        seen = await follower.event()
+        assert (seen["kind"], seen["activity"]["points"], seen["wallets"][0]["available"]) == ("redemption", -5, 7)
+
+
+async def test_a_dropped_socket_comes_back_with_its_cursor_and_misses_nothing(world: World, clients: Path) -> None:
+    token = await ann_logs_in(world)
+    async with following(f"{world.url}/graphql", token, "ws") as follower:
+        cursor = (await follower.event())["cursor"]
+        await world.record("1.00")
+        cursor = (await follower.event())["cursor"]
+        await follower.say("end")
+    for amount in ("2.00", "3.00"):
+        await world.record(amount)
+    for which in ("ws", "sse"):
+        async with following(f"{world.url}/graphql", token, which, cursor) as follower:
+            assert [(await follower.event())["activity"]["points"] for _ in range(2)] == [2, 3]
+            await world.record("4.00")
+            last = await follower.event()
+            assert last["activity"]["points"] == 4
+            cursor = last["cursor"]
+            await follower.say("end")
+        await world.record("2.00")
+        await world.record("3.00")
+
+
+@asynccontextmanager
+async def open_socket(world: World, token: str | None, **options: Any) -> AsyncIterator[ClientConnection]:
+    url = world.url.replace("http", "ws") + "/graphql"
+    async with connect(url, subprotocols=["graphql-transport-ws"], **options) as socket:  # type: ignore[list-item]
+        if token is not None:
+            await socket.send(json.dumps({"type": "connection_init", "payload": {"Authorization": f"Bearer {token}"}}))
+            assert json.loads(await socket.recv()) == {"type": "connection_ack"}
+        yield socket
+
+
+async def subscribe(socket: ClientConnection, **variables: Any) -> None:
+    await socket.send(json.dumps({"type": "subscribe", "id": "1", "payload": {"query": FOLLOW, "variables": variables}}))
+
+
+async def next_of(socket: ClientConnection) -> dict[str, Any]:
+    said: dict[str, Any] = json.loads(await asyncio.wait_for(socket.recv(), 5))
+    return said
+
+
+async def closed_with(socket: ClientConnection) -> int | None:
+    try:
+        while True:
+            await asyncio.wait_for(socket.recv(), 15)
+    except ConnectionClosed as closed:
+        return closed.rcvd.code if closed.rcvd else None
+
+
+async def test_nobody_sees_another_members_events_and_a_partner_none(world: World) -> None:
+    await world.ask("grocer", "mutation($i: EnrolMemberInput!) { enrolMember(input: $i) { errors { code } } }", i={"externalId": "bob"})
+    async with open_socket(world, await ann_logs_in(world)) as socket:
+        await subscribe(socket)
+        assert (await next_of(socket))["payload"]["data"]["walletChanged"]["kind"] is None
+        await world.record("9.00", member={"externalId": "bob"})
+        await world.record("5.00")
+        seen = (await next_of(socket))["payload"]["data"]["walletChanged"]
+        assert seen["activity"]["points"] == 5
+    async with open_socket(world, await world.token("grocer")) as socket:
+        await subscribe(socket)
+        assert (await next_of(socket))["type"] == "error"
+
+
+async def test_a_subscription_ends_with_its_token(world: World) -> None:
+    token = await ann_logs_in(world)
+    async with open_socket(world, token) as socket:
+        await subscribe(socket)
+        await next_of(socket)
+        world.clock.set(world.clock.now() + timedelta(minutes=6))
+        assert await closed_with(socket) == 4403
+
+
+async def test_an_event_stream_ends_with_its_token_and_says_so(world: World) -> None:
+    token = await ann_logs_in(world)
+    headers = {"Authorization": f"Bearer {token}", "Accept": "text/event-stream"}
+    async with world.http.stream("POST", "/graphql", json={"query": FOLLOW}, headers=headers) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        lines = answer.aiter_lines()
+        said = [await anext(lines) for _ in range(4)]
+        assert said[2] == "event: next"
+        world.clock.set(world.clock.now() + timedelta(minutes=6))
+        rest = [line async for line in lines]
+    assert "UNAUTHENTICATED" in " ".join(rest)
+    assert "event: complete" in rest
+
+
+async def test_what_cannot_begin_is_refused_before_a_stream_opens(world: World) -> None:
+    events = {"Accept": "text/event-stream"}
+    answer = await world.http.post("/graphql", json={"query": FOLLOW}, headers=events)
+    assert answer.status_code == 401
+    partner = {**events, "Authorization": f"Bearer {await world.token('grocer')}"}
+    assert (await world.http.post("/graphql", json={"query": FOLLOW}, headers=partner)).status_code == 403
+    assert (await world.http.post("/graphql", json={"query": "subscription { nothing }"}, headers=partner)).status_code == 400
+    plain = await world.post("grocer", "subscription { walletChanged { cursor } }")
+    assert "text/event-stream" in plain.json()["errors"][0]["message"]
+
+
+async def test_a_cursor_that_is_none_is_told(world: World) -> None:
+    token = await ann_logs_in(world)
+    for bad in ("nonsense", "999999999999-00000000-0000-0000-0000-000000000000-0"):
+        async with open_socket(world, token) as socket:
+            await subscribe(socket, after=bad)
+            said = await next_of(socket)
+            assert said["type"] == "error"
+            assert said["payload"][0]["extensions"]["code"] == "BAD_INPUT"
+
+
+async def test_a_queue_that_is_not_read_is_cut_off_with_a_cursor_and_nothing_is_lost(world: World) -> None:
+    """A batch of more events than are kept unread arrives at once; who is cut off comes back for the rest."""
+    token = await ann_logs_in(world)
+    many = "mutation($i: [PurchaseInput!]!) { recordPurchases(input: $i) { errors { code } } }"
+    points: list[int] = []
+    async with open_socket(world, token) as socket:
+        await subscribe(socket)
+        cursor = (await next_of(socket))["payload"]["data"]["walletChanged"]["cursor"]
+        await world.ask("grocer", many, i=[world.purchase(f"{n}.00") for n in range(1, 401)])
+        while (said := await next_of(socket))["type"] == "next" and said["payload"]["data"]:
+            changed = said["payload"]["data"]["walletChanged"]
+            points.append(changed["activity"]["points"])
+            cursor = changed["cursor"]
+    assert cursor in json.dumps(said)
+    assert len(points) == 256
+    async with open_socket(world, token) as socket:
+        await subscribe(socket, after=cursor)
+        while len(points) < 400:
+            points.append((await next_of(socket))["payload"]["data"]["walletChanged"]["activity"]["points"])
+    assert points == list(range(1, 401))
+
+
+async def test_sockets_that_say_nothing_too_much_or_nonsense_are_closed(world: World) -> None:
+    url = world.url.replace("http", "ws") + "/graphql"
+    async with open_socket(world, None) as socket:
+        await subscribe(socket)
+        assert await closed_with(socket) == 4401
+    for nonsense in ("no json", "[]", "7", '{"type": 1}', '{"type": "subscribe", "id": "1", "payload": []}', '{"type":"subscribe"}'):
+        async with open_socket(world, await world.token("grocer")) as socket:
+            await socket.send(nonsense)
+            assert await closed_with(socket) == 4400, nonsense
+    async with connect(url, subprotocols=["graphql-transport-ws"]) as socket:  # type: ignore[list-item]
+        await socket.send(json.dumps({"type": "connection_init", "payload": {"Authorization": "Bearer a.b.c"}}))
+        assert await closed_with(socket) == 4403
+    async with open_socket(world, await world.token("grocer")) as socket:
+        for _ in range(sockets.MESSAGES_A_SECOND + 60):
+            await socket.send('{"type": "ping"}')
+        assert await closed_with(socket) == 4429
+    async with open_socket(world, await world.token("grocer")) as socket:
+        await socket.send("x" * (sockets.MESSAGE_MAX_BYTES + 1))
+        assert await closed_with(socket) == 1009
+    async with connect(url, subprotocols=["graphql-transport-ws"]) as socket:  # type: ignore[list-item]
+        assert await closed_with(socket) == 4408
+    with pytest.raises(Exception, match="403"):
+        await connect(url, subprotocols=["graphql-ws"]).__aenter__()  # type: ignore[list-item]
+    assert await world.transactions() == 0
