@@ -1,6 +1,7 @@
 """What one request carries: who calls, the coalition as it stands, and the doors to everything else."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from strawberry.types import Info as StrawberryInfo
 
 from gateway.access.caller import Caller
 from gateway.clock import Clock
-from gateway.database import Database
+from gateway.database import Database, Tx
 from gateway.refusals import NotAllowed
 
 if TYPE_CHECKING:
@@ -59,6 +60,12 @@ class Context:
     @property
     def database(self) -> Database:
         return self.doors.database
+
+    def reading(self) -> AbstractAsyncContextManager[Tx]:
+        """A connection that reads what the caller may see: operators everything, partners and members their own rows."""
+        if self.caller.kind == "operator":
+            return self.database.reading()
+        return self.database.reading_for(self.caller.partner_id, self.caller.member_id)
 
     def partner(self) -> "Partner":
         """The partner that calls. Raises NotAllowed for anybody else, or while the partner is suspended."""

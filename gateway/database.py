@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import asyncpg
 from aiosql.adapters.asyncpg import AsyncPGAdapter
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pgqueuer.queries import Queries
 
 APPLICATION_ROLE = "gateway_app"
+READER_ROLE = "gateway_reader"
 ACQUIRE_SECONDS = 5
 COMMAND_SECONDS = 60
 SNAPSHOT_SECONDS = 3_600
@@ -46,6 +48,10 @@ class CreditShort(RuntimeError):
 class WalletTooFull(RuntimeError):
     """A batch would have brought a wallet beyond what it can hold, and posted nothing (SQLSTATE LG002)."""
 
+
+# One round trip begins the transaction and says who reads; set_config's last argument ends it with the transaction.
+_WHO_READS = """begin read only;
+select set_config('app.partner', '{partner}', true), set_config('app.member', '{member}', true)"""
 
 _AWAY = (
     OSError,
@@ -132,27 +138,34 @@ class Listener:
 
 
 class Database:
-    """A pool of connections in the application's role, which owns nothing and can only post and select."""
+    """Two pools of connections: one in the application's role, which owns nothing and can only post and select, and one
+    in the role that reads for partners and members and sees nothing but their own rows."""
 
     def __init__(self, dsn: str, size: int) -> None:
         self._dsn, self._size = dsn, size
         self._pool: Any = None
+        self._readers: Any = None
 
     async def open(self) -> None:
         """Connect. Raises DatabaseAway."""
         with _telling_away():
-            self._pool = await asyncpg.create_pool(
-                self._dsn,
-                min_size=min(4, self._size),
-                max_size=self._size,
-                command_timeout=COMMAND_SECONDS,
-                reset=_nothing_to_reset,
-                server_settings={"role": APPLICATION_ROLE, "application_name": "loyalty-gateway", "timezone": "UTC"},
-            )
+            self._pool = await self._connect(APPLICATION_ROLE, min(4, self._size))
+            self._readers = await self._connect(READER_ROLE, 0)
+
+    async def _connect(self, role: str, at_once: int) -> Any:
+        return await asyncpg.create_pool(
+            self._dsn,
+            min_size=at_once,
+            max_size=self._size,
+            command_timeout=COMMAND_SECONDS,
+            reset=_nothing_to_reset,
+            server_settings={"role": role, "application_name": "loyalty-gateway", "timezone": "UTC"},
+        )
 
     async def close(self) -> None:
-        if self._pool is not None:
-            self._pool.terminate()
+        for pool in (self._pool, self._readers):
+            if pool is not None:
+                pool.terminate()
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Tx]:
@@ -160,6 +173,21 @@ class Database:
         with _telling_away():
             async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
                 yield Tx(connection)
+
+    @asynccontextmanager
+    async def reading_for(self, partner_id: UUID | None, member_id: UUID | None) -> AsyncIterator[Tx]:
+        """A read-only transaction that sees what a partner or a member owns, and nothing else (row-level security).
+
+        Raises DatabaseAway.
+        """
+        said = _WHO_READS.format(partner=partner_id.hex if partner_id else "", member=member_id.hex if member_id else "")
+        with _telling_away():
+            async with self._readers.acquire(timeout=ACQUIRE_SECONDS) as connection:
+                await connection.execute(said)
+                try:
+                    yield Tx(connection)
+                finally:
+                    await connection.execute("commit")
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Tx]:

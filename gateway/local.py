@@ -11,7 +11,7 @@ from gateway.migrate import migrate
 from gateway.settings import Settings
 
 # A gateway that was told to end finishes its requests first, then its server.
-ENDING_SECONDS = 20
+ENDING_SECONDS = 60
 
 
 @contextlib.contextmanager

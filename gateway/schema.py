@@ -53,7 +53,7 @@ ACTIVITY: Mapping[str, Callable[[Info, list[UUID]], Awaitable[Mapping[UUID, Acti
 
 async def transaction_node(info: Info, id: UUID) -> Activity | None:
     """A transaction by id: its member, the partner it happened at, and operators see it."""
-    async with info.context.database.reading() as tx:
+    async with info.context.reading() as tx:
         row = await tx.one(ledger_sql.transaction_by_id, bucket=ids.bucket_of(id), transaction=id)
     if row is None or not sees(info, row["member_id"], row["partner_id"]):
         return None

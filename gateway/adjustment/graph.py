@@ -101,7 +101,7 @@ class AdjustmentQuery:
     async def adjustments_awaiting(self, info: Info, first: int, after: str | None = None) -> Connection[AdjustmentRequest]:
         asked = page(first, after)
         after_at, after_id = read_moment_cursor(after) if after else (datetime(1970, 1, 1, tzinfo=UTC), UUID(int=0))
-        async with info.context.database.reading() as tx:
+        async with info.context.reading() as tx:
             rows = await tx.all(adjust.sql.adjustments_awaiting, after_at=after_at, after_id=after_id, most=first + 1)
             found = await adjust.adjustments_by_id(tx, [row["adjustment_id"] for row in rows])
         cursors = [moment_cursor(row["requested_at"], row["adjustment_id"]) for row in rows]
@@ -160,7 +160,7 @@ def _operator(info: Info) -> UUID:
 
 async def adjustment_activity(info: Info, transactions: list[UUID]) -> dict[UUID, Activity]:
     """Posted adjustments by transaction, those that the caller may see."""
-    async with info.context.database.reading() as tx:
+    async with info.context.reading() as tx:
         found = await adjust.adjustments_by_id(tx, transactions)
     programmes = info.context.coalition.programmes
     return {

@@ -182,7 +182,7 @@ class ConversionMutation:
         if context.caller.kind == "member" and input.occurred_at is not None:
             raise NotAllowed("A member converts now.")
         quote_id = read_id("quo", input.quote, "quote")
-        async with context.database.reading() as tx:
+        async with context.reading() as tx:
             quote = await quotes.quote_by_id(tx, quote_id)
             target = context.coalition.programmes[quote.target_id].code if quote else ""
             membership = await _membership(context, tx, input.member, target)
@@ -245,7 +245,7 @@ async def conversion_activity(info: Info, transactions: list[UUID]) -> dict[UUID
     """Conversions by transaction, those that the caller may see."""
     programmes = info.context.coalition.programmes
     shown: dict[UUID, Conversion] = {}
-    async with info.context.database.reading() as tx:
+    async with info.context.reading() as tx:
         for id in transactions:
             order = Order.of(await tx.one(quotes.sql.order_by_id, bucket=ids.bucket_of(id), conversion_id=id))
             posting = await tx.one(ledger_sql.transaction_by_id, bucket=ids.bucket_of(id), transaction=id)

@@ -24,7 +24,7 @@ class PartnerCredit:
 
 async def credit_of(info: Info, partner_id: UUID) -> PartnerCredit | None:
     """A partner's credit as it stands."""
-    async with info.context.database.reading() as tx:
+    async with info.context.reading() as tx:
         row = await tx.one(credit.sql.credit_of, partner=partner_id)
     if row is None:
         return None

@@ -263,13 +263,13 @@ async def _record(info: Info, input: list[PurchaseInput]) -> list[RecordPurchase
 
 async def earning_activity(info: Info, transactions: list[UUID]) -> dict[UUID, Activity]:
     """Earnings by transaction, those that the caller may see."""
-    async with info.context.database.reading() as tx:
+    async with info.context.reading() as tx:
         found = await purchases.purchases_by_id(tx, transactions)
     return seen_by_caller(info, found, show_earning)
 
 
 async def return_activity(info: Info, transactions: list[UUID]) -> dict[UUID, Activity]:
     """Returns by transaction, those that the caller may see."""
-    async with info.context.database.reading() as tx:
+    async with info.context.reading() as tx:
         found = await returns.returns_by_id(tx, transactions)
     return seen_by_caller(info, found, show_return)

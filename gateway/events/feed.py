@@ -129,7 +129,8 @@ class Feed:
     async def _read_on(self, listener: Listener) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), POLL_SECONDS)
+                async with asyncio.timeout(POLL_SECONDS):  # wait_for of Python 3.11 can lose a cancellation
+                    await self._wake.wait()
             self._wake.clear()
             if self._posted:
                 self._posted = False

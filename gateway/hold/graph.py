@@ -54,7 +54,7 @@ def show_hold(info: Info, hold: holds.Hold) -> Hold:
 
 async def hold_node(info: Info, id: UUID) -> Hold | None:
     """A hold by id: its member, the partner that placed it, and operators see it."""
-    async with info.context.database.reading() as tx:
+    async with info.context.reading() as tx:
         found = await holds.hold_by_id(tx, id)
     return show_hold(info, found) if found and sees(info, found.member_id, found.partner_id) else None
 

@@ -75,7 +75,7 @@ class JobsQuery:
             raise BadInput(refused.message) from None
         asked = page(first, after)
         after_day, after_member = _read_cursor(after) if after else (date.min, UUID(int=0))
-        async with info.context.database.reading() as tx:
+        async with info.context.reading() as tx:
             rows = await tx.all(
                 ledger_sql.expiry_preview,
                 programme=found.id,

@@ -122,7 +122,7 @@ class Member(Node):
 
     @strawberry.field(description="Every partner the member has joined.")
     async def memberships(self, info: Info) -> list[Membership]:
-        async with info.context.database.reading() as tx:
+        async with info.context.reading() as tx:
             rows = await tx.all(lookup.sql.memberships_of_member, bucket=ids.bucket_of(self.member_id), member=self.member_id)
         return [show_membership(lookup.membership_of(row)) for row in rows]
 
@@ -134,7 +134,7 @@ class Member(Node):
 
     @strawberry.field
     async def cards(self, info: Info) -> list[Card]:
-        async with info.context.database.reading() as tx:
+        async with info.context.reading() as tx:
             rows = await tx.all(lookup.sql.cards_of_member, bucket=ids.bucket_of(self.member_id), member=self.member_id)
         return [Card(number=r["number"], status=CardStatus(r["status"]), since=DateTime(r["since"])) for r in rows]
 
@@ -170,7 +170,7 @@ class MembersQuery:
     )
     async def membership(self, info: Info, ref: MemberRef) -> Membership | None:
         partner = info.context.partner()
-        async with info.context.database.reading() as tx:
+        async with info.context.reading() as tx:
             found = (await lookup.find_memberships(tx, partner.id, [ref.read()]))[0]
         return show_membership(found) if isinstance(found, lookup.Membership) else None
 
@@ -182,7 +182,7 @@ class MembersQuery:
         if len(refs) > BATCH_MAX:
             raise BadInput(f"refs: {BatchTooLarge(len(refs), BATCH_MAX).message}")
         partner = info.context.partner()
-        async with info.context.database.reading() as tx:
+        async with info.context.reading() as tx:
             found = await lookup.find_memberships(tx, partner.id, [ref.read() for ref in refs])
         return [show_membership(m) if isinstance(m, lookup.Membership) else None for m in found]
 
@@ -192,7 +192,7 @@ class MembersQuery:
         from_id = ids.read("mbs", after) if after else FIRST_ID
         if from_id is None:
             raise BadInput(f"after is {(after or '')[:60]!r}, which is no cursor of this connection.")
-        async with info.context.database.reading() as tx:
+        async with info.context.reading() as tx:
             rows = await tx.all(lookup.sql.memberships_of_partner, partner=partner.id, after=from_id, most=first + 1)
         shown = [show_membership(lookup.membership_of(row)) for row in rows]
         return connection(shown, [m.id for m in shown], asked)
@@ -204,13 +204,13 @@ class MembersQuery:
 
     @strawberry.field(directives=[requires("members:support")], description="The holder of a card, for operators.")
     async def member_by_card(self, info: Info, card: str) -> Member | None:
-        async with info.context.database.reading() as tx:
+        async with info.context.reading() as tx:
             rows = await tx.all(lookup.sql.cards_by_number, numbers=[card])
         return await _load_member(info, rows[0]["member_id"]) if rows else None
 
 
 async def _load_member(info: Info, member_id: UUID) -> Member | None:
-    async with info.context.database.reading() as tx:
+    async with info.context.reading() as tx:
         row = await tx.one(lookup.sql.member_by_id, bucket=ids.bucket_of(member_id), member=member_id)
     return Member(id=show_id("mem", member_id), since=DateTime(row["since"]), member_id=member_id) if row else None
 
@@ -305,7 +305,7 @@ async def _join(info: Info, wanted: Sequence[enrol.Enrolment], verb: str) -> Seq
 async def membership_node(info: Info, id: UUID) -> Membership | None:
     """A membership by id: its own partner, its own member and operators see it."""
     caller = info.context.caller
-    async with info.context.database.reading() as tx:
+    async with info.context.reading() as tx:
         row = await tx.one(lookup.sql.membership_by_id, bucket=ids.bucket_of(id), membership=id)
     if row is None:
         return None

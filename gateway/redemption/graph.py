@@ -51,7 +51,7 @@ class Take:
         description="The purchases that brought these points, by the rule that the first to come are the first to go.",
     )
     async def origins(self, info: Info) -> list[PointsOrigin]:
-        async with info.context.database.reading() as tx:
+        async with info.context.reading() as tx:
             found = await history.origins(tx, self.lot_id, self.transaction_id)
         partners = info.context.coalition.partners
         return [
@@ -77,7 +77,7 @@ class Redemption(Activity):
         directives=[requires("points:burn", "members:support")], description="Where the points came from, first-expiring first."
     )
     async def takes(self, info: Info) -> list[Take]:
-        async with info.context.database.reading() as tx:
+        async with info.context.reading() as tx:
             rows = await tx.all(history.sql.takes, bucket=ids.bucket_of(self.transaction_id), transaction=self.transaction_id)
         partners = info.context.coalition.partners
         return [
@@ -207,13 +207,13 @@ async def _redeem(info: Info, input: list[RedeemPointsInput]) -> list[RedeemPoin
 
 async def redemption_activity(info: Info, transactions: list[UUID]) -> dict[UUID, Activity]:
     """Redemptions by transaction, those that the caller may see."""
-    async with info.context.database.reading() as tx:
+    async with info.context.reading() as tx:
         found = await redeem.redemptions_by_id(tx, transactions)
     return seen_by_caller(info, found, show_redemption)
 
 
 async def reversal_activity(info: Info, transactions: list[UUID]) -> dict[UUID, Activity]:
     """Reversals by transaction, those that the caller may see."""
-    async with info.context.database.reading() as tx:
+    async with info.context.reading() as tx:
         found = await reverse.reversals_by_id(tx, transactions)
     return seen_by_caller(info, found, show_reversal)

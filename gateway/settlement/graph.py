@@ -122,7 +122,7 @@ class Period(Node):
 
     @strawberry.field(description="Statements by partner code; a partner sees its own alone. None before closing.")
     async def statements(self, info: Info) -> list[Statement]:
-        async with info.context.database.reading() as tx:
+        async with info.context.reading() as tx:
             kept = await close.statements_of_month(tx, self.first_day)
         own = info.context.caller.partner_id
         visible = [k for k in kept if info.context.caller.kind == "operator" or k.statement.partner_id == own]
@@ -133,7 +133,7 @@ class Period(Node):
     )
     async def positions(self, info: Info) -> list[Position]:
         context = info.context
-        async with context.database.reading() as tx:
+        async with context.reading() as tx:
             kept = await close.statements_of_month(tx, self.first_day)
         if not kept:
             return []
@@ -145,7 +145,7 @@ class Period(Node):
     )
     async def standings(self, info: Info) -> list[ProgrammeStanding]:
         context = info.context
-        async with context.database.reading() as tx:
+        async with context.reading() as tx:
             kept = await close.standings_of_month(tx, self.first_day)
         shown = [
             ProgrammeStanding(
@@ -216,7 +216,7 @@ def _party(context: Context, party_id: UUID | None) -> Party:
 class SettlementQuery:
     @strawberry.field(directives=[SEES_STATEMENTS], description="A settlement month.")
     async def period(self, info: Info, month: YearMonth) -> Period:
-        async with info.context.database.reading() as tx:
+        async with info.context.reading() as tx:
             return show_period(await close.period_of_month(tx, month))
 
     @strawberry.field(directives=[SEES_STATEMENTS], description="The calling partner's statements, the latest first.")
@@ -227,7 +227,7 @@ class SettlementQuery:
             before = date.fromisoformat(f"{after}-01") if after else date.max
         except ValueError:
             raise no_cursor(after or "") from None
-        async with info.context.database.reading() as tx:
+        async with info.context.reading() as tx:
             kept = await close.statements_of_partner(tx, partner.id, before, first + 1)
         return connection([show_statement(info.context, k) for k in kept], [f"{k.month:%Y-%m}" for k in kept], asked)
 
@@ -258,7 +258,7 @@ class SettlementMutation:
 
 async def statement_node(info: Info, id: UUID) -> Statement | None:
     """A statement by id: its own partner and operators see it."""
-    async with info.context.database.reading() as tx:
+    async with info.context.reading() as tx:
         kept = await close.statement_by_id(tx, id)
     caller = info.context.caller
     if kept is None or not (caller.kind == "operator" or kept.statement.partner_id == caller.partner_id):

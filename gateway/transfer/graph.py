@@ -66,6 +66,6 @@ class TransferMutation:
 
 async def transfer_activity(info: Info, transactions: list[UUID]) -> dict[UUID, Activity]:
     """Halves of transfers by transaction, those that the caller may see."""
-    async with info.context.database.reading() as tx:
+    async with info.context.reading() as tx:
         found = await transfer.transfers_by_id(tx, transactions)
     return seen_by_caller(info, found, show_transfer)

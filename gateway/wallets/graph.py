@@ -101,7 +101,7 @@ class Wallet:
 
     @strawberry.field(description="What runs out before a day, first-expiring first.")
     async def expiring(self, info: Info, before: Day) -> list[ExpiringPoints]:
-        async with info.context.database.reading() as tx:
+        async with info.context.reading() as tx:
             rows = await tx.all(
                 history.sql.expiring,
                 bucket=ids.bucket_of(self.member_id),
@@ -118,7 +118,7 @@ class Wallet:
     async def as_of(self, info: Info, at: DateTime) -> WalletSnapshot:
         if not sees(info, self.member_id, None):
             raise BadInput("A wallet's past is its member's own.")
-        async with info.context.database.reading() as tx:
+        async with info.context.reading() as tx:
             found = await history.wallet_at(tx, self.member_id, self.programme_id, at)
         return WalletSnapshot(
             at=DateTime(found.at),
@@ -138,7 +138,7 @@ class Wallet:
             raise BadInput("A wallet's history is its member's own.")
         asked = page(first, after)
         before_at, before_id = read_moment_cursor(after) if after else (NEWEST, LAST_ID)
-        async with info.context.database.reading() as tx:
+        async with info.context.reading() as tx:
             rows = await tx.all(
                 history.sql.history,
                 bucket=ids.bucket_of(self.member_id),
@@ -222,7 +222,7 @@ async def wallets_of(context: Context, member_id: UUID) -> list[Wallet]:
 
 
 async def _load_wallets(context: Context, members: list[UUID]) -> list[list[Wallet]]:
-    async with context.database.reading() as tx:
+    async with context.reading() as tx:
         buckets = [ids.bucket_of(member) for member in members]
         rows = await tx.all(history.sql.wallets_of_members, buckets=buckets, members=members)
     programmes = {id: show_programme(p) for id, p in context.coalition.programmes.items() if p.custody == "ledger"}
@@ -252,7 +252,7 @@ async def activity_of(
     """A page of what moved a member's points, the latest first; what happened at one partner where one is named."""
     asked = page(first, after)
     before_at, before_id = read_moment_cursor(after) if after else (NEWEST, LAST_ID)
-    async with info.context.database.reading() as tx:
+    async with info.context.reading() as tx:
         rows = await tx.all(
             history.sql.activity,
             bucket=ids.bucket_of(member_id),
@@ -331,7 +331,7 @@ async def expiry_activity(info: Info, transactions: list[UUID]) -> dict[UUID, Ac
     """Expirations by transaction, those that the caller may see."""
     programmes = info.context.coalition.programmes
     shown: dict[UUID, Activity] = {}
-    async with info.context.database.reading() as tx:
+    async with info.context.reading() as tx:
         for id in transactions:
             row = await tx.one(ledger_sql.transaction_by_id, bucket=ids.bucket_of(id), transaction=id)
             if row is None or not sees(info, row["member_id"], None):

@@ -1,0 +1,195 @@
+"""Row-level security: every named query, run as a partner or a member that it is none of the business of, finds nothing."""
+
+import importlib
+import pkgutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+
+import gateway
+from gateway import ids
+from gateway.database import Database, Statement
+from tests.points import TRANSFER, ann_logs_in, bob_joins, hold, reverse
+from tests.world import World
+
+# What everybody may read: the coalition's own tables, and what no row of anybody lies behind.
+REFERENCE = {
+    "coalition", "programmes", "partners", "stores", "contracts", "rates", "latest_contract", "period", "periods",
+    "last_block", "block_at", "oldest_running",
+}  # fmt: skip
+# The wall is about rows; these tables are not the reader's at all.
+CLOSED = ("account", "oauth_client", "oauth_secret", "signing_key", "idempotency", "outbox", "token_family", "console_session")
+
+
+def named_queries() -> dict[str, Statement]:
+    """Every named query of every slice."""
+    found: dict[str, Statement] = {}
+    for module in pkgutil.walk_packages(gateway.__path__, "gateway."):
+        if module.name == "gateway.__main__":
+            continue
+        sql = getattr(importlib.import_module(module.name), "sql", None)
+        for statement in vars(sql).values() if sql else ():
+            if isinstance(statement, Statement):
+                found[f"{module.name}.{statement.name}"] = statement
+    return found
+
+
+QUERIES = named_queries()
+
+
+async def lived_in(world: World) -> dict[str, list[dict[str, Any]]]:
+    """Ann and Bob do something of every kind; answers the rows of every table of the public schema."""
+    await bob_joins(world)
+    await world.record("400.00", receipt="r-1")
+    redeemed = await world.redeem(20)
+    await reverse(world, redeemed["redemption"]["id"], 5)
+    await world.give_back("r-1", total={"amount": "10.00", "currency": "USD"})
+    await hold(world, 15)
+    given = {"idempotencyKey": "gift", "card": "CARD-2", "programme": "MER", "points": 7}
+    await world.ask(await ann_logs_in(world), TRANSFER, i=given)
+    tables = [r["relname"] for r in await world.sql("select relname from pg_class where relkind = 'r' and relnamespace = 'public'::regnamespace")]
+    return {table: [dict(row) for row in await world.sql(f'select * from "{table}"')] for table in tables}
+
+
+@pytest.fixture
+async def database(world: World) -> AsyncIterator[Database]:
+    opened = Database(world.dsn, 4)
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+def arguments(statement: Statement, rows: dict[str, list[dict[str, Any]]], types: list[str]) -> list[dict[str, Any]]:
+    """Arguments that would find rows: for each table, those of its first rows under the query's own words for them."""
+    every: list[dict[str, Any]] = []
+    for of_table in rows.values():
+        for row in of_table[:2]:
+            values = {**WORDS, **{k: v for k, v in row.items() if v is not None}}
+            values |= {k.removesuffix("_id"): v for k, v in values.items()}
+            values["ref"] = values.get("external_id")
+            given = {name: _fit(name, kind, values, row) for name, kind in zip(statement.parameters, types, strict=True)}
+            if given not in every and all(value is not MISSING for value in given.values()):
+                every.append(given)
+    return every
+
+
+MISSING = object()
+WORDS: dict[str, Any] = {"most": 50, "first": 50}
+# PostgreSQL's types: what a value of each is in Python, and one to ask with where no column has it.
+TYPES: dict[str, tuple[type, Any]] = {
+    "bool": (bool, True), "bytea": (bytes, b"x"), "date": (date, date(2026, 10, 1)), "int2": (int, 1), "int4": (int, 50),
+    "int8": (int, 50), "numeric": (Decimal, Decimal(1)), "text": (str, "0"), "uuid": (UUID, UUID(int=0)),
+    "timestamptz": (datetime, datetime(2030, 1, 1, tzinfo=UTC)),
+}  # fmt: skip
+
+
+def _fit(name: str, kind: str, values: dict[str, Any], row: dict[str, Any]) -> Any:
+    """A value of an argument's type, by its name where a column is called so, else any of the type."""
+    single = kind.removeprefix("_")
+    if single not in TYPES:
+        return MISSING
+    python, default = TYPES[single]
+    named = [values[word] for word in (name, name.removesuffix("s"), name.removesuffix("es")) if word in values]
+    found = next((value for value in [*named, *row.values()] if type(value) is python or (python is UUID and isinstance(value, UUID))), default)
+    return [found] if kind != single else found
+
+
+@asynccontextmanager
+async def connected(world: World) -> AsyncIterator[Any]:
+    connection = await asyncpg.connect(world.dsn)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def reader_sees(database: Database, statement: Statement, given: dict[str, Any], who: tuple[UUID | None, UUID | None]) -> int:
+    """How many rows a reader gets; none where the table is closed to it."""
+    try:
+        async with database.reading_for(*who) as tx:
+            rows = await tx.all(statement, **given)
+    except (asyncpg.InsufficientPrivilegeError, asyncpg.ReadOnlySQLTransactionError, asyncpg.DataError, asyncpg.PostgresSyntaxError):
+        return 0
+    return sum(any(value not in (None, 0, False, [], "[]") for name, value in row.items() if name != "programme_id") for row in rows)
+
+
+async def test_every_named_query_finds_nothing_for_a_partner_and_a_member_of_whom_it_is_no_business(
+    world: World, database: Database
+) -> None:
+    rows = await lived_in(world)
+    outsider = uuid4()
+    wrong, found_by_own, ran = [], set(), 0
+    fuel = next(r["partner_id"] for r in rows["partner"] if r["code"] == "fuel")
+    ann = rows["card"][0]["member_id"]
+    async with connected(world) as connection:
+        for name, statement in QUERIES.items():
+            if statement.name in REFERENCE or not statement.text.lstrip().lower().startswith(("select", "with")):
+                continue
+            if "select public." in statement.text or "nextval" in statement.text or "post_" in statement.name:
+                continue
+            prepared = await connection.prepare(statement.text)
+            types = [p.name if p.kind != "array" else f"_{p.name.removesuffix('[]')}" for p in prepared.get_parameters()]
+            for given in arguments(statement, rows, types):
+                ran += 1
+                for who in ((outsider, None), (None, outsider), (None, None)):
+                    if await reader_sees(database, statement, given, who):
+                        wrong.append((name, who, given))
+                if await reader_sees(database, statement, given, (fuel, None)) or await reader_sees(database, statement, given, (None, ann)):
+                    found_by_own.add(name)
+    assert {name for name, *_ in wrong} == set(), wrong[:3]
+    assert ran > 300
+    # The wall is no wall if nobody gets through: the same arguments find rows for those whose business it is.
+    assert len(found_by_own) > 15, sorted(found_by_own)
+
+
+async def test_every_table_has_the_wall_or_is_known_to_hold_nobodys_data(world: World) -> None:
+    rows = await world.sql(
+        "select relname, relrowsecurity and relforcerowsecurity as walled, has_table_privilege('gateway_reader', oid, 'select') as open"
+        "  from pg_class where relkind = 'r' and relnamespace = 'public'::regnamespace"
+    )
+    nobodys = {row["relname"] for row in rows if not row["walled"]}
+    assert {row["relname"] for row in rows if not row["walled"] and row["open"]} == {
+        "coalition", "partner", "programme", "store", "contract", "conversion_rate", "period", "block",
+    }  # fmt: skip
+    assert all(not row["open"] for row in rows if row["relname"] in CLOSED)
+    assert not any("member" in name for name in nobodys)
+    columns = await world.sql(
+        "select distinct table_name from information_schema.columns where table_schema = 'public' and column_name in ('member_id', 'membership_id')"
+    )
+    assert {row["table_name"] for row in columns} & nobodys == set()
+
+
+async def test_neither_role_goes_past_the_wall_by_itself_or_writes_the_ledger(world: World) -> None:
+    roles = await world.sql("select rolname, rolsuper, rolbypassrls from pg_roles where rolname in ('gateway_app', 'gateway_reader')")
+    assert [(r["rolsuper"], r["rolbypassrls"]) for r in roles] == [(False, False)] * 2
+    ledger = ("wallet", "lot", "transaction", "entry", "lot_take", "purchase", "purchase_return", "redemption", "hold", "delta", "idempotency", "block", "sealed", "outbox")
+    for role in ("gateway_app", "gateway_reader"):
+        for table in ledger:
+            for privilege in ("insert", "update", "delete", "truncate"):
+                assert not (await world.sql(f"select has_table_privilege('{role}', '{table}', '{privilege}')"))[0][0], (role, table, privilege)
+    written = await world.sql(
+        "select count(*) from pg_class where relkind = 'r' and relnamespace = 'public'::regnamespace"
+        "   and has_any_column_privilege('gateway_reader', oid, 'insert, update')"
+    )
+    assert written[0][0] == 0
+
+
+async def test_who_reads_is_forgotten_with_the_transaction(world: World, database: Database) -> None:
+    await world.record("5.00")
+    ann = (await world.sql("select member_id from card"))[0][0]
+    wallets = QUERIES["gateway.wallets.history.wallets_of_members"]
+    given = {"buckets": [ids.bucket_of(ann)], "members": [ann]}
+    assert await reader_sees(database, wallets, given, (None, ann)) == 1
+    for _ in range(20):
+        assert await reader_sees(database, wallets, given, (None, uuid4())) == 0
+    async with connected(world) as connection:
+        await connection.execute("set role gateway_reader")
+        assert await connection.fetch("select * from wallet") == []
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.execute("update wallet set available = 1000000")
