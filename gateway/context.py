@@ -10,7 +10,9 @@ from uuid import UUID
 from strawberry.dataloader import DataLoader
 from strawberry.types import Info as StrawberryInfo
 
+from gateway.access.audit import Audit
 from gateway.access.caller import Caller
+from gateway.access.vault import Vault
 from gateway.clock import Clock
 from gateway.database import Database, Tx
 from gateway.refusals import NotAllowed
@@ -45,6 +47,8 @@ class Doors:
     jobs: "Jobs"
     prove: "Callable[[UUID], Awaitable[Proof | None]]"
     feed: "Feed"
+    audit: Audit
+    vault: Vault
     activity: "Mapping[str, Callable[[Info, list[UUID]], Awaitable[Mapping[UUID, Any]]]]"
 
 

@@ -141,6 +141,14 @@ class Public:
 PUBLIC = Public()
 
 
+@strawberry.schema_directive(locations=[Location.FIELD_DEFINITION], name="stepUp")
+class StepUp:
+    """Needs a login with two factors, not long ago (RFC 9470)."""
+
+
+STEP_UP = StepUp()
+
+
 def requires(*any_of: str) -> RequiresScopes:
     """`@requiresScopes`: one of the arguments suffices, each a space-separated set that is needed whole."""
     return RequiresScopes(scopes=[alternative.split() for alternative in any_of])

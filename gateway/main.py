@@ -13,10 +13,12 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from gateway.access.accounts import APP_CLIENT, CONSOLE_CLIENT, register_public_client
+from gateway.access.audit import Audit
 from gateway.access.follow import follow
 from gateway.access.scopes import MEMBER, OPERATOR
 from gateway.access.server import OAuthServer
 from gateway.access.tokens import Tokens, load_signing_keys
+from gateway.access.vault import open_vault
 from gateway.clock import Clock, SystemClock
 from gateway.coalition.catalogue import Catalogue, NoCoalition
 from gateway.coalition.connector import Connector
@@ -64,6 +66,8 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
     clock, engine = clock or SystemClock(), engine or Engine(create_schema())
     database = Database(dsn, settings.pool_size)
     await database.open()
+    vault = await open_vault(database, settings)
+    audit = Audit(database, vault, clock)
     catalogue = Catalogue(database)
     connectors = await _connectors(catalogue)
     feed = Feed(database)
@@ -83,13 +87,16 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
         adjustment_limit=settings.adjustment_limit,
         activity=ACTIVITY,
         feed=feed,
+        audit=audit,
+        vault=vault,
         jobs=jobs,
         prove=lambda transaction_id: prove(database, transaction_id),
     )
     await _register_own_clients(database, settings.base_url, clock)
     metrics = Metrics(database, ledger, jobs).scrape
     server = OAuthServer(tokens)
-    oauth, login, health = OAuth(server, tokens, doors), Login(server, tokens, doors), Health(database)
+    login = Login(server, tokens, doors, vault, audit)
+    oauth, health = OAuth(server, tokens, doors), Health(database)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:

@@ -9,6 +9,7 @@ from strawberry.tools import merge_types
 
 from gateway import ids
 from gateway.adjustment.graph import Adjustment, AdjustmentMutation, AdjustmentQuery, adjustment_activity
+from gateway.audit.graph import AuditQuery
 from gateway.coalition.graph import CoalitionMutation, CoalitionQuery, partner_node, programme_node
 from gateway.context import Info
 from gateway.conversion.graph import Conversion, ConversionMutation, ConversionQuery, conversion_activity
@@ -28,6 +29,7 @@ from gateway.jobs.graph import JobsMutation, JobsQuery
 from gateway.ledger.graph import LedgerQuery
 from gateway.ledger.post import sql as ledger_sql
 from gateway.members.graph import MembersMutation, MembersQuery, member_node, membership_node
+from gateway.privacy.graph import PrivacyMutation
 from gateway.redemption.graph import (
     Redemption,
     RedemptionMutation,
@@ -97,6 +99,7 @@ def create_schema(sort: bool = False) -> strawberry.federation.Schema:
         AdjustmentQuery,
         SettlementQuery,
         LedgerQuery,
+        AuditQuery,
         JobsQuery,
     )
     query = merge_types("Query", queries)
@@ -110,6 +113,7 @@ def create_schema(sort: bool = False) -> strawberry.federation.Schema:
             TransferMutation,
             AdjustmentMutation,
             MembersMutation,
+            PrivacyMutation,
             CoalitionMutation,
             CreditMutation,
             SettlementMutation,

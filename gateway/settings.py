@@ -1,10 +1,13 @@
 """Everything that can be configured: one frozen object, read once from the environment."""
 
+import base64
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
+
+from gateway.cipher import KEY_BYTES
 
 JOBS = ("conversions", "credit", "expire", "holds", "mature", "notices", "seal", "tidy")
 
@@ -39,6 +42,12 @@ class Settings:
         "conversions,credit,expire,holds,mature,notices,seal,tidy",
         "Background jobs this process takes part in, by comma; empty: none.",
     )
+    encryption_keys: tuple[bytes, ...] = _setting(
+        "GATEWAY_ENCRYPTION_KEY",
+        "",
+        "32 random bytes in base64, under which keys of personal data are wrapped; several by comma: the first wraps, the others "
+        "still open. Empty: one is made and kept in the data folder.",
+    )
     log_level: str = _setting("GATEWAY_LOG_LEVEL", "info", "debug, info, warning or error.")
     log_format: str = _setting("GATEWAY_LOG_FORMAT", "json", "json, or console for people.")
 
@@ -62,6 +71,7 @@ def read_settings(environ: Mapping[str, str] = os.environ, **overrides: Any) -> 
         "lanes": _whole_number("GATEWAY_LANES", texts["lanes"], 1, 64),
         "adjustment_limit": _whole_number("GATEWAY_ADJUSTMENT_LIMIT", texts["adjustment_limit"], 0, 10**12),
         "jobs": _some_of("GATEWAY_JOBS", texts["jobs"], JOBS),
+        "encryption_keys": _keys("GATEWAY_ENCRYPTION_KEY", texts["encryption_keys"]),
         "log_level": _one_of("GATEWAY_LOG_LEVEL", texts["log_level"], ("debug", "info", "warning", "error")),
         "log_format": _one_of("GATEWAY_LOG_FORMAT", texts["log_format"], ("json", "console")),
         "issuer": texts["issuer"].rstrip("/"),
@@ -77,6 +87,19 @@ def _whole_number(variable: str, text: str, least: int, most: int) -> int:
     if not text.isascii() or not text.isdigit() or not least <= int(text) <= most:
         raise BadSetting(f"{variable} is {text!r}; it must be a whole number from {least} to {most}.")
     return int(text)
+
+
+def _keys(variable: str, text: str) -> tuple[bytes, ...]:
+    keys = []
+    for number, part in enumerate(filter(None, (each.strip() for each in text.split(","))), start=1):
+        try:
+            key = base64.b64decode(part, validate=True)
+        except ValueError:
+            key = b""
+        if len(key) != KEY_BYTES:
+            raise BadSetting(f"{variable}: key {number} is not {KEY_BYTES} bytes in base64; its value is not shown here.")
+        keys.append(key)
+    return tuple(keys)
 
 
 def _some_of(variable: str, text: str, allowed: tuple[str, ...]) -> tuple[str, ...]:

@@ -108,7 +108,8 @@ async def second_operator(world: World) -> str:
         database = Database(world.dsn, 2)
         await database.open()
         async with database.transaction() as tx:
-            await accounts.set_password(tx, "operator", "otto", OPERATOR_PASSWORD, None, world.clock.now())
+            otto = await accounts.set_password(tx, "operator", "otto", OPERATOR_PASSWORD, None, world.clock.now(), ["admin"])
+            world.factors["otto"] = await accounts.set_second_factor(tx, world.vault, otto)
         await database.close()
         world.http.cookies.clear()
         world.tokens["otto"] = await log_in(world, "console", f"{world.url}/graphiql", "otto", OPERATOR_PASSWORD)
@@ -128,4 +129,4 @@ async def mint(world: World, kind: str, subject_id: UUID) -> str:
     await database.open()
     signer = Tokens(world.url, await load_signing_keys(database, world.clock), world.clock)
     await database.close()
-    return signer.issue(Subject(kind, subject_id), "test", CEILING[kind], world.clock.now())
+    return signer.issue(Subject(kind, subject_id), "test", CEILING[kind], world.clock.now(), strong_since=world.clock.now())

@@ -15,10 +15,12 @@ from typing import Any
 
 import asyncpg
 import httpx
+import pyotp
 import uvicorn
 from starlette.applications import Starlette
 
 from gateway.access import accounts
+from gateway.access.vault import open_vault
 from gateway.clock import SetClock
 from gateway.coalition import onboard
 from gateway.coalition.catalogue import read_coalition
@@ -95,6 +97,8 @@ class World:
     numbers: Any = field(default_factory=itertools.count)
     airline_server: Any = None
     jobs: Any = None
+    vault: Any = None
+    factors: dict[str, str] = field(default_factory=dict)
 
     async def stop_airline(self) -> None:
         """The airline's system goes away: nobody listens there any more."""
@@ -172,6 +176,10 @@ class World:
             self.tokens["operator"] = await log_in(self, "console", f"{self.url}/graphiql", "olga", OPERATOR_PASSWORD)
         return self.tokens["operator"]
 
+    def code_of(self, login: str) -> str:
+        """The one-time code of a login now; empty for one without a second factor."""
+        return pyotp.TOTP(self.factors[login]).at(self.clock.now()) if login in self.factors else ""
+
     async def sql(self, query: str, *arguments: Any) -> list[asyncpg.Record]:
         """A query as the database's owner, past every wall."""
         connection = await asyncpg.connect(self.dsn)
@@ -213,7 +221,8 @@ async def log_in(world: World, client_id: str, redirect_uri: str, login: str, pa
     }
     if scope:
         query["scope"] = scope
-    answer = await world.http.post("/oauth/authorize", params=query, data={"login": login, "password": password})
+    form = {"login": login, "password": password, "code": world.code_of(login)}
+    answer = await world.http.post("/oauth/authorize", params=query, data=form)
     assert answer.status_code == 303, answer.text
     landed = parse_qs(urlparse(answer.headers["location"]).query)
     assert landed["iss"] == [world.url]
@@ -273,10 +282,13 @@ async def open_world(dsn: str, folder: Path, jobs: tuple[str, ...] = ("conversio
             await onboard.publish_rate(tx, await read_coalition(tx), rate)
             coalition = await read_coalition(tx)
             clients = {p.code: await accounts.create_partner_client(tx, p.id, p.code, NOW) for p in coalition.partners.values()}
-            await accounts.set_password(tx, "operator", "olga", OPERATOR_PASSWORD, None, NOW)
-        await database.close()
+            olga = await accounts.set_password(tx, "operator", "olga", OPERATOR_PASSWORD, None, NOW, ["admin"])
         door, port = free_door()
         settings = read_settings({}, data_dir=folder, port=port, jobs=jobs)
+        vault = await open_vault(database, settings)
+        async with database.transaction() as tx:
+            factors = {"olga": await accounts.set_second_factor(tx, vault, olga)}
+        await database.close()
         app = await create_app(settings, dsn, clock, engine())
         server, task = await started(app, door)
         async with httpx.AsyncClient(base_url=settings.base_url, timeout=30, trust_env=False, verify=False) as http:  # noqa: S501
@@ -290,6 +302,8 @@ async def open_world(dsn: str, folder: Path, jobs: tuple[str, ...] = ("conversio
                 clients,
                 airline_server=airline_server,
                 jobs=app.jobs,
+                vault=vault,
+                factors=factors,
             )
             await world.ask(
                 "grocer",

@@ -2,12 +2,15 @@
 
 import asyncio
 import hashlib
+import hmac
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
 import orjson
+import pyotp
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from joserfc.errors import JoseError
@@ -15,12 +18,15 @@ from joserfc.jwk import KeySet
 
 from gateway.access.scopes import PARTNER
 from gateway.access.tokens import sql
-from gateway.database import Tx
+from gateway.access.vault import Vault
+from gateway.database import Row, Tx
 from gateway.ids import new_id
 from gateway.refusals import InputNotAccepted, StateConflict
 
 CONSOLE_CLIENT = "console"
 APP_CLIENT = "member-app"
+EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
+CODE_GRANTS = ("authorization_code", "refresh_token")
 PASSWORD_MIN_LENGTH = 10
 FAILURES_MAX = 5
 LOCKED = timedelta(minutes=15)
@@ -39,6 +45,16 @@ class Account:
     account_id: UUID
     kind: str
     member_id: UUID | None
+    roles: tuple[str, ...] = ()
+    login: "Login | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """How a person proved who it is: when, and whether with two factors."""
+
+    at: datetime
+    strong: bool
 
 
 def secret_hash(secret: str) -> bytes:
@@ -46,8 +62,10 @@ def secret_hash(secret: str) -> bytes:
     return hashlib.sha256(secret.encode()).digest()
 
 
-async def set_password(tx: Tx, kind: str, login: str, password: str, member_id: UUID | None, now: datetime) -> UUID:
-    """Create a local account, or give an existing one of the same person a new password.
+async def set_password(
+    tx: Tx, kind: str, login: str, password: str, member_id: UUID | None, now: datetime, roles: Sequence[str] = ()
+) -> UUID:
+    """Create a local account, or give an existing one of the same person a new password; an operator's with its `roles`.
 
     Raises InputNotAccepted, StateConflict when the login belongs to somebody else.
     """
@@ -62,6 +80,7 @@ async def set_password(tx: Tx, kind: str, login: str, password: str, member_id: 
         login=login,
         password_hash=await asyncio.to_thread(_hasher.hash, password),
         member_id=member_id,
+        roles=list(roles),
         created_at=now,
     )
     if account_id is None:
@@ -77,8 +96,8 @@ class LoginLocked(Exception):
         self.minutes = minutes
 
 
-async def check_password(tx: Tx, login: str, password: str, now: datetime) -> Account | None:
-    """The account, or None. Raises LoginLocked.
+async def check_login(tx: Tx, vault: Vault, login: str, password: str, code: str, now: datetime) -> Account | None:
+    """The account by its password and, where it has a second factor, a code of it; else None. Raises LoginLocked.
 
     An unknown login takes as long as a wrong password, and is locked after as many tries, so that neither is told apart.
     """
@@ -97,28 +116,67 @@ async def check_password(tx: Tx, login: str, password: str, now: datetime) -> Ac
         await asyncio.to_thread(_hasher.verify, stored, password)
     except (VerificationError, InvalidHashError):
         row = None
+    strong = row is not None and row["second_factor"] is not None
+    if row is not None and strong and not await _serves(tx, vault, row, code, now):
+        row = None
     if row is None:
         await tx.run(sql.note_login_failure, login_hash=login_hash, failures=failures + 1, at=now)
         return None
     await tx.run(sql.forget_login_failures, login_hash=login_hash)
-    return Account(row["account_id"], row["kind"], row["member_id"])
+    return account_of(row, Login(now, strong))
+
+
+def account_of(row: Row, login: Login | None) -> Account:
+    """The account of a row."""
+    return Account(row["account_id"], row["kind"], row["member_id"], tuple(row["roles"]), login)
+
+
+async def set_second_factor(tx: Tx, vault: Vault, account_id: UUID) -> str:
+    """Give an account a new TOTP secret (RFC 6238), in place of an earlier one; answers it, in base32."""
+    secret = pyotp.random_base32()
+    sealed = vault.seal("second_factor", secret.encode(), account_id.bytes)
+    await tx.run(sql.set_second_factor, account_id=account_id, second_factor=sealed)
+    return secret
+
+
+async def _serves(tx: Tx, vault: Vault, row: Row, code: str, now: datetime) -> bool:
+    """Whether a code is right, now or one step of 30 seconds ago, and was not used before (RFC 6238, section 5.2)."""
+    secret = vault.unseal("second_factor", row["second_factor"], row["account_id"].bytes).decode()
+    totp = pyotp.TOTP(secret)
+    step = totp.timecode(now)
+    for candidate in (step, step - 1):
+        if candidate > row["factor_step"] and hmac.compare_digest(totp.generate_otp(candidate), code):
+            await tx.run(sql.use_factor_step, account_id=row["account_id"], step=candidate)
+            return True
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class ForMembers:
+    """What a partner's client needs to ask members for their consent: where they come back to, and for what it asks."""
+
+    redirect_uris: tuple[str, ...] = ()
+    purpose: str | None = None
 
 
 async def create_partner_client(
-    tx: Tx, partner_id: UUID, code: str, now: datetime, dpop_bound: bool = False, keep: int = SECRETS_MAX
-) -> tuple[str, str]:
+    tx: Tx, partner_id: UUID, code: str, now: datetime, dpop_bound: bool = False, keep: int = SECRETS_MAX,
+    for_members: ForMembers = ForMembers(),
+) -> tuple[str, str]:  # fmt: skip
     """Register a partner's client with a new secret; answers (client id, secret). Only the hash is kept.
 
     The `keep` newest secrets serve, this one included; older ones end. `dpop_bound`: its tokens are bound to a key.
     """
     secret = SECRET_PREFIX + secrets.token_urlsafe(32)
-    client_id = await _store_partner_client(tx, partner_id, code, None, dpop_bound, now)
+    client_id = await _store_partner_client(tx, partner_id, code, None, dpop_bound, for_members, now)
     await tx.run(sql.store_secret, secret_hash=secret_hash(secret), client_id=client_id, created_at=now)
     await tx.run(sql.end_secrets, client_id=client_id, keep=keep, ended_at=now)
     return client_id, secret
 
 
-async def create_keyed_client(tx: Tx, partner_id: UUID, code: str, jwks: str, dpop_bound: bool, now: datetime) -> str:
+async def create_keyed_client(
+    tx: Tx, partner_id: UUID, code: str, jwks: str, dpop_bound: bool, now: datetime, for_members: ForMembers = ForMembers()
+) -> str:
     """Register a partner's client with public keys of its own (private_key_jwt); its secrets end. Answers its id.
 
     Raises InputNotAccepted unless `jwks` is a set of one or more public keys.
@@ -129,12 +187,14 @@ async def create_keyed_client(tx: Tx, partner_id: UUID, code: str, jwks: str, dp
         raise InputNotAccepted('The keys are not a JSON Web Key Set: {"keys": [...]}.', "jwks") from None
     if not keys or any(key.is_private for key in keys):
         raise InputNotAccepted("The key set must hold at least one key, and public keys alone.", "jwks")
-    client_id = await _store_partner_client(tx, partner_id, code, jwks, dpop_bound, now)
+    client_id = await _store_partner_client(tx, partner_id, code, jwks, dpop_bound, for_members, now)
     await tx.run(sql.end_secrets, client_id=client_id, keep=0, ended_at=now)
     return client_id
 
 
-async def _store_partner_client(tx: Tx, partner_id: UUID, code: str, jwks: str | None, dpop_bound: bool, now: datetime) -> str:
+async def _store_partner_client(
+    tx: Tx, partner_id: UUID, code: str, jwks: str | None, dpop_bound: bool, for_members: ForMembers, now: datetime
+) -> str:
     client_id = f"partner-{code}"
     await tx.run(
         sql.store_oauth_client,
@@ -143,9 +203,10 @@ async def _store_partner_client(tx: Tx, partner_id: UUID, code: str, jwks: str |
         partner_id=partner_id,
         jwks=jwks,
         dpop_bound=dpop_bound,
-        redirect_uris=[],
-        grants=["client_credentials"],
+        redirect_uris=list(for_members.redirect_uris),
+        grants=["client_credentials", EXCHANGE, *(CODE_GRANTS if for_members.redirect_uris else ())],
         scopes=sorted(PARTNER),
+        purpose=for_members.purpose,
         created_at=now,
     )
     return client_id
@@ -163,7 +224,8 @@ async def register_public_client(
         jwks=None,
         dpop_bound=False,
         redirect_uris=redirect_uris,
-        grants=["authorization_code", "refresh_token"] if refreshes else ["authorization_code"],
+        grants=[*CODE_GRANTS] if refreshes else ["authorization_code"],
         scopes=scopes,
+        purpose=None,
         created_at=now,
     )

@@ -7,13 +7,18 @@ from uuid import UUID
 @dataclass(frozen=True, slots=True)
 class Caller:
     """What a verified token says. `kind` is partner, member, operator or public; `subject_id` is the partner, the
-    member or the operator's account, and owns idempotency keys. `key_thumbprint`: of the key that the token is bound to."""
+    member or the operator's account, and owns idempotency keys. `key_thumbprint`: of the key that the token is bound to.
+    `strong_since`: when the person showed two factors, in seconds of the epoch. `acting_partner_id`: the partner that acts
+    for the member."""
 
     kind: str
     subject_id: UUID | None
     client_id: str
     scopes: frozenset[str]
     key_thumbprint: str | None = None
+    token_id: str | None = None
+    strong_since: int | None = None
+    acting_partner_id: UUID | None = None
 
     @property
     def partner_id(self) -> UUID | None:

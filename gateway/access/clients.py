@@ -5,6 +5,7 @@ import warnings
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import orjson
 from authlib.oauth2.rfc6749 import ClientMixin, OAuth2Request
@@ -16,6 +17,7 @@ from joserfc.jws import JWSRegistry
 from joserfc.util import urlsafe_b64decode
 
 from gateway.access.accounts import secret_hash
+from gateway.access.consents import DELEGABLE
 from gateway.database import Row
 
 SECRET_METHODS = ("client_secret_basic", "client_secret_post")
@@ -58,14 +60,22 @@ class Client(ClientMixin):  # type: ignore[misc]
     def get_client_id(self) -> str:
         return str(self.row["client_id"])
 
+    @property
+    def partner_id(self) -> UUID | None:
+        """Whose client it is; None for the gateway's own, which keep no secret."""
+        found: UUID | None = self.row["partner_id"]
+        return found
+
     def get_default_redirect_uri(self) -> str | None:
         return None
 
     def get_allowed_scope(self, scope: str | None) -> str | None:
-        allowed = set(self.row["scopes"])
-        if not scope:
-            return " ".join(sorted(allowed))
-        return scope if set(scope_to_list(scope)) <= allowed else None
+        """In its own name, and in that of members where it may ask them; the grants tell the two apart."""
+        return _within(scope, {*self.row["scopes"], *(DELEGABLE if self.partner_id and self.row["redirect_uris"] else ())})
+
+    def get_own_scope(self, scope: str | None) -> str | None:
+        """In its own name alone."""
+        return _within(scope, set(self.row["scopes"]))
 
     def check_redirect_uri(self, redirect_uri: str) -> bool:
         return redirect_uri in self.row["redirect_uris"]
@@ -85,6 +95,12 @@ class Client(ClientMixin):  # type: ignore[misc]
 
     def check_grant_type(self, grant_type: str) -> bool:
         return grant_type in self.row["grants"]
+
+
+def _within(scope: str | None, allowed: set[str]) -> str | None:
+    if not scope:
+        return " ".join(sorted(allowed))
+    return scope if set(scope_to_list(scope)) <= allowed else None
 
 
 @dataclass(frozen=True, slots=True)

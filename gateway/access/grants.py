@@ -9,20 +9,27 @@ from datetime import timedelta
 from typing import Any
 
 from authlib.oauth2.rfc6749 import OAuth2Request
-from authlib.oauth2.rfc6749.errors import InvalidRequestError, InvalidScopeError
-from authlib.oauth2.rfc6749.grants import AuthorizationCodeGrant, ClientCredentialsGrant, RefreshTokenGrant
+from authlib.oauth2.rfc6749.errors import InvalidGrantError, InvalidRequestError, InvalidScopeError, UnauthorizedClientError
+from authlib.oauth2.rfc6749.grants import (
+    AuthorizationCodeGrant,
+    BaseGrant,
+    ClientCredentialsGrant,
+    RefreshTokenGrant,
+    TokenEndpointMixin,
+)
 from authlib.oauth2.rfc6749.util import scope_to_list
 from authlib.oauth2.rfc7009 import RevocationEndpoint
 from authlib.oauth2.rfc7636 import CodeChallenge, create_s256_code_challenge
 from authlib.oauth2.rfc7662 import IntrospectionEndpoint
 
-from gateway.access.accounts import Account, secret_hash
+from gateway.access.accounts import EXCHANGE, Account, Login, account_of, secret_hash
 from gateway.access.clients import ASSERTION_METHOD, SECRET_METHODS, Client
 from gateway.access.scopes import CEILING
 from gateway.database import Row
 from gateway.ids import new_id
 
 CODE_SECONDS = 60
+ACCESS_TOKEN_TYPE = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - a name
 # Two tabs of an app may refresh with the same token at once; that is no theft.
 GRACE = timedelta(seconds=10)
 CONFIDENTIAL_METHODS = (*SECRET_METHODS, ASSERTION_METHOD)
@@ -83,9 +90,9 @@ class S256(CodeChallenge):  # type: ignore[misc]
 
 
 class CodeGrant(AuthorizationCodeGrant):  # type: ignore[misc]
-    """Authorization code for public clients: the console and members' apps."""
+    """Authorization code for the console, members' apps, and partners that a member allows to act for it."""
 
-    TOKEN_ENDPOINT_AUTH_METHODS = ("none",)
+    TOKEN_ENDPOINT_AUTH_METHODS = ("none", *CONFIDENTIAL_METHODS)
 
     def save_authorization_code(self, code: str, request: OAuth2Request) -> None:
         self.server.desk.new_code = {
@@ -94,10 +101,13 @@ class CodeGrant(AuthorizationCodeGrant):  # type: ignore[misc]
             "account_id": request.user.account_id,
             "redirect_uri": request.payload.redirect_uri,
             "scope": " ".join(sorted(set(scope_to_list(request.scope)) & CEILING[request.user.kind])),
+            "consent_id": self.server.desk.consent.id if self.server.desk.consent is not None else None,
             "code_challenge": request.payload.data["code_challenge"],
             "key_thumbprint": request.payload.data.get("dpop_jkt"),
             "family_id": new_id(),
             "expires_at": self.server.desk.now + timedelta(seconds=CODE_SECONDS),
+            "authenticated_at": request.user.login.at,
+            "strong": request.user.login.strong,
         }
 
     def query_authorization_code(self, code: str, client: Client) -> Code | None:
@@ -110,6 +120,8 @@ class CodeGrant(AuthorizationCodeGrant):  # type: ignore[misc]
             desk.ended_family = row["family_id"]
             return None
         bound, proof = row["key_thumbprint"], desk.proof
+        if client.partner_id is not None and desk.consent is None:
+            return None
         if row["expires_at"] <= desk.now or (bound is not None and (proof is None or proof.thumbprint != bound)):
             return None
         return Code(row)
@@ -119,7 +131,7 @@ class CodeGrant(AuthorizationCodeGrant):  # type: ignore[misc]
 
     def authenticate_user(self, authorization_code: Code) -> Account:
         row = authorization_code.row
-        return Account(row["account_id"], row["kind"], row["member_id"])
+        return account_of(row, Login(row["authenticated_at"], row["strong"]) if row["authenticated_at"] else None)
 
 
 class ClientGrant(ClientCredentialsGrant):  # type: ignore[misc]
@@ -129,17 +141,16 @@ class ClientGrant(ClientCredentialsGrant):  # type: ignore[misc]
 
     def validate_token_request(self) -> None:
         super().validate_token_request()
-        if self.request.client.get_allowed_scope(self.request.payload.scope) is None:
+        if self.request.client.get_own_scope(self.request.payload.scope) is None:
             raise InvalidScopeError("The client may not have all of these scopes.")
 
 
 class RefreshGrant(RefreshTokenGrant):  # type: ignore[misc]
-    """Refresh for members' apps: each token serves once; one that served before ends its whole family.
+    """Refresh. An app's token serves once; one that served before ends its whole family, except, for GRACE, the immediate
+    predecessor of one that was not used yet. A partner's is bound to its client, which proves itself each time, and is not
+    rotated (FAPI 2.0, section 5.3.2.1)."""
 
-    Except, for GRACE, the immediate predecessor of one that was not used yet.
-    """
-
-    TOKEN_ENDPOINT_AUTH_METHODS = ("none",)
+    TOKEN_ENDPOINT_AUTH_METHODS = ("none", *CONFIDENTIAL_METHODS)
     INCLUDE_NEW_REFRESH_TOKEN = True
 
     def authenticate_refresh_token(self, refresh_token: str) -> Token | None:
@@ -149,17 +160,53 @@ class RefreshGrant(RefreshTokenGrant):  # type: ignore[misc]
             return None
         if row["key_thumbprint"] is not None and (desk.proof is None or desk.proof.thumbprint != row["key_thumbprint"]):
             return None
+        if desk.client is not None and desk.client["partner_id"] is not None:
+            self.INCLUDE_NEW_REFRESH_TOKEN = False
+            return Token(row, is_refresh=True) if desk.consent is not None else None
         if row["used_at"] is not None and (row["succeeded"] or desk.now - row["used_at"] > GRACE):
             desk.ended_family = row["family_id"]
             return None
         return Token(row, is_refresh=True)
 
     def authenticate_user(self, refresh_token: Token) -> Account:
-        row = refresh_token.row
-        return Account(row["account_id"], row["kind"], row["member_id"])
+        return account_of(refresh_token.row, None)
 
     def revoke_old_credential(self, refresh_token: Token) -> None:
-        self.server.desk.spent_refresh = True
+        self.server.desk.spent_refresh = self.INCLUDE_NEW_REFRESH_TOKEN
+
+
+class ExchangeGrant(BaseGrant, TokenEndpointMixin):  # type: ignore[misc]
+    """Token exchange (RFC 8693): a partner gets a token to act for a member who was with it just now, under a live consent.
+
+    Never wider than the member's own token or the consent, and never longer.
+    """
+
+    GRANT_TYPE = EXCHANGE
+    TOKEN_ENDPOINT_AUTH_METHODS = CONFIDENTIAL_METHODS
+
+    def validate_token_request(self) -> None:
+        client = self.authenticate_token_endpoint_client()
+        if not client.check_grant_type(self.GRANT_TYPE):
+            raise UnauthorizedClientError(f"The client may not use {self.GRANT_TYPE}.")
+        form = self.request.form
+        if form.get("subject_token_type") != ACCESS_TOKEN_TYPE:
+            raise InvalidRequestError(f"subject_token_type must be {ACCESS_TOKEN_TYPE}.")
+        if form.get("requested_token_type", ACCESS_TOKEN_TYPE) != ACCESS_TOKEN_TYPE or "actor_token" in form:
+            raise InvalidRequestError("An access token is given, and the client itself is who acts.")
+        claims = self.server.desk.subject
+        if claims is None or claims["kind"] != "member" or "act" in claims or "cnf" in claims:
+            raise InvalidGrantError("The subject token must be a member's own living token, not bound to a key of its app.")
+        if self.server.desk.consent is None:
+            raise InvalidGrantError("The member has given this partner no consent, or has withdrawn it.")
+        may = frozenset(claims["scope"].split()) & self.server.desk.consent.scopes
+        asked = frozenset(scope_to_list(self.request.payload.scope or "")) or may
+        if not asked or not asked <= may:
+            raise InvalidScopeError(f"The member's token and consent open: {' '.join(sorted(may)) or 'nothing'}.")
+        self.request.client, self._granted = client, asked
+
+    def create_token_response(self) -> tuple[int, dict[str, Any], list[tuple[str, str]]]:
+        token = self.server.exchanged_token(self.request.client, self._granted)
+        return 200, {**token, "issued_token_type": ACCESS_TOKEN_TYPE}, self.TOKEN_RESPONSE_HEADER
 
 
 def _query_token(desk: Any) -> Token | None:
@@ -198,6 +245,6 @@ class Introspection(IntrospectionEndpoint):  # type: ignore[misc]
         return token.check_client(client)
 
     def introspect_token(self, token: Token) -> dict[str, Any]:
-        told = ("iss", "aud", "sub", "client_id", "scope", "iat", "exp", "jti", "cnf")
+        told = ("iss", "aud", "sub", "client_id", "scope", "iat", "exp", "jti", "cnf", "act")
         said = {name: token.row[name] for name in told if name in token.row}
         return {"active": True, "token_type": "DPoP" if "cnf" in said else "Bearer", **said}

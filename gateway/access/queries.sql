@@ -68,10 +68,10 @@ update oauth_secret
       order by s.created_at desc, s.secret_hash
       limit :keep);
 
--- name: store_family(family_id, client_id, account_id, scope, key_thumbprint, began_at)!
+-- name: store_family(family_id, client_id, account_id, scope, key_thumbprint, began_at, consent_id)!
 -- What one login leads to.
-insert into token_family (family_id, client_id, account_id, scope, key_thumbprint, began_at)
-values (:family_id, :client_id, :account_id, :scope, :key_thumbprint, :began_at);
+insert into token_family (family_id, client_id, account_id, scope, key_thumbprint, began_at, consent_id)
+values (:family_id, :client_id, :account_id, :scope, :key_thumbprint, :began_at, :consent_id);
 
 -- name: end_family(family_id, ended_at)!
 -- Its refresh tokens serve no more.
@@ -81,8 +81,8 @@ update token_family
 
 -- name: refresh_token(token_hash)^
 -- A refresh token with its family, locked until the answer is decided, and whether one that followed it was used.
-select r.token_hash, r.family_id, r.expires_at, r.used_at, f.client_id, f.account_id, f.scope, f.key_thumbprint, f.ended_at,
-       a.kind, a.member_id,
+select r.token_hash, r.family_id, r.expires_at, r.used_at, f.client_id, f.account_id, f.scope, f.key_thumbprint, f.ended_at, f.consent_id,
+       a.kind, a.member_id, a.roles,
        exists (select from refresh_token c where c.parent_hash = r.token_hash and c.used_at is not null) as succeeded
   from token_family f
   join refresh_token r on r.family_id = f.family_id
@@ -137,34 +137,35 @@ select (select count(*) from codes) + (select count(*) from sessions) + (select 
 
 -- name: oauth_client(client_id)^
 -- One client by its id.
-select c.client_id, c.name, c.partner_id, c.jwks::text as jwks, c.dpop_bound, c.redirect_uris, c.grants, c.scopes,
+select c.client_id, c.name, c.partner_id, c.jwks::text as jwks, c.dpop_bound, c.redirect_uris, c.grants, c.scopes, c.purpose,
        p.status as partner_status,
        array(select s.secret_hash from oauth_secret s where s.client_id = c.client_id and s.ended_at is null) as secrets
   from oauth_client c
   left join partner p on p.partner_id = c.partner_id
  where c.client_id = :client_id;
 
--- name: store_oauth_client(client_id, name, partner_id, jwks, dpop_bound, redirect_uris, grants, scopes, created_at)!
+-- name: store_oauth_client(client_id, name, partner_id, jwks, dpop_bound, redirect_uris, grants, scopes, purpose, created_at)!
 -- Register a client, or replace what is registered under its id.
-insert into oauth_client (client_id, name, partner_id, jwks, dpop_bound, redirect_uris, grants, scopes, created_at)
-values (:client_id, :name, :partner_id, :jwks::text::jsonb, :dpop_bound, :redirect_uris, :grants, :scopes, :created_at)
+insert into oauth_client (client_id, name, partner_id, jwks, dpop_bound, redirect_uris, grants, scopes, purpose, created_at)
+values (:client_id, :name, :partner_id, :jwks::text::jsonb, :dpop_bound, :redirect_uris, :grants, :scopes, :purpose, :created_at)
 on conflict (client_id) do update
   set name = excluded.name,
       jwks = excluded.jwks,
       dpop_bound = excluded.dpop_bound,
       redirect_uris = excluded.redirect_uris,
       grants = excluded.grants,
-      scopes = excluded.scopes;
+      scopes = excluded.scopes,
+      purpose = excluded.purpose;
 
 -- name: account_by_login(login)^
 -- A local account by its login name.
-select account_id, kind, login, password_hash, member_id
+select account_id, kind, login, password_hash, member_id, roles, second_factor, factor_step
   from account
  where login = :login;
 
 -- name: account_by_id(account_id)^
 -- A local account by its id.
-select account_id, kind, login, password_hash, member_id
+select account_id, kind, login, password_hash, member_id, roles, second_factor, factor_step
   from account
  where account_id = :account_id;
 
@@ -187,12 +188,25 @@ update login_failure
 delete from login_failure
  where login_hash = :login_hash;
 
--- name: store_account(account_id, kind, login, password_hash, member_id, created_at)$
+-- name: set_second_factor(account_id, second_factor)!
+-- A new second factor, of which no step has served.
+update account
+   set second_factor = :second_factor,
+       factor_step = 0
+ where account_id = :account_id;
+
+-- name: use_factor_step(account_id, step)!
+-- A step of the second factor serves once.
+update account
+   set factor_step = :step
+ where account_id = :account_id;
+
+-- name: store_account(account_id, kind, login, password_hash, member_id, roles, created_at)$
 -- Create an account or set a new password; answers its id, or null when the login belongs to somebody else.
-insert into account (account_id, kind, login, password_hash, member_id, created_at)
-values (:account_id, :kind, :login, :password_hash, :member_id, :created_at)
+insert into account (account_id, kind, login, password_hash, member_id, roles, created_at)
+values (:account_id, :kind, :login, :password_hash, :member_id, :roles, :created_at)
 on conflict (login) do update
-  set password_hash = excluded.password_hash
+  set password_hash = excluded.password_hash, roles = excluded.roles
 where account.kind = excluded.kind
   and account.member_id is not distinct from excluded.member_id
 returning account_id;
@@ -200,17 +214,18 @@ returning account_id;
 -- name: authorization_code(code_hash)^
 -- A code, locked until the token answer is decided, with the account it was given for.
 select c.code_hash, c.client_id, c.account_id, c.redirect_uri, c.scope, c.code_challenge, c.expires_at, c.used_at,
-       c.family_id, c.key_thumbprint, a.kind, a.member_id
+       c.family_id, c.key_thumbprint, c.authenticated_at, c.strong, c.consent_id, a.kind, a.member_id, a.roles
   from authorization_code c
   join account a on a.account_id = c.account_id
  where c.code_hash = :code_hash
    for update of c;
 
--- name: store_authorization_code(code_hash, client_id, account_id, redirect_uri, scope, code_challenge, expires_at, family_id, key_thumbprint)!
+-- name: store_authorization_code(code_hash, client_id, account_id, redirect_uri, scope, code_challenge, expires_at, family_id, key_thumbprint, authenticated_at, strong, consent_id)!
 -- Keep a new code; only its hash is kept.
 insert into authorization_code (code_hash, client_id, account_id, redirect_uri, scope, code_challenge, expires_at, family_id,
-                                key_thumbprint)
-values (:code_hash, :client_id, :account_id, :redirect_uri, :scope, :code_challenge, :expires_at, :family_id, :key_thumbprint);
+                                key_thumbprint, authenticated_at, strong, consent_id)
+values (:code_hash, :client_id, :account_id, :redirect_uri, :scope, :code_challenge, :expires_at, :family_id, :key_thumbprint,
+        :authenticated_at, :strong, :consent_id);
 
 -- name: use_authorization_code(code_hash, used_at)!
 -- A code serves once.
@@ -218,14 +233,14 @@ update authorization_code
    set used_at = :used_at
  where code_hash = :code_hash;
 
--- name: store_console_session(session_hash, account_id, expires_at)!
+-- name: store_console_session(session_hash, account_id, expires_at, authenticated_at, strong)!
 -- Remember an operator's login for the console's own pages.
-insert into console_session (session_hash, account_id, expires_at)
-values (:session_hash, :account_id, :expires_at);
+insert into console_session (session_hash, account_id, expires_at, authenticated_at, strong)
+values (:session_hash, :account_id, :expires_at, :authenticated_at, :strong);
 
 -- name: console_session(session_hash, now)^
 -- The operator behind a session that has not run out.
-select account_id
+select account_id, authenticated_at, strong
   from console_session
  where session_hash = :session_hash
    and expires_at > :now;

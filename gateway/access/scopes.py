@@ -1,5 +1,7 @@
 """The scope catalogue, and what each kind of caller may hold at most."""
 
+from collections.abc import Iterable
+
 PARTNER = {
     "partner": "read the partner's own record and its memberships",
     "members:lookup": "find a member by membership, external id or card",
@@ -13,6 +15,8 @@ PARTNER = {
 }
 MEMBER = {
     "profile:read": "read your memberships, cards and activity",
+    "profile:write": "change what is known of you as a person",
+    "consents:manage": "allow partners to act for you, and end that",
     "balance:read": "read your wallets",
     "points:convert": "quote and convert your points",
     "points:transfer": "give your points to other members",
@@ -31,5 +35,20 @@ OPERATOR = {
     "settlement:close": "close a period",
     "audit:read": "run the integrity checks",
 }
+ROLES = {
+    "admin": frozenset(OPERATOR),
+    "onboarding": frozenset({"coalition:read", "contracts:read", "partners:manage", "rates:publish"}),
+    "support": frozenset({"coalition:read", "members:support", "ledger:adjust"}),
+    "approver": frozenset({"coalition:read", "members:support", "ledger:approve"}),
+    "finance": frozenset({"coalition:read", "contracts:read", "settlement:read", "settlement:close", "points:expire"}),
+    "auditor": frozenset({"coalition:read", "contracts:read", "settlement:read", "members:support", "audit:read"}),
+}
 CATALOGUE = {**PARTNER, **MEMBER, **OPERATOR}
+
+
+def of_roles(roles: Iterable[str]) -> frozenset[str]:
+    """What an operator with these roles may hold."""
+    return frozenset().union(*(ROLES[role] for role in roles))
+
+
 CEILING = {"partner": frozenset(PARTNER), "member": frozenset(MEMBER), "operator": frozenset(OPERATOR)}

@@ -21,10 +21,11 @@ from authlib.oauth2.rfc6749.util import scope_to_list
 
 from gateway.access.accounts import Account, secret_hash
 from gateway.access.clients import ASSERTION_METHOD, Assertion, Client, authenticate_by_assertion
+from gateway.access.consents import Consent
 from gateway.access.dpop import Proof
-from gateway.access.grants import S256, ClientGrant, CodeGrant, Introspection, RefreshGrant, Revocation
-from gateway.access.scopes import CATALOGUE, CEILING
-from gateway.access.tokens import TOKEN_SECONDS, Subject, Tokens
+from gateway.access.grants import S256, ClientGrant, CodeGrant, ExchangeGrant, Introspection, RefreshGrant, Revocation
+from gateway.access.scopes import CATALOGUE, CEILING, of_roles
+from gateway.access.tokens import TOKEN_SECONDS, Acting, Subject, Tokens
 from gateway.database import Row
 
 ENDPOINT_URI = "https://authorization-server.invalid/"  # what Authlib checks is configured, not read off a request
@@ -43,6 +44,8 @@ class Desk:
     claims: dict[str, Any] | None = None
     assertion: Assertion | None = None
     proof: Proof | None = None
+    subject: dict[str, Any] | None = None
+    consent: Consent | None = None
     new_code: dict[str, Any] | None = None
     new_family: dict[str, Any] | None = None
     new_refresh: dict[str, Any] | None = None
@@ -64,6 +67,7 @@ class OAuthServer(AuthorizationServer):  # type: ignore[misc]
         self.register_grant(ClientGrant)
         self.register_grant(CodeGrant, [S256(required=True)])
         self.register_grant(RefreshGrant)
+        self.register_grant(ExchangeGrant)
         self.register_token_generator("default", self._token)
 
     def at(self, desk: Desk) -> "OAuthServer":
@@ -102,14 +106,22 @@ class OAuthServer(AuthorizationServer):  # type: ignore[misc]
         include_refresh_token: bool = False,
         **_: Any,
     ) -> dict[str, Any]:
-        granted = frozenset(scope_to_list(client.get_allowed_scope(scope) or ""))
         subject = _subject(client, user)
-        granted &= CEILING[subject.kind]
+        granted = self._granted(client, user, scope)
         bound = self.desk.proof.thumbprint if self.desk.proof else None
         before = self.desk.refresh or self.desk.code
         family_id: UUID | None = before["family_id"] if before is not None else None
         token = {
-            "access_token": self.tokens.issue(subject, client.get_client_id(), granted, self.desk.now, family_id, bound),
+            "access_token": self.tokens.issue(
+                subject,
+                client.get_client_id(),
+                granted,
+                self.desk.now,
+                family_id=family_id,
+                key_thumbprint=bound,
+                strong_since=user.login.at if user is not None and user.login is not None and user.login.strong else None,
+                acting=self._acting(client) if user is not None else None,
+            ),
             "token_type": "DPoP" if bound else "Bearer",
             "expires_in": TOKEN_SECONDS,
             "scope": " ".join(sorted(granted)),
@@ -120,6 +132,7 @@ class OAuthServer(AuthorizationServer):  # type: ignore[misc]
                 "client_id": client.get_client_id(),
                 "account_id": user.account_id,
                 "scope": token["scope"],
+                "consent_id": self.desk.consent.id if self.desk.consent is not None else None,
                 "key_thumbprint": bound,
                 "began_at": self.desk.now,
             }
@@ -133,6 +146,37 @@ class OAuthServer(AuthorizationServer):  # type: ignore[misc]
                 "expires_at": self.desk.now + REFRESH_LIFETIME,
             }
         return token
+
+    def _granted(self, client: Client, user: Account | None, scope: str | None) -> frozenset[str]:
+        """What is asked for, cut to what the client, the person and its consent allow."""
+        if user is not None and client.partner_id is not None:
+            assert self.desk.consent is not None
+            return frozenset(scope_to_list(scope or "")) & self.desk.consent.scopes
+        allowed = frozenset(scope_to_list(client.get_own_scope(scope) or ""))
+        return allowed & (
+            of_roles(user.roles) if user is not None and user.kind == "operator" else CEILING[_subject(client, user).kind]
+        )
+
+    def _acting(self, client: Client) -> Acting | None:
+        if client.partner_id is None or self.desk.consent is None:
+            return None
+        return Acting(client.partner_id, self.desk.consent.id)
+
+    def exchanged_token(self, client: Client, scopes: frozenset[str]) -> dict[str, Any]:
+        """A token for the member of the desk's subject token, by whom the client's partner may act."""
+        claims, bound = self.desk.subject, self.desk.proof.thumbprint if self.desk.proof else None
+        assert claims is not None
+        subject, ends = Subject("member", UUID(claims["sub"])), int(claims["exp"])
+        token = self.tokens.issue(
+            subject, client.get_client_id(), scopes, self.desk.now, key_thumbprint=bound, acting=self._acting(client), ends=ends
+        )
+        lives = min(TOKEN_SECONDS, ends - int(self.desk.now.timestamp()))
+        return {
+            "access_token": token,
+            "token_type": "DPoP" if bound else "Bearer",
+            "expires_in": lives,
+            "scope": " ".join(sorted(scopes)),
+        }
 
 
 def _subject(client: Client, user: Account | None) -> Subject:

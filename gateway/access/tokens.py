@@ -26,6 +26,8 @@ TOKEN_SECONDS = 300
 # A retired key's tokens have all ended by then.
 RETIRED_SECONDS = 2 * TOKEN_SECONDS
 KNOWN_TOKENS = 10_000
+# How the person logged in, as `acr` says it (RFC 9470, section 4).
+TWO_FACTORS = "urn:loyalty-gateway:two-factors"
 TOKEN_MAX_LENGTH = 8_000
 
 sql = load_queries(__file__)
@@ -42,9 +44,11 @@ class Known:
 
 
 def marks_of(claims: dict[str, Any]) -> tuple[str, ...]:
-    """What a token can be revoked by: itself, its family, its client."""
-    marks = (f"jti:{claims['jti']}", f"client:{claims['client_id']}")
-    return (*marks, f"sid:{claims['sid']}") if "sid" in claims else marks
+    """What a token can be revoked by: itself, its client, its family, the consent it was given under."""
+    marks = [f"jti:{claims['jti']}", f"client:{claims['client_id']}"]
+    marks += [f"sid:{claims['sid']}"] if "sid" in claims else []
+    marks += [f"consent:{claims['consent_id']}"] if "consent_id" in claims else []
+    return tuple(marks)
 
 
 class TokenRefused(Exception):
@@ -57,6 +61,14 @@ class Subject:
 
     kind: str
     id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Acting:
+    """A partner that acts for a member, and the consent under which it does."""
+
+    partner_id: UUID
+    consent_id: UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,12 +186,16 @@ class Tokens:
         return True
 
     def issue(
-        self, subject: Subject, client_id: str, scopes: frozenset[str], now: datetime,
-        family_id: UUID | None = None, key_thumbprint: str | None = None,
+        self, subject: Subject, client_id: str, scopes: frozenset[str], now: datetime, *,
+        family_id: UUID | None = None, key_thumbprint: str | None = None, strong_since: datetime | None = None,
+        acting: Acting | None = None, ends: int | None = None,
     ) -> str:  # fmt: skip
-        """A token for `subject` that lives TOKEN_SECONDS; scopes above the ceiling of its kind are left out.
+        """A token for `subject` that lives TOKEN_SECONDS, or until `ends` (seconds of the epoch) if that comes before; scopes
+        above the ceiling of its kind are left out.
 
         It ends with its family (`sid`), and with `key_thumbprint` it is bound to a key (RFC 9449, section 6).
+        `strong_since`: when the person behind it showed two factors (`acr`, `auth_time`: RFC 9470). `acting`: the partner
+        that acts for the member (`act`: RFC 8693, section 4.1).
         """
         issued = int(now.timestamp())
         claims: dict[str, Any] = {
@@ -190,13 +206,17 @@ class Tokens:
             "client_id": client_id,
             "scope": " ".join(sorted(scopes & CEILING[subject.kind])),
             "iat": issued,
-            "exp": issued + TOKEN_SECONDS,
+            "exp": min(issued + TOKEN_SECONDS, ends or issued + TOKEN_SECONDS),
             "jti": secrets.token_urlsafe(16),
         }
         if family_id is not None:
             claims["sid"] = str(family_id)
         if key_thumbprint is not None:
             claims["cnf"] = {"jkt": key_thumbprint}
+        if strong_since is not None:
+            claims |= {"acr": TWO_FACTORS, "auth_time": int(strong_since.timestamp())}
+        if acting is not None:
+            claims |= {"act": {"sub": str(acting.partner_id)}, "consent_id": str(acting.consent_id)}
         header = {"alg": "ES256", "typ": "at+jwt", "kid": self._signing.kid}
         return jwt.encode(header, claims, self._signing, algorithms=["ES256"])
 
@@ -243,5 +263,15 @@ class Tokens:
         kind = claims["kind"]
         scopes = frozenset(str(claims.get("scope", "")).split()) & CEILING[kind]
         thumbprint = claims.get("cnf", {}).get("jkt")
-        caller = Caller(kind, UUID(claims["sub"]), str(claims["client_id"]), scopes, thumbprint)
+        strong_since = claims.get("auth_time") if claims.get("acr") == TWO_FACTORS else None
+        caller = Caller(
+            kind,
+            UUID(claims["sub"]),
+            str(claims["client_id"]),
+            scopes,
+            key_thumbprint=thumbprint,
+            token_id=str(claims["jti"]),
+            strong_since=strong_since,
+            acting_partner_id=UUID(claims["act"]["sub"]) if "act" in claims else None,
+        )
         return Known(caller, claims["exp"], claims["iat"], marks_of(claims))

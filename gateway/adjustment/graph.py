@@ -12,6 +12,7 @@ from gateway.context import Info
 from gateway.graph import (
     PUBLIC,
     SEES_MEMBERSHIPS,
+    STEP_UP,
     Connection,
     DateTime,
     Node,
@@ -111,7 +112,7 @@ class AdjustmentQuery:
 @strawberry.type
 class AdjustmentMutation:
     @strawberry.mutation(
-        directives=[requires("ledger:adjust")],
+        directives=[requires("ledger:adjust"), STEP_UP],
         description="Correct a member's points; above the limit it waits until another operator has approved it.",
     )
     @refusing(AdjustPointsPayload)
@@ -131,13 +132,13 @@ class AdjustmentMutation:
         return AdjustPointsPayload(adjustment=show_request(info, found))
 
     @strawberry.mutation(
-        directives=[requires("ledger:approve")], description="Approve another operator's adjustment: it is posted."
+        directives=[requires("ledger:approve"), STEP_UP], description="Approve another operator's adjustment: it is posted."
     )
     @refusing(AdjustPointsPayload)
     async def approve_adjustment(self, info: Info, input: DecideAdjustmentInput) -> AdjustPointsPayload:
         return await _decide(info, input, approve=True)
 
-    @strawberry.mutation(directives=[requires("ledger:approve")], description="Reject another operator's adjustment.")
+    @strawberry.mutation(directives=[requires("ledger:approve"), STEP_UP], description="Reject another operator's adjustment.")
     @refusing(AdjustPointsPayload)
     async def reject_adjustment(self, info: Info, input: DecideAdjustmentInput) -> AdjustPointsPayload:
         return await _decide(info, input, approve=False)

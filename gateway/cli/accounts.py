@@ -5,11 +5,15 @@ import getpass
 import sys
 from typing import Annotated
 
+import pyotp
 import typer
 
 from gateway import ids
 from gateway.access import accounts
-from gateway.cli.running import out, with_database
+from gateway.access.scopes import ROLES
+from gateway.access.tokens import sql
+from gateway.access.vault import open_vault
+from gateway.cli.running import noting, out, settings_of, with_database
 from gateway.clock import SystemClock
 from gateway.coalition.catalogue import read_coalition
 from gateway.database import Database
@@ -24,16 +28,39 @@ member_app = typer.Typer(help="Members' local accounts.", no_args_is_help=True)
 def operator_create(
     login: Annotated[str, typer.Argument(help="Login name.")],
     password: Annotated[str | None, typer.Option(help="Asked for if not given.", envvar="GATEWAY_PASSWORD")] = None,
+    role: Annotated[list[str] | None, typer.Option(help=f"May be given several times: {', '.join(ROLES)}.")] = None,
 ) -> None:
-    """Create an operator's account, or give it a new password."""
+    """Create an operator's account, or give it a new password and other roles."""
+    roles = role or ["admin"]
+    if unknown := set(roles) - set(ROLES):
+        raise typer.BadParameter(f"There is no role {', '.join(sorted(unknown))}; there are {', '.join(ROLES)}.")
     secret = password or getpass.getpass(f"Password for {login}: ")
 
     async def work(opened: Database) -> None:
         async with opened.transaction() as tx:
-            await accounts.set_password(tx, "operator", login, secret, None, SystemClock().now())
+            await accounts.set_password(tx, "operator", login, secret, None, SystemClock().now(), roles)
 
-    with_database(work)
-    out.print(f"The operator {login} can log in at /graphiql.")
+    with_database(work, noting("operator create", login=login, roles=roles))
+    out.print(f"The operator {login} can log in at /graphiql. Give it a second factor next: gateway operator factor {login}")
+
+
+@operator_app.command("factor")
+def operator_factor(login: Annotated[str, typer.Argument(help="Login name.")]) -> None:
+    """Give an operator a new second factor (TOTP): what closes, approves and adjusts needs one.
+
+    Prints the address that an authenticator app reads, this once.
+    """
+
+    async def work(opened: Database) -> str:
+        vault = await open_vault(opened, settings_of())
+        async with opened.transaction() as tx:
+            account = await tx.one(sql.account_by_login, login=login)
+            if account is None or account["kind"] != "operator":
+                raise typer.BadParameter(f"There is no operator {login!r}.")
+            return await accounts.set_second_factor(tx, vault, account["account_id"])
+
+    secret = with_database(work, noting("operator factor", login=login))
+    print(pyotp.TOTP(secret).provisioning_uri(name=login, issuer_name="Loyalty gateway"))
 
 
 @member_app.command("history")
@@ -76,4 +103,4 @@ def member_password(
             await accounts.set_password(tx, "member", login, secret, rows[0]["member_id"], SystemClock().now())
             return ids.show("mem", rows[0]["member_id"])
 
-    print(with_database(work))
+    print(with_database(work, noting("member password", card=card, login=login)))

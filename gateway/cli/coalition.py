@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 
 from gateway.access import accounts
-from gateway.cli.running import month_of, out, with_database
+from gateway.cli.running import month_of, noting, out, with_database
 from gateway.clock import SystemClock
 from gateway.coalition import onboard
 from gateway.coalition.catalogue import read_coalition
@@ -36,7 +36,7 @@ def coalition_create(
             new = onboard.NewProgramme(programme, f"{name} points", "ledger", expires_after_months=expires_after_months)
             await onboard.create_programme(tx, new)
 
-    with_database(work)
+    with_database(work, noting("coalition create", name=name))
     out.print(f"Created {name}. Onboard its partners next: gateway partner onboard partners/*/partner.toml")
 
 
@@ -51,7 +51,7 @@ def partner_onboard(
         async with opened.transaction() as tx:
             await onboard.onboard_from_files(tx, described, SystemClock().now())
 
-    with_database(work)
+    with_database(work, noting("partner onboard", partners=[new.code for new in described]))
     for new in described:
         out.print(f"{new.code}: {new.name}, {len(new.contracts)} contract(s), {len(new.stores)} store(s)")
 
@@ -61,6 +61,8 @@ def partner_client(
     code: Annotated[str, typer.Argument(help="The partner's code.")],
     jwks: Annotated[Path | None, typer.Option(help="Public keys of the partner instead of a secret: a JWK Set file.")] = None,
     dpop: Annotated[bool, typer.Option("--dpop", help="Its tokens are bound to a key that it proves to hold (DPoP).")] = False,
+    redirect: Annotated[list[str] | None, typer.Option(help="Where members come back to whom it asks for consent.")] = None,
+    purpose: Annotated[str | None, typer.Option(help="For what it asks, on the consent page: 'to book your nights'.")] = None,
     only: Annotated[bool, typer.Option("--only", help="End every earlier secret at once.")] = False,
 ) -> None:
     """Give a partner its OAuth client with a new secret, which is shown this once.
@@ -75,12 +77,13 @@ def partner_client(
             if found is None:
                 raise typer.BadParameter(f"There is no partner {code!r}.")
             now = SystemClock().now()
+            asks = accounts.ForMembers(tuple(redirect or ()), purpose)
             if jwks is not None:
-                return await accounts.create_keyed_client(tx, found.id, code, jwks.read_text(), dpop, now), None
+                return await accounts.create_keyed_client(tx, found.id, code, jwks.read_text(), dpop, now, asks), None
             keep = 1 if only else accounts.SECRETS_MAX
-            return await accounts.create_partner_client(tx, found.id, code, now, dpop, keep)
+            return await accounts.create_partner_client(tx, found.id, code, now, dpop, keep, asks)
 
-    client_id, secret = with_database(work)
+    client_id, secret = with_database(work, noting("partner client", partner=code, keyed=jwks is not None))
     print(f"client_id={client_id}" + (f"\nclient_secret={secret}" if secret else ""))
 
 

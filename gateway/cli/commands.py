@@ -10,7 +10,7 @@ from rich.table import Table
 from gateway import ids
 from gateway.access import tokens
 from gateway.access.scopes import CEILING
-from gateway.cli.running import month_of, out, settings_of, with_database
+from gateway.cli.running import month_of, noting, out, settings_of, with_database
 from gateway.clock import SystemClock
 from gateway.coalition.catalogue import read_coalition
 from gateway.database import Database
@@ -83,7 +83,7 @@ def verify(
         out.print(table)
         return sound
 
-    if not with_database(work, settings):
+    if not with_database(work, settings=settings):
         raise typer.Exit(1)
 
 
@@ -139,7 +139,7 @@ def settle(month: Annotated[str, typer.Argument(help="The month to close and set
         out.print(table)
         out.print(f"The files lie in {folder / month}.")
 
-    with_database(work, settings)
+    with_database(work, noting("settle", month=month), settings)
 
 
 @app.command()
@@ -167,11 +167,12 @@ def token(
                 subject = tokens.Subject("member", member_id) if member_id else None
         if subject is None:
             raise typer.BadParameter(f"There is no such partner, operator or member: {partner or operator or member}.")
-        return signer.issue(subject, "gateway-token", CEILING[subject.kind], clock.now())
+        # Whoever can run this has shown more than two factors would.
+        return signer.issue(subject, "gateway-token", CEILING[subject.kind], clock.now(), strong_since=clock.now())
 
     if sum(given is not None for given in (partner, operator, member)) != 1:
         raise typer.BadParameter("Name one of --partner, --operator or --member.")
-    print(with_database(work, settings))
+    print(with_database(work, noting("token", partner=partner, operator=operator, member=member), settings))
 
 
 @app.command()

@@ -4,9 +4,11 @@ import typer
 from rich.table import Table
 
 from gateway.access import tokens
-from gateway.cli.running import out, with_database
+from gateway.access.vault import open_vault, rewrap_vault
+from gateway.cli.running import noting, out, settings_of, with_database
 from gateway.clock import SystemClock
 from gateway.database import Database
+from gateway.privacy.people import rewrap_people
 
 keys_app = typer.Typer(help="The keys that sign tokens and blocks.", no_args_is_help=True)
 
@@ -33,5 +35,17 @@ def keys_rotate() -> None:
         async with opened.transaction() as tx:
             await tokens.rotate_signing_keys(tx, SystemClock().now())
 
-    with_database(work)
+    with_database(work, noting("keys rotate"))
     out.print("Rotated. `gateway keys list` shows the keys.")
+
+
+@keys_app.command("rewrap")
+def keys_rewrap() -> None:
+    """Encrypt every key in the database under the first key of GATEWAY_ENCRYPTION_KEY; then the others can be left out."""
+
+    async def work(opened: Database) -> int:
+        wrapping = (await open_vault(opened, settings_of())).wrapping
+        async with opened.transaction() as tx:
+            return await rewrap_vault(tx, wrapping) + await rewrap_people(tx, wrapping)
+
+    out.print(f"{with_database(work, noting('keys rewrap'))} keys are wrapped by the first key now.")

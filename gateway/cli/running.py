@@ -1,13 +1,17 @@
 """What every command needs: its settings, a database, a place to print."""
 
 import asyncio
+import getpass
 from collections.abc import Awaitable, Callable
 from datetime import date
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import typer
 from rich.console import Console
 
+from gateway.access.audit import COMMAND_LINE, Audit, Deed
+from gateway.access.vault import open_vault
+from gateway.clock import SystemClock
 from gateway.database import Database
 from gateway.local import database
 from gateway.logs import configure_logs
@@ -23,15 +27,23 @@ def settings_of(port: int | None = None) -> Settings:
     return settings
 
 
-def with_database(work: Callable[[Database], Awaitable[T]], settings: Settings | None = None) -> T:
-    """Run some work against the configured database, or the one of the data folder."""
+def noting(action: str, **details: Any) -> Deed:
+    """What a command does, for the audit log; by whom, as far as the machine knows."""
+    return Deed(COMMAND_LINE, None, "gateway", action, "ok", details={"user": getpass.getuser(), **details})
+
+
+def with_database(work: Callable[[Database], Awaitable[T]], deed: Deed | None = None, settings: Settings | None = None) -> T:
+    """Run some work against the configured database, or the one of the data folder; a deed is noted once it is done."""
     settings = settings or settings_of()
 
     async def run(dsn: str) -> T:
         opened = Database(dsn, 2)
         await opened.open()
         try:
-            return await work(opened)
+            done = await work(opened)
+            if deed is not None:
+                await Audit(opened, await open_vault(opened, settings), SystemClock()).note(deed)
+            return done
         finally:
             await opened.close()
 

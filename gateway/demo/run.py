@@ -19,6 +19,7 @@ from zoneinfo import ZoneInfo
 
 import httpx
 import orjson
+import pyotp
 from rich.console import Console
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -26,6 +27,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from gateway.access import accounts
 from gateway.access.scopes import CEILING
 from gateway.access.tokens import Subject, Tokens, load_signing_keys
+from gateway.access.vault import open_vault
 from gateway.clock import SystemClock
 from gateway.coalition import onboard
 from gateway.coalition.catalogue import NoCoalition, read_coalition
@@ -49,10 +51,11 @@ out = Console()
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What setting up made: the partners' clients by code, the operator's password and account."""
+    """What setting up made: the partners' clients by code, the operator's password, second factor and account."""
 
     clients: dict[str, tuple[str, str]]
     password: str
+    factor: str
     tokens: Tokens
     operator: Subject
 
@@ -98,6 +101,7 @@ async def _prepare(settings: Settings, meridian: Meridian, dsn: str, airline_por
     opened = Database(dsn, 2)
     await opened.open()
     try:
+        vault = await open_vault(opened, settings)
         async with opened.transaction() as tx:
             try:
                 await read_coalition(tx)
@@ -111,11 +115,12 @@ async def _prepare(settings: Settings, meridian: Meridian, dsn: str, airline_por
                 p.code: await accounts.create_partner_client(tx, p.id, p.code, clock.now()) for p in coalition.partners.values()
             }
             password = secrets.token_urlsafe(12)
-            account_id = await accounts.set_password(tx, "operator", OPERATOR, password, None, clock.now())
+            account_id = await accounts.set_password(tx, "operator", OPERATOR, password, None, clock.now(), ["admin"])
+            factor = await accounts.set_second_factor(tx, vault, account_id)
         tokens = Tokens(settings.base_url, await load_signing_keys(opened, clock), clock)
     finally:
         await opened.close()
-    return Prepared(clients, password, tokens, Subject("operator", account_id))
+    return Prepared(clients, password, factor, tokens, Subject("operator", account_id))
 
 
 async def _create(tx: Any, meridian: Meridian, settings: Settings) -> None:
@@ -198,7 +203,8 @@ async def _replay_and_show(settings: Settings, meridian: Meridian, prepared: Pre
         partners = {code: Api(http, *client) for code, client in prepared.clients.items()}
 
         async def operator(query: str, **variables: Any) -> dict[str, Any]:
-            token = prepared.tokens.issue(prepared.operator, "gateway-demo", CEILING["operator"], SystemClock().now())
+            now = SystemClock().now()
+            token = prepared.tokens.issue(prepared.operator, "gateway-demo", CEILING["operator"], now, strong_since=now)
             return await ask(http, token, query, variables)
 
         whole: dict[str, Any] = {}
@@ -233,6 +239,7 @@ def _stay(settings: Settings, prepared: Prepared, gateway: subprocess.Popen[byte
         Panel(
             f"GraphiQL      {settings.base_url}/graphiql\n"
             f"log in as     [bold]{OPERATOR}[/] with the password [bold]{prepared.password}[/]\n"
+            f"one-time code [bold]{pyotp.TOTP(prepared.factor).now()}[/] now; later from an app with {prepared.factor}\n"
             f"API           {settings.base_url}/graphql\n"
             f"a partner     {client_id} with the secret {secret}\n\n"
             "Ctrl-C stops it; `make demo` starts it again with the data that is there, "

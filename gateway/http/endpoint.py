@@ -6,25 +6,27 @@ codes that mean something; `application/json` otherwise.
 
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import NoneType
 from typing import Any
 
 import orjson
 import structlog
-from graphql import ExecutionResult, GraphQLError, OperationDefinitionNode, OperationType
+from graphql import ExecutionResult, FieldNode, GraphQLError, OperationDefinitionNode, OperationType
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from gateway.access.audit import Deed
 from gateway.access.caller import PUBLIC, Caller
+from gateway.access.tokens import TWO_FACTORS
 from gateway.batching import Busy
 from gateway.coalition.catalogue import NoCoalition
 from gateway.context import Context, Doors
 from gateway.database import DatabaseAway
 from gateway.http.doorman import Doorman
-from gateway.http.engine import DocumentRefused, Engine, Prepared, ScopeMissing
+from gateway.http.engine import STEP_UP_SECONDS, DocumentRefused, Engine, Prepared, ScopeMissing, StepUpNeeded
 from gateway.http.events import EVENT_STREAM, EventStream
 from gateway.http.refusing import Refusing, away
 
@@ -119,14 +121,61 @@ class GraphQLEndpoint:
                 raise Refusing(401, "UNAUTHENTICATED", f"{error} Send a bearer token.", {"WWW-Authenticate": "Bearer"}) from None
             headers = {"WWW-Authenticate": 'Bearer error="insufficient_scope"'}
             raise Refusing(403, "FORBIDDEN", str(error), headers) from None
+        self._check_step_up(prepared, caller)
         self._engine.check_cost(prepared, variables, name)
         with _refusing_what_is_away():
             context = Context(caller, await self._doors.catalogue.current(), self._doors)
+        if caller.acting_partner_id is not None:
+            partner = context.coalition.partners[caller.acting_partner_id]
+            if partner.status != "active":
+                raise Refusing(403, "FORBIDDEN", f"{partner.name} is suspended.")
         return Admitted(prepared, variables, name, operation, caller, context)
+
+    def _check_step_up(self, prepared: Prepared, caller: Caller) -> None:
+        try:
+            self._engine.check_step_up(prepared, caller, self._doors.clock.now())
+        except StepUpNeeded as error:
+            challenge = (
+                f'Bearer error="insufficient_user_authentication", acr_values="{TWO_FACTORS}", max_age="{STEP_UP_SECONDS}"'
+            )
+            raise Refusing(401, "STEP_UP_NEEDED", str(error), {"WWW-Authenticate": challenge}) from None
 
     async def _run(self, admitted: Admitted) -> ExecutionResult:
         with _refusing_what_is_away():
-            return await self._engine.run(admitted.prepared, admitted.variables, admitted.operation_name, admitted.context)
+            if admitted.caller.kind != "operator" and admitted.caller.acting_partner_id is None:
+                return await self._engine.run(admitted.prepared, admitted.variables, admitted.operation_name, admitted.context)
+            return await self._run_audited(admitted)
+
+    async def _run_audited(self, admitted: Admitted) -> ExecutionResult:
+        """What operators do, and partners in the name of members, stands in the audit log: a mutation before it is run too."""
+        fields = [node.name.value for node in admitted.operation.selection_set.selections if isinstance(node, FieldNode)]
+        fields = [name for name in fields if not name.startswith("__")]
+        deed = deed_of(admitted.caller, f"{admitted.operation.operation.value} {' '.join(fields)}", admitted.variables)
+        if admitted.operation.operation is OperationType.MUTATION:
+            await self._doors.audit.note(replace(deed, result="ASKED"))
+        result = await self._engine.run(admitted.prepared, admitted.variables, admitted.operation_name, admitted.context)
+        if fields:
+            await self._doors.audit.note(replace(deed, result=_result_of(result)))
+        return result
+
+
+def deed_of(caller: Caller, action: str, variables: dict[str, Any] | None) -> Deed:
+    """What a caller does, for the audit log."""
+    details: dict[str, Any] = {"variables": variables or {}}
+    if caller.acting_partner_id is not None:
+        details |= {"member": str(caller.subject_id)}
+        return Deed("partner", caller.acting_partner_id, caller.client_id, action, "ok", caller.token_id, details)
+    return Deed(caller.kind, caller.subject_id, caller.client_id, action, "ok", caller.token_id, details)
+
+
+def _result_of(result: ExecutionResult) -> str:
+    """ok, or the codes of errors and of refusals in payloads."""
+    codes = {str((error.extensions or {}).get("code", "ERROR")) for error in result.errors or ()}
+    for payload in (result.data or {}).values():
+        for each in payload if isinstance(payload, list) else [payload]:
+            refusals = each.get("errors") if isinstance(each, dict) else None
+            codes |= {str(refusal.get("code", "REFUSED")) for refusal in refusals or ()}
+    return " ".join(sorted(codes)) or "ok"
 
 
 @contextmanager

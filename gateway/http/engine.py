@@ -4,6 +4,7 @@ import uuid
 from collections import OrderedDict
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
+from datetime import datetime
 from inspect import isawaitable
 from typing import Any
 
@@ -29,7 +30,7 @@ from gateway.context import Context
 from gateway.database import DatabaseAway
 from gateway.graph import BadInput
 from gateway.http.executor import Coerced, CompiledExecutor
-from gateway.http.guard import Need, fields_of, missing, needs_of, rights
+from gateway.http.guard import Need, fields_of, missing, needs_of, rights, step_ups
 from gateway.http.limits import COST_MAX, Cost, check_shape, compile_cost
 from gateway.inputs import Coercers, NotPlain, coerce_variables, compile_variables
 from gateway.outputs import Outputs
@@ -40,6 +41,7 @@ REMEMBERED_MAX_CHARS = 8_000
 DOCUMENT_MAX_CHARS = 64_000
 TOKENS_MAX = 2_000
 ERRORS_MAX = 5
+STEP_UP_SECONDS = 15 * 60
 
 log = structlog.get_logger(__name__)
 
@@ -57,6 +59,7 @@ class Prepared:
     bare: DocumentNode
     coercers: dict[str | None, Coercers | None]
     outputs: Outputs | None
+    steps_up: str | None
     costs: dict[str | None, Cost]
 
 
@@ -72,12 +75,17 @@ class ScopeMissing(Exception):
     """The caller's token does not open a field of the document; the text names it and what would."""
 
 
+class StepUpNeeded(Exception):
+    """The caller's login is too long ago, or was with one factor, for a field of the document."""
+
+
 class Engine:
     """The schema with its caches; one a process."""
 
     def __init__(self, schema: Schema) -> None:
         self._schema = schema._schema
         self.rights = rights(self._schema)
+        self._step_ups = step_ups(self._schema)
         self._prepared: OrderedDict[str, Prepared] = OrderedDict()
 
     def prepare(self, text: str) -> Prepared:
@@ -125,7 +133,10 @@ class Engine:
                 replace(d, variable_definitions=()) if isinstance(d, OperationDefinitionNode) else d for d in document.definitions
             ),
         )
-        return Prepared(document, needs_of(document, self._schema, self.rights), bare, coercers, outputs, costs)
+        needs = needs_of(document, self._schema, self.rights)
+        asked = (tuple(field.split(".")) for field in fields_of(document, self._schema)) if self._step_ups else ()
+        steps_up = next((".".join(field) for field in asked if field in self._step_ups), None)
+        return Prepared(document, needs, bare, coercers, outputs, steps_up, costs)
 
     def operation(self, prepared: Prepared, name: str | None, streamed: bool = False) -> OperationDefinitionNode:
         """The operation to run. Raises DocumentRefused when the document does not say which, and for a subscription unless
@@ -144,6 +155,16 @@ class Engine:
         for field, need in missing(prepared.needs, caller.scopes):
             wanted = " or ".join(" and ".join(sorted(alternative)) for alternative in need)
             raise ScopeMissing(f"{field} needs the scope {wanted}.")
+
+    def check_step_up(self, prepared: Prepared, caller: Caller, now: datetime) -> None:
+        """Raises StepUpNeeded."""
+        if prepared.steps_up is None:
+            return
+        if caller.strong_since is None or now.timestamp() - caller.strong_since > STEP_UP_SECONDS:
+            raise StepUpNeeded(
+                f"{prepared.steps_up} needs a login with two factors within the last {STEP_UP_SECONDS // 60} minutes: log in "
+                "again, with a one-time code (an operator gets its second factor by `gateway operator factor LOGIN`)."
+            )
 
     def check_cost(self, prepared: Prepared, variables: dict[str, Any] | None, name: str | None) -> None:
         """Raises DocumentRefused for an operation that costs more than COST_MAX."""

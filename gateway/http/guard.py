@@ -15,7 +15,7 @@ from graphql import (
 )
 from strawberry.federation.schema_directives import RequiresScopes
 
-from gateway.graph import Public
+from gateway.graph import Public, StepUp
 
 Need = tuple[frozenset[str], ...]
 """Any one of the sets suffices; no set at all: public."""
@@ -51,6 +51,17 @@ def _declared(definition: object) -> Need | None:
         if isinstance(directive, Public):
             return PUBLIC
     return None
+
+
+def step_ups(schema: GraphQLSchema) -> frozenset[tuple[str, str]]:
+    """The fields that need a login with two factors, not long ago."""
+    return frozenset(
+        (type_.name, name)
+        for type_ in schema.type_map.values()
+        if isinstance(type_, GraphQLObjectType)
+        for name, field in type_.fields.items()
+        if any(isinstance(d, StepUp) for d in getattr(field.extensions.get("strawberry-definition"), "directives", ()) or ())
+    )
 
 
 class _Collector(Visitor):

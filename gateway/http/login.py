@@ -2,7 +2,8 @@
 
 import asyncio
 import secrets
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -13,24 +14,24 @@ from authlib.oauth2.rfc6749.errors import InvalidRequestError
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
-from gateway.access.accounts import CONSOLE_CLIENT, Account, LoginLocked, check_password, secret_hash
+from gateway.access.accounts import CONSOLE_CLIENT, Account, LoginLocked, account_of, check_login, secret_hash
+from gateway.access.accounts import Login as AccountLogin
+from gateway.access.audit import Audit, Deed
+from gateway.access.consents import DATA_CLASSES, DELEGABLE, Consent, grant
 from gateway.access.scopes import CATALOGUE
 from gateway.access.server import Desk, OAuthServer, Request, read_parameters
 from gateway.access.tokens import Tokens, sql
+from gateway.access.vault import Vault
 from gateway.coalition.catalogue import NoCoalition
 from gateway.context import Doors
-from gateway.database import DatabaseAway, Tx
-from gateway.http.oauth import NO_STORE, REQUEST_URI_PREFIX, read_form
+from gateway.database import DatabaseAway, Row, Tx
+from gateway.http.headers import page_headers
+from gateway.http.oauth import NO_STORE, REQUEST_URI_PREFIX, check_resource, read_form
 
-SESSION_COOKIE = "gateway_console"
+SESSION_COOKIE = "__Host-gateway_console"  # sent by the browser to this host alone, over TLS (or the loopback)
 SESSION_LIFETIME = timedelta(hours=8)
 LOGINS_AT_ONCE = 2
-PAGE_HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
+DEFAULT_PURPOSE = "to serve you with your points"
 _page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
     Path(__file__).with_name("login.html").read_text()
 )
@@ -39,8 +40,8 @@ _page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).fr
 class Login:
     """/oauth/authorize and /oauth/logout."""
 
-    def __init__(self, server: OAuthServer, tokens: Tokens, doors: Doors) -> None:
-        self._server, self._tokens, self._doors = server, tokens, doors
+    def __init__(self, server: OAuthServer, tokens: Tokens, doors: Doors, vault: Vault, audit: Audit) -> None:
+        self._server, self._tokens, self._doors, self._vault, self._audit = server, tokens, doors, vault, audit
         # Passwords take long to check on purpose: whoever guesses many at once waits here, and holds no connections.
         self._gate = asyncio.Semaphore(LOGINS_AT_ONCE)
 
@@ -55,17 +56,22 @@ class Login:
                 pushed = parameters.get("request_uri")
                 if pushed is not None:
                     parameters = await self._pushed(tx, desk, pushed)
+                check_resource(parameters, self._tokens)
                 grant = self._server.at(desk).get_consent_grant(Request("GET", parameters))
                 assert client is not None
-                account = await self._session(request, tx, client["client_id"])
-                if account is None and form:
+                account = await self._session(request, tx, client["client_id"], parameters)
+                if account is None and form and form.get("decision") != "deny":
                     try:
-                        account = await check_password(tx, form.get("login", ""), form.get("password", ""), desk.now)
+                        account = await self._log_in(tx, client["client_id"], form, desk.now)
                     except LoginLocked as locked:
-                        return await self._ask(client["name"], parameters, form.get("login", ""), str(locked), 429)
-                if account is None:
-                    wrong = "The login name or the password is wrong." if form else ""
-                    return await self._ask(client["name"], parameters, form.get("login", ""), wrong, 401 if wrong else 200)
+                        return await self._ask(client, parameters, form.get("login", ""), str(locked), 429)
+                if account is not None and client["partner_id"] is not None and account.kind != "member":
+                    account = None  # nobody but a member can allow a partner something in its own name
+                if account is None and form.get("decision") != "deny":
+                    wrong = "The login name, the password or the one-time code is wrong." if form else ""
+                    return await self._ask(client, parameters, form.get("login", ""), wrong, 401 if wrong else 200)
+                if account is not None and client["partner_id"] is not None:
+                    desk.consent = await self._agree(tx, client, parameters, account, desk.now)
                 server = self._server.at(desk)
                 grant.server = server
                 server.create_authorization_response(grant.request, account, grant)
@@ -74,13 +80,13 @@ class Login:
                     if pushed is not None:
                         await tx.run(sql.use_pushed_request, request_hash=_hash(pushed), used_at=desk.now)
                 response = self._redirect(desk)
-                if client["client_id"] == CONSOLE_CLIENT and form:
+                if client["client_id"] == CONSOLE_CLIENT and form and account is not None:
                     await self._remember(tx, response, account)
                 return response
         except OAuth2Error as error:
             return self._error(error)
         except DatabaseAway:
-            return HTMLResponse("The database does not answer. Try again in a moment.", 503, PAGE_HEADERS)
+            return HTMLResponse("The database does not answer. Try again in a moment.", 503, page_headers(""))
 
     async def _pushed(self, tx: Tx, desk: Desk, request_uri: str) -> dict[str, str]:
         """The parameters that the client pushed; nothing beside them counts. Raises OAuth2Error."""
@@ -111,38 +117,81 @@ class Login:
             body["error_description"] = "The client could not be authenticated."
         return JSONResponse(body, 400, NO_STORE)
 
-    async def _ask(self, client: str, parameters: dict[str, str], login: str, error: str, status: int) -> Response:
+    async def _agree(self, tx: Tx, client: Row, parameters: dict[str, str], account: Account, now: datetime) -> Consent:
+        """Keep what a member has agreed to by logging in on a page that said it."""
+        assert account.member_id is not None
+        asked = frozenset(parameters.get("scope", "").split())
+        classes = frozenset(parameters.get("data_classes", "").split())
+        evidence = {"given": "on the consent page", "account": str(account.account_id), "client": client["client_id"]}
+        purpose = client["purpose"] or DEFAULT_PURPOSE
+        consent = await grant(tx, account.member_id, client["partner_id"], purpose, asked, classes, evidence, now)
+        details = {"consent": str(consent.id), "scopes": sorted(consent.scopes), "data_classes": sorted(consent.data_classes)}
+        deed = Deed("member", account.member_id, client["client_id"], "give consent", "ok", details=details)
+        await self._audit.note_in(tx, deed)
+        return consent
+
+    async def _ask(self, client: Row, parameters: dict[str, str], login: str, error: str, status: int) -> Response:
         try:
             coalition = (await self._doors.catalogue.current()).name
         except NoCoalition:
             coalition = "the loyalty gateway"
         scopes = parameters.get("scope", "").split()
-        sentences = [CATALOGUE[scope] for scope in scopes if scope in CATALOGUE] or ["act for you"]
-        page = _page.render(coalition=coalition, client=client, sentences=sentences, login=login, error=error)
-        return HTMLResponse(page, status, PAGE_HEADERS)
+        of_partner = client["partner_id"] is not None
+        shown = [scope for scope in scopes if scope in (DELEGABLE if of_partner else CATALOGUE)]
+        classes = [each for each in parameters.get("data_classes", "").split() if of_partner and each in DATA_CLASSES]
+        nonce = secrets.token_urlsafe(16)
+        page = _page.render(
+            coalition=coalition,
+            client=client["name"],
+            sentences=[CATALOGUE[scope] for scope in shown] or ["log you in"],
+            sees=[DATA_CLASSES[each] for each in classes],
+            purpose=(client["purpose"] or DEFAULT_PURPOSE) if of_partner else None,
+            login=login,
+            error=error,
+            nonce=nonce,
+        )
+        return HTMLResponse(page, status, page_headers(nonce))
 
-    async def _session(self, request: HTTPRequest, tx: Tx, client_id: str) -> Account | None:
+    async def _log_in(self, tx: Tx, client_id: str, form: dict[str, str], now: datetime) -> Account | None:
+        """The account behind a filled form, and a line of the audit log. Raises LoginLocked."""
+        login, code = form.get("login", ""), form.get("code", "").replace(" ", "")
+        deed = Deed("nobody", None, client_id, "log in", "ok", details={"login": login})
+        account = await check_login(tx, self._vault, login, form.get("password", ""), code, now)
+        found = replace(deed, actor_kind=account.kind, actor_id=account.account_id) if account else replace(deed, result="WRONG")
+        await self._audit.note_in(tx, found)
+        return account
+
+    async def _session(self, request: HTTPRequest, tx: Tx, client_id: str, parameters: dict[str, str]) -> Account | None:
+        """The operator whose console this is, unless a new login is asked for (`prompt`, `max_age`: OpenID Connect)."""
         cookie = request.cookies.get(SESSION_COOKIE)
-        if cookie is None or client_id != CONSOLE_CLIENT:
+        if cookie is None or client_id != CONSOLE_CLIENT or request.method == "POST" or parameters.get("prompt") == "login":
             return None
-        row = await tx.one(sql.console_session, session_hash=secret_hash(cookie), now=self._doors.clock.now())
-        if row is None:
+        now = self._doors.clock.now()
+        row = await tx.one(sql.console_session, session_hash=secret_hash(cookie), now=now)
+        max_age = parameters.get("max_age", "")
+        if row is None or (max_age.isdigit() and now - row["authenticated_at"] > timedelta(seconds=int(max_age[:9]))):
             return None
         account = await tx.one(sql.account_by_id, account_id=row["account_id"])
-        return Account(account["account_id"], account["kind"], account["member_id"]) if account else None
+        return account_of(account, AccountLogin(row["authenticated_at"], row["strong"])) if account else None
 
     async def _remember(self, tx: Tx, response: Response, account: Account) -> None:
         cookie = secrets.token_urlsafe(32)
         expires_at = self._doors.clock.now() + SESSION_LIFETIME
+        assert account.login is not None
         await tx.run(
-            sql.store_console_session, session_hash=secret_hash(cookie), account_id=account.account_id, expires_at=expires_at
+            sql.store_console_session,
+            session_hash=secret_hash(cookie),
+            account_id=account.account_id,
+            expires_at=expires_at,
+            authenticated_at=account.login.at,
+            strong=account.login.strong,
         )
         response.set_cookie(
             SESSION_COOKIE,
             cookie,
             max_age=int(SESSION_LIFETIME.total_seconds()),
-            path="/oauth",
-            secure=self._tokens.issuer.startswith("https://"),
+            path="/",
+            secure=True,
             httponly=True,
             samesite="strict",
         )
@@ -154,7 +203,7 @@ class Login:
             async with self._doors.database.reading() as tx:
                 await tx.run(sql.end_console_session, session_hash=secret_hash(cookie))
         response = Response(status_code=204)
-        response.delete_cookie(SESSION_COOKIE, path="/oauth")
+        response.delete_cookie(SESSION_COOKIE, path="/", secure=True, httponly=True)
         return response
 
 

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qsl
+from uuid import UUID
 
 import orjson
 from authlib.oauth2 import OAuth2Error
@@ -13,13 +14,14 @@ from authlib.oauth2.rfc6749.errors import InvalidRequestError
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import JSONResponse, Response
 
-from gateway.access.accounts import secret_hash
+from gateway.access.accounts import CODE_GRANTS, EXCHANGE, secret_hash
 from gateway.access.clients import ALGORITHMS, ASSERTION_METHOD, ASSERTION_TYPE, SECRET_METHODS, claimed_client_id, read_assertion
+from gateway.access.consents import Consent, consent_by_id, live_consent
 from gateway.access.dpop import PROOF_SECONDS_MAX, BadProof, read_proof
 from gateway.access.grants import CONFIDENTIAL_METHODS
 from gateway.access.scopes import CATALOGUE
 from gateway.access.server import Desk, OAuthServer, Request, read_basic, read_parameters
-from gateway.access.tokens import TOKEN_SECONDS, TokenRefused, Tokens, marks_of, sql
+from gateway.access.tokens import TOKEN_SECONDS, TWO_FACTORS, TokenRefused, Tokens, marks_of, sql
 from gateway.context import Doors
 from gateway.database import DatabaseAway, Tx
 
@@ -54,7 +56,8 @@ class OAuth:
                 "scopes_supported": sorted(CATALOGUE),
                 "response_types_supported": ["code"],
                 "response_modes_supported": ["query"],
-                "grant_types_supported": ["authorization_code", "client_credentials", "refresh_token"],
+                "grant_types_supported": [*CODE_GRANTS, "client_credentials", EXCHANGE],
+                "acr_values_supported": [TWO_FACTORS],
                 "token_endpoint_auth_methods_supported": [*methods, "none"],
                 "token_endpoint_auth_signing_alg_values_supported": ALGORITHMS,
                 "revocation_endpoint_auth_methods_supported": [*methods, "none"],
@@ -158,6 +161,7 @@ class OAuth:
     async def _desk(self, parameters: dict[str, str], basic: tuple[str, str] | None, tx: Tx) -> Desk:
         """Load what the request names: its client, its code, its token. Raises OAuth2Error."""
         now, assertion = self._doors.clock.now(), parameters.get("client_assertion")
+        check_resource(parameters, self._tokens)
         client_id = basic[0] if basic else parameters.get("client_id", "")
         if assertion is not None:
             claimed = claimed_client_id(assertion)
@@ -175,7 +179,22 @@ class OAuth:
         if token is not None:
             desk.refresh = await tx.one(sql.refresh_token, token_hash=secret_hash(token))
             desk.claims = None if desk.refresh is not None else self._claims(token)
+        if "subject_token" in parameters:
+            desk.subject = self._claims(parameters["subject_token"])
+        desk.consent = await self._consent(desk, tx)
         return desk
+
+    async def _consent(self, desk: Desk, tx: Tx) -> Consent | None:
+        """The living consent under which a partner asks: that of its code or refresh token, or of the member it names."""
+        if desk.client is None or desk.client["partner_id"] is None:
+            return None
+        if desk.subject is not None and desk.subject["kind"] == "member":
+            return await live_consent(tx, UUID(desk.subject["sub"]), desk.client["partner_id"])
+        row = desk.code or desk.refresh
+        if row is None or row["consent_id"] is None:
+            return None
+        found = await consent_by_id(tx, row["consent_id"])
+        return found if found is not None and found.withdrawn_at is None else None
 
     def _claims(self, token: str) -> dict[str, Any] | None:
         try:
@@ -215,6 +234,13 @@ class OAuth:
             marks.append(f"sid:{desk.ended_family}")
         for mark in marks:
             await tx.run(sql.revoke, mark=mark, revoked_at=desk.now, until=desk.now + timedelta(seconds=2 * TOKEN_SECONDS))
+
+
+def check_resource(parameters: dict[str, str], tokens: Tokens) -> None:
+    """There is one resource to ask tokens for, the API (RFC 8707). Raises OAuth2Error."""
+    for name in ("resource", "audience"):
+        if parameters.get(name, tokens.audience) != tokens.audience:
+            raise OAuth2Error(error="invalid_target", description=f"The resource is {tokens.audience}.", status_code=400)
 
 
 _CREDENTIALS = ("client_secret", "client_assertion", "client_assertion_type")

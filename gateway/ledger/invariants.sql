@@ -380,3 +380,20 @@ select s.statement_id, 'net', 0, s.net_minor,
   left join statement_line l on l.statement_id = s.statement_id
  group by s.statement_id, s.net_minor
 having s.net_minor <> coalesce(sum(case when l.debtor_id = s.partner_id then l.gross_minor else -l.gross_minor end), 0);
+
+-- name: audit_log_is_chained()
+-- Each entry of the audit log has the hash of itself and the one before it, without a gap, up to the head.
+with chained as (
+  select l.number, l.hash,
+         audit_hash(coalesce(lag(l.hash) over (order by l.number), '\x'), l.number, l.at, l.actor_kind, l.actor_id, l.client_id,
+                    l.token_id, l.action, l.result, l.sealed) as expected,
+         coalesce(lag(l.number) over (order by l.number), 0) as before
+    from audit_log l)
+select c.number as entry
+  from chained c
+ where c.hash <> c.expected or c.number <> c.before + 1
+ union all
+select h.number
+  from audit_head h
+ where h.number <> coalesce((select max(l.number) from audit_log l), 0)
+    or h.hash <> coalesce((select l.hash from audit_log l where l.number = h.number), '\x');

@@ -26,6 +26,8 @@ from gateway.graph import (
     show_id,
 )
 from gateway.members import enrol, lookup
+from gateway.privacy.graph import SEES_CONSENTS, Consent, Person, consents_of, person_of
+from gateway.privacy.people import members_found_by
 from gateway.refusals import BatchTooLarge, InputNotAccepted, Refused
 from gateway.wallets.graph import SEES_WALLETS, Activity, Wallet, activity_of, wallets_of
 
@@ -81,6 +83,13 @@ class Membership(Node):
         except (PartnerSilent, PartnerRefused):
             return NativeBalance(availability=Availability.UNAVAILABLE, points=None)
         return NativeBalance(availability=Availability.AVAILABLE, points=Points(points))
+
+    @strawberry.field(
+        directives=[requires("members:lookup", "profile:read", "members:support")],
+        description="The person; for a partner null unless the member has agreed to show it.",
+    )
+    async def person(self, info: Info) -> Person | None:
+        return await person_of(info.context, self.membership.member_id)
 
     @strawberry.field(description="What this partner and the member did together, the latest first.")
     async def activity(self, info: Info, first: int, after: str | None = None) -> Connection[Activity]:
@@ -138,6 +147,14 @@ class Member(Node):
             rows = await tx.all(lookup.sql.cards_of_member, bucket=ids.bucket_of(self.member_id), member=self.member_id)
         return [Card(number=r["number"], status=CardStatus(r["status"]), since=DateTime(r["since"])) for r in rows]
 
+    @strawberry.field(description="What is known of the member as a person.")
+    async def person(self, info: Info) -> Person | None:
+        return await person_of(info.context, self.member_id)
+
+    @strawberry.field(directives=[SEES_CONSENTS], description="What it allows partners, the latest first, withdrawn ones too.")
+    async def consents(self, info: Info) -> list[Consent]:
+        return await consents_of(info, self.member_id)
+
     @strawberry.field(description="Everything that moved the member's points, the latest first.")
     async def activity(self, info: Info, first: int, after: str | None = None) -> Connection[Activity]:
         return await activity_of(info, self.member_id, None, first, after)
@@ -155,6 +172,15 @@ class MemberRef:
         if self.external_id:
             return lookup.MemberRef("external_id", self.external_id)
         return lookup.MemberRef("card", self.card or "")
+
+
+@strawberry.input(one_of=True, description="By what an operator looks for a person: exactly one of these.")
+class PersonRef:
+    email: str | None = strawberry.field(default=strawberry.UNSET, description="However it is written.")
+    phone: str | None = strawberry.field(default=strawberry.UNSET, description="With its country: +43 1 234567.")
+
+    def read(self) -> tuple[str, str]:
+        return ("email", self.email) if self.email else ("phone", self.phone or "")
 
 
 @strawberry.type
@@ -201,6 +227,17 @@ class MembersQuery:
     async def member(self, info: Info, id: strawberry.ID) -> Member | None:
         member_id = ids.read("mem", id)
         return await _load_member(info, member_id) if member_id else None
+
+    @strawberry.field(
+        directives=[requires("members:support")], description="Members by what is known of them, for operators; up to 50."
+    )
+    async def members_by(self, info: Info, person: PersonRef) -> list[Member]:
+        async with info.context.reading() as tx:
+            try:
+                found = await members_found_by(tx, info.context.doors.vault, *person.read())
+            except Refused as refused:
+                raise BadInput(refused.message) from None
+        return [member for id in found if (member := await _load_member(info, id)) is not None]
 
     @strawberry.field(directives=[requires("members:support")], description="The holder of a card, for operators.")
     async def member_by_card(self, info: Info, card: str) -> Member | None:

@@ -10,6 +10,7 @@ from gateway.coalition.graph import Partner, Programme, show_partner, show_progr
 from gateway.context import Context, Info
 from gateway.graph import (
     PUBLIC,
+    STEP_UP,
     Connection,
     DateTime,
     Decimal,
@@ -245,7 +246,7 @@ class ClosePeriodPayload(Payload):
 @strawberry.type
 class SettlementMutation:
     @strawberry.mutation(
-        directives=[requires("settlement:close")],
+        directives=[requires("settlement:close"), STEP_UP],
         description="Close and settle a month; one that is closed already gives the same again.",
     )
     @refusing(ClosePeriodPayload)

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import hashlib
+import re
 import secrets
 from datetime import timedelta
 from urllib.parse import parse_qs, urlparse
@@ -151,9 +152,19 @@ def authorization(world: World, **changes: str) -> tuple[dict[str, str], str]:
     return {name: value for name, value in query.items() if value}, verifier
 
 
+def olga(world: World) -> dict[str, str]:
+    """The login form, as Olga fills it in."""
+    return {"login": "olga", "password": OPERATOR_PASSWORD, "code": world.code_of("olga")}
+
+
+def worded(answer: httpx.Response, login: str) -> str:
+    """A page without what differs on purpose: the name that was typed, and its nonce."""
+    return re.sub(r'nonce="[^"]+"', "", answer.text.replace(login, ""))
+
+
 async def code(world: World) -> tuple[str, str]:
     query, verifier = authorization(world)
-    answer = await world.http.post("/oauth/authorize", params=query, data={"login": "olga", "password": OPERATOR_PASSWORD})
+    answer = await world.http.post("/oauth/authorize", params=query, data=olga(world))
     return parse_qs(urlparse(answer.headers["location"]).query)["code"][0], verifier
 
 
@@ -182,7 +193,7 @@ async def test_a_wrong_password_and_an_unknown_login_get_the_same_page_and_no_co
         answer = await world.http.post("/oauth/authorize", params=query, data={"login": login, "password": "wrong password"})
         assert answer.status_code == 401
         assert "location" not in answer.headers
-        pages.append(answer.text.replace(login, ""))
+        pages.append(worded(answer, login))
     assert pages[0] == pages[1]
     assert (await world.sql("select count(*) from authorization_code"))[0][0] == 0
 
@@ -191,13 +202,14 @@ async def test_after_five_wrong_passwords_a_login_is_locked_for_a_while_whether_
     query, _ = authorization(world)
 
     async def attempt(login: str, password: str) -> httpx.Response:
-        return await world.http.post("/oauth/authorize", params=query, data={"login": login, "password": password})
+        form = {"login": login, "password": password, "code": world.code_of(login)}
+        return await world.http.post("/oauth/authorize", params=query, data=form)
 
     pages: dict[str, list[tuple[int, str]]] = {}
     for login in ("olga", "nobody"):
         # At once, as somebody who guesses would: no try is counted less for it.
         answers = await asyncio.gather(*(attempt(login, f"guess {n}") for n in range(8)))
-        pages[login] = sorted((answer.status_code, answer.text.replace(login, "")) for answer in answers)
+        pages[login] = sorted((answer.status_code, worded(answer, login)) for answer in answers)
         assert [status for status, _ in pages[login]] == [401] * 5 + [429] * 3
     assert pages["olga"] == pages["nobody"]
     locked = await attempt("olga", OPERATOR_PASSWORD)
@@ -220,7 +232,7 @@ async def test_after_five_wrong_passwords_a_login_is_locked_for_a_while_whether_
 )
 async def test_authorization_without_s256_or_to_a_foreign_address_gives_no_code(world: World, changes: dict[str, str]) -> None:
     query, _ = authorization(world, **changes)
-    answer = await world.http.post("/oauth/authorize", params=query, data={"login": "olga", "password": OPERATOR_PASSWORD})
+    answer = await world.http.post("/oauth/authorize", params=query, data=olga(world))
     assert "code=" not in answer.headers.get("location", "")
     assert "evil" not in answer.headers.get("location", "")
     assert answer.status_code in (303, 400)

@@ -30,9 +30,10 @@ async def test_an_operator_logs_in_and_runs_the_first_example(world: World, tmp_
             await page.fill("#login", "olga")
             await page.fill("#password", "wrong password")
             await page.click("button")
-            assert await page.text_content("[role=alert]") == "The login name or the password is wrong."
+            assert await page.text_content("[role=alert]") == "The login name, the password or the one-time code is wrong."
             await page.screenshot(path=tmp_path / "login.png")
             await page.fill("#password", OPERATOR_PASSWORD)
+            await page.fill("#code", world.code_of("olga"))
             await page.click("button")
             run = page.get_by_role("button", name="Execute query (Ctrl-Enter)")
             await run.wait_for()

@@ -58,7 +58,7 @@ async def tokens(world: World) -> dict[str, str]:
 
     async def of(kind: str, query: str) -> dict[str, str]:
         rows: list[tuple[str, UUID]] = [(row[0], row[1]) for row in await world.sql(query)]
-        return {name: signer.issue(Subject(kind, id), "test", CEILING[kind], clock.now()) for name, id in rows}
+        return {name: signer.issue(Subject(kind, id), "test", CEILING[kind], clock.now(), strong_since=clock.now()) for name, id in rows}
 
     partners = await of("partner", "select code, partner_id from partner")
     return partners | await of("member", "select number, member_id from card")

@@ -1,0 +1,84 @@
+"""The audit log: who did what to whom, with which token, and how it ended. Append-only, chained over ciphertext.
+
+What was done is told in plain; what it was done with, which may hold personal data, is sealed. Each entry's hash covers the
+one before it (SHA-256 over the previous hash, the entry's number, what is told in plain, and the ciphertext), so that an
+entry cannot be changed, left out or put in between without it showing.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from gateway.access.vault import Vault
+from gateway.cipher import CannotOpen
+from gateway.clock import Clock
+from gateway.database import Database, Row, Tx, load_queries
+
+sql = load_queries(__file__, "audit.sql")
+
+COMMAND_LINE = "command_line"
+
+
+@dataclass(frozen=True, slots=True)
+class Deed:
+    """Something that was done. `actor_kind`: operator, partner, member, command_line or nobody; `result`: ok, or a code."""
+
+    actor_kind: str
+    actor_id: UUID | None
+    client_id: str
+    action: str
+    result: str
+    token_id: str | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A deed as it stands in the log; `details` is None where its key is gone."""
+
+    number: int
+    at: datetime
+    deed: Deed
+
+
+class Audit:
+    """Writes deeds, each in a transaction of its own, or in that of what was done."""
+
+    def __init__(self, database: Database, vault: Vault, clock: Clock) -> None:
+        self._database, self._vault, self._clock = database, vault, clock
+
+    async def note(self, deed: Deed) -> None:
+        """Raises DatabaseAway."""
+        async with self._database.reading() as tx:
+            await self.note_in(tx, deed)
+
+    async def note_in(self, tx: Tx, deed: Deed) -> None:
+        """As part of a transaction that does it."""
+        await tx.run(
+            sql.note_deed,
+            at=self._clock.now(),
+            actor_kind=deed.actor_kind,
+            actor=deed.actor_id,
+            client=deed.client_id,
+            token=deed.token_id,
+            action=deed.action,
+            result=deed.result,
+            sealed=self._vault.seal("audit", orjson.dumps(deed.details, default=str), deed.action.encode()),
+        )
+
+    async def page(self, before: int, most: int) -> list[Entry]:
+        """The log, the latest first."""
+        async with self._database.reading() as tx:
+            return [self._entry(row) for row in await tx.all(sql.deeds, before=before, most=most)]
+
+    def _entry(self, row: Row) -> Entry:
+        try:
+            details = orjson.loads(self._vault.unseal("audit", row["sealed"], row["action"].encode()))
+        except CannotOpen:
+            details = {}
+        actor_id, token_id = row["actor_id"], row["token_id"]
+        deed = Deed(row["actor_kind"], actor_id, row["client_id"], row["action"], row["result"], token_id, details)
+        return Entry(row["number"], row["at"], deed)

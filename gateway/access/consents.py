@@ -1,0 +1,106 @@
+"""Consents: what a member allows a partner to see and to do in its name, for how long it says so."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import orjson
+
+from gateway.access.scopes import MEMBER
+from gateway.access.tokens import TOKEN_SECONDS
+from gateway.access.tokens import sql as token_sql
+from gateway.database import Row, Tx, load_queries
+from gateway.ids import bucket_of, new_id_in
+
+sql = load_queries(__file__, "consents.sql")
+
+# The wording of the consent page; whoever changes it changes this, and what was agreed to before stays known.
+NOTICE_VERSION = "2026-11"
+DATA_CLASSES = {
+    "contact": "your name, e-mail address and phone number",
+}
+# What a partner may be allowed to do for a member; changing what is known of a person is not for others.
+DELEGABLE = frozenset(MEMBER) - {"profile:write", "consents:manage"}
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """`evidence` says how it was given: the page's words or the app's request, and with which login."""
+
+    id: UUID
+    member_id: UUID
+    partner_id: UUID
+    purpose: str
+    scopes: frozenset[str]
+    data_classes: frozenset[str]
+    notice_version: str
+    granted_at: datetime
+    withdrawn_at: datetime | None
+
+
+async def grant(
+    tx: Tx, member_id: UUID, partner_id: UUID, purpose: str, scopes: frozenset[str], data_classes: frozenset[str],
+    evidence: dict[str, str], now: datetime,
+) -> Consent:  # fmt: skip
+    """Store a consent; one that the partner had before stays beside it until it is withdrawn."""
+    bucket = bucket_of(member_id)
+    consent_id = new_id_in(bucket)
+    await tx.run(
+        sql.store_consent,
+        bucket=bucket,
+        consent_id=consent_id,
+        member=member_id,
+        partner=partner_id,
+        purpose=purpose,
+        scopes=sorted(scopes & DELEGABLE),
+        data_classes=sorted(data_classes & DATA_CLASSES.keys()),
+        notice_version=NOTICE_VERSION,
+        evidence=orjson.dumps(evidence).decode(),
+        now=now,
+    )
+    found = await consent_by_id(tx, consent_id)
+    assert found is not None
+    return found
+
+
+async def consent_by_id(tx: Tx, consent_id: UUID) -> Consent | None:
+    """One consent, withdrawn or not."""
+    row = await tx.one(sql.consent_by_id, bucket=bucket_of(consent_id), consent_id=consent_id)
+    return _consent(row) if row is not None else None
+
+
+async def live_consent(tx: Tx, member_id: UUID, partner_id: UUID) -> Consent | None:
+    """The latest consent that stands."""
+    row = await tx.one(sql.live_consent, bucket=bucket_of(member_id), member=member_id, partner=partner_id)
+    return _consent(row) if row is not None else None
+
+
+async def consents_of(tx: Tx, member_id: UUID) -> list[Consent]:
+    """All that a member has given, the latest first, withdrawn ones too."""
+    return [_consent(row) for row in await tx.all(sql.consents_of_member, bucket=bucket_of(member_id), member=member_id)]
+
+
+async def withdraw(tx: Tx, member_id: UUID, consent_id: UUID, now: datetime) -> Consent | None:
+    """End a consent of a member and every token that was given under it; None where there is none."""
+    bucket = bucket_of(consent_id)
+    row = await tx.one(sql.withdraw_consent, bucket=bucket, consent_id=consent_id, member=member_id, now=now)
+    if row is None:
+        return None
+    await tx.run(sql.end_families_of_consent, consent_id=consent_id, now=now)
+    until = now + timedelta(seconds=2 * TOKEN_SECONDS)
+    await tx.run(token_sql.revoke, mark=f"consent:{consent_id}", revoked_at=now, until=until)
+    return _consent(row)
+
+
+def _consent(row: Row) -> Consent:
+    return Consent(
+        row["consent_id"],
+        row["member_id"],
+        row["partner_id"],
+        row["purpose"],
+        frozenset(row["scopes"]),
+        frozenset(row["data_classes"]),
+        row["notice_version"],
+        row["granted_at"],
+        row["withdrawn_at"],
+    )

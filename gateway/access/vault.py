@@ -1,0 +1,78 @@
+"""The vault: keys of the database itself, each for one purpose, wrapped by the configured key."""
+
+import base64
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from gateway.cipher import Wrapping, blind, new_key, seal, unseal
+from gateway.database import Database, Tx, load_queries
+from gateway.settings import Settings
+
+sql = load_queries(__file__, "vault.sql")
+
+KEY_FILE = "encryption.key"
+PURPOSES = ("audit", "second_factor", "email", "phone")
+
+
+class Vault:
+    """Seals under the key of a purpose, and blinds what is looked for."""
+
+    def __init__(self, wrapping: Wrapping, keys: dict[str, bytes]) -> None:
+        self.wrapping, self._keys = wrapping, keys
+
+    def seal(self, purpose: str, plain: bytes, about: bytes) -> bytes:
+        """Encrypt for a purpose; `about` names the row."""
+        return seal(self._keys[purpose], plain, about)
+
+    def unseal(self, purpose: str, sealed: bytes, about: bytes) -> bytes:
+        """Raises CannotOpen."""
+        return unseal(self._keys[purpose], sealed, about)
+
+    def blind(self, field: str, text: str) -> bytes:
+        """What a text is looked for by; each field has a key of its own."""
+        return blind(self._keys[field], text)
+
+
+async def open_vault(database: Database, settings: Settings) -> Vault:
+    """Unwrap the keys; those that are not there yet are made. Raises CannotOpen, DatabaseAway."""
+    wrapping = Wrapping(wrapping_keys(settings))
+    async with database.transaction() as tx:
+        await tx.run(sql.lock_vault)
+        kept = {row["purpose"]: row["wrapped"] for row in await tx.all(sql.vault_keys)}
+        keys = {}
+        for purpose in PURPOSES:
+            if purpose in kept:
+                keys[purpose] = wrapping.unwrap(kept[purpose], purpose.encode())
+            else:
+                keys[purpose] = new_key()
+                wrapped = wrapping.wrap(keys[purpose], purpose.encode())
+                await tx.run(sql.store_vault_key, purpose=purpose, wrapped=wrapped)
+    return Vault(wrapping, keys)
+
+
+async def rewrap_vault(tx: Tx, wrapping: Wrapping) -> int:
+    """Wrap the vault's keys under the first configured key; answers how many. Raises CannotOpen."""
+    await tx.run(sql.lock_vault)
+    rows = await tx.all(sql.vault_keys)
+    for row in rows:
+        about = row["purpose"].encode()
+        wrapped = wrapping.wrap(wrapping.unwrap(row["wrapped"], about), about)
+        await tx.run(sql.replace_vault_key, purpose=row["purpose"], wrapped=wrapped)
+    return len(rows)
+
+
+def wrapping_keys(settings: Settings) -> Sequence[bytes]:
+    """The configured keys; where there are none, one that is made once and kept in the data folder, for its owner alone."""
+    if settings.encryption_keys:
+        return settings.encryption_keys
+    path: Path = settings.data_dir / KEY_FILE
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return [base64.b64decode(path.read_bytes())]
+    with os.fdopen(handle, "wb") as file:
+        key = new_key()
+        file.write(base64.b64encode(key))
+    return [key]

@@ -1,0 +1,53 @@
+"""The audit log in GraphQL."""
+
+import orjson
+import strawberry
+
+from gateway.access.audit import Entry
+from gateway.context import Info
+from gateway.graph import BadInput, Connection, DateTime, connection, page, requires, show_id
+
+NEWEST = 2**62
+
+
+@strawberry.type(directives=[requires("audit:read")], description="Something that somebody did.")
+class AuditEntry:
+    number: str = strawberry.field(description="Its place in the log, from 1, without a gap.")
+    at: DateTime
+    actor_kind: str = strawberry.field(description="operator, partner, member, command_line or nobody.")
+    actor: strawberry.ID | None
+    client: str
+    token: str | None = strawberry.field(description="The id (jti) of the token that it was done with.")
+    action: str
+    result: str = strawberry.field(description="ok, or why not.")
+    details: str = strawberry.field(description="What it was done with, as JSON.")
+
+
+@strawberry.type
+class AuditQuery:
+    @strawberry.field(directives=[requires("audit:read")], description="Who did what, the latest first.")
+    async def audit(self, info: Info, first: int, after: str | None = None) -> Connection[AuditEntry]:
+        asked = page(first, after)
+        if after is not None and not after.isdecimal():
+            raise BadInput(f"after is {after[:60]!r}, which is no cursor of this connection.")
+        found = await info.context.doors.audit.page(min(int(after), NEWEST) if after else NEWEST, first + 1)
+        return connection([_show(entry) for entry in found], [str(entry.number) for entry in found], asked)
+
+
+_PREFIXES = {"operator": "opr", "partner": "ptn", "member": "mem"}
+
+
+def _show(entry: Entry) -> AuditEntry:
+    deed = entry.deed
+    prefix = _PREFIXES.get(deed.actor_kind)
+    return AuditEntry(
+        number=str(entry.number),
+        at=DateTime(entry.at),
+        actor_kind=deed.actor_kind,
+        actor=show_id(prefix, deed.actor_id) if prefix and deed.actor_id else None,
+        client=deed.client_id,
+        token=deed.token_id,
+        action=deed.action,
+        result=deed.result,
+        details=orjson.dumps(deed.details).decode(),
+    )

@@ -1,0 +1,1 @@
+"""Privacy: what is known of members as people, and what they allow partners."""

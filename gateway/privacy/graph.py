@@ -1,0 +1,180 @@
+"""Privacy in GraphQL: the person behind a member, and the consents that a member gives."""
+
+from typing import Any
+from uuid import UUID
+
+import strawberry
+
+from gateway import ids
+from gateway.access import consents
+from gateway.access.audit import Deed
+from gateway.coalition.graph import Partner, show_partner
+from gateway.context import Context, Info
+from gateway.graph import PUBLIC, SEES_MEMBERSHIPS, DateTime, Payload, refusing, requires, show_id
+from gateway.privacy import people
+from gateway.refusals import InputNotAccepted, NotAllowed
+
+SEES_CONSENTS = requires("profile:read", "consents:manage", "members:support")
+
+
+@strawberry.type(directives=[SEES_MEMBERSHIPS], description="What is known of a member as a person; kept encrypted.")
+class Person:
+    name: str | None
+    email: str | None
+    phone: str | None = strawberry.field(description="E.164: +4312345678.")
+
+
+@strawberry.type(directives=[SEES_CONSENTS], description="What a member allows a partner to see and to do in its name.")
+class Consent:
+    id: strawberry.ID
+    partner: Partner
+    purpose: str
+    scopes: list[str] = strawberry.field(description="What the partner may do for the member.")
+    data_classes: list[str] = strawberry.field(description="What it may see of the person: contact.")
+    notice_version: str = strawberry.field(description="Of the words that were agreed to.")
+    granted_at: DateTime
+    withdrawn_at: DateTime | None
+
+
+def show_consent(info: Info, consent: consents.Consent) -> Consent:
+    return Consent(
+        id=show_id("cns", consent.id),
+        partner=show_partner(info.context.coalition.partners[consent.partner_id]),
+        purpose=consent.purpose,
+        scopes=sorted(consent.scopes),
+        data_classes=sorted(consent.data_classes),
+        notice_version=consent.notice_version,
+        granted_at=DateTime(consent.granted_at),
+        withdrawn_at=DateTime(consent.withdrawn_at) if consent.withdrawn_at else None,
+    )
+
+
+async def person_of(context: Context, member_id: UUID) -> Person | None:
+    """What is known of a member, as far as the caller may see it: a partner with the member's consent alone."""
+    async with context.reading() as tx:
+        found = await people.read_person(tx, context.doors.vault, member_id)
+    return Person(name=found.name, email=found.email, phone=found.phone) if found else None
+
+
+async def consents_of(info: Info, member_id: UUID) -> list[Consent]:
+    """What a member has agreed to, the latest first."""
+    async with info.context.reading() as tx:
+        return [show_consent(info, each) for each in await consents.consents_of(tx, member_id)]
+
+
+@strawberry.input(description="What to know of the calling member; what is left out is forgotten.")
+class UpdatePersonInput:
+    name: str | None = None
+    email: str | None = None
+    phone: str | None = strawberry.field(default=None, description="With its country: +43 1 234567.")
+
+
+@strawberry.input(description="To forget the person for good.")
+class ForgetPersonInput:
+    confirm: bool = strawberry.field(description="true: what is forgotten cannot be had back.")
+
+
+@strawberry.type(directives=[PUBLIC])
+class UpdatePersonPayload(Payload):
+    person: Person | None = None
+
+
+@strawberry.input(description="A consent to give.")
+class GrantConsentInput:
+    partner: str = strawberry.field(description="Its code.")
+    purpose: str = strawberry.field(description="What for, as the app said it.")
+    scopes: list[str] = strawberry.field(default_factory=list, description="What the partner may do: scopes of a member's own.")
+    data_classes: list[str] = strawberry.field(default_factory=list, description="What it may see of the person: contact.")
+
+
+@strawberry.input(description="A consent to end.")
+class WithdrawConsentInput:
+    consent: strawberry.ID
+
+
+@strawberry.type(directives=[PUBLIC])
+class ConsentPayload(Payload):
+    consent: Consent | None = None
+
+
+@strawberry.type
+class PrivacyMutation:
+    @strawberry.mutation(directives=[requires("profile:write")], description="Say what is known of the calling member.")
+    @refusing(UpdatePersonPayload)
+    async def update_person(self, info: Info, input: UpdatePersonInput) -> UpdatePersonPayload:
+        member_id, doors = _member(info), info.context.doors
+        person = people.normal_person(input.name, input.email, input.phone)
+        async with doors.database.transaction() as tx:
+            await people.store_person(tx, doors.vault, member_id, person, doors.clock.now())
+        return UpdatePersonPayload(person=Person(name=person.name, email=person.email, phone=person.phone))
+
+    @strawberry.mutation(
+        directives=[requires("profile:write")],
+        description="Forget what is known of the calling member as a person, with the key that it was encrypted with.",
+    )
+    @refusing(UpdatePersonPayload)
+    async def forget_person(self, info: Info, input: ForgetPersonInput) -> UpdatePersonPayload:
+        member_id, doors = _member(info), info.context.doors
+        if not input.confirm:
+            raise InputNotAccepted("confirm must be true: what is forgotten cannot be had back.", "confirm")
+        async with doors.database.transaction() as tx:
+            await people.forget_person(tx, member_id)
+            await doors.audit.note_in(tx, _deed(info, "forget person", {}))
+        return UpdatePersonPayload()
+
+    @strawberry.mutation(
+        directives=[requires("consents:manage")],
+        description="Allow a partner to act for the calling member, and to see its data.",
+    )
+    @refusing(ConsentPayload)
+    async def grant_consent(self, info: Info, input: GrantConsentInput) -> ConsentPayload:
+        member_id, doors = _member(info), info.context.doors
+        partner = next((p for p in info.context.coalition.partners.values() if p.code == input.partner), None)
+        if partner is None:
+            raise InputNotAccepted(f"There is no partner {input.partner[:60]!r}.", "partner")
+        if not 1 <= len(input.purpose) <= 200 or not input.purpose.isprintable():
+            raise InputNotAccepted("purpose must have 1 to 200 printable characters.", "purpose")
+        _check_known("scopes", input.scopes, consents.DELEGABLE)
+        _check_known("dataClasses", input.data_classes, consents.DATA_CLASSES.keys())
+        evidence = {"given": "by the member's app", "client": info.context.caller.client_id}
+        async with doors.database.transaction() as tx:
+            granted = await consents.grant(
+                tx, member_id, partner.id, input.purpose, frozenset(input.scopes), frozenset(input.data_classes), evidence,
+                doors.clock.now(),
+            )  # fmt: skip
+            await doors.audit.note_in(tx, _deed(info, "give consent", {"consent": granted.id}))
+        return ConsentPayload(consent=show_consent(info, granted))
+
+    @strawberry.mutation(
+        directives=[requires("consents:manage")],
+        description="End a consent; what the partner got under it ends everywhere within two seconds.",
+    )
+    @refusing(ConsentPayload)
+    async def withdraw_consent(self, info: Info, input: WithdrawConsentInput) -> ConsentPayload:
+        member_id, doors = _member(info), info.context.doors
+        consent_id = ids.read("cns", input.consent)
+        async with doors.database.transaction() as tx:
+            ended = await consents.withdraw(tx, member_id, consent_id, doors.clock.now()) if consent_id else None
+            if ended is None:
+                raise InputNotAccepted(f"{input.consent[:60]!r} is no consent of yours.", "consent")
+            await doors.audit.note_in(tx, _deed(info, "withdraw consent", {"consent": ended.id}))
+        return ConsentPayload(consent=show_consent(info, ended))
+
+
+def _check_known(name: str, given: list[str], known: Any) -> None:
+    unknown = [each for each in given if each not in known]
+    if unknown:
+        raise InputNotAccepted(f"{name}: {unknown[0][:60]!r} is none of {', '.join(sorted(known))}.", name)
+
+
+def _member(info: Info) -> UUID:
+    """The member itself, not a partner that acts for it. Raises NotAllowed."""
+    caller = info.context.caller
+    if caller.member_id is None or caller.acting_partner_id is not None:
+        raise NotAllowed("Only the member itself can do this.")
+    return caller.member_id
+
+
+def _deed(info: Info, action: str, details: dict[str, Any]) -> Deed:
+    caller = info.context.caller
+    return Deed("member", caller.member_id, caller.client_id, action, "ok", token_id=caller.token_id, details=details)

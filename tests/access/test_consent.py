@@ -1,0 +1,213 @@
+"""Consent: what a member allows a partner, on the page or in its app; token exchange under it; and its end."""
+
+import re
+from datetime import timedelta
+from typing import Any
+from urllib.parse import parse_qs, urlparse
+
+import httpx
+import pytest
+
+from gateway.access import accounts
+from gateway.access.grants import ACCESS_TOKEN_TYPE
+from gateway.database import Database
+from tests.access.test_oauth import authorization
+from tests.points import ann_logs_in, codes
+from tests.world import NOW, World
+
+EXCHANGE = accounts.EXCHANGE
+GRANT = "mutation($i: GrantConsentInput!) { grantConsent(input: $i) { consent { id scopes dataClasses partner { code } } errors { code } } }"
+WITHDRAW = "mutation($i: WithdrawConsentInput!) { withdrawConsent(input: $i) { consent { withdrawnAt } errors { code } } }"
+PERSON = "mutation($i: UpdatePersonInput!) { updatePerson(input: $i) { person { email } errors { code } } }"
+ME = "{ me { wallets { available } } }"
+BACK = "https://fuel.example/back"
+
+
+async def agree(world: World, *scopes: str, data_classes: tuple[str, ...] = (), partner: str = "fuel") -> str:
+    given = {"partner": partner, "purpose": "to show your points at the pump", "scopes": scopes, "dataClasses": data_classes}
+    answer = (await world.ask(await ann_logs_in(world), GRANT, i=given))["grantConsent"]
+    assert codes(answer) == []
+    return str(answer["consent"]["id"])
+
+
+async def exchange(world: World, subject: str, who: str = "fuel", **changes: str) -> httpx.Response:
+    form = {"grant_type": EXCHANGE, "subject_token": subject, "subject_token_type": ACCESS_TOKEN_TYPE, **changes}
+    return await world.http.post("/oauth/token", data=form, auth=world.clients[who])
+
+
+async def test_a_partner_acts_for_a_member_who_allowed_it_and_no_further(world: World) -> None:
+    await world.record("30.00")
+    await agree(world, "balance:read", "profile:read")
+    answer = (await exchange(world, await ann_logs_in(world))).json()
+    assert answer["issued_token_type"] == ACCESS_TOKEN_TYPE
+    assert answer["scope"] == "balance:read profile:read"
+    assert (await world.ask(answer["access_token"], ME))["me"]["wallets"][0]["available"] == 30
+    told = await world.http.post("/oauth/introspect", data={"token": answer["access_token"]}, auth=world.clients["fuel"])
+    fuel = (await world.sql("select partner_id from partner where code = 'fuel'"))[0][0]
+    assert told.json()["act"] == {"sub": str(fuel)}
+    # Neither what was not agreed to, nor what is the member's own, nor what the partner's other tokens open.
+    gift = "mutation($i: TransferPointsInput!) { transferPoints(input: $i) { errors { code } } }"
+    assert (await world.post(answer["access_token"], gift, i={})).status_code in (400, 403)
+    for query in ("{ partner { code } }", "{ me { cards { number } consents { id } } memberships(first: 1) { nodes { id } } }"):
+        assert (await world.post(answer["access_token"], query)).status_code == 403
+    narrow = (await exchange(world, await ann_logs_in(world), scope="profile:read")).json()
+    assert narrow["scope"] == "profile:read"
+    log = await world.sql("select actor_kind, actor_id, action from audit_log where actor_kind = 'partner'")
+    assert [(r["actor_id"], r["action"]) for r in log] == [(fuel, "query me")]
+
+
+async def test_without_a_living_consent_or_with_another_token_nothing_is_exchanged(world: World) -> None:
+    ann = await ann_logs_in(world)
+    assert (await exchange(world, ann)).json()["error"] == "invalid_grant"
+    await agree(world, "profile:read")
+    assert (await exchange(world, ann, who="grocer")).json()["error"] == "invalid_grant"
+    assert (await exchange(world, ann, scope="points:transfer")).json()["error"] == "invalid_scope"
+    assert (await exchange(world, await world.token("grocer"))).json()["error"] == "invalid_grant"
+    assert (await exchange(world, await world.operator())).json()["error"] == "invalid_grant"
+    assert (await exchange(world, "nonsense")).json()["error"] == "invalid_grant"
+    acting = (await exchange(world, ann)).json()["access_token"]
+    assert (await exchange(world, acting)).json()["error"] == "invalid_grant"
+    assert (await exchange(world, ann, actor_token=acting)).json()["error"] == "invalid_request"
+    assert (await exchange(world, ann, subject_token_type="urn:x")).json()["error"] == "invalid_request"
+    assert (await exchange(world, ann, resource="https://elsewhere.example")).json()["error"] == "invalid_target"
+    assert (await exchange(world, ann, resource=f"{world.url}/graphql")).status_code == 200
+    public = await world.http.post(
+        "/oauth/token",
+        data={"grant_type": EXCHANGE, "client_id": "member-app", "subject_token": ann, "subject_token_type": ACCESS_TOKEN_TYPE},
+    )
+    assert public.status_code in (400, 401)
+
+
+async def test_an_exchanged_token_never_lives_longer_than_the_members_own(world: World) -> None:
+    await agree(world, "profile:read")
+    ann = await ann_logs_in(world)
+    world.clock.set(world.clock.now() + timedelta(minutes=4))
+    answer = (await exchange(world, ann)).json()
+    assert answer["expires_in"] == 60
+    world.clock.set(world.clock.now() + timedelta(seconds=61))
+    assert (await world.post(answer["access_token"], "{ me { id } }")).status_code == 401
+
+
+async def test_withdrawing_a_consent_ends_its_tokens_and_gives_no_new_ones(world: World) -> None:
+    consent = await agree(world, "profile:read")
+    ann = await ann_logs_in(world)
+    acting = (await exchange(world, ann)).json()["access_token"]
+    assert (await world.post(acting, "{ me { id } }")).status_code == 200
+    ended = (await world.ask(ann, WITHDRAW, i={"consent": consent}))["withdrawConsent"]
+    assert ended["consent"]["withdrawnAt"]
+    assert (await exchange(world, ann)).json()["error"] == "invalid_grant"
+    await until_revoked(world, acting)
+    assert (await world.post(ann, "{ me { id } }")).status_code == 200
+    listed = (await world.ask(ann, "{ me { consents { id withdrawnAt purpose noticeVersion partner { code } } } }"))["me"]["consents"]
+    assert [(each["id"], bool(each["withdrawnAt"])) for each in listed] == [(consent, True)]
+
+
+async def until_revoked(world: World, token: str) -> None:
+    import asyncio
+
+    for _ in range(40):
+        if (await world.post(token, "{ me { id } }")).status_code == 401:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("the token still serves after two seconds")
+
+
+async def test_nobody_ends_or_gives_a_consent_of_somebody_else(world: World) -> None:
+    consent = await agree(world, "profile:read")
+    acting = (await exchange(world, await ann_logs_in(world))).json()["access_token"]
+    for who in ("fuel", acting, await world.operator()):
+        assert (await world.post(who, WITHDRAW, i={"consent": consent})).status_code == 403
+        assert (await world.post(who, GRANT, i={"partner": "fuel", "purpose": "x"})).status_code == 403
+    assert (await world.sql("select count(*) from consent where withdrawn_at is null"))[0][0] == 1
+    given = {"partner": "fuel", "purpose": "x", "scopes": ["consents:manage"]}
+    refused = (await world.ask(await ann_logs_in(world), GRANT, i=given))["grantConsent"]
+    assert codes(refused) == ["INPUT_NOT_ACCEPTED"]
+
+
+async def client_with_page(world: World) -> tuple[str, str]:
+    """Give the fuel station a client that may ask members on the consent page."""
+    database = Database(world.dsn, 2)
+    await database.open()
+    async with database.transaction() as tx:
+        fuel = (await world.sql("select partner_id from partner where code = 'fuel'"))[0][0]
+        asks = accounts.ForMembers((BACK,), "to show your points at the pump")
+        made = await accounts.create_partner_client(tx, fuel, "fuel", NOW, for_members=asks)
+    await database.close()
+    world.clients["fuel"] = made
+    return made
+
+
+async def ask_on_the_page(world: World, **form: str) -> tuple[httpx.Response, str]:
+    query, verifier = authorization(
+        world, client_id="partner-fuel", redirect_uri=BACK, scope="balance:read profile:read points:earn", data_classes="contact secrets"
+    )
+    if not form:
+        return await world.http.get("/oauth/authorize", params=query), verifier
+    return await world.http.post("/oauth/authorize", params=query, data=form), verifier
+
+
+async def test_the_consent_page_says_in_words_what_the_partner_will_see_and_do(world: World) -> None:
+    await client_with_page(world)
+    page, _ = await ask_on_the_page(world)
+    words = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page.text))
+    for said in ("fuel", "to show your points at the pump", "read your wallets", "your name, e-mail address and phone number", "end this at any time"):
+        assert said in words
+    assert "post purchases" not in words
+    assert "script" not in page.text
+    assert f"'nonce-{re.search(r'nonce=.([^>]+).>', page.text)[1]}'" in page.headers["content-security-policy"]  # type: ignore[index]
+
+
+async def test_a_member_allows_it_on_the_page_and_the_partner_acts_and_refreshes_until_it_ends(world: World) -> None:
+    await ann_logs_in(world)
+    await world.ask(await ann_logs_in(world), PERSON, i={"name": "Ann", "email": "Ann@Example.org"})
+    client = await client_with_page(world)
+    assert (await person_seen_by_fuel(world)) is None
+    answer, verifier = await ask_on_the_page(world, login="ann", password="ann's password", decision="allow")
+    assert answer.status_code == 303
+    landed = parse_qs(urlparse(answer.headers["location"]).query)
+    form = {"grant_type": "authorization_code", "code": landed["code"][0], "redirect_uri": BACK, "code_verifier": verifier}
+    tokens = (await world.http.post("/oauth/token", data=form, auth=client)).json()
+    assert tokens["scope"] == "balance:read profile:read"
+    assert (await world.post(tokens["access_token"], ME)).status_code == 200
+    assert (await person_seen_by_fuel(world)) == {"name": "Ann", "email": "ann@example.org", "phone": None}
+    refresh = {"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"]}
+    for _ in range(3):
+        again = (await world.http.post("/oauth/token", data=refresh, auth=client)).json()
+        assert "refresh_token" not in again
+        assert again["scope"] == "balance:read profile:read"
+    assert (await world.http.post("/oauth/token", data=refresh, auth=world.clients["grocer"])).status_code == 400
+    consent = (await world.ask(await ann_logs_in(world), "{ me { consents { id dataClasses scopes } } }"))["me"]["consents"][0]
+    assert (consent["dataClasses"], consent["scopes"]) == (["contact"], ["balance:read", "profile:read"])
+    await world.ask(await ann_logs_in(world), WITHDRAW, i={"consent": consent["id"]})
+    assert (await world.http.post("/oauth/token", data=refresh, auth=client)).json()["error"] == "invalid_grant"
+    await until_revoked(world, again["access_token"])
+    assert (await person_seen_by_fuel(world)) is None
+
+
+async def person_seen_by_fuel(world: World) -> dict[str, Any] | None:
+    query = '{ membership(ref: {externalId: "ann"}) { person { name email phone } } }'
+    world.tokens.pop("fuel", None)
+    found: dict[str, Any] | None = (await world.ask("fuel", query))["membership"]["person"]
+    return found
+
+
+@pytest.mark.parametrize("form", [
+    {"login": "ann", "password": "ann's password", "decision": "deny"},
+    {"login": "", "password": "", "decision": "deny"},
+])  # fmt: skip
+async def test_who_does_not_allow_it_comes_back_with_access_denied(world: World, form: dict[str, str]) -> None:
+    await ann_logs_in(world)
+    await client_with_page(world)
+    answer, _ = await ask_on_the_page(world, **form)
+    assert answer.status_code == 303
+    assert "error=access_denied" in answer.headers["location"]
+    assert (await world.sql("select count(*) from consent"))[0][0] == 0
+
+
+async def test_an_operator_cannot_consent_in_its_own_name(world: World) -> None:
+    await client_with_page(world)
+    answer, _ = await ask_on_the_page(world, login="olga", password="correct horse battery", code=world.code_of("olga"), decision="allow")
+    assert answer.status_code == 401
+    assert (await world.sql("select count(*) from consent"))[0][0] == 0
+
+

@@ -1,0 +1,171 @@
+"""Operators: roles, a second factor, a recent login for what matters, and a log of what they did."""
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.access import accounts
+from gateway.database import Database
+from tests.access.test_oauth import authorization, olga
+from tests.points import ADJUST, APPROVE, ann_logs_in, codes, second_operator
+from tests.world import OPERATOR_PASSWORD, World, log_in
+
+CLOSE = "mutation($i: ClosePeriodInput!) { closePeriod(input: $i) { errors { code } } }"
+AUDIT = "{ audit(first: 50) { nodes { number actorKind actor client token action result details } } }"
+
+
+async def attempt(world: World, form: dict[str, str]) -> httpx.Response:
+    query, _ = authorization(world)
+    return await world.http.post("/oauth/authorize", params=query, data=form)
+
+
+async def new_operator(world: World, login: str, roles: list[str]) -> None:
+    database = Database(world.dsn, 2)
+    await database.open()
+    async with database.transaction() as tx:
+        await accounts.set_password(tx, "operator", login, OPERATOR_PASSWORD, None, world.clock.now(), roles)
+    await database.close()
+
+
+async def test_a_second_factor_is_asked_for_and_each_code_serves_once(world: World) -> None:
+    form = olga(world)
+    for wrong in ("", "000000", "12", "x" * 8):
+        assert (await attempt(world, {**form, "code": wrong})).status_code == 401
+    assert (await attempt(world, form)).status_code == 303
+    world.http.cookies.clear()
+    assert (await attempt(world, form)).status_code == 401
+    world.clock.set(world.clock.now() + timedelta(seconds=30))
+    assert (await attempt(world, olga(world))).status_code == 303
+    assert (await world.sql("select count(*) from authorization_code"))[0][0] == 2
+
+
+async def test_a_secret_of_a_second_factor_cannot_be_read_in_the_database(world: World) -> None:
+    kept = (await world.sql("select second_factor from account where login = 'olga'"))[0][0]
+    assert world.factors["olga"].encode() not in kept
+
+
+async def test_what_closes_approves_and_adjusts_needs_two_factors_not_long_ago(world: World) -> None:
+    await new_operator(world, "weak", ["admin"])
+    world.http.cookies.clear()
+    weak = await log_in(world, "console", f"{world.url}/graphiql", "weak", OPERATOR_PASSWORD)
+    adjust = {"idempotencyKey": "a", "member": "mem_x", "programme": "MER", "partner": "grocer", "points": 5, "reason": "sorry"}
+    for query, given in ((CLOSE, {"month": "2026-09"}), (ADJUST, adjust), (APPROVE, {"adjustment": "adj_x"})):
+        answer = await world.post(weak, query, i=given)
+        assert answer.status_code == 401
+        assert answer.json()["errors"][0]["extensions"]["code"] == "STEP_UP_NEEDED"
+        challenge = answer.headers["www-authenticate"]
+        assert "insufficient_user_authentication" in challenge
+        assert 'max_age="900"' in challenge
+    assert (await world.ask(weak, "{ partners(first: 1) { nodes { code } } }"))["partners"]["nodes"]
+    strong = await world.operator()
+    assert (await world.post(strong, CLOSE, i={"month": "2026-01"})).status_code == 200
+    assert await world.transactions() == 0
+
+
+async def test_a_login_with_two_factors_wears_off(world: World) -> None:
+    await world.operator()
+    for minutes in (14, 16):
+        world.clock.set(world.clock.now() + timedelta(minutes=minutes))
+        query, _ = authorization(world, max_age="900")
+        answer = await world.http.get("/oauth/authorize", params=query, headers={"cookie": session_of(world)})
+        # The console asks for a login that is younger than a quarter of an hour: the session alone serves only before that.
+        assert answer.status_code == (303 if minutes == 14 else 200)
+
+
+def session_of(world: World) -> str:
+    """The cookie that a browser would send; httpx keeps it to itself, as the test's address is not https."""
+    return "; ".join(f"{cookie.name}={cookie.value}" for cookie in world.http.cookies.jar)
+
+
+async def test_the_sessions_cookie_is_this_hosts_alone(world: World) -> None:
+    answer = await attempt(world, olga(world))
+    cookie = answer.headers["set-cookie"]
+    assert cookie.startswith("__Host-gateway_console=")
+    for attribute in ("Path=/", "Secure", "HttpOnly", "SameSite=strict"):
+        assert attribute.lower() in cookie.lower()
+    assert "domain" not in cookie.lower()
+    # GraphQL takes no cookies: another site's form gets nowhere.
+    asked = await world.http.post("/graphql", json={"query": "{ partners(first: 1) { nodes { id } } }"}, headers={"cookie": cookie.split(";")[0]})
+    assert asked.status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("role", "can", "cannot"),
+    [
+        ("support", "{ memberByCard(card: \"CARD-1\") { id } }", CLOSE),
+        ("finance", '{ period(month: "2026-09") { month } }', "{ memberByCard(card: \"CARD-1\") { id } }"),
+        ("onboarding", "{ partners(first: 1) { nodes { code } } }", "{ audit(first: 1) { nodes { number } } }"),
+        ("auditor", "{ audit(first: 1) { nodes { number } } }", ADJUST),
+    ],
+)
+async def test_a_role_opens_its_own_fields_and_no_others(world: World, role: str, can: str, cannot: str) -> None:
+    await new_operator(world, role, [role])
+    world.http.cookies.clear()
+    token = await log_in(world, "console", f"{world.url}/graphiql", role, OPERATOR_PASSWORD)
+    assert "errors" not in (await world.post(token, can)).json()
+    assert (await world.post(token, cannot, i={})).status_code in (400, 403)
+    scoped = (await world.post(token, cannot)).json()
+    assert "data" not in scoped or scoped["data"] is None
+
+
+async def test_one_person_with_two_clients_is_one_person(world: World) -> None:
+    await world.record("5000.00")
+    member = (await world.ask(await world.operator(), '{ memberByCard(card: "CARD-1") { id } }'))["memberByCard"]["id"]
+    given = {"idempotencyKey": "a", "member": member, "programme": "MER", "partner": "grocer", "points": 2000, "reason": "sorry"}
+    asked = (await world.ask(await world.operator(), ADJUST, i=given))["adjustPoints"]["adjustment"]
+    await world.sql("insert into oauth_client (client_id, name, redirect_uris, grants, scopes, created_at) select 'console-2', name, redirect_uris, grants, scopes, created_at from oauth_client where client_id = 'console'")
+    world.clock.set(world.clock.now() + timedelta(seconds=30))
+    other = await log_in(world, "console-2", f"{world.url}/graphiql", "olga", OPERATOR_PASSWORD)
+    refused = (await world.ask(other, APPROVE, i={"adjustment": asked["id"]}))["approveAdjustment"]
+    assert codes(refused) == ["NOT_ALLOWED"]
+    assert await world.available() == 5000
+    assert codes((await world.ask(await second_operator(world), APPROVE, i={"adjustment": asked["id"]}))["approveAdjustment"]) == []
+    assert await world.available() == 7000
+
+
+async def entries(world: World) -> list[dict[str, Any]]:
+    return (await world.ask(await world.operator(), AUDIT))["audit"]["nodes"]
+
+
+async def test_the_log_says_who_did_what_with_which_token_and_how_it_ended(world: World) -> None:
+    await attempt(world, {**olga(world), "password": "wrong password"})
+    operator = await world.operator()
+    await world.ask(operator, '{ memberByCard(card: "CARD-1") { id } }')
+    refused = {"idempotencyKey": "a", "member": "mem_x", "programme": "MER", "partner": "grocer", "points": 5, "reason": "sorry"}
+    await world.post(operator, ADJUST, i=refused)
+    log = list(reversed(await entries(world)))
+    assert [(e["action"], e["result"]) for e in log] == [
+        ("log in", "WRONG"), ("log in", "ok"), ("query memberByCard", "ok"),
+        ("mutation adjustPoints", "ASKED"), ("mutation adjustPoints", log[-1]["result"]),
+    ]  # fmt: skip
+    assert log[-1]["result"] not in ("ok", "ASKED")
+    assert [e["number"] for e in log] == [str(n + 1) for n in range(len(log))]
+    account = log[1]["actor"]
+    assert account.startswith("opr_")
+    assert all(e["actor"] == account and e["token"] for e in log[2:])
+    assert json.loads(log[3]["details"])["variables"]["i"]["reason"] == "sorry"
+    # A till's purchases stand in the ledger; the log is of what people do.
+    await world.record("1.00")
+    await ann_logs_in(world)
+    assert [e["action"] for e in (await entries(world))][:2] == ["log in", "query audit"]
+    assert await world.broken() == []
+
+
+async def test_what_was_done_with_cannot_be_read_in_the_database_and_nothing_can_be_changed(world: World) -> None:
+    operator = await world.operator()
+    await world.ask(operator, "query($c: String!) { memberByCard(card: $c) { id } }", c="CARD-1")
+    rows = await world.sql("select sealed from audit_log")
+    assert rows
+    assert all(b"CARD-1" not in row["sealed"] and b"olga" not in row["sealed"] for row in rows)
+    for privilege in ("insert", "update", "delete", "truncate"):
+        assert not (await world.sql(f"select has_table_privilege('gateway_app', 'audit_log', '{privilege}')"))[0][0]
+    await world.sql("delete from audit_log where number = 1")
+    assert await world.broken() == ["audit_log_is_chained"]
+
+
+async def test_partners_and_members_do_not_read_the_log(world: World) -> None:
+    for who in ("grocer", await ann_logs_in(world)):
+        assert (await world.post(who, AUDIT)).status_code == 403

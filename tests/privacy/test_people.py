@@ -1,0 +1,122 @@
+"""What is known of members as people: encrypted, found by blind index, shown to those who may see it, forgotten for good."""
+
+import base64
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.access.vault import open_vault, rewrap_vault
+from gateway.cipher import CannotOpen, Wrapping, new_key, seal, unseal
+from gateway.database import Database
+from gateway.privacy.people import normal_email, normal_phone, read_person, rewrap_people
+from gateway.refusals import InputNotAccepted
+from gateway.settings import read_settings
+from tests.points import ann_logs_in, codes
+from tests.world import World
+
+UPDATE = "mutation($i: UpdatePersonInput!) { updatePerson(input: $i) { person { name email phone } errors { code message path } } }"
+FORGET = "mutation { forgetPerson(input: {confirm: true}) { errors { code } } }"
+ME = "{ me { person { name email phone } } }"
+ANN = {"name": "Ann  Other", "email": "Ann.Other@EXAMPLE.org", "phone": "+43 1 588 01-0"}
+KNOWN = {"name": "Ann Other", "email": "ann.other@example.org", "phone": "+431588010"}
+
+
+async def test_a_member_says_who_it_is_and_operators_find_it_however_it_is_written(world: World) -> None:
+    ann = await ann_logs_in(world)
+    answer = (await world.ask(ann, UPDATE, i=ANN))["updatePerson"]
+    assert (answer["person"], codes(answer)) == (KNOWN, [])
+    assert (await world.ask(ann, ME))["me"]["person"] == KNOWN
+    find = "query($p: PersonRef!) { membersBy(person: $p) { id person { name } } }"
+    me = (await world.ask(ann, "{ me { id } }"))["me"]["id"]
+    for ref in ({"email": "ANN.OTHER@example.ORG"}, {"phone": "+43 (1) 58801 0"}):
+        found = (await world.ask(await world.operator(), find, p=ref))["membersBy"]
+        assert found == [{"id": me, "person": {"name": "Ann Other"}}]
+    assert (await world.ask(await world.operator(), find, p={"email": "bob@example.org"}))["membersBy"] == []
+    assert (await world.post("grocer", find, p={"email": "ann.other@example.org"})).status_code == 403
+
+
+async def test_nothing_of_a_person_can_be_read_in_the_database(world: World) -> None:
+    await world.ask(await ann_logs_in(world), UPDATE, i=ANN)
+    tables = [r[0] for r in await world.sql("select relname from pg_class where relkind = 'r' and relnamespace = 'public'::regnamespace")]
+    for table in tables:
+        for row in await world.sql(f'select t::text as line from "{table}" t'):
+            text = row["line"].lower()
+            for secret in ("other", "58801", "ann.other"):
+                assert secret not in text, table
+                assert secret.encode().hex() not in text, table
+
+
+async def test_personal_data_is_in_no_log_and_no_error(world: World, capfd: pytest.CaptureFixture[str]) -> None:
+    ann = await ann_logs_in(world)
+    await world.ask(ann, UPDATE, i=ANN)
+    await world.sql("update person set sealed = '\\x00'")
+    answer = await world.post(ann, ME)
+    assert answer.json()["data"]["me"]["person"] is None
+    assert answer.json()["errors"][0]["extensions"]["code"] == "INTERNAL"
+    await world.ask(await world.operator(), "query($p: PersonRef!) { membersBy(person: $p) { id } }", p={"email": ANN["email"]})
+    told = "".join(capfd.readouterr()) + answer.text
+    for secret in ("Other", "other@", "58801"):
+        assert secret not in told
+    assert "unexpected error" in told
+
+
+@pytest.mark.parametrize(("field", "value"), [("email", "no address"), ("email", "a@b@c"), ("phone", "12345"), ("phone", "+1 2"), ("name", "x" * 201)])
+async def test_what_is_no_address_number_or_name_is_refused_and_changes_nothing(world: World, field: str, value: str) -> None:
+    ann = await ann_logs_in(world)
+    await world.ask(ann, UPDATE, i=ANN)
+    answer = (await world.ask(ann, UPDATE, i={**ANN, field: value}))["updatePerson"]
+    assert codes(answer) == ["INPUT_NOT_ACCEPTED"]
+    assert value not in answer["errors"][0]["message"]
+    assert (await world.ask(ann, ME))["me"]["person"] == KNOWN
+
+
+async def test_what_is_forgotten_is_gone_with_its_key(world: World) -> None:
+    ann = await ann_logs_in(world)
+    await world.ask(ann, UPDATE, i=ANN)
+    await world.ask(ann, FORGET)
+    assert (await world.ask(ann, ME))["me"]["person"] is None
+    assert (await world.sql("select (select count(*) from person) + (select count(*) from person_lookup)"))[0][0] == 0
+
+
+async def test_keys_are_wrapped_anew_and_the_old_one_opens_nothing_any_more(world: World) -> None:
+    await world.ask(await ann_logs_in(world), UPDATE, i=ANN)
+    member = (await world.sql("select member_id from card"))[0][0]
+    old = (world.data_dir / "encryption.key").read_text()
+    new = base64.b64encode(new_key()).decode()
+    database = Database(world.dsn, 2)
+    await database.open()
+    both = await open_vault(database, read_settings({"GATEWAY_ENCRYPTION_KEY": f"{new},{old}"}))
+    async with database.transaction() as tx:
+        assert await rewrap_vault(tx, both.wrapping) == 4
+        assert await rewrap_people(tx, both.wrapping) == 1
+    vault = await open_vault(database, read_settings({"GATEWAY_ENCRYPTION_KEY": new}))
+    async with database.reading() as tx:
+        found = await read_person(tx, vault, member)
+    assert found is not None
+    assert found.email == KNOWN["email"]
+    with pytest.raises(CannotOpen, match="GATEWAY_ENCRYPTION_KEY"):
+        await open_vault(database, read_settings({"GATEWAY_ENCRYPTION_KEY": old}))
+    await database.close()
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.binary(max_size=200), st.binary(min_size=1, max_size=32), st.integers(0, 10_000))
+def test_what_is_sealed_opens_with_its_key_for_its_row_unchanged_and_not_otherwise(plain: bytes, about: bytes, at: int) -> None:
+    key = new_key()
+    sealed = seal(key, plain, about)
+    assert unseal(key, sealed, about) == plain
+    changed = bytearray(sealed)
+    changed[at % len(sealed)] ^= 1
+    for wrong in ((new_key(), sealed, about), (key, sealed, about + b"x"), (key, bytes(changed), about), (key, sealed[:-1], about)):
+        with pytest.raises(CannotOpen):
+            unseal(*wrong)
+    wrapping = Wrapping([key])
+    assert wrapping.unwrap(wrapping.wrap(key, about), about) == key
+
+
+def test_addresses_and_numbers_have_one_form() -> None:
+    assert normal_email(" Ann@EXAMPLE.org".strip()) == normal_email("ann@example.ORG") == "ann@example.org"
+    assert normal_phone("+1 (212) 555-0123") == "+12125550123"
+    with pytest.raises(InputNotAccepted):
+        normal_phone("0123 456")
