@@ -30,7 +30,9 @@ from gateway.http.console import console_routes
 from gateway.http.doorman import Doorman
 from gateway.http.endpoint import GraphQLEndpoint
 from gateway.http.engine import Engine
+from gateway.http.headers import secured
 from gateway.http.health import Health
+from gateway.http.limits_page import show_limits
 from gateway.http.login import Login
 from gateway.http.metrics import Metrics
 from gateway.http.oauth import OAuth
@@ -50,7 +52,7 @@ class Gateway:
     """The ASGI application: GraphQL goes straight to its endpoint, everything else through the routes."""
 
     def __init__(self, graphql: GraphQLEndpoint, sockets: Sockets, pages: Starlette, jobs: Jobs) -> None:
-        self._graphql, self._sockets, self._pages, self.jobs = graphql, sockets, pages, jobs
+        self._graphql, self._sockets, self._pages, self.jobs = graphql, sockets, secured(pages), jobs
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] == "/graphql":
@@ -125,6 +127,7 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
             Route("/.well-known/oauth-authorization-server", oauth.metadata),
             Route("/livez", health.live),
             Route("/readyz", health.ready),
+            Route("/limits", show_limits),
             Route("/metrics", metrics),
             *console_routes(),
         ],

@@ -1,16 +1,18 @@
 """Joins the slices' GraphQL types into one schema."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 from uuid import UUID
 
 import strawberry
+from strawberry.federation.schema import FederationAny
 from strawberry.schema.config import StrawberryConfig
 from strawberry.tools import merge_types
 
 from gateway import ids
 from gateway.adjustment.graph import Adjustment, AdjustmentMutation, AdjustmentQuery, adjustment_activity
 from gateway.audit.graph import AuditQuery
-from gateway.coalition.graph import CoalitionMutation, CoalitionQuery, partner_node, programme_node
+from gateway.coalition.graph import CoalitionMutation, CoalitionQuery, contract_node, partner_node, programme_node, store_node
 from gateway.context import Info
 from gateway.conversion.graph import Conversion, ConversionMutation, ConversionQuery, conversion_activity
 from gateway.credit.graph import CreditMutation, CreditQuery
@@ -22,7 +24,7 @@ from gateway.earning.graph import (
     earning_activity,
     return_activity,
 )
-from gateway.graph import PUBLIC, SCALARS, Node
+from gateway.graph import PUBLIC, SCALARS, BadInput, Node
 from gateway.hold.graph import HoldMutation, hold_node
 from gateway.inputs import compile_inputs
 from gateway.jobs.graph import JobsMutation, JobsQuery
@@ -37,7 +39,7 @@ from gateway.redemption.graph import (
     redemption_activity,
     reversal_activity,
 )
-from gateway.settlement.graph import SettlementMutation, SettlementQuery, statement_node
+from gateway.settlement.graph import SettlementMutation, SettlementQuery, period_node, statement_node
 from gateway.transfer.graph import Transfer, TransferMutation, transfer_activity
 from gateway.wallets.graph import Activity, Expiration, WalletSubscription, expiry_activity, sees
 
@@ -62,7 +64,10 @@ async def transaction_node(info: Info, id: UUID) -> Activity | None:
     return (await info.context.doors.activity[row["kind"]](info, [id])).get(id)
 
 
-NODES = {
+NODES: dict[str, Callable[[Info, UUID], Awaitable[Node | None]]] = {
+    "sto": store_node,
+    "con": contract_node,
+    "per": period_node,
     "ptn": partner_node,
     "prg": programme_node,
     "mbs": membership_node,
@@ -80,6 +85,45 @@ class NodeQuery:
         prefix = ids.prefix_of(id)
         found = ids.read(prefix, id) if prefix in NODES else None
         return await NODES[prefix](info, found) if found else None
+
+
+# The entities of the federation (`@key(fields: "id")`), by the prefix of their ids.
+ENTITIES = {
+    "ptn": "Partner",
+    "prg": "Programme",
+    "mbs": "Membership",
+    "mem": "Member",
+    "sta": "Statement",
+    "sto": "Store",
+    "con": "Contract",
+    "per": "Period",
+}
+REPRESENTATIONS_MAX = 1_000
+
+
+class Contracts(strawberry.federation.Schema):
+    """Strawberry's schema, with entities found as `node` finds them: what is not there, or not the caller's, is null.
+
+    Strawberry's own resolver fails the whole request for one unknown type, and asks nobody whether an entity may be seen.
+    """
+
+    async def entities_resolver(  # type: ignore[override]
+        self, info: Info, representations: list[FederationAny]
+    ) -> list[FederationAny]:
+        if len(representations) > REPRESENTATIONS_MAX:
+            raise BadInput(f"representations holds {len(representations)} items; {REPRESENTATIONS_MAX} at most are answered.")
+        return [await _entity(info, representation) for representation in representations]  # type: ignore[misc]
+
+
+async def _entity(info: Info, representation: Any) -> Node | None:
+    if not isinstance(representation, dict):
+        return None
+    type_name, text = representation.get("__typename"), representation.get("id")
+    prefix = ids.prefix_of(text) if isinstance(text, str) else ""
+    if not isinstance(text, str) or ENTITIES.get(prefix) != type_name:
+        return None
+    found = ids.read(prefix, text)
+    return await NODES[prefix](info, found) if found is not None else None
 
 
 def schema_text() -> str:
@@ -120,7 +164,7 @@ def create_schema(sort: bool = False) -> strawberry.federation.Schema:
             JobsMutation,
         ),
     )
-    schema = strawberry.federation.Schema(
+    schema = Contracts(
         query=query,
         mutation=mutation,
         subscription=merge_types("Subscription", (WalletSubscription,)),

@@ -2,9 +2,11 @@
 
 import sys
 
+from gateway.cipher import CannotOpen
 from gateway.cli.accounts import member_app, operator_app
 from gateway.cli.coalition import coalition_app, partner_app
 from gateway.cli.commands import app
+from gateway.cli.documents import documents_app
 from gateway.cli.keys import keys_app
 from gateway.coalition.catalogue import NoCoalition
 from gateway.coalition.partner_file import BadPartnerFile
@@ -19,6 +21,7 @@ app.add_typer(partner_app, name="partner")
 app.add_typer(operator_app, name="operator")
 app.add_typer(member_app, name="member")
 app.add_typer(keys_app, name="keys")
+app.add_typer(documents_app, name="documents")
 
 __all__ = ["app", "main"]
 
@@ -30,6 +33,7 @@ def main() -> None:
     except (
         BadCursor,
         BadSetting,
+        CannotOpen,
         BadPartnerFile,
         DatabaseFolderBusy,
         DatabaseDidNotStart,

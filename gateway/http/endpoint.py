@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 import structlog
 from graphql import ExecutionResult, FieldNode, GraphQLError, OperationDefinitionNode, OperationType
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -25,6 +25,8 @@ from gateway.batching import Busy
 from gateway.coalition.catalogue import NoCoalition
 from gateway.context import Context, Doors
 from gateway.database import DatabaseAway
+from gateway.http.budget import Budgets
+from gateway.http.documents import Documents
 from gateway.http.doorman import Doorman
 from gateway.http.engine import STEP_UP_SECONDS, DocumentRefused, Engine, Prepared, ScopeMissing, StepUpNeeded
 from gateway.http.events import EVENT_STREAM, EventStream
@@ -47,6 +49,7 @@ class Admitted:
     operation: OperationDefinitionNode
     caller: Caller
     context: Context
+    cost: dict[str, Any]
 
 
 class GraphQLEndpoint:
@@ -54,6 +57,7 @@ class GraphQLEndpoint:
 
     def __init__(self, engine: Engine, doorman: Doorman, doors: Doors) -> None:
         self._engine, self._doorman, self._doors = engine, doorman, doors
+        self._documents, self._budgets = Documents(doors.database), Budgets(doors.database)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -75,10 +79,11 @@ class GraphQLEndpoint:
             asked = await _read(request)
             if media_type == EVENT_STREAM:
                 knows = partial(self._doorman.still_knows, authorizations[0] if authorizations else None)
-                return EventStream(await self.stream(caller, asked), knows)
-            result = await self._answer(request.method, caller, asked)
+                return EventStream(await self.stream(caller, asked, address_of(request)), knows)
+            result = await self._answer(request, caller, asked)
         except Refusing as no:
-            return _respond({"errors": [no.error.formatted]}, no.status, _json(media_type), no.headers)
+            body = {"errors": [no.error.formatted]} | ({"extensions": no.extensions} if no.extensions else {})
+            return _respond(body, no.status, _json(media_type), no.headers)
         except DocumentRefused as refused:
             status = 200 if media_type == JSON else 400
             return _respond({"errors": [error.formatted for error in refused.errors]}, status, _json(media_type))
@@ -86,18 +91,18 @@ class GraphQLEndpoint:
         status = 400 if media_type == GRAPHQL_JSON and not executed else 200
         return _respond(shown(result, executed), status, media_type)
 
-    async def _answer(self, method: str, caller: Caller, asked: dict[str, Any]) -> ExecutionResult:
-        admitted = await self._admit(caller, asked)
-        if method == "GET" and admitted.operation.operation is not OperationType.QUERY:
+    async def _answer(self, request: Request, caller: Caller, asked: dict[str, Any]) -> ExecutionResult:
+        admitted = await self._admit(caller, asked, address_of(request))
+        if request.method == "GET" and admitted.operation.operation is not OperationType.QUERY:
             raise Refusing(405, "METHOD_NOT_ALLOWED", "Send mutations with POST.", {"Allow": "POST"})
         return await self._run(admitted)
 
-    async def stream(self, caller: Caller, asked: dict[str, Any]) -> AsyncGenerator[ExecutionResult, None]:
+    async def stream(self, caller: Caller, asked: dict[str, Any], address: str) -> AsyncGenerator[ExecutionResult, None]:
         """Begin any operation; its results come as they are there: those of a subscription, or the only one.
 
         Raises Refusing, DocumentRefused; iterating raises Refusing.
         """
-        return self._results(await self._admit(caller, asked, streamed=True))
+        return self._results(await self._admit(caller, asked, address, streamed=True))
 
     async def _results(self, admitted: Admitted) -> AsyncGenerator[ExecutionResult, None]:
         if admitted.operation.operation is not OperationType.SUBSCRIPTION:
@@ -109,10 +114,14 @@ class GraphQLEndpoint:
                 async for result in results:
                     yield result
 
-    async def _admit(self, caller: Caller, asked: dict[str, Any], streamed: bool = False) -> Admitted:
+    async def _admit(self, caller: Caller, asked: dict[str, Any], address: str, streamed: bool = False) -> Admitted:
         """Check all that can be checked before execution. Raises Refusing, DocumentRefused."""
         name, variables = asked.get("operationName"), asked.get("variables")
-        prepared = self._engine.prepare(asked["query"])
+        knows_schema = caller.kind in ("partner", "operator")
+        with _refusing_what_is_away():
+            prepared = self._engine.prepare(await self._text(caller, asked), explains=knows_schema)
+        if prepared.introspects and not knows_schema:
+            raise Refusing(403, "FORBIDDEN", "The schema is told to partners and operators; schema.graphql holds it too.")
         operation = self._engine.operation(prepared, name, streamed)
         try:
             self._engine.check_rights(prepared, caller)
@@ -122,14 +131,29 @@ class GraphQLEndpoint:
             headers = {"WWW-Authenticate": 'Bearer error="insufficient_scope"'}
             raise Refusing(403, "FORBIDDEN", str(error), headers) from None
         self._check_step_up(prepared, caller)
-        self._engine.check_cost(prepared, variables, name)
+        points = self._engine.check_cost(prepared, variables, name)
         with _refusing_what_is_away():
+            cost = await self._budgets.charge(caller, address, points)
             context = Context(caller, await self._doors.catalogue.current(), self._doors)
         if caller.acting_partner_id is not None:
             partner = context.coalition.partners[caller.acting_partner_id]
             if partner.status != "active":
                 raise Refusing(403, "FORBIDDEN", f"{partner.name} is suspended.")
-        return Admitted(prepared, variables, name, operation, caller, context)
+        return Admitted(prepared, variables, name, operation, caller, context, cost)
+
+    async def _text(self, caller: Caller, asked: dict[str, Any]) -> str:
+        """The document: as it was sent, or registered under the id that was sent. Raises Refusing, DatabaseAway."""
+        id = asked.get("documentId")
+        if id is None:
+            if caller.kind == "member" and caller.acting_partner_id is None:
+                told = "Apps of members send the id of a registered document: documentId (docs/integrating.md)."
+                raise Refusing(403, "DOCUMENT_NOT_TRUSTED", told)
+            query: str = asked["query"]
+            return query
+        text = await self._documents.text(caller.client_id, id)
+        if text is None:
+            raise Refusing(404, "DOCUMENT_UNKNOWN", f"The client {caller.client_id!r} has no document {id[:80]!r}.")
+        return text
 
     def _check_step_up(self, prepared: Prepared, caller: Caller) -> None:
         try:
@@ -143,8 +167,10 @@ class GraphQLEndpoint:
     async def _run(self, admitted: Admitted) -> ExecutionResult:
         with _refusing_what_is_away():
             if admitted.caller.kind != "operator" and admitted.caller.acting_partner_id is None:
-                return await self._engine.run(admitted.prepared, admitted.variables, admitted.operation_name, admitted.context)
-            return await self._run_audited(admitted)
+                result = await self._engine.run(admitted.prepared, admitted.variables, admitted.operation_name, admitted.context)
+            else:
+                result = await self._run_audited(admitted)
+        return ExecutionResult(result.data, result.errors, {"cost": admitted.cost})
 
     async def _run_audited(self, admitted: Admitted) -> ExecutionResult:
         """What operators do, and partners in the name of members, stands in the audit log: a mutation before it is run too."""
@@ -198,11 +224,18 @@ def shown(result: ExecutionResult, executed: bool = True) -> dict[str, Any]:
         body["errors"] = [error.formatted for error in result.errors]
     if executed:
         body["data"] = result.data
+    if result.extensions:
+        body["extensions"] = result.extensions
     return body
 
 
+def address_of(request: HTTPConnection) -> str:
+    """From where somebody calls, as the socket says it."""
+    return request.client.host if request.client else ""
+
+
 _KINDS = (
-    ("query", str),
+    ("documentId", (str, NoneType)),
     ("operationName", (str, NoneType)),
     ("variables", (dict, NoneType)),
     ("extensions", (dict, NoneType)),
@@ -251,6 +284,10 @@ def _read_query(request: Request) -> dict[str, Any]:
 
 
 def _check_kinds(asked: dict[str, Any]) -> dict[str, Any]:
+    query, named = asked.get("query"), asked.get("documentId") is not None
+    # Some clients send an empty query beside the id of a registered document.
+    if query not in (None, "") if named else not isinstance(query, str):
+        raise Refusing(400, "BAD_REQUEST", "Send one of query, a text, and documentId.")
     for name, kinds in _KINDS:
         if not isinstance(asked.get(name), kinds):
             raise Refusing(400, "BAD_REQUEST", f"{name} is missing or not of its type.")
@@ -277,5 +314,10 @@ def _respond(body: dict[str, Any], status: int, media_type: str, headers: dict[s
     return Response(
         orjson.dumps(body),
         status,
-        {"Content-Type": f"{media_type}; charset=utf-8", "Cache-Control": "no-store", **(headers or {})},
+        {
+            "Content-Type": f"{media_type}; charset=utf-8",
+            "Cache-Control": "no-store",
+            "X-Content-Type-Options": "nosniff",
+            **(headers or {}),
+        },
     )

@@ -30,7 +30,7 @@ from gateway.context import Context
 from gateway.database import DatabaseAway
 from gateway.graph import BadInput
 from gateway.http.executor import Coerced, CompiledExecutor
-from gateway.http.guard import Need, fields_of, missing, needs_of, rights, step_ups
+from gateway.http.guard import Need, fields_of, introspects, missing, needs_of, rights, step_ups
 from gateway.http.limits import COST_MAX, Cost, check_shape, compile_cost
 from gateway.inputs import Coercers, NotPlain, coerce_variables, compile_variables
 from gateway.outputs import Outputs
@@ -60,6 +60,7 @@ class Prepared:
     coercers: dict[str | None, Coercers | None]
     outputs: Outputs | None
     steps_up: str | None
+    introspects: bool
     costs: dict[str | None, Cost]
 
 
@@ -88,8 +89,11 @@ class Engine:
         self._step_ups = step_ups(self._schema)
         self._prepared: OrderedDict[str, Prepared] = OrderedDict()
 
-    def prepare(self, text: str) -> Prepared:
-        """Parse and validate, or recall having done so. Raises DocumentRefused."""
+    def prepare(self, text: str, explains: bool = True) -> Prepared:
+        """Parse and validate, or recall having done so; `explains`: errors may suggest names of the schema.
+
+        Raises DocumentRefused.
+        """
         known = self._prepared.get(text)
         if known is not None:
             self._prepared.move_to_end(text)
@@ -102,11 +106,9 @@ class Engine:
             raise DocumentRefused([error]) from None
         except RecursionError:
             raise DocumentRefused([GraphQLError("The document is nested too deeply.")]) from None
-        errors = validate(self._schema, document, max_errors=ERRORS_MAX)
+        errors = validate(self._schema, document, max_errors=ERRORS_MAX, hide_suggestions=not explains)
         if errors:
             raise DocumentRefused(errors)
-        if "_entities" in text and any(field == "Query._entities" for field in fields_of(document, self._schema)):
-            raise DocumentRefused([GraphQLError("Entities are not resolved here yet; ask for them by node(id:).")])
         try:
             prepared = self._compile(document, Outputs() if "@" not in text else None)
         except GraphQLError as error:
@@ -136,7 +138,7 @@ class Engine:
         needs = needs_of(document, self._schema, self.rights)
         asked = (tuple(field.split(".")) for field in fields_of(document, self._schema)) if self._step_ups else ()
         steps_up = next((".".join(field) for field in asked if field in self._step_ups), None)
-        return Prepared(document, needs, bare, coercers, outputs, steps_up, costs)
+        return Prepared(document, needs, bare, coercers, outputs, steps_up, introspects(document), costs)
 
     def operation(self, prepared: Prepared, name: str | None, streamed: bool = False) -> OperationDefinitionNode:
         """The operation to run. Raises DocumentRefused when the document does not say which, and for a subscription unless
@@ -166,12 +168,13 @@ class Engine:
                 "again, with a one-time code (an operator gets its second factor by `gateway operator factor LOGIN`)."
             )
 
-    def check_cost(self, prepared: Prepared, variables: dict[str, Any] | None, name: str | None) -> None:
-        """Raises DocumentRefused for an operation that costs more than COST_MAX."""
+    def check_cost(self, prepared: Prepared, variables: dict[str, Any] | None, name: str | None) -> int:
+        """The cost of an operation. Raises DocumentRefused where that is more than COST_MAX."""
         cost = prepared.costs[name](variables or {})
         if cost > COST_MAX:
             told = f"The operation costs {cost}, and {COST_MAX} at most are run. Ask for fewer items at once."
             raise DocumentRefused([GraphQLError(told, extensions={"code": "COST_TOO_HIGH"})])
+        return cost
 
     async def run(
         self, prepared: Prepared, variables: dict[str, Any] | None, name: str | None, context: Context

@@ -97,6 +97,22 @@ def fields_of(document: DocumentNode, schema: GraphQLSchema) -> set[str]:
     return collector.fields
 
 
+_INTROSPECTION = frozenset({"__schema", "__type", "_service"})
+
+
+def introspects(document: DocumentNode) -> bool:
+    """Whether a document asks for the schema itself."""
+    found = False
+
+    class Finder(Visitor):
+        def enter_field(self, node: FieldNode, *_: object) -> None:
+            nonlocal found
+            found = found or node.name.value in _INTROSPECTION
+
+    visit(document, Finder())
+    return found
+
+
 def missing(needs: dict[Need, str], scopes: frozenset[str]) -> Iterable[tuple[str, Need]]:
     """The fields that these scopes do not open."""
     return ((field, need) for need, field in needs.items() if not any(alternative <= scopes for alternative in need))

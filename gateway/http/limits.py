@@ -128,10 +128,13 @@ def _times(node: FieldNode, type_: Any, in_connection: bool) -> Cost:
     if not is_list_type(bare) or in_connection:
         return _one
     for argument in node.arguments or ():
-        if argument.name.value == "input" and isinstance(argument.value, VariableNode):
+        if argument.name.value in _BATCHES and isinstance(argument.value, VariableNode):
             given = argument.value.name.value
             return lambda variables: len(variables[given]) if isinstance(variables.get(given), list) else LIST_SIZE
     return lambda variables: LIST_SIZE
+
+
+_BATCHES = ("input", "refs", "representations")
 
 
 def _count(value: Any) -> int:

@@ -257,6 +257,14 @@ class SettlementMutation:
         return ClosePeriodPayload(period=show_period(period))
 
 
+async def period_node(info: Info, id: UUID) -> Period | None:
+    """A period by id; its statements and positions are shown to those who may see them."""
+    if not 1 <= id.int <= date.max.toordinal() or date.fromordinal(id.int).day != 1:
+        return None
+    async with info.context.reading() as tx:
+        return show_period(await close.period_of_month(tx, date.fromordinal(id.int)))
+
+
 async def statement_node(info: Info, id: UUID) -> Statement | None:
     """A statement by id: its own partner and operators see it."""
     async with info.context.reading() as tx:

@@ -49,11 +49,11 @@ async def keyed_client(world: World, code: str, dpop: bool = True) -> tuple[str,
 async def test_openid_client_goes_through_every_flow_and_its_negatives(real_time: World, clients: Path) -> None:
     world = real_time
     client_id, jwk = await keyed_client(world, "fuel")
-    await ann_logs_in(world)
+    me = (await world.named(await ann_logs_in(world), "{ me { id } }"))["documentId"]
     prepared = {
         "secret": {"id": world.clients["grocer"][0], "secret": world.clients["grocer"][1]},
         "keyed": {"id": client_id, "jwk": jwk},
-        "app": {"id": "member-app", "redirect": "com.example.loyalty:/callback", "login": "ann", "password": "ann's password"},
+        "app": {"id": "member-app", "redirect": "com.example.loyalty:/callback", "me": me, "login": "ann", "password": "ann's password"},
     }
     done = await asyncio.to_thread(node, "node", "flows.mjs", world.url, json.dumps(prepared))
     assert done.returncode == 0, done.stderr

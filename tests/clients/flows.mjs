@@ -79,7 +79,7 @@ const logIn = async (pushed, changes = {}) => {
 const redeem = ({ landed, verifier, state }, pkceCodeVerifier = verifier) =>
   oauth.authorizationCodeGrant(app, landed, { pkceCodeVerifier, expectedState: state })
 const me = async (tokens) => (await fetch(`${issuer}/graphql`, {
-  method: 'POST', body: JSON.stringify({ query: '{ me { id } }' }),
+  method: 'POST', body: JSON.stringify({ documentId: prepared.app.me }),
   headers: { 'content-type': 'application/json', authorization: `Bearer ${tokens.access_token}` },
 })).status
 

@@ -5,8 +5,7 @@ import { createClient as overSocket } from 'graphql-ws'
 import { createClient as overEvents } from 'graphql-sse'
 import WebSocket from 'ws'
 
-const [url, token, which, after] = process.argv.slice(2)
-const query = 'subscription($after: String) { walletChanged(after: $after) { cursor kind activity { points } wallets { available programme { code } } } }'
+const [url, token, documentId, which, after] = process.argv.slice(2)
 let cursor = after ?? null
 const tell = (what) => console.log(JSON.stringify(what))
 let live
@@ -22,7 +21,7 @@ const client = which === 'ws'
 // One subscription until it ends; the next one names the last cursor that was seen.
 async function follow() {
   await new Promise((resolve) => {
-    client.subscribe({ query, variables: { after: cursor } }, {
+    client.subscribe({ documentId, variables: { after: cursor } }, {
       next: (result) => {
         if (result.data) cursor = result.data.walletChanged.cursor
         tell(result)

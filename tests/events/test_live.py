@@ -14,6 +14,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from gateway.http import socket as sockets
+from gateway.http.documents import document_id
 from tests.access.test_clients import CLIENTS, ROOT, clients
 from tests.points import ann_logs_in
 from tests.world import World
@@ -50,8 +51,9 @@ class Follower:
 
 
 @asynccontextmanager
-async def following(url: str, token: str, which: str, *after: str) -> AsyncIterator[Follower]:
-    command = [sys.executable, str(ROOT / "console/node.py"), "node", "live.mjs", url, token, which, *after]
+async def following(world: World, token: str, which: str, *after: str) -> AsyncIterator[Follower]:
+    url, id = f"{world.url}/graphql", (await world.named(token, FOLLOW))["documentId"]
+    command = [sys.executable, str(ROOT / "console/node.py"), "node", "live.mjs", url, token, id, which, *after]
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(*command, cwd=CLIENTS, stdin=pipe, stdout=pipe, stderr=pipe)
     try:
@@ -65,7 +67,7 @@ async def following(url: str, token: str, which: str, *after: str) -> AsyncItera
 @pytest.mark.parametrize("which", ["ws", "sse"])
 async def test_npms_clients_follow_a_wallet_as_it_changes(world: World, clients: Path, which: str) -> None:
     token = await ann_logs_in(world)
-    async with following(f"{world.url}/graphql", token, which) as follower:
+    async with following(world, token, which) as follower:
         begin = await follower.event()
         assert (begin["kind"], begin["activity"]) == (None, None)
         await world.record("12.00")
@@ -78,7 +80,7 @@ async def test_npms_clients_follow_a_wallet_as_it_changes(world: World, clients:
 
 async def test_a_dropped_socket_comes_back_with_its_cursor_and_misses_nothing(world: World, clients: Path) -> None:
     token = await ann_logs_in(world)
-    async with following(f"{world.url}/graphql", token, "ws") as follower:
+    async with following(world, token, "ws") as follower:
         cursor = (await follower.event())["cursor"]
         await world.record("1.00")
         cursor = (await follower.event())["cursor"]
@@ -86,7 +88,7 @@ async def test_a_dropped_socket_comes_back_with_its_cursor_and_misses_nothing(wo
     for amount in ("2.00", "3.00"):
         await world.record(amount)
     for which in ("ws", "sse"):
-        async with following(f"{world.url}/graphql", token, which, cursor) as follower:
+        async with following(world, token, which, cursor) as follower:
             assert [(await follower.event())["activity"]["points"] for _ in range(2)] == [2, 3]
             await world.record("4.00")
             last = await follower.event()
@@ -100,6 +102,7 @@ async def test_a_dropped_socket_comes_back_with_its_cursor_and_misses_nothing(wo
 @asynccontextmanager
 async def open_socket(world: World, token: str | None, **options: Any) -> AsyncIterator[ClientConnection]:
     url = world.url.replace("http", "ws") + "/graphql"
+    await world.named(token or "", FOLLOW)
     async with connect(url, subprotocols=["graphql-transport-ws"], **options) as socket:  # type: ignore[list-item]
         if token is not None:
             await socket.send(json.dumps({"type": "connection_init", "payload": {"Authorization": f"Bearer {token}"}}))
@@ -108,7 +111,8 @@ async def open_socket(world: World, token: str | None, **options: Any) -> AsyncI
 
 
 async def subscribe(socket: ClientConnection, **variables: Any) -> None:
-    await socket.send(json.dumps({"type": "subscribe", "id": "1", "payload": {"query": FOLLOW, "variables": variables}}))
+    payload = {"documentId": document_id(FOLLOW), "variables": variables}
+    await socket.send(json.dumps({"type": "subscribe", "id": "1", "payload": payload}))
 
 
 async def next_of(socket: ClientConnection) -> dict[str, Any]:
@@ -150,7 +154,7 @@ async def test_a_subscription_ends_with_its_token(world: World) -> None:
 async def test_an_event_stream_ends_with_its_token_and_says_so(world: World) -> None:
     token = await ann_logs_in(world)
     headers = {"Authorization": f"Bearer {token}", "Accept": "text/event-stream"}
-    async with world.http.stream("POST", "/graphql", json={"query": FOLLOW}, headers=headers) as answer:
+    async with world.http.stream("POST", "/graphql", json=await world.named(token, FOLLOW), headers=headers) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
         lines = answer.aiter_lines()
         said = [await anext(lines) for _ in range(4)]

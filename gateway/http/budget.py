@@ -1,0 +1,124 @@
+"""What each client may ask for: a budget of cost that fills up again, shared by all processes (a leaky bucket).
+
+A process takes some of a budget in advance and spends that without asking the database, so that a request costs no round
+trip; what it has taken and not spent is at most CHUNK of the whole.
+"""
+
+import math
+from collections import OrderedDict
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+from gateway.access.caller import Caller
+from gateway.batching import OneAtATime
+from gateway.database import Database, load_queries
+from gateway.http.refusing import Refusing
+
+sql = load_queries(__file__, "budget.sql")
+
+CHUNK = 0.05
+HOLDERS_MAX = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A budget of `maximum` points of cost, which fills up by `restore_rate` a second."""
+
+    maximum: int
+    restore_rate: int
+
+
+PLANS = {
+    "public": Plan(20_000, 1_000),
+    "member": Plan(50_000, 2_000),
+    "operator": Plan(500_000, 20_000),
+    "partner": Plan(4_000_000, 200_000),
+}
+
+
+@dataclass(slots=True)
+class _Taken:
+    """What this process has of somebody's budget, and what was left of it when it took that."""
+
+    here: float
+    left: float
+    at: float
+
+
+class Budgets:
+    """Charges callers for what they ask."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._taken: OrderedDict[str, _Taken] = OrderedDict()
+        self._one_at_a_time = OneAtATime()
+
+    async def charge(self, caller: Caller, address: str, cost: int) -> dict[str, Any]:
+        """Take an operation's cost; answers how it stands, in the shape of Shopify's `extensions.cost`.
+
+        Raises Refusing (429) while there is too little, DatabaseAway.
+        """
+        plan, holder = plan_of(caller), _holder(caller, address)
+        if cost > plan.maximum:
+            told = f"The operation costs {cost}, more than the whole budget of {plan.maximum}. Ask for fewer items at once."
+            raise Refusing(400, "COST_TOO_HIGH", told)
+        taken = self._taken.get(holder)
+        if taken is None or taken.here < cost:
+            async with self._one_at_a_time(holder):
+                taken = self._taken.get(holder)
+                if taken is None or taken.here < cost:
+                    taken = await self._take(holder, plan, cost, taken.here if taken else 0.0)
+        if taken.here < cost:
+            seconds = math.ceil((cost - taken.here - taken.left) / plan.restore_rate)
+            left = f"{int(taken.here + taken.left)} of {plan.maximum} are left"
+            raise Refusing(
+                429,
+                "THROTTLED",
+                f"This operation costs {cost}, and {left}; {plan.restore_rate} come back a second: try again in {seconds} s.",
+                {"Retry-After": str(max(seconds, 1))},
+                {"cost": _shown(plan, taken, cost, 0)},
+            )
+        taken.here -= cost
+        return _shown(plan, taken, cost, cost)
+
+    async def _take(self, holder: str, plan: Plan, cost: int, here: float) -> _Taken:
+        async with self._database.reading() as tx:
+            row = await tx.one(
+                sql.take_budget,
+                holder=holder,
+                most=float(plan.maximum),
+                rate=float(plan.restore_rate),
+                needed=cost - here,
+                wanted=plan.maximum * CHUNK,
+            )
+        assert row is not None
+        self._taken[holder] = taken = _Taken(here + row["taken"], row["left_over"], monotonic())
+        self._taken.move_to_end(holder)
+        if len(self._taken) > HOLDERS_MAX:
+            self._taken.popitem(last=False)
+        return taken
+
+
+def plan_of(caller: Caller) -> Plan:
+    """A partner that acts for a member spends its own budget."""
+    return PLANS["partner" if caller.acting_partner_id is not None else caller.kind]
+
+
+def _holder(caller: Caller, address: str) -> str:
+    if caller.kind == "partner" or caller.acting_partner_id is not None:
+        return f"client {caller.client_id}"
+    return f"{caller.kind} {caller.subject_id}" if caller.subject_id is not None else f"address {address}"
+
+
+def _shown(plan: Plan, taken: _Taken, requested: int, actual: int) -> dict[str, Any]:
+    left = taken.left + plan.restore_rate * (monotonic() - taken.at)
+    return {
+        "requestedQueryCost": requested,
+        "actualQueryCost": actual,
+        "throttleStatus": {
+            "maximumAvailable": plan.maximum,
+            "currentlyAvailable": int(min(plan.maximum, taken.here + left)),
+            "restoreRate": plan.restore_rate,
+        },
+    }

@@ -1,0 +1,50 @@
+"""GET /limits: what can be asked for, in words."""
+
+import secrets
+from pathlib import Path
+
+import jinja2
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from gateway.events.feed import FOLLOWERS_MAX, UNREAD_MAX
+from gateway.graph import PAGE_MAX
+from gateway.http import limits, socket
+from gateway.http.budget import PLANS
+from gateway.http.endpoint import BODY_MAX_BYTES
+from gateway.http.engine import DOCUMENT_MAX_CHARS, TOKENS_MAX
+from gateway.http.headers import page_headers
+
+_KEPT_BY = {"public": "address", "member": "member", "operator": "person", "partner": "client"}
+_page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
+    Path(__file__).with_name("limits.html").read_text()
+)
+
+
+async def show_limits(request: Request) -> Response:
+    """The page."""
+    nonce = secrets.token_urlsafe(16)
+    documents = [
+        ("body", f"{BODY_MAX_BYTES // 1024 // 1024} MiB"),
+        ("characters", f"{DOCUMENT_MAX_CHARS:,}"),
+        ("tokens", f"{TOKENS_MAX:,}"),
+        ("levels", limits.DEPTH_MAX),
+        ("other names for fields", limits.ALIASES_MAX),
+        ("directives", limits.DIRECTIVES_MAX),
+        ("selections, with fragments where they are spread", f"{limits.SELECTIONS_MAX:,}"),
+        ("cost of an operation", f"{limits.COST_MAX:,}"),
+        ("items of a page", f"{PAGE_MAX:,}"),
+    ]
+    connections = [
+        ("WebSockets from one address", socket.SOCKETS_OF_ONE),
+        ("operations at once over one WebSocket", socket.OPERATIONS_MAX),
+        ("messages a second", socket.MESSAGES_A_SECOND),
+        ("size of a message", f"{socket.MESSAGE_MAX_BYTES // 1024} KiB"),
+        ("seconds until connection_init", socket.INIT_SECONDS),
+        ("seconds without an operation", socket.IDLE_SECONDS),
+        ("subscriptions of one member", FOLLOWERS_MAX),
+        ("events that wait to be read", UNREAD_MAX),
+    ]
+    plans = [(kind, plan, _KEPT_BY[kind]) for kind, plan in PLANS.items()]
+    page = _page.render(plans=plans, documents=documents, connections=connections, list_size=limits.LIST_SIZE, nonce=nonce)
+    return HTMLResponse(page, headers=page_headers(nonce))

@@ -1,0 +1,170 @@
+"""The door: registered documents, budgets, who is told the schema, entities, headers, and what comes from elsewhere."""
+
+import json
+from typing import Any
+
+import pytest
+
+from gateway.access.caller import PUBLIC
+from gateway.database import Database
+from gateway.http import budget
+from gateway.http.budget import PLANS
+from gateway.http.documents import document_id
+from gateway.http.refusing import Refusing
+from tests.points import ann_logs_in, bob_joins
+from tests.world import World
+
+ME = "{ me { id } }"
+PARTNER = "{ partner { code } }"
+ENTITIES = """query($r: [_Any!]!) { _entities(representations: $r) { __typename
+  ... on Membership { id externalId } ... on Partner { code } ... on Programme { code } ... on Store { code } ... on Contract { version } } }"""
+
+
+async def send(world: World, token: str | None, **asked: Any) -> Any:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    return await world.http.post("/graphql", json=asked, headers=headers)
+
+
+def code_of(answer: Any) -> str | None:
+    found: str | None = answer.json()["errors"][0].get("extensions", {}).get("code")
+    return found
+
+
+async def test_a_members_app_sends_ids_of_registered_documents_alone(world: World) -> None:
+    ann = await ann_logs_in(world)
+    free = await send(world, ann, query=ME)
+    assert (free.status_code, code_of(free)) == (403, "DOCUMENT_NOT_TRUSTED")
+    unknown = await send(world, ann, documentId=document_id("{ me { since } }"))
+    assert (unknown.status_code, code_of(unknown)) == (404, "DOCUMENT_UNKNOWN")
+    named = await world.named(ann, ME)
+    assert (await send(world, ann, **named)).json()["data"]["me"]["id"]
+    for wrong in ({"documentId": 7}, {"documentId": named["documentId"], "query": ME}, {"documentId": "sha256:../etc"}, {"documentId": ""}):
+        assert (await send(world, ann, **wrong)).status_code in (400, 404)
+
+
+async def test_a_document_serves_the_client_that_registered_it(world: World) -> None:
+    ann = await ann_logs_in(world)
+    named = await world.named(ann, PARTNER)
+    assert (await send(world, await world.token("grocer"), **named)).status_code == 404
+    assert (await send(world, None, **named)).status_code == 404
+    assert (await send(world, ann, **named)).status_code == 403
+
+
+async def test_the_schema_and_its_names_are_told_to_partners_and_operators_alone(world: World) -> None:
+    ann = await ann_logs_in(world)
+    for query in ("{ __schema { types { name } } }", '{ __type(name: "Member") { name } }', "{ _service { sdl } }"):
+        for who in ("grocer", await world.operator()):
+            assert "errors" not in (await world.post(who, query)).json()
+        for token in (None, ann):
+            asked = await world.named(token or "", query)
+            assert (await send(world, token, **asked)).status_code == 403
+    wrong = "{ programmez { code } }"
+    assert "Did you mean" in (await world.post("grocer", wrong)).text
+    assert "Did you mean" not in (await world.post(None, wrong)).text
+    assert "programmes" not in (await world.post(None, wrong)).text
+
+
+async def test_every_answer_says_what_it_cost_and_what_is_left(world: World) -> None:
+    first = (await world.post("grocer", PARTNER)).json()["extensions"]["cost"]
+    plan = PLANS["partner"]
+    assert first["requestedQueryCost"] == first["actualQueryCost"] == 2
+    status = first["throttleStatus"]
+    assert (status["maximumAvailable"], status["restoreRate"]) == (plan.maximum, plan.restore_rate)
+    assert 0 < status["currentlyAvailable"] <= plan.maximum
+
+
+async def test_who_has_spent_its_budget_waits_and_nobody_else_does(world: World) -> None:
+    """The public budget, which is the smallest; it is shared by the processes, as two worlds on one database are."""
+    expensive = "query($r: [_Any!]!) { _entities(representations: $r) { ... on Programme { id code name } } }"
+    paid = refused = 0
+    while not refused:
+        answer = await world.post(None, expensive, r=[{"__typename": "Programme", "id": "prg_x"}] * 1000)
+        if answer.status_code == 429:
+            refused = int(answer.headers["retry-after"])
+            cost = answer.json()["extensions"]["cost"]
+            assert code_of(answer) == "THROTTLED"
+            assert "data" not in answer.json()
+            assert cost["actualQueryCost"] == 0
+            assert cost["requestedQueryCost"] > cost["throttleStatus"]["currentlyAvailable"]
+        else:
+            paid += answer.json()["extensions"]["cost"]["actualQueryCost"]
+        assert paid < 2 * PLANS["public"].maximum
+    assert paid >= PLANS["public"].maximum * 0.8
+    assert 1 <= refused <= 4
+    assert (await world.post("grocer", PARTNER)).status_code == 200
+    other = budget.Budgets(await opened(world))
+    with pytest.raises(Refusing, match="are left"):
+        await other.charge(PUBLIC, "127.0.0.1", 3_001)
+    assert (await other.charge(PUBLIC, "203.0.113.9", 3_001))["actualQueryCost"] == 3_001
+
+
+async def opened(world: World) -> Any:
+    database = Database(world.dsn, 2)
+    await database.open()
+    return database
+
+
+async def test_an_operation_above_the_whole_budget_is_told_so_at_once(world: World) -> None:
+    deep = "query($r: [_Any!]!) { _entities(representations: $r) { ... on Programme { id code name expiry { afterMonths } issuer { id code name status } custody refundPolicy pendingDays spendMost transferable a: id b: id c: id d: id e: id f: id } } }"
+    answer = await world.post(None, deep, r=[{"__typename": "Programme", "id": "x"}] * 1000)
+    assert (answer.status_code, code_of(answer)) == (400, "COST_TOO_HIGH")
+
+
+async def test_entities_are_found_as_nodes_are_and_null_where_they_are_not_the_callers(world: World) -> None:
+    await bob_joins(world)
+    own = (await world.ask("grocer", '{ membership(ref: {externalId: "bob"}) { id } }'))["membership"]["id"]
+    others = (await world.ask("fuel", '{ membership(ref: {externalId: "ann"}) { id } partner { id } }'))
+    me = (await world.ask("grocer", "{ partner { id stores(first: 1) { nodes { id } } contracts { id } } }"))["partner"]
+    programme = (await world.ask("grocer", "{ programmes { id code } }"))["programmes"][0]
+    representations = [
+        {"__typename": "Membership", "id": own},
+        {"__typename": "Membership", "id": others["membership"]["id"]},
+        {"__typename": "Partner", "id": me["id"]},
+        {"__typename": "Partner", "id": others["partner"]["id"]},
+        {"__typename": "Programme", "id": programme["id"]},
+        {"__typename": "Store", "id": me["stores"]["nodes"][0]["id"]},
+        {"__typename": "Contract", "id": me["contracts"][0]["id"]},
+        {"__typename": "Membership", "id": me["id"]},
+        {"__typename": "Nothing", "id": own}, {"__typename": "Member"}, {"id": own}, {"__typename": "Member", "id": 7},
+    ]  # fmt: skip
+    found = (await world.ask("grocer", ENTITIES, r=representations))["_entities"]
+    assert found[:7] == [
+        {"__typename": "Membership", "id": own, "externalId": "bob"}, None, {"__typename": "Partner", "code": "grocer"}, None,
+        {"__typename": "Programme", "code": programme["code"]}, {"__typename": "Store", "code": "s1"}, {"__typename": "Contract", "version": 1},
+    ]  # fmt: skip
+    assert found[7:] == [None] * 5
+    assert (await world.post(None, ENTITIES, r=representations)).status_code == 401
+    too_many = await world.post("grocer", ENTITIES, r=representations[:1] * 1001)
+    assert too_many.json()["errors"][0]["extensions"]["code"] == "BAD_INPUT"
+    for nonsense in ([7], ["x"], [None]):
+        assert (await world.post("grocer", ENTITIES, r=nonsense)).status_code == 200
+
+
+async def test_pages_and_answers_carry_their_headers_and_nothing_is_open_to_other_sites(world: World) -> None:
+    for path in ("/limits", "/livez", "/oauth/jwks", "/.well-known/oauth-authorization-server", "/graphiql", "/nowhere"):
+        answer = await world.http.get(path, headers={"Origin": "https://elsewhere.example"})
+        assert answer.headers["x-content-type-options"] == "nosniff", path
+        assert answer.headers["x-frame-options"] == "DENY"
+        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert not [name for name in answer.headers if name.startswith("access-control-")]
+        if answer.headers["content-type"].startswith("text/html"):
+            policy = answer.headers["content-security-policy"]
+            assert "'nonce-" in policy
+            assert "frame-ancestors 'none'" in policy
+            assert policy != (await world.http.get(path)).headers["content-security-policy"]
+    preflight = await world.http.request(
+        "OPTIONS", "/graphql", headers={"Origin": "https://elsewhere.example", "Access-Control-Request-Method": "POST"}
+    )
+    assert preflight.status_code == 405
+    assert not [name for name in preflight.headers if name.startswith("access-control-")]
+    # What a form of another site can send, without asking first, is not read.
+    for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):
+        sent = await world.http.post("/graphql", content=json.dumps({"query": "{ programmes { code } }"}), headers={"Content-Type": kind})
+        assert sent.status_code == 415
+    assert (await world.http.get("/graphql", params={"query": "mutation { x }"})).status_code == 400
+
+
+async def test_the_page_of_limits_says_them_in_words(world: World) -> None:
+    page = (await world.http.get("/limits")).text
+    for said in (f"{PLANS['partner'].maximum:,}", "THROTTLED", "Retry-After", "extensions.cost", "200,000", "times the items of every list"):
+        assert said in page
