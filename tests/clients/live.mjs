@@ -21,7 +21,7 @@ const client = which === 'ws'
 // One subscription until it ends; the next one names the last cursor that was seen.
 async function follow() {
   await new Promise((resolve) => {
-    client.subscribe({ documentId, variables: { after: cursor } }, {
+    client.subscribe({ query: '', documentId, variables: { after: cursor } }, {
       next: (result) => {
         if (result.data) cursor = result.data.walletChanged.cursor
         tell(result)

@@ -11,7 +11,7 @@ __all__ = ["clients"]
 
 
 async def test_all_audits_of_graphql_http_pass(world: World, clients: Path) -> None:
-    done = await asyncio.to_thread(node, "node", "audits.mjs", f"{world.url}/graphql")
+    done = await asyncio.to_thread(node, "node", "audits.mjs", f"{world.url}/graphql", await world.token("grocer"))
     assert done.returncode == 0, done.stderr
     audits = json.loads(done.stdout)
     assert len(audits) == 61
