@@ -15,6 +15,8 @@ from starlette.types import Receive, Scope, Send
 from gateway.access.accounts import APP_CLIENT, CONSOLE_CLIENT, register_public_client
 from gateway.access.audit import Audit
 from gateway.access.follow import follow
+from gateway.access.issuers import OutsideIssuers, read_issuers
+from gateway.access.jwks import Fetcher
 from gateway.access.scopes import MEMBER, OPERATOR
 from gateway.access.server import OAuthServer
 from gateway.access.tokens import Tokens, load_signing_keys
@@ -98,7 +100,10 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
     metrics = Metrics(database, ledger, jobs).scrape
     server = OAuthServer(tokens)
     login = Login(server, tokens, doors, vault, audit)
-    oauth, health = OAuth(server, tokens, doors), Health(database)
+    fetcher = Fetcher(settings.jwks_hosts)
+    trusted = read_issuers(settings.issuers_file) if settings.issuers_file else []
+    issuers = OutsideIssuers(trusted, fetcher, database, clock)
+    oauth, health = OAuth(server, tokens, doors, fetcher), Health(database)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -109,6 +114,7 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
         await ledger.drain()
         for connector in connectors.values():
             await connector.close()
+        await fetcher.close()
         await database.close()
 
     pages = Starlette(
@@ -116,15 +122,8 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
         exception_handlers={HTTPException: _json_error},
         routes=[
             Route("/", _home),
-            Route("/oauth/authorize", login.authorize, methods=["GET", "POST"]),
-            Route("/oauth/logout", login.logout, methods=["POST"]),
-            Route("/oauth/token", oauth.token, methods=["POST"]),
-            Route("/oauth/revoke", oauth.revoke, methods=["POST"]),
-            Route("/oauth/introspect", oauth.introspect, methods=["POST"]),
-            Route("/oauth/par", oauth.push, methods=["POST"]),
-            Route("/oauth/jwks", oauth.jwks),
+            *(_authorization_server(oauth, login) if settings.authorization_server == "on" else ()),
             Route("/ledger/keys", oauth.ledger_keys),
-            Route("/.well-known/oauth-authorization-server", oauth.metadata),
             Route("/livez", health.live),
             Route("/readyz", health.ready),
             Route("/limits", show_limits),
@@ -132,9 +131,22 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
             *console_routes(),
         ],
     )
-    doorman = Doorman(tokens, doors)
+    doorman = Doorman(tokens, issuers, doors, settings.authorization_server == "on")
     graphql = GraphQLEndpoint(engine, doorman, doors)
     return Gateway(graphql, Sockets(graphql, doorman), pages, jobs)
+
+
+def _authorization_server(oauth: OAuth, login: Login) -> list[Route]:
+    return [
+        Route("/oauth/authorize", login.authorize, methods=["GET", "POST"]),
+        Route("/oauth/logout", login.logout, methods=["POST"]),
+        Route("/oauth/token", oauth.token, methods=["POST"]),
+        Route("/oauth/revoke", oauth.revoke, methods=["POST"]),
+        Route("/oauth/introspect", oauth.introspect, methods=["POST"]),
+        Route("/oauth/par", oauth.push, methods=["POST"]),
+        Route("/oauth/jwks", oauth.jwks),
+        Route("/.well-known/oauth-authorization-server", oauth.metadata),
+    ]
 
 
 async def _json_error(request: Request, error: Exception) -> Response:

@@ -42,6 +42,15 @@ class Settings:
         "conversions,credit,expire,holds,mature,notices,seal,tidy",
         "Background jobs this process takes part in, by comma; empty: none.",
     )
+    issuers_file: Path | None = _setting(
+        "GATEWAY_ISSUERS_FILE", "", "TOML file of outside issuers whose tokens are trusted; empty: none."
+    )
+    jwks_hosts: tuple[str, ...] = _setting(
+        "GATEWAY_JWKS_HOSTS", "", "Hosts (with their port, if it is not 443) that keys may be fetched from, by comma."
+    )
+    authorization_server: str = _setting(
+        "GATEWAY_AUTHORIZATION_SERVER", "on", "on, or off where every token comes from outside issuers."
+    )
     encryption_keys: tuple[bytes, ...] = _setting(
         "GATEWAY_ENCRYPTION_KEY",
         "",
@@ -71,6 +80,9 @@ def read_settings(environ: Mapping[str, str] = os.environ, **overrides: Any) -> 
         "lanes": _whole_number("GATEWAY_LANES", texts["lanes"], 1, 64),
         "adjustment_limit": _whole_number("GATEWAY_ADJUSTMENT_LIMIT", texts["adjustment_limit"], 0, 10**12),
         "jobs": _some_of("GATEWAY_JOBS", texts["jobs"], JOBS),
+        "issuers_file": Path(texts["issuers_file"]).absolute() if texts["issuers_file"] else None,
+        "jwks_hosts": tuple(host.strip().lower() for host in texts["jwks_hosts"].split(",") if host.strip()),
+        "authorization_server": _one_of("GATEWAY_AUTHORIZATION_SERVER", texts["authorization_server"], ("on", "off")),
         "encryption_keys": _keys("GATEWAY_ENCRYPTION_KEY", texts["encryption_keys"]),
         "log_level": _one_of("GATEWAY_LOG_LEVEL", texts["log_level"], ("debug", "info", "warning", "error")),
         "log_format": _one_of("GATEWAY_LOG_FORMAT", texts["log_format"], ("json", "console")),

@@ -280,7 +280,7 @@ def engine() -> Engine:
 
 
 @contextlib.asynccontextmanager
-async def open_world(dsn: str, folder: Path, jobs: tuple[str, ...] = ("conversions",), clock: Any = None) -> AsyncIterator[World]:
+async def open_world(dsn: str, folder: Path, jobs: tuple[str, ...] = ("conversions",), clock: Any = None, **configured: Any) -> AsyncIterator[World]:
     """Create the coalition in an empty migrated database and run the gateway over it; Ann is enrolled everywhere.
 
     Most jobs are run by the tests that want them, so that nothing happens behind the back of the others. The clock stands
@@ -310,7 +310,7 @@ async def open_world(dsn: str, folder: Path, jobs: tuple[str, ...] = ("conversio
             clients = {p.code: await accounts.create_partner_client(tx, p.id, p.code, NOW) for p in coalition.partners.values()}
             olga = await accounts.set_password(tx, "operator", "olga", OPERATOR_PASSWORD, None, NOW, ["admin"])
         door, port = free_door()
-        settings = read_settings({}, data_dir=folder, port=port, jobs=jobs)
+        settings = read_settings({}, data_dir=folder, port=port, jobs=jobs, **configured)
         vault = await open_vault(database, settings)
         async with database.transaction() as tx:
             factors = {"olga": await accounts.set_second_factor(tx, vault, olga)}

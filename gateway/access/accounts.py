@@ -187,14 +187,29 @@ async def create_keyed_client(
         raise InputNotAccepted('The keys are not a JSON Web Key Set: {"keys": [...]}.', "jwks") from None
     if not keys or any(key.is_private for key in keys):
         raise InputNotAccepted("The key set must hold at least one key, and public keys alone.", "jwks")
-    client_id = await _store_partner_client(tx, partner_id, code, jwks, dpop_bound, for_members, now)
+    return await _store_keyed(tx, partner_id, code, jwks, None, dpop_bound, for_members, now)
+
+
+async def create_published_client(
+    tx: Tx, partner_id: UUID, code: str, url: str, dpop_bound: bool, now: datetime, for_members: ForMembers = ForMembers()
+) -> str:
+    """Register a partner's client whose public keys are fetched from an address of its own; its secrets end."""
+    return await _store_keyed(tx, partner_id, code, None, url, dpop_bound, for_members, now)
+
+
+async def _store_keyed(
+    tx: Tx, partner_id: UUID, code: str, jwks: str | None, jwks_uri: str | None, dpop_bound: bool, for_members: ForMembers,
+    now: datetime,
+) -> str:  # fmt: skip
+    client_id = await _store_partner_client(tx, partner_id, code, jwks, dpop_bound, for_members, now, jwks_uri)
     await tx.run(sql.end_secrets, client_id=client_id, keep=0, ended_at=now)
     return client_id
 
 
 async def _store_partner_client(
-    tx: Tx, partner_id: UUID, code: str, jwks: str | None, dpop_bound: bool, for_members: ForMembers, now: datetime
-) -> str:
+    tx: Tx, partner_id: UUID, code: str, jwks: str | None, dpop_bound: bool, for_members: ForMembers, now: datetime,
+    jwks_uri: str | None = None,
+) -> str:  # fmt: skip
     client_id = f"partner-{code}"
     await tx.run(
         sql.store_oauth_client,
@@ -202,6 +217,7 @@ async def _store_partner_client(
         name=code,
         partner_id=partner_id,
         jwks=jwks,
+        jwks_uri=jwks_uri,
         dpop_bound=dpop_bound,
         redirect_uris=list(for_members.redirect_uris),
         grants=["client_credentials", EXCHANGE, *(CODE_GRANTS if for_members.redirect_uris else ())],
@@ -222,6 +238,7 @@ async def register_public_client(
         name=name,
         partner_id=None,
         jwks=None,
+        jwks_uri=None,
         dpop_bound=False,
         redirect_uris=redirect_uris,
         grants=[*CODE_GRANTS] if refreshes else ["authorization_code"],

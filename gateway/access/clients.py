@@ -86,7 +86,7 @@ class Client(ClientMixin):  # type: ignore[misc]
         return any(matches)
 
     def check_endpoint_auth_method(self, method: str, endpoint: str) -> bool:
-        if self.row["jwks"] is not None:
+        if self.row["jwks"] is not None or self.row["jwks_uri"] is not None:
             return method == ASSERTION_METHOD
         return method in SECRET_METHODS if self.row["partner_id"] is not None else method == "none"
 
@@ -121,10 +121,19 @@ def claimed_client_id(assertion: str) -> str:
     return found if isinstance(found, str) else ""
 
 
-def read_assertion(assertion: str, jwks: str, issuer: str, now: datetime) -> Assertion | None:
+def key_id_of(assertion: str) -> str | None:
+    """With which of its keys an assertion says it was signed."""
+    try:
+        found = unverified(assertion, 0).get("kid")
+    except (ValueError, TypeError, IndexError):
+        return None
+    return found if isinstance(found, str) else None
+
+
+def read_assertion(assertion: str, keys: KeySet, issuer: str, now: datetime) -> Assertion | None:
     """Check an assertion as FAPI 2.0 asks: `iss` and `sub` the client, `aud` the issuer alone, short, with a `jti`."""
     at = int(now.timestamp())
-    for key in KeySet.import_key_set(orjson.loads(jwks)).keys:
+    for key in keys.keys:
         claims = _claims(assertion, key)
         if claims is None:
             continue

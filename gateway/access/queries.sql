@@ -135,22 +135,29 @@ with codes as (delete from authorization_code where expires_at < :now::timestamp
 select (select count(*) from codes) + (select count(*) from sessions) + (select count(*) from pushed)
        + (select count(*) from once) + (select count(*) from revoked) + (select count(*) from failures) + (select count(*) from refresh);
 
+-- name: jwks_uri_of(client_id)$
+-- Where a client publishes its keys.
+select jwks_uri
+  from oauth_client
+ where client_id = :client_id;
+
 -- name: oauth_client(client_id)^
 -- One client by its id.
-select c.client_id, c.name, c.partner_id, c.jwks::text as jwks, c.dpop_bound, c.redirect_uris, c.grants, c.scopes, c.purpose,
+select c.client_id, c.name, c.partner_id, c.jwks::text as jwks, c.jwks_uri, c.dpop_bound, c.redirect_uris, c.grants, c.scopes, c.purpose,
        p.status as partner_status,
        array(select s.secret_hash from oauth_secret s where s.client_id = c.client_id and s.ended_at is null) as secrets
   from oauth_client c
   left join partner p on p.partner_id = c.partner_id
  where c.client_id = :client_id;
 
--- name: store_oauth_client(client_id, name, partner_id, jwks, dpop_bound, redirect_uris, grants, scopes, purpose, created_at)!
+-- name: store_oauth_client(client_id, name, partner_id, jwks, jwks_uri, dpop_bound, redirect_uris, grants, scopes, purpose, created_at)!
 -- Register a client, or replace what is registered under its id.
-insert into oauth_client (client_id, name, partner_id, jwks, dpop_bound, redirect_uris, grants, scopes, purpose, created_at)
-values (:client_id, :name, :partner_id, :jwks::text::jsonb, :dpop_bound, :redirect_uris, :grants, :scopes, :purpose, :created_at)
+insert into oauth_client (client_id, name, partner_id, jwks, jwks_uri, dpop_bound, redirect_uris, grants, scopes, purpose, created_at)
+values (:client_id, :name, :partner_id, :jwks::text::jsonb, :jwks_uri, :dpop_bound, :redirect_uris, :grants, :scopes, :purpose, :created_at)
 on conflict (client_id) do update
   set name = excluded.name,
       jwks = excluded.jwks,
+      jwks_uri = excluded.jwks_uri,
       dpop_bound = excluded.dpop_bound,
       redirect_uris = excluded.redirect_uris,
       grants = excluded.grants,

@@ -220,6 +220,10 @@ class Tokens:
         header = {"alg": "ES256", "typ": "at+jwt", "kid": self._signing.kid}
         return jwt.encode(header, claims, self._signing, algorithms=["ES256"])
 
+    def remembers(self, token: str) -> bool:
+        """Whether the token was verified before."""
+        return hashlib.sha256(token.encode()).digest() in self._known
+
     def verify(self, token: str) -> Caller:
         """The caller behind a bearer token. Raises TokenRefused.
 

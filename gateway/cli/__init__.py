@@ -2,11 +2,13 @@
 
 import sys
 
+from gateway.access.issuers import BadIssuers
 from gateway.cipher import CannotOpen
 from gateway.cli.accounts import member_app, operator_app
 from gateway.cli.coalition import coalition_app, partner_app
 from gateway.cli.commands import app
 from gateway.cli.documents import documents_app
+from gateway.cli.issuers import issuer_app
 from gateway.cli.keys import keys_app
 from gateway.coalition.catalogue import NoCoalition
 from gateway.coalition.partner_file import BadPartnerFile
@@ -21,6 +23,7 @@ app.add_typer(partner_app, name="partner")
 app.add_typer(operator_app, name="operator")
 app.add_typer(member_app, name="member")
 app.add_typer(keys_app, name="keys")
+app.add_typer(issuer_app, name="issuer")
 app.add_typer(documents_app, name="documents")
 
 __all__ = ["app", "main"]
@@ -32,6 +35,7 @@ def main() -> None:
         app()
     except (
         BadCursor,
+        BadIssuers,
         BadSetting,
         CannotOpen,
         BadPartnerFile,

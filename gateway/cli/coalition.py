@@ -60,6 +60,7 @@ def partner_onboard(
 def partner_client(
     code: Annotated[str, typer.Argument(help="The partner's code.")],
     jwks: Annotated[Path | None, typer.Option(help="Public keys of the partner instead of a secret: a JWK Set file.")] = None,
+    jwks_uri: Annotated[str | None, typer.Option(help="Where it publishes them, of a host in GATEWAY_JWKS_HOSTS.")] = None,
     dpop: Annotated[bool, typer.Option("--dpop", help="Its tokens are bound to a key that it proves to hold (DPoP).")] = False,
     redirect: Annotated[list[str] | None, typer.Option(help="Where members come back to whom it asks for consent.")] = None,
     purpose: Annotated[str | None, typer.Option(help="For what it asks, on the consent page: 'to book your nights'.")] = None,
@@ -78,6 +79,8 @@ def partner_client(
                 raise typer.BadParameter(f"There is no partner {code!r}.")
             now = SystemClock().now()
             asks = accounts.ForMembers(tuple(redirect or ()), purpose)
+            if jwks_uri is not None:
+                return await accounts.create_published_client(tx, found.id, code, jwks_uri, dpop, now, asks), None
             if jwks is not None:
                 return await accounts.create_keyed_client(tx, found.id, code, jwks.read_text(), dpop, now, asks), None
             keep = 1 if only else accounts.SECRETS_MAX

@@ -10,7 +10,7 @@ from rich.table import Table
 from gateway import ids
 from gateway.access import tokens
 from gateway.access.scopes import CEILING
-from gateway.cli.running import month_of, noting, out, settings_of, with_database
+from gateway.cli.running import month_of, noting, out, settings_of, subject_named, with_database
 from gateway.clock import SystemClock
 from gateway.coalition.catalogue import read_coalition
 from gateway.database import Database
@@ -154,24 +154,10 @@ def token(
     async def work(opened: Database) -> str:
         clock = SystemClock()
         signer = tokens.Tokens(settings.base_url, await tokens.load_signing_keys(opened, clock), clock)
-        async with opened.reading() as tx:
-            if partner is not None:
-                coalition = await read_coalition(tx)
-                found = next((p for p in coalition.partners.values() if p.code == partner), None)
-                subject = tokens.Subject("partner", found.id) if found else None
-            elif operator is not None:
-                row = await tx.one(tokens.sql.account_by_login, login=operator)
-                subject = tokens.Subject("operator", row["account_id"]) if row and row["kind"] == "operator" else None
-            else:
-                member_id = ids.read("mem", member or "")
-                subject = tokens.Subject("member", member_id) if member_id else None
-        if subject is None:
-            raise typer.BadParameter(f"There is no such partner, operator or member: {partner or operator or member}.")
+        subject = await subject_named(opened, partner, operator, member)
         # Whoever can run this has shown more than two factors would.
         return signer.issue(subject, "gateway-token", CEILING[subject.kind], clock.now(), strong_since=clock.now())
 
-    if sum(given is not None for given in (partner, operator, member)) != 1:
-        raise typer.BadParameter("Name one of --partner, --operator or --member.")
     print(with_database(work, noting("token", partner=partner, operator=operator, member=member), settings))
 
 

@@ -9,9 +9,13 @@ from typing import Any, TypeVar
 import typer
 from rich.console import Console
 
+from gateway import ids
 from gateway.access.audit import COMMAND_LINE, Audit, Deed
+from gateway.access.tokens import Subject
+from gateway.access.tokens import sql as token_sql
 from gateway.access.vault import open_vault
 from gateway.clock import SystemClock
+from gateway.coalition.catalogue import read_coalition
 from gateway.database import Database
 from gateway.local import database
 from gateway.logs import configure_logs
@@ -49,6 +53,26 @@ def with_database(work: Callable[[Database], Awaitable[T]], deed: Deed | None = 
 
     with database(settings) as dsn:
         return asyncio.run(run(dsn))
+
+
+async def subject_named(opened: Database, partner: str | None, operator: str | None, member: str | None) -> Subject:
+    """A partner by its code, an operator by its login name, or a member by its id; exactly one is named."""
+    if sum(given is not None for given in (partner, operator, member)) != 1:
+        raise typer.BadParameter("Name one of --partner, --operator or --member.")
+    subject = None
+    async with opened.reading() as tx:
+        if partner is not None:
+            coalition = await read_coalition(tx)
+            found = next((p for p in coalition.partners.values() if p.code == partner), None)
+            subject = Subject("partner", found.id) if found else None
+        elif operator is not None:
+            row = await tx.one(token_sql.account_by_login, login=operator)
+            subject = Subject("operator", row["account_id"]) if row and row["kind"] == "operator" else None
+        elif (member_id := ids.read("mem", member or "")) is not None:
+            subject = Subject("member", member_id)
+    if subject is None:
+        raise typer.BadParameter(f"There is no such partner, operator or member: {partner or operator or member}.")
+    return subject
 
 
 def month_of(text: str) -> date:

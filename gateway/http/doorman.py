@@ -5,6 +5,7 @@ from datetime import timedelta
 
 from gateway.access.caller import PUBLIC, Caller
 from gateway.access.dpop import PROOF_SECONDS_MAX, BadProof, read_proof
+from gateway.access.issuers import OutsideIssuers
 from gateway.access.tokens import TokenRefused, Tokens
 from gateway.access.tokens import sql as access_sql
 from gateway.context import Doors
@@ -17,8 +18,8 @@ _SCHEMES = {"bearer": "Bearer", "dpop": "DPoP"}
 class Doorman:
     """Tells callers by a bearer token, or by one that is bound to a key with the proof of it (RFC 9449, section 7)."""
 
-    def __init__(self, tokens: Tokens, doors: Doors) -> None:
-        self._tokens, self._doors = tokens, doors
+    def __init__(self, tokens: Tokens, issuers: OutsideIssuers, doors: Doors, own_tokens: bool = True) -> None:
+        self._tokens, self._issuers, self._doors, self._own_tokens = tokens, issuers, doors, own_tokens
 
     async def identify(self, authorizations: Sequence[str], proofs: Sequence[str], method: str) -> Caller:
         """The caller by the Authorization and DPoP headers that were sent; without any, the public. Raises Refusing."""
@@ -29,25 +30,38 @@ class Doorman:
         if len(authorizations) > 1 or scheme not in _SCHEMES or not token:
             raise _unknown("Send one header: Authorization: Bearer <token>.", "Bearer")
         try:
-            caller = self._tokens.verify(token)
+            caller = await self._verify(token)
             if (caller.key_thumbprint is None) != (scheme == "bearer"):
                 bound = caller.key_thumbprint is not None
                 raise TokenRefused("The token is bound: send it as DPoP, with a proof." if bound else "The token is not bound.")
+        except DatabaseAway:
+            raise away() from None
         except TokenRefused as error:
             raise _unknown(str(error), f'{_SCHEMES[scheme]} error="invalid_token"') from None
         if caller.key_thumbprint is not None:
             await self._check_proof(proofs, method, caller.key_thumbprint, token)
         return caller
 
+    async def _verify(self, token: str) -> Caller:
+        """Raises TokenRefused, DatabaseAway."""
+        if self._own_tokens and self._tokens.remembers(token):
+            return self._tokens.verify(token)
+        if self._issuers.issuer_of(token) is not None:
+            return await self._issuers.verify(token)
+        if not self._own_tokens:
+            raise TokenRefused("The token is of no trusted issuer.")
+        return self._tokens.verify(token)
+
     def still_knows(self, authorization: str | None) -> bool:
         """Whether a token that was let in has neither expired nor been revoked since."""
         if authorization is None:
             return True
+        token = authorization.partition(" ")[2].strip()
         try:
-            self._tokens.verify(authorization.partition(" ")[2].strip())
+            self._tokens.verify(token)
         except TokenRefused:
-            return False
-        return True
+            return self._issuers.still_knows(token)
+        return self._own_tokens
 
     async def _check_proof(self, proofs: Sequence[str], method: str, thumbprint: str, token: str) -> None:
         now = self._doors.clock.now()

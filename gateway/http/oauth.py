@@ -11,14 +11,24 @@ from uuid import UUID
 import orjson
 from authlib.oauth2 import OAuth2Error
 from authlib.oauth2.rfc6749.errors import InvalidRequestError
+from joserfc.jwk import KeySet
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import JSONResponse, Response
 
 from gateway.access.accounts import CODE_GRANTS, EXCHANGE, secret_hash
-from gateway.access.clients import ALGORITHMS, ASSERTION_METHOD, ASSERTION_TYPE, SECRET_METHODS, claimed_client_id, read_assertion
+from gateway.access.clients import (
+    ALGORITHMS,
+    ASSERTION_METHOD,
+    ASSERTION_TYPE,
+    SECRET_METHODS,
+    claimed_client_id,
+    key_id_of,
+    read_assertion,
+)
 from gateway.access.consents import Consent, consent_by_id, live_consent
 from gateway.access.dpop import PROOF_SECONDS_MAX, BadProof, read_proof
 from gateway.access.grants import CONFIDENTIAL_METHODS
+from gateway.access.jwks import Fetcher, KeysAway, RemoteKeys
 from gateway.access.scopes import CATALOGUE
 from gateway.access.server import Desk, OAuthServer, Request, read_basic, read_parameters
 from gateway.access.tokens import TOKEN_SECONDS, TWO_FACTORS, TokenRefused, Tokens, marks_of, sql
@@ -37,8 +47,9 @@ Decide = Callable[[OAuthServer, Request, Desk, Tx], Awaitable[None]]
 class OAuth:
     """The endpoints below /oauth and /.well-known that programs call."""
 
-    def __init__(self, server: OAuthServer, tokens: Tokens, doors: Doors) -> None:
-        self._server, self._tokens, self._doors = server, tokens, doors
+    def __init__(self, server: OAuthServer, tokens: Tokens, doors: Doors, fetcher: Fetcher) -> None:
+        self._server, self._tokens, self._doors, self._fetcher = server, tokens, doors, fetcher
+        self._remote: dict[str, RemoteKeys] = {}
 
     async def metadata(self, request: HTTPRequest) -> Response:
         """RFC 8414."""
@@ -135,8 +146,9 @@ class OAuth:
             ways = [basic is not None, "client_secret" in parameters, "client_assertion" in parameters]
             if sum(ways) > 1:
                 raise InvalidRequestError("Authenticate the client in one way.")
+            fetched = await self._fetched_keys(parameters)
             async with self._doors.database.transaction() as tx:
-                desk = await self._desk(parameters, basic, tx)
+                desk = await self._desk(parameters, basic, fetched, tx)
                 asked = Request("POST", parameters, basic, desk.assertion)
                 try:
                     if desk.assertion is not None:
@@ -158,7 +170,23 @@ class OAuth:
         extra = {"WWW-Authenticate": 'Basic realm="oauth"'} if status == 401 and used_basic else {}
         return JSONResponse(body, status, {**NO_STORE, **extra})
 
-    async def _desk(self, parameters: dict[str, str], basic: tuple[str, str] | None, tx: Tx) -> Desk:
+    async def _fetched_keys(self, parameters: dict[str, str]) -> KeySet | None:
+        """The keys that a client publishes at an address of its own; fetched while no transaction waits."""
+        assertion = parameters.get("client_assertion", "")
+        client_id = claimed_client_id(assertion) if assertion else ""
+        if not client_id or not client_id.isprintable():
+            return None
+        async with self._doors.database.reading() as tx:
+            url: str | None = await tx.value(sql.jwks_uri_of, client_id=client_id)
+        if url is None:
+            return None
+        remote = self._remote.setdefault(url, RemoteKeys(self._fetcher, url))
+        try:
+            return await remote.keys(key_id_of(assertion))
+        except KeysAway:
+            return None
+
+    async def _desk(self, parameters: dict[str, str], basic: tuple[str, str] | None, fetched: KeySet | None, tx: Tx) -> Desk:
         """Load what the request names: its client, its code, its token. Raises OAuth2Error."""
         now, assertion = self._doors.clock.now(), parameters.get("client_assertion")
         check_resource(parameters, self._tokens)
@@ -171,8 +199,10 @@ class OAuth:
         desk = Desk(now, await tx.one(sql.oauth_client, client_id=client_id) if client_id.isprintable() else None)
         if desk.client is not None and desk.client["partner_status"] == "suspended":
             desk.client = None
-        if assertion is not None and desk.client is not None and desk.client["jwks"] is not None:
-            desk.assertion = read_assertion(assertion, desk.client["jwks"], self._tokens.issuer, now)
+        if assertion is not None and desk.client is not None:
+            registered = desk.client["jwks"]
+            keys = KeySet.import_key_set(orjson.loads(registered)) if registered is not None else fetched
+            desk.assertion = read_assertion(assertion, keys, self._tokens.issuer, now) if keys is not None else None
         if "code" in parameters:
             desk.code = await tx.one(sql.authorization_code, code_hash=secret_hash(parameters["code"]))
         token = parameters.get("refresh_token") or parameters.get("token")

@@ -37,7 +37,7 @@ def another_process(world: World) -> Iterator[str]:
         port = probe.getsockname()[1]
     environment = {
         **os.environ, "DATABASE_URL": world.dsn, "GATEWAY_PORT": str(port), "GATEWAY_ISSUER": world.url,
-        "GATEWAY_DATA_DIR": str(world.data_dir / str(port)), "GATEWAY_JOBS": "holds,mature,seal",
+        "GATEWAY_DATA_DIR": str(world.data_dir), "GATEWAY_JOBS": "holds,mature,seal",
     }  # fmt: skip
     process = subprocess.Popen([sys.executable, "-m", "gateway", "serve"], env=environment, stderr=subprocess.DEVNULL)
     try:

@@ -1,0 +1,145 @@
+"""Outside issuers: identity providers of others whose access tokens are trusted, each within a ceiling.
+
+Who somebody is there is the pair of issuer and subject, never an e-mail address; `gateway issuer link` says who that is here.
+"""
+
+import hashlib
+import tomllib
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from joserfc import jwt
+from joserfc.errors import JoseError
+from joserfc.jws import JWSRegistry
+
+from gateway.access.caller import Caller
+from gateway.access.clients import unverified
+from gateway.access.jwks import Fetcher, KeysAway, RemoteKeys
+from gateway.access.scopes import CATALOGUE, CEILING
+from gateway.access.tokens import TOKEN_MAX_LENGTH, TokenRefused
+from gateway.clock import Clock
+from gateway.database import Database, load_queries
+
+sql = load_queries(__file__, "issuers.sql")
+
+KNOWN_MAX = 10_000
+ALGORITHMS_ALLOWED = frozenset({"ES256", "ES384", "EdDSA", "Ed25519", "PS256", "RS256"})
+
+
+class BadIssuers(ValueError):
+    """The file of issuers says something that cannot be used; its text names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """A trusted issuer. `kind` of callers it brings, the scopes it may give at most (`ceiling`), and which claims say what."""
+
+    issuer: str
+    audience: str
+    algorithms: tuple[str, ...]
+    kind: str
+    ceiling: frozenset[str]
+    jwks_uri: str | None = None
+    type: str | None = "at+jwt"
+    claims: dict[str, str] = field(default_factory=dict)
+
+
+def read_issuers(path: Path) -> list[Issuer]:
+    """The issuers of a TOML file, one `[[issuer]]` each. Raises BadIssuers."""
+    try:
+        found = tomllib.loads(path.read_text()).get("issuer", [])
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise BadIssuers(f"{path}: {error}") from None
+    issuers = []
+    for number, said in enumerate(found, start=1):
+        where = f"{path}, issuer {number}"
+        missing = {"issuer", "audience", "algorithms", "kind", "ceiling"} - said.keys()
+        unknown = said.keys() - {"issuer", "audience", "algorithms", "kind", "ceiling", "jwks_uri", "type", "claims"}
+        if missing or unknown:
+            raise BadIssuers(f"{where}: {'missing' if missing else 'unknown'}: {', '.join(sorted(missing or unknown))}")
+        if bad := set(said["algorithms"]) - ALGORITHMS_ALLOWED:
+            raise BadIssuers(f"{where}: algorithms {', '.join(sorted(bad))}; there are {', '.join(sorted(ALGORITHMS_ALLOWED))}")
+        if said["kind"] not in CEILING or (bad := set(said["ceiling"]) - CEILING[said["kind"]]):
+            raise BadIssuers(f"{where}: kind is partner, member or operator, and the ceiling holds scopes of that kind alone")
+        issuers.append(Issuer(**{**said, "algorithms": tuple(said["algorithms"]), "ceiling": frozenset(said["ceiling"])}))
+    return issuers
+
+
+class OutsideIssuers:
+    """Verifies tokens of the trusted issuers."""
+
+    def __init__(self, issuers: list[Issuer], fetcher: Fetcher, database: Database, clock: Clock) -> None:
+        self._issuers = {each.issuer: each for each in issuers}
+        self._keys = {
+            each.issuer: RemoteKeys(fetcher, each.jwks_uri or each.issuer, discover=each.jwks_uri is None) for each in issuers
+        }
+        self._database, self._clock = database, clock
+        self._known: OrderedDict[bytes, tuple[Caller, int]] = OrderedDict()
+
+    def issuer_of(self, token: str) -> Issuer | None:
+        """Whose token it says it is, if that is one of them; nothing is checked yet."""
+        if not self._issuers or len(token) > TOKEN_MAX_LENGTH:
+            return None
+        try:
+            return self._issuers.get(str(unverified(token, 1).get("iss")))
+        except (ValueError, TypeError, IndexError):
+            return None
+
+    async def verify(self, token: str) -> Caller:
+        """The caller behind a token of one of them. Raises TokenRefused, DatabaseAway."""
+        digest, now = hashlib.sha256(token.encode()).digest(), int(self._clock.now().timestamp())
+        known = self._known.get(digest)
+        if known is None:
+            issuer = self.issuer_of(token)
+            if issuer is None:
+                raise TokenRefused("The token is of no trusted issuer.")
+            known = self._known[digest] = await self._read(issuer, token, now)
+            if len(self._known) > KNOWN_MAX:
+                self._known.popitem(last=False)
+        if known[1] <= now:
+            raise TokenRefused("The token has expired; ask for a new one.")
+        return known[0]
+
+    def still_knows(self, token: str) -> bool:
+        """Whether a token that was verified has not expired since."""
+        known = self._known.get(hashlib.sha256(token.encode()).digest())
+        return known is not None and known[1] > self._clock.now().timestamp()
+
+    async def _read(self, issuer: Issuer, token: str, now: int) -> tuple[Caller, int]:
+        claims = await self._claims(issuer, token)
+        audience, expires, begins = claims.get("aud"), claims.get("exp"), claims.get("nbf", 0)
+        if issuer.audience not in (audience if isinstance(audience, list) else [audience]):
+            raise TokenRefused("The token is for somebody else.")
+        if not isinstance(expires, int) or expires <= now or not isinstance(begins, int) or begins > now + 10:
+            raise TokenRefused("The token has expired or does not serve yet.")
+        subject = claims.get(issuer.claims.get("subject", "sub"))
+        if not isinstance(subject, str):
+            raise TokenRefused("The token names nobody.")
+        async with self._database.reading() as tx:
+            subject_id: UUID | None = await tx.value(
+                sql.outside_identity, issuer=issuer.issuer, subject=subject, kind=issuer.kind
+            )
+        if subject_id is None:
+            raise TokenRefused("Nobody here is known under the token's subject; `gateway issuer link` makes it known.")
+        said = claims.get(issuer.claims.get("scope", "scope"), "")
+        scopes = frozenset(said.split() if isinstance(said, str) else map(str, said)) & issuer.ceiling & frozenset(CATALOGUE)
+        client = str(claims.get(issuer.claims.get("client", "client_id"), claims.get("azp", issuer.issuer)))
+        return Caller(issuer.kind, subject_id, client, scopes, token_id=str(claims.get("jti", "")) or None), expires
+
+    async def _claims(self, issuer: Issuer, token: str) -> dict[str, Any]:
+        try:
+            header = unverified(token, 0)
+            keys = await self._keys[issuer.issuer].keys(header.get("kid"))
+            decoded = jwt.decode(token, keys, registry=JWSRegistry(algorithms=list(issuer.algorithms)))
+        except KeysAway as away:
+            raise TokenRefused(str(away)) from None
+        except (JoseError, ValueError, KeyError, TypeError, IndexError):
+            raise TokenRefused("The token is not one of its issuer's.") from None
+        if issuer.type is not None and str(decoded.header.get("typ", "")).removeprefix("application/") != issuer.type:
+            raise TokenRefused("The token is not an access token.")
+        if decoded.claims.get("iss") != issuer.issuer or "cnf" in decoded.claims:
+            raise TokenRefused("The token is of another issuer, or bound to a key.")
+        return decoded.claims

@@ -1,0 +1,99 @@
+"""Keys of others, fetched from their address: once for all who wait, again when one is unknown, and kept while it is away."""
+
+import asyncio
+from collections.abc import Sequence
+from time import monotonic
+from urllib.parse import urlsplit
+
+import httpx
+import orjson
+import structlog
+from joserfc.errors import JoseError
+from joserfc.jwk import KeySet
+
+FETCH_SECONDS = 5
+FRESH_SECONDS = 600
+# An unknown key id fetches again at most this often, so that forged ones cannot make us ask without end.
+AGAIN_SECONDS = 30
+STALE_SECONDS = 24 * 3_600
+SIZE_MAX = 256 * 1024
+
+log = structlog.get_logger(__name__)
+
+
+class KeysAway(Exception):
+    """The keys cannot be had, and none are kept that are young enough."""
+
+
+class Fetcher:
+    """Fetches JSON over HTTPS from hosts that are allowed, without following redirects; HTTP from the loopback alone."""
+
+    def __init__(self, hosts: Sequence[str]) -> None:
+        self._hosts = frozenset(hosts)
+        self._http = httpx.AsyncClient(timeout=FETCH_SECONDS, follow_redirects=False, trust_env=False)
+
+    def allows(self, url: str) -> bool:
+        """Whether an address may be fetched from."""
+        parts = urlsplit(url)
+        plain = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1")
+        return (parts.scheme == "https" or plain) and parts.netloc.lower() in self._hosts and parts.username is None
+
+    async def json(self, url: str) -> dict[str, object]:
+        """Raises KeysAway."""
+        if not self.allows(url):
+            raise KeysAway(f"{url} is not among the hosts of GATEWAY_JWKS_HOSTS.")
+        body = bytearray()
+        try:
+            async with self._http.stream("GET", url, headers={"Accept": "application/json"}) as answer:
+                if answer.status_code != 200:
+                    raise KeysAway(f"{url} answered {answer.status_code}.")
+                async for chunk in answer.aiter_bytes():
+                    body += chunk
+                    if len(body) > SIZE_MAX:
+                        raise KeysAway(f"{url} answered with more than {SIZE_MAX} bytes.")
+            found = orjson.loads(bytes(body))
+        except (httpx.HTTPError, orjson.JSONDecodeError) as error:
+            raise KeysAway(f"{url}: {type(error).__name__}") from None
+        if not isinstance(found, dict):
+            raise KeysAway(f"{url} answered with no object.")
+        return found
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+
+class RemoteKeys:
+    """One address's keys. `discover`: the address is an issuer, whose metadata says where its keys are (OpenID Connect
+    Discovery, RFC 8414)."""
+
+    def __init__(self, fetcher: Fetcher, url: str, discover: bool = False) -> None:
+        self._fetcher, self._url, self._discover = fetcher, url, discover
+        self._keys: KeySet | None = None
+        self._fetched = self._tried = float("-inf")
+        self._one = asyncio.Lock()
+
+    async def keys(self, key_id: str | None = None) -> KeySet:
+        """The keys; fetched again when they are old, or do not hold `key_id`. Raises KeysAway."""
+        now = monotonic()
+        known = self._keys is not None and (key_id is None or any(key.kid == key_id for key in self._keys.keys))
+        if self._keys is None or now - self._fetched > FRESH_SECONDS or not known:
+            async with self._one:  # whoever waited finds what the first one fetched
+                if self._tried < now and monotonic() - self._tried > (AGAIN_SECONDS if self._keys is not None else 1):
+                    await self._fetch()
+        if self._keys is None or monotonic() - self._fetched > STALE_SECONDS:
+            raise KeysAway(f"The keys of {self._url} cannot be had now.")
+        return self._keys
+
+    async def _fetch(self) -> None:
+        self._tried = monotonic()
+        try:
+            url = self._url
+            if self._discover:
+                metadata = await self._fetcher.json(f"{self._url.rstrip('/')}/.well-known/openid-configuration")
+                if metadata.get("issuer") != self._url:
+                    raise KeysAway(f"{self._url} calls itself {str(metadata.get('issuer'))[:200]}.")
+                url = str(metadata.get("jwks_uri"))
+            self._keys = KeySet.import_key_set(await self._fetcher.json(url))  # type: ignore[arg-type]
+            self._fetched = monotonic()
+        except (KeysAway, JoseError, ValueError, KeyError, TypeError) as error:
+            log.warning("keys could not be fetched", url=self._url, error=str(error))

@@ -1,0 +1,57 @@
+"""`gateway issuer`: identity providers of others."""
+
+from typing import Annotated
+
+import typer
+
+from gateway.access.issuers import read_issuers, sql
+from gateway.access.tokens import Subject
+from gateway.cli.running import noting, out, settings_of, subject_named, with_database
+from gateway.clock import SystemClock
+from gateway.database import Database
+
+issuer_app = typer.Typer(help="Identity providers of others whose tokens are trusted.", no_args_is_help=True)
+
+
+@issuer_app.command("list")
+def issuer_list() -> None:
+    """List the issuers of GATEWAY_ISSUERS_FILE."""
+    path = settings_of().issuers_file
+    for each in read_issuers(path) if path else []:
+        out.print(f"{each.issuer}: {each.kind}s, {', '.join(sorted(each.ceiling))}")
+
+
+@issuer_app.command("link")
+def issuer_link(
+    issuer: Annotated[str, typer.Argument(help="The issuer, as its tokens say it.")],
+    subject: Annotated[str, typer.Argument(help="The subject there, as its tokens say it.")],
+    partner: Annotated[str | None, typer.Option(help="Code of the partner that it is.")] = None,
+    operator: Annotated[str | None, typer.Option(help="Login name of the operator that it is.")] = None,
+    member: Annotated[str | None, typer.Option(help="Id of the member that it is: mem_...")] = None,
+) -> None:
+    """Say who a subject of an outside issuer is here."""
+
+    async def work(opened: Database) -> Subject:
+        found = await subject_named(opened, partner, operator, member)
+        async with opened.transaction() as tx:
+            await tx.run(
+                sql.link_identity, issuer=issuer, subject=subject, kind=found.kind, subject_id=found.id, at=SystemClock().now()
+            )
+        return found
+
+    deed = noting("issuer link", issuer=issuer, subject=subject, partner=partner, operator=operator, member=member)
+    out.print(f"{subject} of {issuer} is a known {with_database(work, deed).kind} now.")
+
+
+@issuer_app.command("unlink")
+def issuer_unlink(
+    issuer: Annotated[str, typer.Argument(help="The issuer, as its tokens say it.")],
+    subject: Annotated[str, typer.Argument(help="The subject there, as its tokens say it.")],
+) -> None:
+    """A subject of an outside issuer is nobody here any more; tokens it has end by themselves."""
+
+    async def work(opened: Database) -> None:
+        async with opened.transaction() as tx:
+            await tx.run(sql.unlink_identity, issuer=issuer, subject=subject)
+
+    with_database(work, noting("issuer unlink", issuer=issuer, subject=subject))

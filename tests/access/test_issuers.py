@@ -1,0 +1,218 @@
+"""Outside issuers: npm's oidc-provider gives the tokens, and the gateway trusts it within its ceiling."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from joserfc import jwt
+from joserfc.jwk import ECKey, RSAKey
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse
+from starlette.routing import Route
+
+from gateway.access import accounts
+from gateway.access.issuers import BadIssuers, read_issuers
+from gateway.access.jwks import Fetcher, KeysAway, RemoteKeys
+from gateway.clock import SystemClock
+from gateway.database import Database
+from gateway.main import create_app
+from gateway.settings import read_settings
+from tests.access.test_clients import CLIENTS, ROOT, clients
+from tests.world import NOW, World, engine, free_door, open_world, serving, started
+
+__all__ = ["clients"]
+
+PARTNER = "{ partner { code } }"
+
+
+@contextlib.asynccontextmanager
+async def provider(port: int, audience: str) -> AsyncIterator[None]:
+    command = [sys.executable, str(ROOT / "console/node.py"), "node", "provider.mjs", str(port), audience]
+    process = await asyncio.create_subprocess_exec(*command, cwd=CLIENTS, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL, start_new_session=True)
+    assert process.stdout
+    assert b"ready" in await asyncio.wait_for(process.stdout.readuntil(b"ready"), 30)
+    try:
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+
+
+def trusting(folder: Path, url: str, audience: str, **changes: str) -> Path:
+    said = {
+        "issuer": f'"{url}"', "audience": f'"{audience}"', "algorithms": '["RS256"]', "kind": '"partner"',
+        "ceiling": '["partner", "points:earn"]', "claims": '{ subject = "client_id" }', **changes,
+    }  # fmt: skip
+    file = folder / "issuers.toml"
+    file.write_text("[[issuer]]\n" + "\n".join(f"{name} = {value}" for name, value in said.items()) + "\n")
+    return file
+
+
+async def link(world: World, issuer: str, subject: str, code: str) -> None:
+    partner = (await world.sql("select partner_id from partner where code = $1", code))[0][0]
+    await world.sql("insert into outside_identity values ($1, $2, 'partner', $3, now())", issuer, subject, partner)
+
+
+async def token_of(url: str, client: str, **changes: str) -> str:
+    form = {"grant_type": "client_credentials", "scope": "partner points:earn members:lookup settlement:close", **changes}
+    async with httpx.AsyncClient(trust_env=False) as http:
+        answer = await http.post(f"{url}/token", data=form, auth=(client, f"{client}-secret"))
+    token: str = answer.json()["access_token"]
+    return token
+
+
+async def test_tokens_of_a_trusted_issuer_open_what_its_ceiling_allows_and_of_others_nothing(dsn: str, tmp_path: Path, clients: Path) -> None:
+    door, port = free_door()
+    door.close()
+    url, audience = f"http://127.0.0.1:{port}", "https://gateway.example/graphql"
+    file = trusting(tmp_path, url, audience)
+    async with (
+        provider(port, audience),
+        open_world(dsn, tmp_path, clock=SystemClock(), issuers_file=file, jwks_hosts=(f"127.0.0.1:{port}",)) as world,
+    ):
+        await link(world, url, "till-1", "grocer")
+        token = await token_of(url, "till-1")
+        assert (await world.ask(token, PARTNER))["partner"]["code"] == "grocer"
+        # Its scope says more than its ceiling and its kind allow.
+        assert (await world.post(token, "{ memberships(first: 1) { nodes { id } } }")).status_code == 403
+        assert (await world.post(token, 'mutation { closePeriod(input: {month: "2026-01"}) { errors { code } } }')).status_code == 403
+        record = await world.record("5.00", who=token, occurredAt="2026-10-01T00:00:00Z")
+        assert record["errors"] == []
+        stranger = await world.post(await token_of(url, "stranger"), PARTNER)
+        assert stranger.status_code == 401
+        assert "known" in stranger.json()["errors"][0]["message"]
+        for elsewhere in ("https://elsewhere.example/graphql",):
+            foreign = await token_of(url, "till-1", resource=elsewhere)
+            assert (await world.post(foreign, PARTNER)).status_code == 401
+        head, payload, signature = token.split(".")
+        assert (await world.post(f"{head}.{payload}.{signature[:-4]}AAAA", PARTNER)).status_code == 401
+        # Many unknown keys at once ask the issuer once, not each for itself.
+        forged = [forge(url, audience, f"unknown-{n}") for n in range(20)]
+        answers = await asyncio.gather(*(world.post(each, PARTNER) for each in forged))
+        assert {answer.status_code for answer in answers} == {401}
+        async with httpx.AsyncClient(trust_env=False) as http:
+            assert (await http.get(f"{url}/counts")).json()["jwks"] <= 2
+        assert await world.transactions() == 1
+
+
+def forge(issuer: str, audience: str, key_id: str) -> str:
+    key = ECKey.generate_key("P-256", {"kid": key_id}, private=True)
+    claims = {"iss": issuer, "aud": audience, "client_id": "till-1", "exp": 4_000_000_000, "scope": "partner"}
+    return jwt.encode({"alg": "ES256", "typ": "at+jwt", "kid": key_id}, claims, key, algorithms=["ES256"])
+
+
+class Publisher:
+    """An address with keys, which can be away."""
+
+    def __init__(self) -> None:
+        self.keys: list[Any] = []
+        self.away, self.asked = False, 0
+
+    async def answer(self, request: Request) -> JSONResponse:
+        self.asked += 1
+        if self.away:
+            return JSONResponse({}, 503)
+        return JSONResponse({"keys": [key.as_dict(private=False) for key in self.keys]})
+
+
+@contextlib.asynccontextmanager
+async def publishing(publisher: Publisher) -> AsyncIterator[str]:
+    async with serving(Starlette(routes=[Route("/keys", publisher.answer), Route("/moved", moved)])) as (url, *_):
+        yield url
+
+
+async def moved(request: Request) -> Any:
+    return RedirectResponse("/keys")
+
+
+async def test_keys_that_were_fetched_serve_while_their_address_is_away() -> None:
+    publisher = Publisher()
+    publisher.keys = [RSAKey.generate_key(2048, {"kid": "a"}, private=True)]
+    async with publishing(publisher) as url:
+        fetcher = Fetcher([url.removeprefix("http://")])
+        keys = RemoteKeys(fetcher, f"{url}/keys")
+        await asyncio.gather(*(keys.keys("a") for _ in range(10)))
+        assert publisher.asked == 1
+        publisher.away = True
+        keys._fetched -= 3_600
+        assert [key.kid for key in (await keys.keys("a")).keys] == ["a"]
+        keys._fetched -= 48 * 3_600
+        with pytest.raises(KeysAway):
+            await keys.keys("a")
+        await fetcher.close()
+
+
+async def test_only_allowed_hosts_are_asked_and_no_redirect_is_followed() -> None:
+    publisher = Publisher()
+    async with publishing(publisher) as url:
+        host = url.removeprefix("http://")
+        fetcher = Fetcher([host, "example.org"])
+        for bad in ("http://example.org/keys", "ftp://example.org/", f"http://user@{host}/keys", "https://10.0.0.1/keys", "file:///etc/passwd"):
+            assert not fetcher.allows(bad)
+            with pytest.raises(KeysAway):
+                await fetcher.json(bad)
+        with pytest.raises(KeysAway, match="307"):
+            await fetcher.json(f"{url}/moved")
+        assert publisher.asked == 0
+        await fetcher.close()
+
+
+async def test_a_partner_publishes_its_keys_and_changes_them_without_asking_anybody(dsn: str, tmp_path: Path) -> None:
+    publisher = Publisher()
+    async with publishing(publisher) as url, open_world(dsn, tmp_path, jwks_hosts=(url.removeprefix("http://"),)) as world:
+        database = Database(world.dsn, 2)
+        await database.open()
+        async with database.transaction() as tx:
+            fuel = (await world.sql("select partner_id from partner where code = 'fuel'"))[0][0]
+            client = await accounts.create_published_client(tx, fuel, "fuel", f"{url}/keys", False, NOW)
+        await database.close()
+        for number in (1, 2):
+            key = ECKey.generate_key("P-256", {"kid": f"k{number}", "alg": "ES256", "use": "sig"}, private=True)
+            publisher.keys = [key]
+            now = int(world.clock.now().timestamp())
+            claims = {"iss": client, "sub": client, "aud": world.url, "iat": now, "exp": now + 60, "jti": f"j{number}"}
+            form = {
+                "grant_type": "client_credentials", "client_assertion": jwt.encode({"alg": "ES256", "kid": key.kid}, claims, key, algorithms=["ES256"]),
+                "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+            }  # fmt: skip
+            answer = await world.http.post("/oauth/token", data=form)
+            if number == 1:
+                assert answer.status_code == 200, answer.text
+            else:
+                # The new key is looked for at most every half minute.
+                assert answer.status_code in (200, 401)
+        assert (await world.http.post("/oauth/token", data={"grant_type": "client_credentials"}, auth=(client, "x"))).status_code == 401
+
+
+async def test_the_built_in_server_can_be_switched_off(dsn: str, tmp_path: Path) -> None:
+    async with open_world(dsn, tmp_path) as world:
+        own = await world.token("grocer")
+    # The world enrols Ann with a token of its own, so the second gateway is made by hand.
+    door, port = free_door()
+    app = await create_app(read_settings({}, data_dir=tmp_path, port=port, authorization_server="off", jobs=(), issuer=world.url), dsn, world.clock, engine())
+    server, task = await started(app, door)
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
+        for path in ("/oauth/token", "/oauth/authorize", "/oauth/par", "/.well-known/oauth-authorization-server", "/oauth/jwks"):
+            assert (await http.post(path)).status_code == 404
+        asked = await http.post("/graphql", json={"query": PARTNER}, headers={"Authorization": f"Bearer {own}"})
+        assert asked.status_code == 401
+        assert (await http.get("/ledger/keys")).status_code == 200
+    server.should_exit = True
+    await task
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"algorithms": '["none"]'}, {"algorithms": '["HS256"]'}, {"kind": '"king"'}, {"ceiling": '["settlement:close"]'}, {"colour": '"red"'}],
+)
+def test_a_file_of_issuers_that_cannot_be_used_is_refused_in_words(tmp_path: Path, changes: dict[str, str]) -> None:
+    with pytest.raises(BadIssuers, match="issuer 1"):
+        read_issuers(trusting(tmp_path, "https://idp.example", "x", **changes))
