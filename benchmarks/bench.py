@@ -19,7 +19,7 @@ from pathlib import Path
 from uuid import UUID
 
 import httpx
-from api import HOUSEHOLDS, PORT, Tills, measure_api
+from api import HOUSEHOLDS, ME, PORT, Tills, measure_api
 from ledger import measure_ledger
 from yardsticks import ROUNDS, measure_p, measure_s, process, rows, say
 
@@ -31,10 +31,13 @@ from gateway.coalition import onboard
 from gateway.coalition.catalogue import Coalition, read_coalition
 from gateway.database import Database
 from gateway.embedded import EmbeddedPostgres
+from gateway.http.documents import register
 from gateway.members.lookup import sql as members_sql
 from gateway.migrate import migrate
 
 PARTNERS = 8
+
+APPS = 1_000
 
 
 async def create_world(dsn: str) -> Coalition:
@@ -104,8 +107,8 @@ def main() -> None:
             with process([sys.executable, "-m", "gateway", "serve"], environment, f"{issuer}/readyz") as gateway:
                 renew, member = asyncio.run(tokens_of(dsn, coalition, issuer))
                 enrol(renew())
-                some = find_member(dsn)
-                measure_api(Tills(renew()), lambda: member(some), renew, s, p, gateway.pid)
+                some = asyncio.run(prepare_apps(dsn))
+                measure_api(Tills(renew()), lambda: [member(id) for id in some], renew, s, p, gateway.pid)
         finally:
             postgres.stop()
     print(f"P = {p:,.0f}, S = {s:,.0f}; medians of {ROUNDS}; Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}.\n")
@@ -114,16 +117,15 @@ def main() -> None:
         print("| " + " | ".join(each) + " |")
 
 
-def find_member(dsn: str) -> UUID:
-    async def look() -> UUID:
-        database = Database(dsn, 2)
-        await database.open()
-        async with database.reading() as tx:
-            found: UUID = (await tx.all(members_sql.cards_by_number, numbers=["C-1"]))[0]["member_id"]
-        await database.close()
-        return found
-
-    return asyncio.run(look())
+async def prepare_apps(dsn: str) -> list[UUID]:
+    """Register what the members' app sends; answers the members whose apps will send it, each with a budget of its own."""
+    database = Database(dsn, 2)
+    await database.open()
+    async with database.transaction() as tx:
+        await register(tx, accounts.APP_CLIENT, [ME], SystemClock().now())
+        cards = await tx.all(members_sql.cards_by_number, numbers=[f"C-{n}" for n in range(1, APPS + 1)])
+    await database.close()
+    return [row["member_id"] for row in cards]
 
 
 if __name__ == "__main__":

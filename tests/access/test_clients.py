@@ -88,3 +88,61 @@ async def test_openid_client_goes_through_every_flow_and_its_negatives(real_time
         "revokedMember": 401,
         "endedFamilyMember": 401,
     }
+
+
+async def test_authlibs_own_client_works_in_the_readmes_words(real_time: World) -> None:
+    from authlib.integrations.httpx_client import AsyncOAuth2Client
+
+    client_id, secret = real_time.clients["grocer"]
+    async with AsyncOAuth2Client(client_id, secret, token_endpoint_auth_method="client_secret_basic", trust_env=False) as client:
+        token = await client.fetch_token(f"{real_time.url}/oauth/token", grant_type="client_credentials", scope="partner")
+        assert token["scope"] == "partner"
+        answer = await client.post(f"{real_time.url}/graphql", json={"query": "{ partner { code } }"})
+        assert answer.json()["data"]["partner"]["code"] == "grocer"
+        await client.revoke_token(f"{real_time.url}/oauth/revoke", token=token["access_token"])
+
+
+async def test_requests_oauthlib_works_in_the_readmes_words(real_time: World) -> None:
+    import os
+
+    from oauthlib.oauth2 import BackendApplicationClient, InvalidClientError
+    from requests_oauthlib import OAuth2Session
+
+    client_id, secret = real_time.clients["fuel"]
+    os.environ["OAUTHLIB_INSECURE_TRANSPORT"] = "1"  # the loopback
+
+    def talk() -> tuple[str, bool]:
+        session = OAuth2Session(client=BackendApplicationClient(client_id=client_id))
+        session.trust_env = False
+        session.fetch_token(f"{real_time.url}/oauth/token", client_id=client_id, client_secret=secret)
+        answer = session.post(f"{real_time.url}/graphql", json={"query": "{ partner { code } }"})
+        refused = False
+        try:
+            session.fetch_token(f"{real_time.url}/oauth/token", client_id=client_id, client_secret="wrong")
+        except InvalidClientError:
+            refused = True
+        return answer.json()["data"]["partner"]["code"], refused
+
+    try:
+        assert await asyncio.to_thread(talk) == ("fuel", True)
+    finally:
+        del os.environ["OAUTHLIB_INSECURE_TRANSPORT"]
+
+
+async def test_unknown_and_wrong_take_as_long_and_say_the_same(world: World) -> None:
+    """Medians over many tries, alternating, so that what else the machine does falls on both."""
+    import statistics
+    import time
+
+    async def took(client: tuple[str, str]) -> float:
+        began = time.perf_counter()
+        answer = await world.http.post("/oauth/token", data={"grant_type": "client_credentials"}, auth=client)
+        assert answer.status_code == 401
+        return time.perf_counter() - began
+
+    known, unknown = [], []
+    for _ in range(60):
+        known.append(await took((world.clients["grocer"][0], "gws_wrong")))
+        unknown.append(await took(("partner-nobody", "gws_wrong")))
+    ratio = statistics.median(known) / statistics.median(unknown)
+    assert 0.5 < ratio < 2, ratio

@@ -11,8 +11,6 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from uuid import UUID
 
-import httpx
-
 from gateway.access.scopes import CEILING
 from gateway.access.tokens import Subject, Tokens, load_signing_keys
 from gateway.clock import SystemClock
@@ -67,8 +65,8 @@ async def tokens(world: World) -> dict[str, str]:
 class Chaos:
     """Sends one thing after the other to one of the processes, and remembers what can be used later."""
 
-    def __init__(self, http: httpx.AsyncClient, urls: list[str], tokens: dict[str, str]) -> None:
-        self.http, self.urls, self.tokens = http, urls, tokens
+    def __init__(self, world: World, urls: list[str], tokens: dict[str, str]) -> None:
+        self.http, self.named, self.urls, self.tokens = world.http, world.named, urls, tokens
         self.chance = random.Random(11)  # noqa: S311 - reproducible, not secret
         self.receipts: list[str] = []
         self.holds: list[str] = []
@@ -77,7 +75,7 @@ class Chaos:
     async def ask(self, who: str, query: str, variable: str, given: dict[str, Any]) -> dict[str, Any]:
         answer = await self.http.post(
             f"{self.chance.choice(self.urls)}/graphql",
-            json={"query": query, "variables": {variable: given}},
+            json={**await self.named(self.tokens[who], query), "variables": {variable: given}},
             headers={"Authorization": f"Bearer {self.tokens[who]}"},
         )
         body = answer.json()
@@ -131,7 +129,7 @@ async def test_several_processes_at_once_on_two_members_conserve_every_point(wor
     await bob_joins(world)
     with ExitStack() as stack:
         urls = [await asyncio.to_thread(stack.enter_context, another_process(world)) for _ in range(PROCESSES)]
-        chaos = Chaos(world.http, urls, await tokens(world))
+        chaos = Chaos(world, urls, await tokens(world))
         gate = asyncio.Semaphore(24)
 
         async def once(n: int) -> None:

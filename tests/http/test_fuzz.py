@@ -1,0 +1,150 @@
+"""Documents and bodies that nobody wrote: hypothesis-graphql's against every field, schemathesis's against the endpoint."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from graphql import build_schema, print_schema
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis_graphql import nodes
+from hypothesis_graphql import strategies as documents
+
+from gateway import ids
+from tests.points import ann_logs_in, bob_joins
+from tests.world import World
+
+ROOT = Path(__file__).parent.parent.parent
+STATUSES = {200, 400, 401, 403, 404, 405, 413, 415, 429}
+
+
+def plain_schema() -> str:
+    """The contract without the directives of the federation, which hypothesis-graphql has no need to know."""
+    return print_schema(build_schema((ROOT / "schema.graphql").read_text(), assume_valid=True))
+
+
+SCALARS = {
+    "Points": st.integers(-(2**60), 2**60).map(nodes.Int),
+    "Decimal": st.sampled_from(["0", "1.50", "-1", "1e9", "x", "0.000000000000000001"]).map(nodes.String),
+    "DateTime": st.sampled_from(["2026-10-01T12:00:00Z", "yesterday", "9999-12-31T23:59:59Z"]).map(nodes.String),
+    "Date": st.sampled_from(["2026-10-01", "x", "0001-01-01"]).map(nodes.String),
+    "Day": st.sampled_from(["2026-10-01", "x", "0001-01-01"]).map(nodes.String),
+    "YearMonth": st.sampled_from(["2026-10", "x", "0001-01"]).map(nodes.String),
+    "CurrencyCode": st.sampled_from(["USD", "usd", ""]).map(nodes.String),
+    "_Any": st.just(nodes.String("x")),
+    "federation__FieldSet": st.just(nodes.String("id")),
+    "federation__Scope": st.just(nodes.String("x")),
+    "federation__Policy": st.just(nodes.String("x")),
+    "link__Import": st.just(nodes.String("x")),
+}
+
+
+async def test_no_document_gets_a_500_a_traceback_or_somebody_elses_data(world: World) -> None:
+    await bob_joins(world)
+    await world.record("7.00", who="fuel")
+    ann, grocer, operator = await ann_logs_in(world), await world.token("grocer"), await world.operator()
+    secret = (await world.sql("select membership_id from membership m join partner p using (partner_id) where code = 'fuel'"))[0][0]
+    hidden = ids.show("mbs", secret)
+    loop = asyncio.get_running_loop()
+    seen = {"data": 0, "documents": 0}
+
+    async def check(text: str) -> None:
+        for token in (None, grocer, ann, operator):
+            headers = {"Authorization": f"Bearer {token}"} if token else {}
+            asked = await world.named(token or "", text)
+            answer = await world.http.post("/graphql", json=asked, headers=headers)
+            assert answer.status_code in STATUSES, (answer.status_code, text)
+            assert "INTERNAL" not in answer.text, (answer.text, text)
+            assert "Traceback" not in answer.text
+            if token != operator and token != ann:
+                assert hidden not in answer.text
+            seen["documents"] += 1
+            seen["data"] += bool(answer.json().get("data"))
+
+    @settings(max_examples=60, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(documents.from_schema(plain_schema(), custom_scalars=SCALARS))
+    def walk(text: str) -> None:
+        asyncio.run_coroutine_threadsafe(check(text), loop).result(60)
+
+    await asyncio.to_thread(walk)
+    assert seen["documents"] >= 200
+    assert seen["data"] >= 5
+    assert await world.broken() == []
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["query", "variables", "operationName", "documentId", "extensions", "x"]), inner, max_size=5),
+    max_leaves=12,
+)  # fmt: skip
+
+
+async def test_no_body_whatever_gets_a_500(world: World) -> None:
+    token = await world.token("grocer")
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    loop = asyncio.get_running_loop()
+
+    async def send(body: bytes, more: dict[str, str]) -> None:
+        answer = await world.http.post("/graphql", content=body, headers={**headers, **more})
+        assert answer.status_code in STATUSES, (answer.status_code, body)
+        assert "INTERNAL" not in answer.text, body
+        assert answer.json()
+
+    accepts = st.sampled_from([{}, {"Accept": "application/graphql-response+json"}, {"Accept": "*/*;q=x"}, {"Accept": ","}])
+
+    @settings(max_examples=150, deadline=None, database=None)
+    @given(st.binary(max_size=60) | ANYTHING.map(lambda value: json.dumps(value).encode()), accepts)
+    def walk(body: bytes, more: dict[str, str]) -> None:
+        asyncio.run_coroutine_threadsafe(send(body, more), loop).result(60)
+
+    await asyncio.to_thread(walk)
+    deep = b"[" * 100_000 + b"]" * 100_000
+    for body in (deep, b'{"query":' + deep + b"}", b'{"query": "{a' + b"{a" * 5_000 + b'"}', b"\xff\xfe", b'{"query": "\\ud800"}'):
+        await send(body, {})
+
+
+@pytest.mark.parametrize("who", ["grocer", "operator"])
+async def test_schemathesis_finds_no_fault_at_the_endpoint(world: World, tmp_path: Path, who: str) -> None:
+    token = await world.operator() if who == "operator" else await world.token(who)
+    schema = tmp_path / "schema.graphql"
+    schema.write_text(plain_schema())
+    (tmp_path / "schemathesis.toml").write_text("")
+    (tmp_path / "hooks.py").write_text(HOOKS)
+    command = [
+        sys.executable, "-m", "schemathesis.cli", "--config-file", str(tmp_path / "schemathesis.toml"), "run", str(schema), "--url", f"{world.url}/graphql",
+        "--phases", "fuzzing", "--mode", "positive", "--max-examples", "2", "--checks", "nothing_unexpected", "--header",
+        f"Authorization: Bearer {token}", "--generation-database", "none", "--seed", "7", "--no-color",
+    ]  # fmt: skip
+    environment = {**os.environ, "SCHEMATHESIS_HOOKS": "hooks", "PYTHONPATH": str(tmp_path)}
+    done = await asyncio.to_thread(
+        subprocess.run, command, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False, env=environment
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+    assert "Tested: 5" in done.stdout, done.stdout
+    assert await world.broken() == []
+
+
+HOOKS = """
+import schemathesis
+from hypothesis import strategies as st
+from hypothesis_graphql import nodes
+
+for name, text in [("Decimal", "1.50"), ("DateTime", "2026-10-01T12:00:00Z"), ("Day", "2026-10-01"), ("Date", "2026-10-01"),
+                   ("YearMonth", "2026-10"), ("CurrencyCode", "USD"), ("_Any", "x")]:
+    schemathesis.graphql.scalar(name, st.just(text).map(nodes.String))
+schemathesis.graphql.scalar("Points", st.integers(-5, 2**53).map(nodes.Int))
+for name in ("federation__FieldSet", "federation__Scope", "federation__Policy", "link__Import"):
+    schemathesis.graphql.scalar(name, st.just("x").map(nodes.String))
+
+
+# Schemathesis's own check takes any GraphQL error for the server's; ours are told by their codes.
+@schemathesis.check
+def nothing_unexpected(ctx, response, case):
+    assert response.status_code < 500, response.status_code
+    assert b'"INTERNAL"' not in response.content, response.content
+    assert b"Traceback" not in response.content
+"""
