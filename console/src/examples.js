@@ -49,6 +49,33 @@ query Member($card: String! = "MR-00000900") {
 `,
   },
   {
+    name: "Wallet",
+    query: `# What changed a member's wallet, the latest first, with the balance after it.
+query Wallet($card: String! = "MR-00000900") {
+  memberByCard(card: $card) {
+    person { name email phone }
+    wallets {
+      programme { code }
+      available pending held owed
+      history(first: 20) { nodes { postedAt kind points balance transaction } }
+    }
+    consents { partner { code } purpose scopes withdrawnAt }
+  }
+}
+`,
+  },
+  {
+    name: "Onboard",
+    query: `# Onboard a partner; its contract and its client come next (gateway partner client CODE).
+mutation Onboard {
+  onboardPartner(input: { code: "bakery", name: "The Bakery" }) {
+    partner { id code status }
+    errors { code message path }
+  }
+}
+`,
+  },
+  {
     name: "Rate",
     query: `# Publish a conversion rate from a moment on.
 mutation PublishRate {
@@ -58,6 +85,25 @@ mutation PublishRate {
     rate { rate { take give } validFrom }
     errors { code message }
   }
+}
+`,
+  },
+  {
+    name: "Close",
+    query: `# Close and settle a month: for good. It asks for a login with a one-time code, not long ago.
+mutation Close($month: YearMonth! = "2017-01") {
+  closePeriod(input: { month: $month }) {
+    period { month state positions { party { code } net { amount currency } } }
+    errors { code message }
+  }
+}
+`,
+  },
+  {
+    name: "Audit",
+    query: `# Who did what, the latest first.
+query Audit {
+  audit(first: 20) { nodes { number at actorKind actor client action result details } }
 }
 `,
   },

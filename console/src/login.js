@@ -7,13 +7,14 @@ const RENEW_BEFORE_SECONDS = 30;
 
 let token = null;
 let renewAt = 0;
+let scope = "";
 
 const base64url = (bytes) =>
   btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
 
 const random = () => base64url(crypto.getRandomValues(new Uint8Array(32)));
 
-async function authorizeUrl(verifier, state) {
+async function authorizeUrl(verifier, state, more = {}) {
   const hash = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(verifier));
   const query = new URLSearchParams({
     response_type: "code",
@@ -22,6 +23,8 @@ async function authorizeUrl(verifier, state) {
     code_challenge: base64url(new Uint8Array(hash)),
     code_challenge_method: "S256",
     state,
+    ...(scope ? { scope } : {}),
+    ...more,
   });
   return `/oauth/authorize?${query}`;
 }
@@ -43,11 +46,11 @@ async function redeem(code, verifier) {
   renewAt = Date.now() + (body.expires_in - RENEW_BEFORE_SECONDS) * 1000;
 }
 
-async function goToLogin() {
+async function goToLogin(more) {
   const verifier = random();
   const state = random();
   sessionStorage.setItem("login", JSON.stringify({ verifier, state }));
-  location.assign(await authorizeUrl(verifier, state));
+  location.assign(await authorizeUrl(verifier, state, more));
   return new Promise(() => {}); // the page is being left
 }
 
@@ -77,6 +80,20 @@ export async function logIn() {
 export async function bearer() {
   if (!token || Date.now() > renewAt) await renewQuietly();
   return `Bearer ${token}`;
+}
+
+/** Log in again, for what needs a login with two factors that is not long ago. */
+export const stepUp = () => goToLogin({ prompt: "login" });
+
+/** The operators' roles with their scopes. */
+export async function roles() {
+  return (await (await fetch("/.well-known/oauth-authorization-server")).json()).operator_roles;
+}
+
+/** Ask for no more than these scopes from now on; for all one has, with none. */
+export async function narrowTo(scopes) {
+  scope = scopes.join(" ");
+  await renewQuietly();
 }
 
 export async function logOut() {

@@ -6,7 +6,7 @@ import "graphiql/style.css";
 import { createRoot } from "react-dom/client";
 
 import { examples } from "./examples.js";
-import { bearer, logIn, logOut } from "./login.js";
+import { bearer, logIn, logOut, narrowTo, roles, stepUp } from "./login.js";
 import "./page.css";
 
 const explorer = explorerPlugin();
@@ -17,14 +17,34 @@ async function ask(params) {
     headers: { "Content-Type": "application/json", Accept: "application/json", Authorization: await bearer() },
     body: JSON.stringify(params),
   });
-  return answer.json();
+  const said = await answer.json();
+  if (said.errors?.[0]?.extensions?.code === "STEP_UP_NEEDED" && confirm(`${said.errors[0].message}\n\nLog in again now?`)) {
+    await stepUp();
+  }
+  return said;
 }
 
-function Console() {
+/** Lets an operator see what a role of its may see, and no more. */
+function Role({ known }) {
+  return (
+    <label className="role">
+      Role{" "}
+      <select aria-label="Role" onChange={(event) => narrowTo(known[event.target.value] ?? [])}>
+        <option value="">all of mine</option>
+        {Object.keys(known).map((name) => (
+          <option key={name}>{name}</option>
+        ))}
+      </select>
+    </label>
+  );
+}
+
+function Console({ known }) {
   return (
     <GraphiQL fetcher={ask} plugins={[HISTORY_PLUGIN, explorer]} defaultTabs={examples} initialQuery={examples[0].query}>
       <GraphiQL.Logo>
         <span className="logo">Loyalty gateway</span>
+        <Role known={known} />
         <button className="logout" type="button" onClick={logOut}>
           Log out
         </button>
@@ -34,8 +54,8 @@ function Console() {
 }
 
 const root = document.getElementById("root");
-logIn().then(
-  () => createRoot(root).render(<Console />),
+Promise.all([roles(), logIn()]).then(
+  ([known]) => createRoot(root).render(<Console known={known} />),
   (error) => {
     root.textContent = `${error.message} Reload the page to try again.`;
   },

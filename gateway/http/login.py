@@ -132,9 +132,10 @@ class Login:
 
     async def _ask(self, client: Row, parameters: dict[str, str], login: str, error: str, status: int) -> Response:
         try:
-            coalition = (await self._doors.catalogue.current()).name
+            found = await self._doors.catalogue.current()
+            coalition, partner = found.name, found.partners.get(client["partner_id"])
         except NoCoalition:
-            coalition = "the loyalty gateway"
+            coalition, partner = "the loyalty gateway", None
         scopes = parameters.get("scope", "").split()
         of_partner = client["partner_id"] is not None
         shown = [scope for scope in scopes if scope in (DELEGABLE if of_partner else CATALOGUE)]
@@ -142,7 +143,7 @@ class Login:
         nonce = secrets.token_urlsafe(16)
         page = _page.render(
             coalition=coalition,
-            client=client["name"],
+            client=partner.name if partner is not None else client["name"],
             sentences=[CATALOGUE[scope] for scope in shown] or ["log you in"],
             sees=[DATA_CLASSES[each] for each in classes],
             purpose=(client["purpose"] or DEFAULT_PURPOSE) if of_partner else None,

@@ -29,7 +29,7 @@ from gateway.access.consents import Consent, consent_by_id, live_consent
 from gateway.access.dpop import PROOF_SECONDS_MAX, BadProof, read_proof
 from gateway.access.grants import CONFIDENTIAL_METHODS
 from gateway.access.jwks import Fetcher, KeysAway, RemoteKeys
-from gateway.access.scopes import CATALOGUE
+from gateway.access.scopes import CATALOGUE, ROLES
 from gateway.access.server import Desk, OAuthServer, Request, read_basic, read_parameters
 from gateway.access.tokens import TOKEN_SECONDS, TWO_FACTORS, TokenRefused, Tokens, marks_of, sql
 from gateway.context import Doors
@@ -69,6 +69,7 @@ class OAuth:
                 "response_modes_supported": ["query"],
                 "grant_types_supported": [*CODE_GRANTS, "client_credentials", EXCHANGE],
                 "acr_values_supported": [TWO_FACTORS],
+                "operator_roles": {role: sorted(scopes) for role, scopes in ROLES.items()},
                 "token_endpoint_auth_methods_supported": [*methods, "none"],
                 "token_endpoint_auth_signing_alg_values_supported": ALGORITHMS,
                 "revocation_endpoint_auth_methods_supported": [*methods, "none"],

@@ -150,7 +150,7 @@ async def test_the_consent_page_says_in_words_what_the_partner_will_see_and_do(w
     await client_with_page(world)
     page, _ = await ask_on_the_page(world)
     words = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page.text))
-    for said in ("fuel", "to show your points at the pump", "read your wallets", "your name, e-mail address and phone number", "end this at any time"):
+    for said in ("The Fuel Station", "to show your points at the pump", "read your wallets", "your name, e-mail address and phone number", "end this at any time"):
         assert said in words
     assert "post purchases" not in words
     assert "script" not in page.text
