@@ -10,6 +10,7 @@ import uvloop
 from starlette.types import ASGIApp
 
 from gateway.embedded import EmbeddedPostgres
+from gateway.http.patience import PatientHttp
 from gateway.http.socket import MESSAGE_MAX_BYTES
 from gateway.main import create_app
 from gateway.migrate import migrate
@@ -53,7 +54,7 @@ def server_config(app: ASGIApp, host: str = "127.0.0.1", port: int = 0) -> uvico
         proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
-        h11_max_incomplete_event_size=64 * 1024,
+        http=PatientHttp,
         ws="websockets-sansio",
         ws_max_size=MESSAGE_MAX_BYTES,
         ws_per_message_deflate=False,  # costs 70 KiB a socket, and lets small messages grow large

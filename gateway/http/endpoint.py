@@ -4,6 +4,7 @@ Follows the GraphQL over HTTP specification: `application/graphql-response+json`
 codes that mean something; `application/json` otherwise.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from gateway.batching import Busy
 from gateway.coalition.catalogue import NoCoalition
 from gateway.context import Context, Doors
 from gateway.database import DatabaseAway
+from gateway.http import patience
 from gateway.http.budget import Budgets
 from gateway.http.documents import Documents
 from gateway.http.doorman import Doorman
@@ -254,10 +256,15 @@ async def _read(request: Request) -> dict[str, Any]:
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise Refusing(415, "UNSUPPORTED_MEDIA_TYPE", "Send the body as it is, without a content encoding.")
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > BODY_MAX_BYTES:
-            raise Refusing(413, "BODY_TOO_LARGE", f"The body is larger than {BODY_MAX_BYTES} bytes.")
+    try:
+        async with asyncio.timeout(patience.BODY_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > BODY_MAX_BYTES:
+                    raise Refusing(413, "BODY_TOO_LARGE", f"The body is larger than {BODY_MAX_BYTES} bytes.")
+    except TimeoutError:
+        told = f"The body was not there within {patience.BODY_SECONDS} seconds."
+        raise Refusing(408, "BODY_TOO_SLOW", told, {"Connection": "close"}) from None
     try:
         asked = orjson.loads(bytes(body))
     except orjson.JSONDecodeError as error:

@@ -1,5 +1,6 @@
 """The authorization server's endpoints for programs: tokens, their end, what they say, pushed requests, keys, metadata."""
 
+import asyncio
 import hashlib
 import secrets
 from collections.abc import Awaitable, Callable
@@ -34,6 +35,7 @@ from gateway.access.server import Desk, OAuthServer, Request, read_basic, read_p
 from gateway.access.tokens import TOKEN_SECONDS, TWO_FACTORS, TokenRefused, Tokens, marks_of, sql
 from gateway.context import Doors
 from gateway.database import DatabaseAway, Tx
+from gateway.http import patience
 
 FORM_MAX_BYTES = 16 * 1024
 NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
@@ -289,10 +291,14 @@ async def read_form(request: HTTPRequest) -> list[tuple[str, str]]:
     if kind != "application/x-www-form-urlencoded":
         raise InvalidRequestError("Send a form: application/x-www-form-urlencoded.")
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > FORM_MAX_BYTES:
-            raise InvalidRequestError("The form is too large.")
+    try:
+        async with asyncio.timeout(patience.BODY_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > FORM_MAX_BYTES:
+                    raise InvalidRequestError("The form is too large.")
+    except TimeoutError:
+        raise InvalidRequestError("The form was not there in time.") from None
     try:
         return parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=50)
     except ValueError:

@@ -1,13 +1,16 @@
 """The door: registered documents, budgets, who is told the schema, entities, headers, and what comes from elsewhere."""
 
+import asyncio
+import gzip
 import json
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from gateway.access.caller import PUBLIC
 from gateway.database import Database
-from gateway.http import budget
+from gateway.http import budget, patience
 from gateway.http.budget import PLANS
 from gateway.http.documents import document_id
 from gateway.http.refusing import Refusing
@@ -167,3 +170,41 @@ async def test_the_page_of_limits_says_them_in_words(world: World) -> None:
     page = (await world.http.get("/limits")).text
     for said in (f"{PLANS['partner'].maximum:,}", "THROTTLED", "Retry-After", "extensions.cost", "200,000", "times the items of every list"):
         assert said in page
+
+
+async def connection(world: World) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    address = urlsplit(world.url)
+    return await asyncio.open_connection(address.hostname, address.port)
+
+
+async def test_who_dribbles_its_headers_or_its_body_is_let_go(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "HEADER_SECONDS", 0.3)
+    monkeypatch.setattr(patience, "BODY_SECONDS", 0.3)
+    for said in (b"", b"GET / HTTP/1.1\r\nHost:", b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\nGET /livez HTTP/1.1\r\nX: "):
+        reader, writer = await connection(world)
+        writer.write(said)
+        answer = await asyncio.wait_for(reader.read(), 5)
+        assert answer.count(b"200 OK") == (1 if b"livez" in said else 0)
+        writer.close()
+    reader, writer = await connection(world)
+    head = b"POST /graphql HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"
+    writer.write(head)
+    answer = await asyncio.wait_for(reader.read(4_000), 5)
+    assert b"408" in answer.split(b"\r\n")[0]
+    assert b"BODY_TOO_SLOW" in answer
+    writer.close()
+    assert (await world.post("grocer", PARTNER)).status_code == 200
+
+
+async def test_huge_headers_are_refused_and_bombs_are_not_unpacked(world: World) -> None:
+    reader, writer = await connection(world)
+    writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\n" + b"".join(b"X-%d: %s\r\n" % (n, b"x" * 1_000) for n in range(5_000)) + b"\r\n")
+    answer = await asyncio.wait_for(reader.read(200), 5)
+    assert b"200" not in answer.split(b"\r\n")[0]
+    writer.close()
+    large = {"query": "{ programmes { code } }", "extensions": {"padding": "x" * 1_000_000}}
+    assert (await world.http.post("/graphql", json=large)).status_code == 200
+    bomb = gzip.compress(b'{"query": "{ __typename }"' + b" " * 20_000_000 + b"}")
+    for encoding in ("gzip", "deflate", "br", "zstd"):
+        sent = await world.http.post("/graphql", content=bomb, headers={"Content-Type": "application/json", "Content-Encoding": encoding})
+        assert sent.status_code == 415

@@ -1,0 +1,64 @@
+"""How long a client may take, and how much it may say, until it is known what it wants.
+
+A connection that dribbles is closed, so that it holds nothing up; httptools itself reads headers without end.
+"""
+
+from asyncio import TimerHandle
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+HEADER_SECONDS = 10
+BODY_SECONDS = 30
+HEADER_MAX_BYTES = 64 * 1024
+TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+class PatientHttp(HttpToolsProtocol):
+    """uvicorn's protocol, with a time by which the headers of a request must be there, the first one's and all others'."""
+
+    _headers_due: TimerHandle | None = None
+    _header_bytes = 0
+    _began_here = False
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._expect_headers()
+
+    def data_received(self, data: bytes) -> None:
+        self._began_here = False
+        super().data_received(data)
+        # What came before the headers in the same piece of data is not told apart from them, so a message counts from its second.
+        if self._headers_due is not None and not self._began_here:
+            self._header_bytes += len(data)
+            if self._header_bytes > HEADER_MAX_BYTES and not self.transport.is_closing():
+                self.transport.write(TOO_LARGE)
+                self.transport.close()
+
+    def on_message_begin(self) -> None:
+        self._began_here = True
+        if self._headers_due is None:
+            self._expect_headers()
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._stop_expecting()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_expecting()
+        super().connection_lost(exc)
+
+    def _expect_headers(self) -> None:
+        self._headers_due = self.loop.call_later(HEADER_SECONDS, self._give_up)
+
+    def _stop_expecting(self) -> None:
+        self._header_bytes = 0
+        if self._headers_due is not None:
+            self._headers_due.cancel()
+            self._headers_due = None
+
+    def _give_up(self) -> None:
+        self._headers_due = None
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.close()
