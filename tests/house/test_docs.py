@@ -1,12 +1,14 @@
 """The commands and files that the documentation shows are real."""
 
+import json
 import re
 import shlex
 from pathlib import Path
 
+from gateway.access.issuers import read_issuers
 from gateway.coalition.partner_file import read_partner_file
 from tests.house.test_embedded import Gateway
-from tests.points import ENROL
+from tests.points import ENROL, ann_logs_in
 from tests.world import World
 
 ROOT = Path(__file__).parent.parent.parent
@@ -92,3 +94,36 @@ def test_the_scopes_and_limits_in_the_threat_model_are_those_of_the_code() -> No
     assert limits.ALIASES_MAX == limits.DIRECTIVES_MAX
     assert f"{limits.COST_MAX:,}: one a field" in text
     assert f"{limits.LIST_SIZE} where nothing says it" in text
+
+
+async def test_what_the_guides_say_of_documents_factors_issuers_and_keys_works_as_written(world: World, tmp_path: Path) -> None:
+    integrating, operating = ((ROOT / f"docs/{name}.md").read_text() for name in ("integrating", "operating"))
+    gateway = Gateway(world.data_dir)
+    gateway.environment |= {"DATABASE_URL": world.dsn, "GATEWAY_PASSWORD": "a long password"}
+    app = tmp_path / "app"
+    app.mkdir()
+    (app / "me.graphql").write_text("query Me { me { id wallets { available } } }")
+    commands = re.findall(r"```sh\n(gateway documents .*?)```", integrating, re.S)[0].splitlines()
+    assert len(commands) == 2
+    for line in commands:
+        ran = gateway.run(*shlex.split(line.replace("app/*.graphql", str(app / "me.graphql")))[1:])
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+    id = next(iter(json.loads(ran.stdout)))
+    token = {"Authorization": f"Bearer {await ann_logs_in(world)}"}
+    answer = await world.http.post("/graphql", json={"documentId": id}, headers=token)
+    assert answer.json()["data"]["me"]["wallets"]
+    (app / "bad.graphql").write_text("query { nothing }")
+    refused = gateway.run("documents", "check", str(app / "bad.graphql"))
+    assert refused.returncode == 1
+    for line in ("gateway operator create LOGIN --role support --role approver", "gateway operator factor LOGIN", "gateway issuer link ISSUER SUBJECT --operator LOGIN", "gateway keys rewrap"):
+        assert line in operating + (ROOT / "docs/security.md").read_text()
+        ran = gateway.run(*shlex.split(line.replace("LOGIN", "otto"))[1:])
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        if "factor" in line:
+            assert ran.stdout.startswith("otpauth://totp/")
+    assert gateway.run("operator", "create", "x", "--role", "king").returncode != 0
+    described = tmp_path / "issuers.toml"
+    described.write_text(re.findall(r"```toml\n(\[\[issuer.*?)```", operating, re.S)[0])
+    assert [each.kind for each in read_issuers(described)] == ["operator"]
+    log = await world.sql("select action from audit_log where actor_kind = 'command_line' order by number")
+    assert [row["action"] for row in log] == ["documents register", "operator create", "operator factor", "issuer link", "keys rewrap"]
