@@ -30,7 +30,7 @@ class Fetcher:
 
     def __init__(self, hosts: Sequence[str]) -> None:
         self._hosts = frozenset(hosts)
-        self._http = httpx.AsyncClient(timeout=FETCH_SECONDS, follow_redirects=False, trust_env=False)
+        self._http: httpx.AsyncClient | None = None
 
     def allows(self, url: str) -> bool:
         """Whether an address may be fetched from."""
@@ -42,6 +42,8 @@ class Fetcher:
         """Raises KeysAway."""
         if not self.allows(url):
             raise KeysAway(f"{url} is not among the hosts of GATEWAY_JWKS_HOSTS.")
+        if self._http is None:  # reading the machine's certificates takes 30 ms, and few gateways fetch
+            self._http = httpx.AsyncClient(timeout=FETCH_SECONDS, follow_redirects=False, trust_env=False)
         body = bytearray()
         try:
             async with self._http.stream("GET", url, headers={"Accept": "application/json"}) as answer:
@@ -59,7 +61,8 @@ class Fetcher:
         return found
 
     async def close(self) -> None:
-        await self._http.aclose()
+        if self._http is not None:
+            await self._http.aclose()
 
 
 class RemoteKeys:

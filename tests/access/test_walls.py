@@ -69,7 +69,7 @@ def arguments(statement: Statement, rows: dict[str, list[dict[str, Any]]], types
     """Arguments that would find rows: for each table, those of its first rows under the query's own words for them."""
     every: list[dict[str, Any]] = []
     for of_table in rows.values():
-        for row in of_table[:2]:
+        for row in of_table[:1]:
             values = {**WORDS, **{k: v for k, v in row.items() if v is not None}}
             values |= {k.removesuffix("_id"): v for k, v in values.items()}
             values["ref"] = values.get("external_id")

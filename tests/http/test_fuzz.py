@@ -65,13 +65,13 @@ async def test_no_document_gets_a_500_a_traceback_or_somebody_elses_data(world: 
             seen["documents"] += 1
             seen["data"] += bool(answer.json().get("data"))
 
-    @settings(max_examples=60, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=40, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(documents.from_schema(plain_schema(), custom_scalars=SCALARS))
     def walk(text: str) -> None:
         asyncio.run_coroutine_threadsafe(check(text), loop).result(60)
 
     await asyncio.to_thread(walk)
-    assert seen["documents"] >= 200
+    assert seen["documents"] >= 120
     assert seen["data"] >= 5
     assert await world.broken() == []
 
