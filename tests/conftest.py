@@ -17,6 +17,17 @@ from tests.world import World, open_world
 
 _numbers = itertools.count(1)
 
+# Files that take long come first, so that the workers end together.
+LONG = (
+    "journeys/test_demo", "journeys/test_faults", "house/test_embedded", "ledger/test_processes", "ledger/test_plans",
+    "house/test_docs", "http/test_fuzz", "http/test_rights", "access/test_walls", "ledger/test_model",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: next((n for n, name in enumerate(LONG) if name in item.nodeid), len(LONG)))
+
+
 
 def open_folder() -> Path:
     """A temporary folder that the database's own user can enter, which pytest's are not."""

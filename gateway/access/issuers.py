@@ -22,6 +22,7 @@ from gateway.access.scopes import CATALOGUE, CEILING
 from gateway.access.tokens import TOKEN_MAX_LENGTH, TokenRefused
 from gateway.clock import Clock
 from gateway.database import Database, load_queries
+from gateway.settings import BadSetting
 
 sql = load_queries(__file__, "issuers.sql")
 
@@ -29,7 +30,7 @@ KNOWN_MAX = 10_000
 ALGORITHMS_ALLOWED = frozenset({"ES256", "ES384", "EdDSA", "Ed25519", "PS256", "RS256"})
 
 
-class BadIssuers(ValueError):
+class BadIssuers(BadSetting):
     """The file of issuers says something that cannot be used; its text names it."""
 
 

@@ -2,7 +2,6 @@
 
 import sys
 
-from gateway.access.issuers import BadIssuers
 from gateway.cipher import CannotOpen
 from gateway.cli.accounts import member_app, operator_app
 from gateway.cli.coalition import coalition_app, partner_app
@@ -35,7 +34,6 @@ def main() -> None:
         app()
     except (
         BadCursor,
-        BadIssuers,
         BadSetting,
         CannotOpen,
         BadPartnerFile,

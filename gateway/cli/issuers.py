@@ -4,7 +4,6 @@ from typing import Annotated
 
 import typer
 
-from gateway.access.issuers import read_issuers, sql
 from gateway.access.tokens import Subject
 from gateway.cli.running import noting, out, settings_of, subject_named, with_database
 from gateway.clock import SystemClock
@@ -16,6 +15,8 @@ issuer_app = typer.Typer(help="Identity providers of others whose tokens are tru
 @issuer_app.command("list")
 def issuer_list() -> None:
     """List the issuers of GATEWAY_ISSUERS_FILE."""
+    from gateway.access.issuers import read_issuers  # what speaks to others is slow to import
+
     path = settings_of().issuers_file
     for each in read_issuers(path) if path else []:
         out.print(f"{each.issuer}: {each.kind}s, {', '.join(sorted(each.ceiling))}")
@@ -30,6 +31,8 @@ def issuer_link(
     member: Annotated[str | None, typer.Option(help="Id of the member that it is: mem_...")] = None,
 ) -> None:
     """Say who a subject of an outside issuer is here."""
+
+    from gateway.access.issuers import sql
 
     async def work(opened: Database) -> Subject:
         found = await subject_named(opened, partner, operator, member)
@@ -49,6 +52,8 @@ def issuer_unlink(
     subject: Annotated[str, typer.Argument(help="The subject there, as its tokens say it.")],
 ) -> None:
     """A subject of an outside issuer is nobody here any more; tokens it has end by themselves."""
+
+    from gateway.access.issuers import sql
 
     async def work(opened: Database) -> None:
         async with opened.transaction() as tx:

@@ -8,7 +8,6 @@ from gateway.access.vault import open_vault, rewrap_vault
 from gateway.cli.running import noting, out, settings_of, with_database
 from gateway.clock import SystemClock
 from gateway.database import Database
-from gateway.privacy.people import rewrap_people
 
 keys_app = typer.Typer(help="The keys that sign tokens and blocks.", no_args_is_help=True)
 
@@ -42,6 +41,8 @@ def keys_rotate() -> None:
 @keys_app.command("rewrap")
 def keys_rewrap() -> None:
     """Encrypt every key in the database under the first key of GATEWAY_ENCRYPTION_KEY; then the others can be left out."""
+
+    from gateway.privacy.people import rewrap_people  # what numbers and addresses look like is slow to import
 
     async def work(opened: Database) -> int:
         wrapping = (await open_vault(opened, settings_of())).wrapping

@@ -14,7 +14,7 @@ from tests.world import World
 ROOT = Path(__file__).parent.parent.parent
 
 
-def test_the_guide_to_adding_a_partner_holds_word_for_word(tmp_path: Path) -> None:
+def test_the_guide_to_adding_a_partner_holds_word_for_word(dsn: str, tmp_path: Path) -> None:
     guide = (ROOT / "partners/README.md").read_text()
     file, connector = (re.sub(r"^   ", "", block, flags=re.M) for block in re.findall(r"```toml\n(.*?)```", guide, re.S))
     described = tmp_path / "cornerbakery" / "partner.toml"
@@ -23,6 +23,7 @@ def test_the_guide_to_adding_a_partner_holds_word_for_word(tmp_path: Path) -> No
     partner = read_partner_file(described)
     assert (partner.code, partner.protocol, len(partner.stores), len(partner.contracts)) == ("cornerbakery", "rest_json", 1, 1)
     gateway = Gateway(tmp_path / "data")
+    gateway.environment["DATABASE_URL"] = dsn
     created = gateway.run("coalition", "create", "--name", "Ours", "--currency", "USD")
     assert created.returncode == 0, created.stderr
     for _ in range(2):
@@ -38,11 +39,11 @@ def test_the_guide_to_adding_a_partner_holds_word_for_word(tmp_path: Path) -> No
     assert "Traceback" not in told.stderr
 
 
-def test_the_operators_commands_work_as_written(tmp_path: Path) -> None:
+def test_the_operators_commands_work_as_written(dsn: str, tmp_path: Path) -> None:
     text = (ROOT / "docs/operating.md").read_text()
     block = re.findall(r"```sh\n(.*?)```", text, re.S)[0]
     gateway = Gateway(tmp_path)
-    gateway.environment["GATEWAY_PASSWORD"] = "a long password"
+    gateway.environment |= {"DATABASE_URL": dsn, "GATEWAY_PASSWORD": "a long password"}
     for line in block.splitlines():
         if line == "gateway serve":
             gateway.start()
