@@ -2,7 +2,10 @@
 
 import asyncio
 import itertools
+import os
 import shutil
+import signal
+import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -45,13 +48,17 @@ def tmp_path() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[EmbeddedPostgres]:
-    """One PostgreSQL for the run; nothing outlives it, so it need not wait for the disk."""
+    """One PostgreSQL for the run; nothing outlives it, so it need not wait for the disk, nor be ended with care.
+
+    What hundreds of databases leave behind takes long to delete, and nobody has to wait for that either.
+    """
     folder = open_folder()
     embedded = EmbeddedPostgres(folder, {"fsync": "off", "shared_buffers": "64MB"})
     embedded.start()
     yield embedded
+    os.kill(int((folder / "postgres/postmaster.pid").read_text().split()[0]), signal.SIGQUIT)
     embedded.stop()
-    shutil.rmtree(folder)
+    subprocess.Popen(["rm", "-rf", str(folder)], start_new_session=True)
 
 
 def database_dsn(server: EmbeddedPostgres, name: str) -> str:
