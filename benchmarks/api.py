@@ -102,7 +102,8 @@ def measure_api(
 
     mine = median_load(PORT, apps, 16)
     with bare(json.dumps(answer)):
-        theirs = median_load(BARE_PORT, lambda: [http("127.0.0.1", BARE_PORT, "/", body, None)] * each, 16)
+        bare_body = orjson.dumps({"query": ME})
+        theirs = median_load(BARE_PORT, lambda: [http("127.0.0.1", BARE_PORT, "/", bare_body, None)] * each, 16)
     row("me with wallets and twenty activities", "0.4", "0.8", f"{mine:,.0f}/s", f"{mine / theirs:.2f} of {theirs:,.0f}/s bare")
 
     memory = []

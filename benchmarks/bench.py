@@ -19,6 +19,7 @@ from pathlib import Path
 from uuid import UUID
 
 import httpx
+from access import measure_checks, measure_tokens
 from api import HOUSEHOLDS, ME, PORT, Tills, measure_api
 from ledger import measure_ledger
 from yardsticks import ROUNDS, measure_p, measure_s, process, rows, say
@@ -108,6 +109,8 @@ def main() -> None:
                 renew, member = asyncio.run(tokens_of(dsn, coalition, issuer))
                 enrol(renew())
                 some = asyncio.run(prepare_apps(dsn))
+                measure_checks()
+                measure_tokens(*asyncio.run(make_client(dsn, coalition)))
                 measure_api(Tills(renew()), lambda: [member(id) for id in some], renew, s, p, gateway.pid)
         finally:
             postgres.stop()
@@ -115,6 +118,17 @@ def main() -> None:
     print("| figure | must | aim | measured | ratio |\n|---|---|---|---|---|")
     for each in rows:
         print("| " + " | ".join(each) + " |")
+
+
+async def make_client(dsn: str, coalition: Coalition) -> tuple[str, str]:
+    """A client of one of the partners, with a secret."""
+    database = Database(dsn, 2)
+    await database.open()
+    partner = next(iter(coalition.partners.values()))
+    async with database.transaction() as tx:
+        client = await accounts.create_partner_client(tx, partner.id, partner.code, SystemClock().now())
+    await database.close()
+    return client
 
 
 async def prepare_apps(dsn: str) -> list[UUID]:

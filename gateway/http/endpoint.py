@@ -4,15 +4,12 @@ Follows the GraphQL over HTTP specification: `application/graphql-response+json`
 codes that mean something; `application/json` otherwise.
 """
 
-import asyncio
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from types import NoneType
 from typing import Any
 
-import orjson
 import structlog
 from graphql import ExecutionResult, FieldNode, GraphQLError, OperationDefinitionNode, OperationType
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
@@ -26,19 +23,15 @@ from gateway.batching import Busy
 from gateway.coalition.catalogue import NoCoalition
 from gateway.context import Context, Doors
 from gateway.database import DatabaseAway
-from gateway.http import patience
 from gateway.http.budget import Budgets
 from gateway.http.documents import Documents
 from gateway.http.doorman import Doorman
 from gateway.http.engine import STEP_UP_SECONDS, DocumentRefused, Engine, Prepared, ScopeMissing, StepUpNeeded
 from gateway.http.events import EVENT_STREAM, EventStream
 from gateway.http.refusing import Refusing, away
+from gateway.http.wire import GRAPHQL_JSON, JSON, negotiate, plain_type, read_request, respond
 
 log = structlog.get_logger(__name__)
-
-BODY_MAX_BYTES = 4 * 1024 * 1024
-JSON = "application/json"
-GRAPHQL_JSON = "application/graphql-response+json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,28 +63,28 @@ class GraphQLEndpoint:
         except Exception:
             log.exception("unexpected error")
             error = GraphQLError("Something unexpected happened.", extensions={"code": "INTERNAL"})
-            response = _respond({"errors": [error.formatted]}, 500, JSON)
+            response = respond({"errors": [error.formatted]}, 500, JSON)
         await response(scope, receive, send)
 
     async def _respond_to(self, request: Request) -> Response:
-        media_type = _negotiate(request.headers.get("accept"))
+        media_type = negotiate(request.headers.get("accept"))
         try:
             authorizations = request.headers.getlist("authorization")
             caller = await self._doorman.identify(authorizations, request.headers.getlist("dpop"), request.method)
-            asked = await _read(request)
+            asked = await read_request(request)
             if media_type == EVENT_STREAM:
                 knows = partial(self._doorman.still_knows, authorizations[0] if authorizations else None)
                 return EventStream(await self.stream(caller, asked, address_of(request)), knows)
             result = await self._answer(request, caller, asked)
         except Refusing as no:
             body = {"errors": [no.error.formatted]} | ({"extensions": no.extensions} if no.extensions else {})
-            return _respond(body, no.status, _json(media_type), no.headers)
+            return respond(body, no.status, plain_type(media_type), no.headers)
         except DocumentRefused as refused:
             status = 200 if media_type == JSON else 400
-            return _respond({"errors": [error.formatted for error in refused.errors]}, status, _json(media_type))
+            return respond({"errors": [error.formatted for error in refused.errors]}, status, plain_type(media_type))
         executed = not (result.data is None and result.errors and all(e.path is None for e in result.errors))
         status = 400 if media_type == GRAPHQL_JSON and not executed else 200
-        return _respond(shown(result, executed), status, media_type)
+        return respond(shown(result, executed), status, media_type)
 
     async def _answer(self, request: Request, caller: Caller, asked: dict[str, Any]) -> ExecutionResult:
         admitted = await self._admit(caller, asked, address_of(request))
@@ -234,97 +227,3 @@ def shown(result: ExecutionResult, executed: bool = True) -> dict[str, Any]:
 def address_of(request: HTTPConnection) -> str:
     """From where somebody calls, as the socket says it."""
     return request.client.host if request.client else ""
-
-
-_KINDS = (
-    ("documentId", (str, NoneType)),
-    ("operationName", (str, NoneType)),
-    ("variables", (dict, NoneType)),
-    ("extensions", (dict, NoneType)),
-)
-
-
-async def _read(request: Request) -> dict[str, Any]:
-    """The request's query, variables and operationName. Raises Refusing."""
-    if request.method == "GET":
-        return _check_kinds(_read_query(request))
-    if request.method != "POST":
-        raise Refusing(405, "METHOD_NOT_ALLOWED", "Send GraphQL requests with POST, or queries with GET.", {"Allow": "GET, POST"})
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != JSON:
-        raise Refusing(415, "UNSUPPORTED_MEDIA_TYPE", "Send the request as application/json.")
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise Refusing(415, "UNSUPPORTED_MEDIA_TYPE", "Send the body as it is, without a content encoding.")
-    body = bytearray()
-    try:
-        async with asyncio.timeout(patience.BODY_SECONDS):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > BODY_MAX_BYTES:
-                    raise Refusing(413, "BODY_TOO_LARGE", f"The body is larger than {BODY_MAX_BYTES} bytes.")
-    except TimeoutError:
-        told = f"The body was not there within {patience.BODY_SECONDS} seconds."
-        raise Refusing(408, "BODY_TOO_SLOW", told, {"Connection": "close"}) from None
-    try:
-        asked = orjson.loads(bytes(body))
-    except orjson.JSONDecodeError as error:
-        raise Refusing(400, "BAD_REQUEST", f"The body is not JSON: {error}.") from None
-    if not isinstance(asked, dict):
-        raise Refusing(400, "BAD_REQUEST", "The body must be a JSON object with a query.")
-    return _check_kinds(asked)
-
-
-def _read_query(request: Request) -> dict[str, Any]:
-    """The request in a GET's query string, where variables and extensions are JSON texts. Raises Refusing."""
-    asked: dict[str, Any] = {}
-    for name, text in request.query_params.multi_items():
-        if name in asked:
-            raise Refusing(400, "BAD_REQUEST", f"{name} is there twice.")
-        asked[name] = text
-    for name in ("variables", "extensions"):
-        if name in asked:
-            try:
-                asked[name] = orjson.loads(asked[name])
-            except orjson.JSONDecodeError as error:
-                raise Refusing(400, "BAD_REQUEST", f"{name} is not JSON: {error}.") from None
-    return asked
-
-
-def _check_kinds(asked: dict[str, Any]) -> dict[str, Any]:
-    query, named = asked.get("query"), asked.get("documentId") is not None
-    # Some clients send an empty query beside the id of a registered document.
-    if query not in (None, "") if named else not isinstance(query, str):
-        raise Refusing(400, "BAD_REQUEST", "Send one of query, a text, and documentId.")
-    for name, kinds in _KINDS:
-        if not isinstance(asked.get(name), kinds):
-            raise Refusing(400, "BAD_REQUEST", f"{name} is missing or not of its type.")
-    return asked
-
-
-def _negotiate(accept: str | None) -> str:
-    """The media type of the answer: the specification's own where it is named first or alone."""
-    for part in (accept or "").split(","):
-        media_type = part.partition(";")[0].strip().lower()
-        if media_type in (GRAPHQL_JSON, JSON, EVENT_STREAM):
-            return media_type
-        if media_type == "application/*":
-            return GRAPHQL_JSON
-    return JSON
-
-
-def _json(media_type: str) -> str:
-    """How a refusal is told to somebody who would have had a stream."""
-    return GRAPHQL_JSON if media_type == EVENT_STREAM else media_type
-
-
-def _respond(body: dict[str, Any], status: int, media_type: str, headers: dict[str, str] | None = None) -> Response:
-    return Response(
-        orjson.dumps(body),
-        status,
-        {
-            "Content-Type": f"{media_type}; charset=utf-8",
-            "Cache-Control": "no-store",
-            "X-Content-Type-Options": "nosniff",
-            **(headers or {}),
-        },
-    )

@@ -11,9 +11,9 @@ from gateway.events.feed import FOLLOWERS_MAX, UNREAD_MAX
 from gateway.graph import PAGE_MAX
 from gateway.http import limits, socket
 from gateway.http.budget import PLANS
-from gateway.http.endpoint import BODY_MAX_BYTES
 from gateway.http.engine import DOCUMENT_MAX_CHARS, TOKENS_MAX
 from gateway.http.headers import page_headers
+from gateway.http.wire import BODY_MAX_BYTES
 
 _KEPT_BY = {"public": "address", "member": "member", "operator": "person", "partner": "client"}
 _page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(

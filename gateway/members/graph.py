@@ -1,6 +1,7 @@
 """Members in GraphQL: the member's own view, and the pairwise view of a partner."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from enum import Enum
 from uuid import UUID
 
@@ -126,8 +127,19 @@ class Card:
 )
 class Member(Node):
     id: strawberry.ID
-    since: DateTime
     member_id: strawberry.Private[UUID]
+    known_since: strawberry.Private[datetime | None]
+
+    @strawberry.field
+    async def since(self, info: Info) -> DateTime:
+        if self.known_since is None:
+            async with info.context.reading() as tx:
+                row = await tx.one(lookup.sql.member_by_id, bucket=ids.bucket_of(self.member_id), member=self.member_id)
+            if row is None:
+                raise BadInput(f"There is no member {self.id}.")
+            self.known_since = row["since"]
+        assert self.known_since is not None
+        return DateTime(self.known_since)
 
     @strawberry.field(description="Every partner the member has joined.")
     async def memberships(self, info: Info) -> list[Membership]:
@@ -188,7 +200,8 @@ class MembersQuery:
     @strawberry.field(directives=[requires("profile:read")], description="The member that calls.")
     async def me(self, info: Info) -> Member | None:
         member_id = info.context.caller.member_id
-        return await _load_member(info, member_id) if member_id else None
+        # Whoever holds a member's token is one: what is known besides is read where it is asked for.
+        return Member(id=show_id("mem", member_id), member_id=member_id, known_since=None) if member_id else None
 
     @strawberry.field(
         directives=[requires("members:lookup")],
@@ -249,7 +262,7 @@ class MembersQuery:
 async def _load_member(info: Info, member_id: UUID) -> Member | None:
     async with info.context.reading() as tx:
         row = await tx.one(lookup.sql.member_by_id, bucket=ids.bucket_of(member_id), member=member_id)
-    return Member(id=show_id("mem", member_id), since=DateTime(row["since"]), member_id=member_id) if row else None
+    return Member(id=show_id("mem", member_id), member_id=member_id, known_since=row["since"]) if row else None
 
 
 @strawberry.input(description="A person that joins the coalition at the calling partner.")

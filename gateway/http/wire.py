@@ -1,0 +1,113 @@
+"""GraphQL over HTTP on the wire: what a request says, read with care, and how an answer is said.
+
+https://graphql.github.io/graphql-over-http/draft/
+"""
+
+import asyncio
+from types import NoneType
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.http import patience
+from gateway.http.events import EVENT_STREAM
+from gateway.http.refusing import Refusing
+
+BODY_MAX_BYTES = 4 * 1024 * 1024
+JSON = "application/json"
+GRAPHQL_JSON = "application/graphql-response+json"
+
+_KINDS = (
+    ("documentId", (str, NoneType)),
+    ("operationName", (str, NoneType)),
+    ("variables", (dict, NoneType)),
+    ("extensions", (dict, NoneType)),
+)
+
+
+async def read_request(request: Request) -> dict[str, Any]:
+    """The request's query, variables and operationName. Raises Refusing."""
+    if request.method == "GET":
+        return _check_kinds(_read_query(request))
+    if request.method != "POST":
+        raise Refusing(405, "METHOD_NOT_ALLOWED", "Send GraphQL requests with POST, or queries with GET.", {"Allow": "GET, POST"})
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != JSON:
+        raise Refusing(415, "UNSUPPORTED_MEDIA_TYPE", "Send the request as application/json.")
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise Refusing(415, "UNSUPPORTED_MEDIA_TYPE", "Send the body as it is, without a content encoding.")
+    body = bytearray()
+    try:
+        async with asyncio.timeout(patience.BODY_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > BODY_MAX_BYTES:
+                    raise Refusing(413, "BODY_TOO_LARGE", f"The body is larger than {BODY_MAX_BYTES} bytes.")
+    except TimeoutError:
+        told = f"The body was not there within {patience.BODY_SECONDS} seconds."
+        raise Refusing(408, "BODY_TOO_SLOW", told, {"Connection": "close"}) from None
+    try:
+        asked = orjson.loads(bytes(body))
+    except orjson.JSONDecodeError as error:
+        raise Refusing(400, "BAD_REQUEST", f"The body is not JSON: {error}.") from None
+    if not isinstance(asked, dict):
+        raise Refusing(400, "BAD_REQUEST", "The body must be a JSON object with a query.")
+    return _check_kinds(asked)
+
+
+def _read_query(request: Request) -> dict[str, Any]:
+    """The request in a GET's query string, where variables and extensions are JSON texts. Raises Refusing."""
+    asked: dict[str, Any] = {}
+    for name, text in request.query_params.multi_items():
+        if name in asked:
+            raise Refusing(400, "BAD_REQUEST", f"{name} is there twice.")
+        asked[name] = text
+    for name in ("variables", "extensions"):
+        if name in asked:
+            try:
+                asked[name] = orjson.loads(asked[name])
+            except orjson.JSONDecodeError as error:
+                raise Refusing(400, "BAD_REQUEST", f"{name} is not JSON: {error}.") from None
+    return asked
+
+
+def _check_kinds(asked: dict[str, Any]) -> dict[str, Any]:
+    query, named = asked.get("query"), asked.get("documentId") is not None
+    # Some clients send an empty query beside the id of a registered document.
+    if query not in (None, "") if named else not isinstance(query, str):
+        raise Refusing(400, "BAD_REQUEST", "Send one of query, a text, and documentId.")
+    for name, kinds in _KINDS:
+        if not isinstance(asked.get(name), kinds):
+            raise Refusing(400, "BAD_REQUEST", f"{name} is missing or not of its type.")
+    return asked
+
+
+def negotiate(accept: str | None) -> str:
+    """The media type of the answer: the specification's own where it is named first or alone."""
+    for part in (accept or "").split(","):
+        media_type = part.partition(";")[0].strip().lower()
+        if media_type in (GRAPHQL_JSON, JSON, EVENT_STREAM):
+            return media_type
+        if media_type == "application/*":
+            return GRAPHQL_JSON
+    return JSON
+
+
+def plain_type(media_type: str) -> str:
+    """How a refusal is told to somebody who would have had a stream."""
+    return GRAPHQL_JSON if media_type == EVENT_STREAM else media_type
+
+
+def respond(body: dict[str, Any], status: int, media_type: str, headers: dict[str, str] | None = None) -> Response:
+    return Response(
+        orjson.dumps(body),
+        status,
+        {
+            "Content-Type": f"{media_type}; charset=utf-8",
+            "Cache-Control": "no-store",
+            "X-Content-Type-Options": "nosniff",
+            **(headers or {}),
+        },
+    )
