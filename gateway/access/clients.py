@@ -145,6 +145,7 @@ def read_assertion(assertion: str, keys: KeySet, issuer: str, now: datetime) -> 
             claims.get("iss") == client_id
             and claims.get("aud") in (issuer, [issuer])
             and 0 < len(jti) <= JTI_MAX
+            and jti.isprintable()
             and at < expires <= at + ASSERTION_SECONDS_MAX
             and all(isinstance(moment, int) and moment <= at + AHEAD_SECONDS for moment in begins)
         )

@@ -41,15 +41,16 @@ def read_proof(proof: str, method: str, url: str, now: datetime, access_token: s
             raise BadProof("The DPoP proof needs typ dpop+jwt and its public key as jwk.")
         key = _KEYS[str(jwk.get("kty"))].import_key(jwk)
         claims = jwt.decode(proof, key, registry=JOSE).claims
+        proven_url = _plain(str(claims.get("htu", "")))
     except (JoseError, ValueError, TypeError, KeyError, IndexError):
         raise BadProof("The DPoP proof's signature does not hold.") from None
-    if claims.get("htm") != method or _plain(str(claims.get("htu", ""))) != url:
+    if claims.get("htm") != method or proven_url != url:
         raise BadProof(f"The DPoP proof is for another request than {method} {url}.")
     made, at = claims.get("iat"), int(now.timestamp())
     if not isinstance(made, int) or not at - PROOF_SECONDS_MAX <= made <= at + AHEAD_SECONDS:
         raise BadProof(f"The DPoP proof was not made within the last {PROOF_SECONDS_MAX} seconds.")
     jti = claims.get("jti")
-    if not isinstance(jti, str) or not 0 < len(jti) <= JTI_MAX:
+    if not isinstance(jti, str) or not 0 < len(jti) <= JTI_MAX or not jti.isprintable():
         raise BadProof("The DPoP proof needs a jti.")
     if access_token is not None and claims.get("ath") != _hash(access_token):
         raise BadProof("The DPoP proof is for another access token.")

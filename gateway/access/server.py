@@ -168,7 +168,14 @@ class OAuthServer(AuthorizationServer):  # type: ignore[misc]
         assert claims is not None
         subject, ends = Subject("member", UUID(claims["sub"])), int(claims["exp"])
         token = self.tokens.issue(
-            subject, client.get_client_id(), scopes, self.desk.now, key_thumbprint=bound, acting=self._acting(client), ends=ends
+            subject,
+            client.get_client_id(),
+            scopes,
+            self.desk.now,
+            family_id=UUID(claims["sid"]) if "sid" in claims else None,  # it ends with the login it came from
+            key_thumbprint=bound,
+            acting=self._acting(client),
+            ends=ends,
         )
         lives = min(TOKEN_SECONDS, ends - int(self.desk.now.timestamp()))
         return {

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 import structlog
-from graphql import ExecutionResult, FieldNode, GraphQLError, OperationDefinitionNode, OperationType
+from graphql import ExecutionResult, GraphQLError, OperationDefinitionNode, OperationType, print_ast
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -104,6 +104,8 @@ class GraphQLEndpoint:
             yield await self._run(admitted)
             return
         with _refusing_what_is_away():
+            if _is_watched(admitted.caller):
+                await self._doors.audit.note(deed_of(admitted))
             subscribed = self._engine.subscribe(admitted.prepared, admitted.variables, admitted.operation_name, admitted.context)
             async with aclosing(subscribed) as results:
                 async for result in results:
@@ -161,7 +163,7 @@ class GraphQLEndpoint:
 
     async def _run(self, admitted: Admitted) -> ExecutionResult:
         with _refusing_what_is_away():
-            if admitted.caller.kind != "operator" and admitted.caller.acting_partner_id is None:
+            if not _is_watched(admitted.caller):
                 result = await self._engine.run(admitted.prepared, admitted.variables, admitted.operation_name, admitted.context)
             else:
                 result = await self._run_audited(admitted)
@@ -169,24 +171,34 @@ class GraphQLEndpoint:
 
     async def _run_audited(self, admitted: Admitted) -> ExecutionResult:
         """What operators do, and partners in the name of members, stands in the audit log: a mutation before it is run too."""
-        fields = [node.name.value for node in admitted.operation.selection_set.selections if isinstance(node, FieldNode)]
-        fields = [name for name in fields if not name.startswith("__")]
-        deed = deed_of(admitted.caller, f"{admitted.operation.operation.value} {' '.join(fields)}", admitted.variables)
+        deed = deed_of(admitted)
         if admitted.operation.operation is OperationType.MUTATION:
             await self._doors.audit.note(replace(deed, result="ASKED"))
         result = await self._engine.run(admitted.prepared, admitted.variables, admitted.operation_name, admitted.context)
-        if fields:
+        if not only_introspects(admitted):
             await self._doors.audit.note(replace(deed, result=_result_of(result)))
         return result
 
 
-def deed_of(caller: Caller, action: str, variables: dict[str, Any] | None) -> Deed:
-    """What a caller does, for the audit log."""
-    details: dict[str, Any] = {"variables": variables or {}}
+def deed_of(admitted: Admitted) -> Deed:
+    """What a caller does, for the audit log: by its fields, with the document and the variables it is done with."""
+    caller = admitted.caller
+    fields = " ".join(admitted.prepared.root_fields[admitted.operation_name])
+    action = f"{admitted.operation.operation.value} {fields}"
+    details: dict[str, Any] = {"variables": admitted.variables or {}, "document": print_ast(admitted.operation)}
     if caller.acting_partner_id is not None:
         details |= {"member": str(caller.subject_id)}
         return Deed("partner", caller.acting_partner_id, caller.client_id, action, "ok", caller.token_id, details)
     return Deed(caller.kind, caller.subject_id, caller.client_id, action, "ok", caller.token_id, details)
+
+
+def only_introspects(admitted: Admitted) -> bool:
+    """Whether an operation asks for nothing but the schema, which GraphiQL does again and again."""
+    return all(name.startswith("__") for name in admitted.prepared.root_fields[admitted.operation_name])
+
+
+def _is_watched(caller: Caller) -> bool:
+    return caller.kind == "operator" or caller.acting_partner_id is not None
 
 
 def _result_of(result: ExecutionResult) -> str:

@@ -30,7 +30,7 @@ from gateway.context import Context
 from gateway.database import DatabaseAway
 from gateway.graph import BadInput
 from gateway.http.executor import Coerced, CompiledExecutor
-from gateway.http.guard import Need, fields_of, introspects, missing, needs_of, rights, step_ups
+from gateway.http.guard import Need, fields_of, introspects, missing, needs_of, rights, root_fields, step_ups
 from gateway.http.limits import COST_MAX, Cost, check_shape, compile_cost
 from gateway.inputs import Coercers, NotPlain, coerce_variables, compile_variables
 from gateway.outputs import Outputs
@@ -61,6 +61,7 @@ class Prepared:
     outputs: Outputs | None
     steps_up: str | None
     introspects: bool
+    root_fields: dict[str | None, tuple[str, ...]]
     costs: dict[str | None, Cost]
 
 
@@ -138,7 +139,10 @@ class Engine:
         needs = needs_of(document, self._schema, self.rights)
         asked = (tuple(field.split(".")) for field in fields_of(document, self._schema)) if self._step_ups else ()
         steps_up = next((".".join(field) for field in asked if field in self._step_ups), None)
-        return Prepared(document, needs, bare, coercers, outputs, steps_up, introspects(document), costs)
+        roots = {o.name.value if o.name else None: root_fields(document, o) for o in operations}
+        if len(operations) == 1:
+            roots[None] = next(iter(roots.values()))
+        return Prepared(document, needs, bare, coercers, outputs, steps_up, introspects(document), roots, costs)
 
     def operation(self, prepared: Prepared, name: str | None, streamed: bool = False) -> OperationDefinitionNode:
         """The operation to run. Raises DocumentRefused when the document does not say which, and for a subscription unless

@@ -5,9 +5,14 @@ from collections.abc import Iterable
 from graphql import (
     DocumentNode,
     FieldNode,
+    FragmentDefinitionNode,
+    FragmentSpreadNode,
     GraphQLInterfaceType,
     GraphQLObjectType,
     GraphQLSchema,
+    InlineFragmentNode,
+    OperationDefinitionNode,
+    SelectionSetNode,
     TypeInfo,
     TypeInfoVisitor,
     Visitor,
@@ -95,6 +100,24 @@ def fields_of(document: DocumentNode, schema: GraphQLSchema) -> set[str]:
     collector = _Collector(types, {})
     visit(document, TypeInfoVisitor(types, collector))
     return collector.fields
+
+
+def root_fields(document: DocumentNode, operation: OperationDefinitionNode) -> tuple[str, ...]:
+    """The names of the fields that an operation asks of its root, those in fragments too."""
+    fragments = {d.name.value: d for d in document.definitions if isinstance(d, FragmentDefinitionNode)}
+    found: list[str] = []
+
+    def walk(selections: SelectionSetNode) -> None:
+        for node in selections.selections:
+            if isinstance(node, FieldNode):
+                found.append(node.name.value)
+            elif isinstance(node, InlineFragmentNode):
+                walk(node.selection_set)
+            elif isinstance(node, FragmentSpreadNode):
+                walk(fragments[node.name.value].selection_set)
+
+    walk(operation.selection_set)
+    return tuple(dict.fromkeys(found))
 
 
 _INTROSPECTION = frozenset({"__schema", "__type", "_service"})

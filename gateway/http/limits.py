@@ -17,12 +17,14 @@ from graphql import (
     GraphQLSchema,
     InlineFragmentNode,
     IntValueNode,
+    ListValueNode,
     OperationDefinitionNode,
     SelectionSetNode,
     VariableNode,
     get_named_type,
     is_list_type,
     is_non_null_type,
+    value_from_ast_untyped,
 )
 
 DEPTH_MAX = 20
@@ -91,7 +93,10 @@ def compile_cost(schema: GraphQLSchema, document: DocumentNode, operation: Opera
         return lambda variables: 1 + times(variables) * inner(variables)
 
     root = schema.get_root_type(operation.operation)
-    return _sum(of_selections(operation.selection_set, root))
+    cost = _sum(of_selections(operation.selection_set, root))
+    declared = [d for d in operation.variable_definitions or () if d.default_value]
+    defaults = {d.variable.name.value: value_from_ast_untyped(d.default_value) for d in declared if d.default_value}
+    return (lambda variables: cost({**defaults, **variables})) if defaults else cost
 
 
 def _fragments(document: DocumentNode) -> dict[str, FragmentDefinitionNode]:
@@ -128,6 +133,9 @@ def _times(node: FieldNode, type_: Any, in_connection: bool) -> Cost:
     if not is_list_type(bare) or in_connection:
         return _one
     for argument in node.arguments or ():
+        if argument.name.value in _BATCHES and isinstance(argument.value, ListValueNode):
+            written = len(argument.value.values)
+            return lambda variables: written
         if argument.name.value in _BATCHES and isinstance(argument.value, VariableNode):
             given = argument.value.name.value
             return lambda variables: len(variables[given]) if isinstance(variables.get(given), list) else LIST_SIZE

@@ -52,6 +52,8 @@ class Login:
             form = read_parameters(await read_form(request)) if request.method == "POST" else {}
             async with self._gate, self._doors.database.transaction() as tx:
                 client = await tx.one(sql.oauth_client, client_id=parameters.get("client_id", ""))
+                if client is not None and client["partner_status"] == "suspended":
+                    client = None
                 desk = Desk(self._doors.clock.now(), client)
                 pushed = parameters.get("request_uri")
                 if pushed is not None:

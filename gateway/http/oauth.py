@@ -206,13 +206,15 @@ class OAuth:
             registered = desk.client["jwks"]
             keys = KeySet.import_key_set(orjson.loads(registered)) if registered is not None else fetched
             desk.assertion = read_assertion(assertion, keys, self._tokens.issuer, now) if keys is not None else None
-        if "code" in parameters:
+        asked = parameters.get("grant_type")
+        if asked == "authorization_code" and "code" in parameters:
             desk.code = await tx.one(sql.authorization_code, code_hash=secret_hash(parameters["code"]))
-        token = parameters.get("refresh_token") or parameters.get("token")
+        # What a request names counts for the grant it asks for, and for no other; `token` is of revocation and introspection.
+        token = parameters.get("refresh_token") if asked == "refresh_token" else None if asked else parameters.get("token")
         if token is not None:
             desk.refresh = await tx.one(sql.refresh_token, token_hash=secret_hash(token))
             desk.claims = None if desk.refresh is not None else self._claims(token)
-        if "subject_token" in parameters:
+        if asked == EXCHANGE and "subject_token" in parameters:
             desk.subject = self._claims(parameters["subject_token"])
         desk.consent = await self._consent(desk, tx)
         return desk
@@ -227,7 +229,10 @@ class OAuth:
         if row is None or row["consent_id"] is None:
             return None
         found = await consent_by_id(tx, row["consent_id"])
-        return found if found is not None and found.withdrawn_at is None else None
+        if found is None or found.withdrawn_at is not None:
+            return None
+        own = found.member_id == row["member_id"] and found.partner_id == desk.client["partner_id"]
+        return found if own else None
 
     def _claims(self, token: str) -> dict[str, Any] | None:
         try:

@@ -51,15 +51,19 @@ def show_consent(info: Info, consent: consents.Consent) -> Consent:
 
 async def person_of(context: Context, member_id: UUID) -> Person | None:
     """What is known of a member, as far as the caller may see it: a partner with the member's consent alone."""
-    async with context.reading() as tx:
+    acting = context.caller.acting_partner_id
+    # Who acts for a member sees of the person what the partner itself may see, and not what the member does.
+    async with context.reading() if acting is None else context.database.reading_for(acting, None) as tx:
         found = await people.read_person(tx, context.doors.vault, member_id)
     return Person(name=found.name, email=found.email, phone=found.phone) if found else None
 
 
 async def consents_of(info: Info, member_id: UUID) -> list[Consent]:
-    """What a member has agreed to, the latest first."""
+    """What a member has agreed to, the latest first; to a partner that acts for it, what it has agreed to with that partner."""
+    acting = info.context.caller.acting_partner_id
     async with info.context.reading() as tx:
-        return [show_consent(info, each) for each in await consents.consents_of(tx, member_id)]
+        found = await consents.consents_of(tx, member_id)
+    return [show_consent(info, each) for each in found if acting is None or each.partner_id == acting]
 
 
 @strawberry.input(description="What to know of the calling member; what is left out is forgotten.")

@@ -13,7 +13,7 @@ from gateway.access.grants import ACCESS_TOKEN_TYPE
 from gateway.database import Database
 from tests.access.test_oauth import authorization
 from tests.points import ann_logs_in, codes
-from tests.world import NOW, World
+from tests.world import NOW, World, said_by
 
 EXCHANGE = accounts.EXCHANGE
 GRANT = "mutation($i: GrantConsentInput!) { grantConsent(input: $i) { consent { id scopes dataClasses partner { code } } errors { code } } }"
@@ -211,3 +211,59 @@ async def test_an_operator_cannot_consent_in_its_own_name(world: World) -> None:
     assert (await world.sql("select count(*) from consent"))[0][0] == 0
 
 
+
+
+async def test_a_partner_that_acts_sees_neither_the_person_without_contact_nor_consents_of_others(world: World) -> None:
+    ann = await ann_logs_in(world)
+    await world.ask(ann, PERSON, i={"name": "Ann", "email": "ann@example.org"})
+    await agree(world, "profile:read", partner="grocer")
+    await agree(world, "profile:read")
+    acting = (await exchange(world, ann)).json()["access_token"]
+    seen = (await world.ask(acting, "{ me { person { email } memberships { person { email } } consents { partner { code } } } }"))["me"]
+    assert seen["person"] is None
+    assert all(each["person"] is None for each in seen["memberships"])
+    assert [each["partner"]["code"] for each in seen["consents"]] == ["fuel"]
+    await agree(world, "profile:read", data_classes=("contact",))
+    acting = (await exchange(world, ann)).json()["access_token"]
+    assert (await world.ask(acting, "{ me { person { email } } }"))["me"]["person"] == {"email": "ann@example.org"}
+
+
+async def test_another_consent_cannot_be_put_under_a_members_code_or_refresh_token(world: World) -> None:
+    ann = await ann_logs_in(world)
+    client = await client_with_page(world)
+    answer, verifier = await ask_on_the_page(world, login="ann", password="ann's password", decision="allow")
+    landed = parse_qs(urlparse(answer.headers["location"]).query)
+    other = await agree(world, "points:convert", "balance:read", "profile:read")
+    form = {
+        "grant_type": "authorization_code", "code": landed["code"][0], "redirect_uri": BACK, "code_verifier": verifier,
+        "subject_token": ann, "refresh_token": "gwr_x",
+    }  # fmt: skip
+    tokens = (await world.http.post("/oauth/token", data=form, auth=client)).json()
+    on_the_page = next(
+        each["id"] for each in (await world.ask(ann, "{ me { consents { id dataClasses } } }"))["me"]["consents"] if each["dataClasses"]
+    )
+    assert on_the_page != other
+    await world.ask(ann, WITHDRAW, i={"consent": on_the_page})
+    refresh = {"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"], "subject_token": ann, "code": landed["code"][0]}
+    assert (await world.http.post("/oauth/token", data=refresh, auth=client)).json()["error"] == "invalid_grant"
+    await until_revoked(world, tokens["access_token"])
+
+
+async def test_an_exchanged_token_ends_with_the_login_it_came_from(world: World) -> None:
+    await agree(world, "profile:read")
+    ann = await ann_logs_in(world)
+    acting = (await exchange(world, ann)).json()["access_token"]
+    family = said_by(ann)["sid"]
+    assert said_by(acting)["sid"] == family
+    now = world.clock.now()
+    await world.sql("insert into revocation values ($1, $2, $3)", f"sid:{family}", now, now + timedelta(minutes=10))
+    await until_revoked(world, acting)
+
+
+async def test_a_suspended_partner_asks_nobody_for_consent(world: World) -> None:
+    await ann_logs_in(world)
+    await client_with_page(world)
+    await world.sql("update partner set status = 'suspended' where code = 'fuel'")
+    answer, _ = await ask_on_the_page(world, login="ann", password="ann's password", decision="allow")
+    assert answer.status_code == 400
+    assert (await world.sql("select count(*) from consent"))[0][0] == 0

@@ -180,3 +180,16 @@ async def test_what_is_no_set_of_public_keys_is_not_registered(world: World) -> 
     await database.close()
     grant = {"grant_type": "client_credentials"}
     assert (await world.http.post("/oauth/token", data=grant, auth=world.clients["fuel"])).status_code == 200
+
+
+async def test_a_proof_of_nonsense_is_refused_and_no_error(world: World) -> None:
+    key = ECKey.generate_key("P-256", private=True)
+    for changes in ({"htu": "http://["}, {"htu": 7}, {"jti": "\u0000"}, {"jti": "\u2028x"}, {"htm": ["POST"]}, {"iat": "now"}):
+        claims = {"htm": "POST", "htu": f"{world.url}/oauth/token", "iat": AT, "jti": "j", **changes}
+        header = {"alg": "ES256", "typ": "dpop+jwt", "jwk": key.as_dict(private=False)}
+        bad = jwt.encode(header, claims, key, registry=JOSE)
+        answer = await world.http.post(
+            "/oauth/token", data={"grant_type": "client_credentials"}, auth=world.clients["grocer"], headers={"DPoP": bad}
+        )
+        assert answer.status_code == 400, changes
+        assert answer.json()["error"] == "invalid_dpop_proof"

@@ -169,3 +169,13 @@ async def test_what_was_done_with_cannot_be_read_in_the_database_and_nothing_can
 async def test_partners_and_members_do_not_read_the_log(world: World) -> None:
     for who in ("grocer", await ann_logs_in(world)):
         assert (await world.post(who, AUDIT)).status_code == 403
+
+
+async def test_a_fragment_hides_nothing_from_the_log(world: World) -> None:
+    operator = await world.operator()
+    await world.ask(operator, '{ ... on Query { memberByCard(card: "CARD-1") { id } } }')
+    await world.ask(operator, 'query { ...Who } fragment Who on Query { partners(first: 1) { nodes { code } } }')
+    await world.ask(operator, "{ __typename }")
+    log = await entries(world)
+    assert [e["action"] for e in log] == ["query partners", "query memberByCard", "log in"]
+    assert "CARD-1" in json.loads(log[1]["details"])["document"]

@@ -24,6 +24,8 @@ def cost(text: str, **variables: Any) -> int:
         ("{ partners(first: 10) { nodes { code } } }", {}, 1 + 10 * (1 + 1)),
         ("query($n: Int!) { partners(first: $n) { nodes { code } } }", {"n": 7}, 1 + 7 * 2),
         ("query($n: Int!) { partners(first: $n) { nodes { code } } }", {"n": -5}, 1),
+        ("query($n: Int! = 100) { partners(first: $n) { nodes { code } } }", {}, 1 + 100 * 2),
+        ('{ _entities(representations: ["a", "b", "c"]) { ... on Partner { code } } }', {}, 1 + 3 * 1),
         (STORES % (10, 100), {}, 1 + 10 * (1 + (1 + 1 + 100 * (1 + 2)))),
         ("{ ...F } fragment F on Query { programmes { code } }", {}, 1 + LIST_SIZE),
         (
