@@ -4,6 +4,7 @@ Follows the GraphQL over HTTP specification: `application/graphql-response+json`
 codes that mean something; `application/json` otherwise.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from gateway.batching import Busy
 from gateway.coalition.catalogue import NoCoalition
 from gateway.context import Context, Doors
 from gateway.database import DatabaseAway
+from gateway.http import patience
 from gateway.http.budget import Budgets
 from gateway.http.documents import Documents
 from gateway.http.doorman import Doorman
@@ -162,19 +164,26 @@ class GraphQLEndpoint:
             raise Refusing(401, "STEP_UP_NEEDED", str(error), {"WWW-Authenticate": challenge}) from None
 
     async def _run(self, admitted: Admitted) -> ExecutionResult:
-        with _refusing_what_is_away():
-            if not _is_watched(admitted.caller):
-                result = await self._engine.run(admitted.prepared, admitted.variables, admitted.operation_name, admitted.context)
-            else:
-                result = await self._run_audited(admitted)
+        # A mutation is never broken off: what it posts stands, and its answer must say so.
+        most = patience.QUERY_SECONDS if admitted.operation.operation is OperationType.QUERY else None
+        try:
+            with _refusing_what_is_away():
+                async with asyncio.timeout(most):
+                    result = await (self._run_audited if _is_watched(admitted.caller) else self._execute)(admitted)
+        except TimeoutError:
+            told = f"The query took more than {most} seconds. Ask for less at once."
+            raise Refusing(503, "TOO_SLOW", told, {"Retry-After": "1"}) from None
         return ExecutionResult(result.data, result.errors, {"cost": admitted.cost})
+
+    async def _execute(self, admitted: Admitted) -> ExecutionResult:
+        return await self._engine.run(admitted.prepared, admitted.variables, admitted.operation_name, admitted.context)
 
     async def _run_audited(self, admitted: Admitted) -> ExecutionResult:
         """What operators do, and partners in the name of members, stands in the audit log: a mutation before it is run too."""
         deed = deed_of(admitted)
         if admitted.operation.operation is OperationType.MUTATION:
             await self._doors.audit.note(replace(deed, result="ASKED"))
-        result = await self._engine.run(admitted.prepared, admitted.variables, admitted.operation_name, admitted.context)
+        result = await self._execute(admitted)
         if not only_introspects(admitted):
             await self._doors.audit.note(replace(deed, result=_result_of(result)))
         return result

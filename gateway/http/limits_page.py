@@ -9,7 +9,7 @@ from starlette.responses import HTMLResponse, Response
 
 from gateway.events.feed import FOLLOWERS_MAX, UNREAD_MAX
 from gateway.graph import PAGE_MAX
-from gateway.http import limits, socket
+from gateway.http import limits, patience, socket
 from gateway.http.budget import PLANS
 from gateway.http.engine import DOCUMENT_MAX_CHARS, TOKENS_MAX
 from gateway.http.headers import page_headers
@@ -34,6 +34,7 @@ async def show_limits(request: Request) -> Response:
         ("selections, with fragments where they are spread", f"{limits.SELECTIONS_MAX:,}"),
         ("cost of an operation", f"{limits.COST_MAX:,}"),
         ("items of a page", f"{PAGE_MAX:,}"),
+        ("seconds of a query", patience.QUERY_SECONDS),
     ]
     connections = [
         ("WebSockets from one address", socket.SOCKETS_OF_ONE),

@@ -2,8 +2,11 @@
 
 import asyncio
 import json
+import statistics
 import subprocess
 import sys
+import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from joserfc.jwk import ECKey
 
 from gateway.access import accounts
 from gateway.database import Database
+from tests.access.test_oauth import authorization
 from tests.points import ann_logs_in
 from tests.world import NOW, World
 
@@ -46,13 +50,27 @@ async def keyed_client(world: World, code: str, dpop: bool = True) -> tuple[str,
     return client_id, dict(key.as_dict(private=True))
 
 
+async def asking_client(world: World, code: str, redirect: str) -> tuple[str, str]:
+    """A partner's client that may ask members for their consent."""
+    database = Database(world.dsn, 2)
+    await database.open()
+    async with database.transaction() as tx:
+        partner_id = (await world.sql("select partner_id from partner where code = $1", code))[0]["partner_id"]
+        asks = accounts.ForMembers((redirect,), "to show your points on board")
+        made = await accounts.create_partner_client(tx, partner_id, code, NOW, for_members=asks)
+    await database.close()
+    return made
+
+
 async def test_openid_client_goes_through_every_flow_and_its_negatives(real_time: World, clients: Path) -> None:
     world = real_time
     client_id, jwk = await keyed_client(world, "fuel")
+    asking = await asking_client(world, "airline", "https://airline.example/back")
     me = (await world.named(await ann_logs_in(world), "{ me { id } }"))["documentId"]
     prepared = {
         "secret": {"id": world.clients["grocer"][0], "secret": world.clients["grocer"][1]},
         "keyed": {"id": client_id, "jwk": jwk},
+        "partner": {"id": asking[0], "secret": asking[1], "redirect": "https://airline.example/back"},
         "app": {"id": "member-app", "redirect": "com.example.loyalty:/callback", "me": me, "login": "ann", "password": "ann's password"},
     }
     done = await asyncio.to_thread(node, "node", "flows.mjs", world.url, json.dumps(prepared))
@@ -83,6 +101,15 @@ async def test_openid_client_goes_through_every_flow_and_its_negatives(real_time
         "reused": "invalid_grant",
         "familyEnded": "invalid_grant",
         "refreshRevoked": "invalid_grant",
+        "exchangedWithoutConsent": "invalid_grant",
+        "consentDenied": "access_denied",
+        "foreignResource": "invalid_target",
+        "consented": 200,
+        "notRotated": [200, None],
+        "refreshByStranger": "unauthorized_client",
+        "exchanged": [200, "profile:read"],
+        "exchangedWider": "invalid_scope",
+        "exchangedAgain": "invalid_grant",
         "revokedPartner": [401, "OAUTH_WWW_AUTHENTICATE_CHALLENGE"],
         "revokedIntrospected": False,
         "revokedMember": 401,
@@ -131,18 +158,30 @@ async def test_requests_oauthlib_works_in_the_readmes_words(real_time: World) ->
 
 async def test_unknown_and_wrong_take_as_long_and_say_the_same(world: World) -> None:
     """Medians over many tries, alternating, so that what else the machine does falls on both."""
-    import statistics
-    import time
+    query, _ = authorization(world)
 
-    async def took(client: tuple[str, str]) -> float:
+    async def took(status: int, path: str, **request: Any) -> float:
         began = time.perf_counter()
-        answer = await world.http.post("/oauth/token", data={"grant_type": "client_credentials"}, auth=client)
-        assert answer.status_code == 401
+        answer = await world.http.post(path, **request)
+        assert answer.status_code == status
         return time.perf_counter() - began
+
+    async def token(client_id: str) -> float:
+        return await took(401, "/oauth/token", data={"grant_type": "client_credentials"}, auth=(client_id, "gws_wrong"))
+
+    async def login(name: str) -> float:
+        return await took(401, "/oauth/authorize", params=query, data={"login": name, "password": "a wrong password"})
 
     known, unknown = [], []
     for _ in range(60):
-        known.append(await took((world.clients["grocer"][0], "gws_wrong")))
-        unknown.append(await took(("partner-nobody", "gws_wrong")))
-    ratio = statistics.median(known) / statistics.median(unknown)
-    assert 0.5 < ratio < 2, ratio
+        known.append(await token(world.clients["grocer"][0]))
+        unknown.append(await token("partner-nobody"))
+    assert 0.5 < statistics.median(known) / statistics.median(unknown) < 2
+    known, unknown = [], []
+    for n in range(12):
+        if n % 4 == 0:  # the fifth wrong password would lock the login
+            world.clock.set(world.clock.now() + timedelta(minutes=20))
+            await world.sql("delete from login_failure")
+        known.append(await login("olga"))
+        unknown.append(await login(f"nobody-{n}"))
+    assert 0.5 < statistics.median(known) / statistics.median(unknown) < 2

@@ -112,6 +112,39 @@ const last = await redeem(await logIn(false))
 await oauth.tokenRevocation(app, last.refresh_token)
 seen.refreshRevoked = await refusal(() => oauth.refreshTokenGrant(app, last.refresh_token))
 
+// A partner that acts for a member: consent on the page, a refresh token that is not rotated, token exchange
+const partner = await discover(prepared.partner.id, prepared.partner.secret, oauth.ClientSecretBasic(prepared.partner.secret))
+const consented = async (decision, changes = {}) => {
+  const pkceCodeVerifier = oauth.randomPKCECodeVerifier()
+  const url = await oauth.buildAuthorizationUrlWithPAR(partner, {
+    redirect_uri: prepared.partner.redirect, scope: 'balance:read profile:read', data_classes: 'contact',
+    code_challenge: await oauth.calculatePKCECodeChallenge(pkceCodeVerifier), code_challenge_method: 'S256', ...changes,
+  })
+  const form = new URLSearchParams({ login: prepared.app.login, password: prepared.app.password, decision })
+  const answer = await fetch(url, { method: 'POST', body: form, redirect: 'manual' })
+  return oauth.authorizationCodeGrant(partner, new URL(answer.headers.get('location')), { pkceCodeVerifier })
+}
+const acting = async (tokens) => (await fetch(`${issuer}/graphql`, {
+  method: 'POST', body: JSON.stringify({ query: '{ me { id } }' }),
+  headers: { 'content-type': 'application/json', authorization: `Bearer ${tokens.access_token}` },
+})).status
+const exchange = (subject_token, more = {}) => oauth.genericGrantRequest(partner, 'urn:ietf:params:oauth:grant-type:token-exchange', {
+  subject_token, subject_token_type: 'urn:ietf:params:oauth:token-type:access_token', ...more,
+})
+const own = await redeem(await logIn(false))
+seen.exchangedWithoutConsent = await refusal(() => exchange(own.access_token))
+seen.consentDenied = await refusal(() => consented('deny'))
+seen.foreignResource = await refusal(() => consented('allow', { resource: 'https://elsewhere.example' }))
+const allowed = await consented('allow')
+seen.consented = await acting(allowed)
+seen.notRotated = [await acting(await oauth.refreshTokenGrant(partner, allowed.refresh_token)),
+  (await oauth.refreshTokenGrant(partner, allowed.refresh_token)).refresh_token ?? null]
+seen.refreshByStranger = await refusal(() => oauth.refreshTokenGrant(basic, allowed.refresh_token))
+const exchanged = await exchange(own.access_token, { scope: 'profile:read', resource: `${issuer}/graphql` })
+seen.exchanged = [await acting(exchanged), exchanged.scope]
+seen.exchangedWider = await refusal(() => exchange(own.access_token, { scope: 'points:transfer' }))
+seen.exchangedAgain = await refusal(() => exchange(exchanged.access_token))
+
 // Revocations take effect within two seconds.
 await new Promise((resolve) => setTimeout(resolve, 2000))
 seen.revokedPartner = await ask(basic, byBasic.access_token)

@@ -6,6 +6,7 @@ import json
 from typing import Any
 from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
 
 from gateway.access.caller import PUBLIC
@@ -208,3 +209,17 @@ async def test_huge_headers_are_refused_and_bombs_are_not_unpacked(world: World)
     for encoding in ("gzip", "deflate", "br", "zstd"):
         sent = await world.http.post("/graphql", content=bomb, headers={"Content-Type": "application/json", "Content-Encoding": encoding})
         assert sent.status_code == 415
+
+
+async def test_a_query_that_takes_too_long_is_broken_off_and_the_next_one_works(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    await world.token("grocer")
+    monkeypatch.setattr(patience, "QUERY_SECONDS", 0.5)
+    connection_ = await asyncpg.connect(world.dsn)
+    async with connection_.transaction():
+        await connection_.execute("lock table wallet in access exclusive mode")
+        answer = await world.post("grocer", '{ membership(ref: {externalId: "ann"}) { wallets { available } } }')
+        assert (answer.status_code, code_of(answer)) == (503, "TOO_SLOW")
+        assert "data" not in answer.json()
+    await connection_.close()
+    monkeypatch.undo()
+    assert (await world.wallet())["available"] == 0
