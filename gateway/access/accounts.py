@@ -65,7 +65,9 @@ def secret_hash(secret: str) -> bytes:
 async def set_password(
     tx: Tx, kind: str, login: str, password: str, member_id: UUID | None, now: datetime, roles: Sequence[str] = ()
 ) -> UUID:
-    """Create a local account, or give an existing one of the same person a new password; an operator's with its `roles`.
+    """Create a local account, or give an existing one of the same person a new password.
+
+    `roles` are an operator's; without any a new one is an admin, and one that is there keeps those it has.
 
     Raises InputNotAccepted, StateConflict when the login belongs to somebody else.
     """
@@ -145,7 +147,7 @@ async def _serves(tx: Tx, vault: Vault, row: Row, code: str, now: datetime) -> b
     totp = pyotp.TOTP(secret)
     step = totp.timecode(now)
     for candidate in (step, step - 1):
-        if candidate > row["factor_step"] and hmac.compare_digest(totp.generate_otp(candidate), code):
+        if candidate > row["factor_step"] and hmac.compare_digest(totp.generate_otp(candidate).encode(), code.encode()):
             await tx.run(sql.use_factor_step, account_id=row["account_id"], step=candidate)
             return True
     return False

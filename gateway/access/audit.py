@@ -37,7 +37,7 @@ class Deed:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A deed as it stands in the log; `details` is None where its key is gone."""
+    """A deed as it stands in the log; its details are empty where their key is gone."""
 
     number: int
     at: datetime

@@ -1,7 +1,9 @@
 """The vault: keys of the database itself, each for one purpose, wrapped by the configured key."""
 
 import base64
+import contextlib
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -68,11 +70,12 @@ def wrapping_keys(settings: Settings) -> Sequence[bytes]:
         return settings.encryption_keys
     path: Path = settings.data_dir / KEY_FILE
     settings.data_dir.mkdir(parents=True, exist_ok=True)
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return [base64.b64decode(path.read_bytes())]
-    with os.fdopen(handle, "wb") as file:
-        key = new_key()
-        file.write(base64.b64encode(key))
-    return [key]
+    if not path.exists():
+        # Written whole and then given its name, so that nobody reads half a key, and the first of two makers wins.
+        handle, made = tempfile.mkstemp(dir=settings.data_dir)
+        with os.fdopen(handle, "wb") as file:
+            file.write(base64.b64encode(new_key()))
+        with contextlib.suppress(FileExistsError):
+            os.link(made, path)
+        os.unlink(made)
+    return [base64.b64decode(path.read_bytes())]

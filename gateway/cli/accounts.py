@@ -30,8 +30,8 @@ def operator_create(
     password: Annotated[str | None, typer.Option(help="Asked for if not given.", envvar="GATEWAY_PASSWORD")] = None,
     role: Annotated[list[str] | None, typer.Option(help=f"May be given several times: {', '.join(ROLES)}.")] = None,
 ) -> None:
-    """Create an operator's account, or give it a new password and other roles."""
-    roles = role or ["admin"]
+    """Create an operator's account, or give it a new password; without --role a new one is an admin, others keep their roles."""
+    roles = role or []
     if unknown := set(roles) - set(ROLES):
         raise typer.BadParameter(f"There is no role {', '.join(sorted(unknown))}; there are {', '.join(ROLES)}.")
     secret = password or getpass.getpass(f"Password for {login}: ")

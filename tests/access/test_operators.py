@@ -32,7 +32,7 @@ async def new_operator(world: World, login: str, roles: list[str]) -> None:
 
 async def test_a_second_factor_is_asked_for_and_each_code_serves_once(world: World) -> None:
     form = olga(world)
-    for wrong in ("", "000000", "12", "x" * 8):
+    for wrong in ("", "000000", "é12345", "x" * 8):
         assert (await attempt(world, {**form, "code": wrong})).status_code == 401
     assert (await attempt(world, form)).status_code == 303
     world.http.cookies.clear()
@@ -109,6 +109,14 @@ async def test_a_role_opens_its_own_fields_and_no_others(world: World, role: str
     assert (await world.post(token, cannot, i={})).status_code in (400, 403)
     scoped = (await world.post(token, cannot)).json()
     assert "data" not in scoped or scoped["data"] is None
+
+
+async def test_a_new_password_leaves_an_operator_its_roles(world: World) -> None:
+    await new_operator(world, "aud", ["auditor"])
+    await new_operator(world, "aud", [])
+    await new_operator(world, "first", [])
+    rows = await world.sql("select login, roles from account where login in ('aud', 'first') order by login")
+    assert [(row["login"], row["roles"]) for row in rows] == [("aud", ["auditor"]), ("first", ["admin"])]
 
 
 async def test_one_person_with_two_clients_is_one_person(world: World) -> None:
