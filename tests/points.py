@@ -5,7 +5,9 @@ from uuid import UUID
 
 from gateway.access.scopes import CEILING
 from gateway.access.tokens import Subject, Tokens, load_signing_keys
+from gateway.access.vault import open_vault
 from gateway.database import Database
+from gateway.settings import read_settings
 from tests.world import OPERATOR_PASSWORD, World, log_in
 
 HOLD = """
@@ -107,9 +109,10 @@ async def second_operator(world: World) -> str:
     if "otto" not in world.tokens:
         database = Database(world.dsn, 2)
         await database.open()
+        vault = await open_vault(database, read_settings({}, data_dir=world.data_dir))
         async with database.transaction() as tx:
             otto = await accounts.set_password(tx, "operator", "otto", OPERATOR_PASSWORD, None, world.clock.now(), ["admin"])
-            world.factors["otto"] = await accounts.set_second_factor(tx, world.vault, otto)
+            world.factors["otto"] = await accounts.set_second_factor(tx, vault, otto)
         await database.close()
         world.http.cookies.clear()
         world.tokens["otto"] = await log_in(world, "console", f"{world.url}/graphiql", "otto", OPERATOR_PASSWORD)

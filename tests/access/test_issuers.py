@@ -26,7 +26,7 @@ from gateway.database import Database
 from gateway.main import create_app
 from gateway.settings import read_settings
 from tests.access.test_clients import CLIENTS, ROOT, clients
-from tests.world import NOW, World, engine, free_door, open_world, serving, started
+from tests.world import NOW, Place, World, engine, free_door, open_world, serving, started
 
 __all__ = ["clients"]
 
@@ -69,14 +69,14 @@ async def token_of(url: str, client: str, **changes: str) -> str:
     return token
 
 
-async def test_tokens_of_a_trusted_issuer_open_what_its_ceiling_allows_and_of_others_nothing(dsn: str, tmp_path: Path, clients: Path) -> None:
+async def test_tokens_of_a_trusted_issuer_open_what_its_ceiling_allows_and_of_others_nothing(place: Place, tmp_path: Path, clients: Path) -> None:
     door, port = free_door()
     door.close()
     url, audience = f"http://127.0.0.1:{port}", "https://gateway.example/graphql"
     file = trusting(tmp_path, url, audience)
     async with (
         provider(port, audience),
-        open_world(dsn, tmp_path, clock=SystemClock(), issuers_file=file, jwks_hosts=(f"127.0.0.1:{port}",)) as world,
+        open_world(place, clock=SystemClock(), issuers_file=file, jwks_hosts=(f"127.0.0.1:{port}",)) as world,
     ):
         await link(world, url, "till-1", "grocer")
         token = await token_of(url, "till-1")
@@ -165,9 +165,9 @@ async def test_only_allowed_hosts_are_asked_and_no_redirect_is_followed() -> Non
         await fetcher.close()
 
 
-async def test_a_partner_publishes_its_keys_and_changes_them_without_asking_anybody(dsn: str, tmp_path: Path) -> None:
+async def test_a_partner_publishes_its_keys_and_changes_them_without_asking_anybody(place: Place) -> None:
     publisher = Publisher()
-    async with publishing(publisher) as url, open_world(dsn, tmp_path, jwks_hosts=(url.removeprefix("http://"),)) as world:
+    async with publishing(publisher) as url, open_world(place, jwks_hosts=(url.removeprefix("http://"),)) as world:
         database = Database(world.dsn, 2)
         await database.open()
         async with database.transaction() as tx:
@@ -192,12 +192,11 @@ async def test_a_partner_publishes_its_keys_and_changes_them_without_asking_anyb
         assert (await world.http.post("/oauth/token", data={"grant_type": "client_credentials"}, auth=(client, "x"))).status_code == 401
 
 
-async def test_the_built_in_server_can_be_switched_off(dsn: str, tmp_path: Path) -> None:
-    async with open_world(dsn, tmp_path) as world:
+async def test_the_built_in_server_can_be_switched_off(place: Place) -> None:
+    async with open_world(place) as world:
         own = await world.token("grocer")
-    # The world enrols Ann with a token of its own, so the second gateway is made by hand.
     door, port = free_door()
-    app = await create_app(read_settings({}, data_dir=tmp_path, port=port, authorization_server="off", jobs=(), issuer=world.url), dsn, world.clock, engine())
+    app = await create_app(read_settings({}, data_dir=place.folder, port=port, authorization_server="off", jobs=(), issuer=world.url), place.dsn, world.clock, engine())
     server, task = await started(app, door)
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
         for path in ("/oauth/token", "/oauth/authorize", "/oauth/par", "/.well-known/oauth-authorization-server", "/oauth/jwks"):

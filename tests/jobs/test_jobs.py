@@ -2,14 +2,13 @@
 
 import asyncio
 from datetime import timedelta
-from pathlib import Path
 
 from tests.points import run_job
-from tests.world import World, open_world
+from tests.world import Place, World, open_world
 
 
-async def test_jobs_run_by_themselves_and_are_visible_to_operators_and_in_metrics(dsn: str, tmp_path: Path) -> None:
-    async with open_world(dsn, tmp_path, jobs=("seal", "holds")) as world:
+async def test_jobs_run_by_themselves_and_are_visible_to_operators_and_in_metrics(place: Place) -> None:
+    async with open_world(place, jobs=("seal", "holds")) as world:
         await world.record("10.00")
         async with asyncio.timeout(30):
             while not (await world.sql("select 1 from job_run where job = 'seal' and done > 0")):

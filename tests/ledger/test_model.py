@@ -13,9 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from gateway import ids
 from tests.adjustment.test_adjust import ADJUST
-from tests.conftest import create_database
 from tests.points import TRANSFER, capture, codes, hold, mint, release, reverse, run_job, terms
-from tests.world import World, open_world
+from tests.world import Place, World, open_world
 
 STEPS = int(os.environ.get("MODEL_STEPS", "30"))
 RUNS = int(os.environ.get("MODEL_RUNS", "6"))
@@ -66,11 +65,10 @@ class Member:
         self.owed -= sum(self.take(self.owed, today).values())
 
 
-async def test_random_sequences_agree_with_a_small_model(server: Any, template: str, tmp_path: Any) -> None:
+async def test_random_sequences_agree_with_a_small_model(place: Place) -> None:
     """The gateway runs on this loop; Hypothesis, which is synchronous, drives it from a thread."""
     loop = asyncio.get_running_loop()
-    dsn = await create_database(server, "model", template)
-    async with open_world(dsn, tmp_path, jobs=()) as world:
+    async with open_world(place, jobs=()) as world:
         await asyncio.to_thread(_run, _machine(world, loop))
 
 

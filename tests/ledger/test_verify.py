@@ -9,7 +9,7 @@ from gateway.database import Database
 from gateway.embedded import EmbeddedPostgres
 from gateway.ledger.verify import invariants, verify
 from tests.conftest import create_database, open_folder
-from tests.world import World, open_world
+from tests.world import Founded, Place, World, open_world
 
 BREAK = {
     "audit_log_is_chained": "select note_deed(now(), 'operator', null, 'c', null, 'look', 'ok', '\\x00'); update audit_log set result = 'no'",
@@ -74,11 +74,11 @@ async def live(world: World) -> None:
 
 
 @pytest.fixture(scope="session")
-async def lively(server: EmbeddedPostgres, template: str) -> str:
+async def lively(server: EmbeddedPostgres, founded: Founded) -> str:
     """The name of a database in which everything has happened once, to copy from."""
     folder = open_folder()
-    dsn = await create_database(server, "lively", template)
-    async with open_world(dsn, folder) as world:
+    dsn = await create_database(server, "lively", founded.template)
+    async with open_world(Place(dsn, folder, founded)) as world:
         await live(world)
     shutil.rmtree(folder, ignore_errors=True)
     return "lively"
