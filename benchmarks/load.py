@@ -99,7 +99,8 @@ class Run:
             if self.waiting and time.perf_counter() >= due:
                 self._give(self.waiting.popleft(), due)
             else:
-                await asyncio.sleep(0.0002)
+                # uvloop counts in milliseconds, and would spin on less: that core belongs to the gateway.
+                await asyncio.sleep(0.001)
 
 
 def unpack(raw: bytes) -> list[bytes]:

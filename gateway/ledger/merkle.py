@@ -19,11 +19,15 @@ def _split(count: int) -> int:
 
 
 def root(leaves: Sequence[bytes]) -> bytes:
-    """The root over at least one leaf hash."""
-    if len(leaves) == 1:
-        return leaves[0]
-    k = _split(len(leaves))
-    return _node(root(leaves[:k]), root(leaves[k:]))
+    """The root over at least one leaf hash.
+
+    Level by level: each is half as long as the one below, and what has no neighbour goes up as it is.
+    """
+    level = list(leaves)
+    while len(level) > 1:
+        above = [_node(left, right) for left, right in zip(level[::2], level[1::2], strict=False)]
+        level = above + level[len(level) - len(level) % 2 :]
+    return level[0]
 
 
 def path(leaves: Sequence[bytes], index: int) -> list[tuple[str, bytes]]:

@@ -96,16 +96,19 @@ select height, hash, through_xid::text as through_xid
  order by height desc
  limit 1;
 
--- name: sealable_through(after, most)$
--- Up to which transaction id to seal now: past `after`, whole ids only, and before every one that still runs.
+-- name: sealable_through(after, most, leaves)$
+-- Up to which transaction id to seal now: past `after`, whole ids only, and before every one that still runs; no further
+-- batch once there are so many leaves.
 select max(s.xid)::text
-  from (select distinct o.xid
+  from (select o.xid, sum(sum(cardinality(o.transactions))) over (order by o.xid) - sum(cardinality(o.transactions)) as before
           from outbox o
          where o.xid > (:after::text)::xid8
            and o.xid < pg_snapshot_xmin(pg_current_snapshot())
            and o.kind not in ('hold', 'release', 'hold_expired', 'matured', 'expiring')
+         group by o.xid
          order by o.xid
-         limit :most) s;
+         limit :most) s
+ where s.before < :leaves;
 
 -- name: batches_between(after, through)
 -- The transactions of batches, in the order of the ledger. Holds move no points between accounts and are not sealed.
@@ -116,14 +119,16 @@ select transactions
    and kind not in ('hold', 'release', 'hold_expired', 'matured', 'expiring')
  order by xid, batch_id;
 
--- name: sealable(buckets, transactions)
--- What is sealed of transactions: the record and its entries.
-select t.transaction_id, t.kind, t.member_id, t.membership_id, t.partner_id, t.occurred_at, t.posted_at, t.period,
-       coalesce((select jsonb_agg(jsonb_build_object('programme', e.programme_id, 'account', e.account,
-                                                     'partner', e.partner_id, 'contract', e.contract_id,
-                                                     'points', e.points) order by e.ordinal)
-                   from entry e where e.bucket = t.bucket and e.transaction_id = t.transaction_id), '[]')::text as entries
+-- name: sealed_contents(buckets, transactions)
+-- What is sealed of transactions: the record and its entries, as canonical JSON.
+select t.transaction_id, sealed_content(t) as content
   from unnest(:buckets::smallint[], :transactions::uuid[]) i (bucket, transaction)
+  join transaction t on t.bucket = i.bucket and t.transaction_id = i.transaction;
+
+-- name: leaf_hashes(buckets, transactions)$
+-- The hashes of transactions' contents as leaves (RFC 6962, section 2.1), in the order asked for.
+select array_agg(sha256('\x00'::bytea || convert_to(sealed_content(t), 'UTF8')) order by i.n)
+  from unnest(:buckets::smallint[], :transactions::uuid[]) with ordinality i (bucket, transaction, n)
   join transaction t on t.bucket = i.bucket and t.transaction_id = i.transaction;
 
 -- name: seal_block(height, previous, root, through, at, hash, key_id, signature, buckets, transactions, leaves)$

@@ -19,6 +19,7 @@ from gateway.ledger import merkle
 from gateway.ledger.post import sql
 
 BATCHES_AT_ONCE = 200
+LEAVES_ENOUGH = 5_000
 FIRST = bytes(32)
 """What the first block has in place of a hash before it."""
 
@@ -81,16 +82,17 @@ async def seal(database: Database, signer: Signer, now: datetime) -> int:
     """
     async with database.transaction() as tx:
         last = await tx.one(sql.last_block)
-        through = await tx.value(sql.sealable_through, after=str(last["through_xid"]) if last else "0", most=BATCHES_AT_ONCE)
+        after = str(last["through_xid"]) if last else "0"
+        through = await tx.value(sql.sealable_through, after=after, most=BATCHES_AT_ONCE, leaves=LEAVES_ENOUGH)
         if through is None:
             return 0
         transactions = [
             id
-            for row in await tx.all(sql.batches_between, after=str(last["through_xid"]) if last else "0", through=str(through))
+            for row in await tx.all(sql.batches_between, after=after, through=str(through))
             for id in row["transactions"]
         ]
-        contents = await _contents(tx, transactions)
-        leaves = [merkle.leaf_hash(contents[id]) for id in transactions]
+        buckets = [bucket_of(id) for id in transactions]
+        leaves = await tx.value(sql.leaf_hashes, buckets=buckets, transactions=transactions)
         block = _block(last, leaves, now, signer)
         # False: another process sealed this height in this very moment, and there is nothing left to do here.
         kept = await tx.value(
@@ -103,7 +105,7 @@ async def seal(database: Database, signer: Signer, now: datetime) -> int:
             hash=block.hash,
             key_id=block.key_id,
             signature=block.signature,
-            buckets=[bucket_of(id) for id in transactions],
+            buckets=buckets,
             transactions=transactions,
             leaves=leaves,
         )
@@ -129,28 +131,9 @@ def _block(last: Row | None, leaves: Sequence[bytes], now: datetime, signer: Sig
 
 
 async def _contents(tx: Tx, transactions: Sequence[UUID]) -> dict[UUID, bytes]:
-    """The canonical JSON of transactions with their entries.
-
-    The member is named by a hash bound to the transaction: a change of it shows, and a partner that gets the proof
-    still does not learn the id.
-    """
-    rows = await tx.all(sql.sealable, buckets=[bucket_of(id) for id in transactions], transactions=list(transactions))
-    return {row["transaction_id"]: _json(_content(row)) for row in rows}
-
-
-def _content(row: Row) -> dict[str, Any]:
-    transaction_id: UUID = row["transaction_id"]
-    return {
-        "transaction": str(transaction_id),
-        "kind": row["kind"],
-        "member": hashlib.sha256(transaction_id.bytes + row["member_id"].bytes).hexdigest(),
-        "membership": str(row["membership_id"]) if row["membership_id"] else None,
-        "partner": str(row["partner_id"]) if row["partner_id"] else None,
-        "occurred_at": row["occurred_at"].astimezone(UTC).isoformat(),
-        "posted_at": row["posted_at"].astimezone(UTC).isoformat(),
-        "period": row["period"].isoformat(),
-        "entries": orjson.loads(row["entries"]),
-    }
+    """The canonical JSON of transactions with their entries."""
+    rows = await tx.all(sql.sealed_contents, buckets=[bucket_of(id) for id in transactions], transactions=list(transactions))
+    return {row["transaction_id"]: row["content"].encode() for row in rows}
 
 
 def _json(content: Mapping[str, Any]) -> bytes:

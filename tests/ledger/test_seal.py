@@ -1,9 +1,11 @@
 """Sealing: everything posted is in a signed chain, a change of it shows, and a proof stands on its own."""
 
 import asyncio
+import hashlib
 import json
 import subprocess
 import sys
+from datetime import UTC
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from gateway.clock import SystemClock
 from gateway.database import Database
 from gateway.ledger import merkle
 from gateway.ledger.seal import seal, verify_chain
+from tests.adjustment.test_adjust import adjust
 from tests.points import run_job
 from tests.world import World
 
@@ -65,6 +68,35 @@ async def test_the_chain_holds_over_many_blocks_and_sealing_twice_seals_once(wor
     assert await run_job(world, "seal") == 0
     assert (await world.sql("select count(*) from sealed"))[0][0] == 5
     assert await faults(world) == []
+
+
+async def test_a_leaf_is_the_json_that_any_program_would_write_of_the_transaction(world: World) -> None:
+    await world.record("12.00", receipt="r", occurredAt="2026-10-14T08:00:00.000120-04:00")
+    await world.record("0.00", occurredAt="2026-10-14T08:00:00Z")
+    await world.give_back("r", total={"amount": "1.00", "currency": "USD"})
+    await adjust(world, 3)
+    found = await world.sql("select t.*, sealed_content(t) as content from transaction t order by transaction_id")
+    entries = await world.sql("select * from entry order by transaction_id, ordinal")
+    assert len(found) == 4
+    for row in found:
+        expected = {
+            "transaction": str(row["transaction_id"]),
+            "kind": row["kind"],
+            "member": hashlib.sha256(row["transaction_id"].bytes + row["member_id"].bytes).hexdigest(),
+            "membership": str(row["membership_id"]) if row["membership_id"] else None,
+            "partner": str(row["partner_id"]) if row["partner_id"] else None,
+            "occurred_at": row["occurred_at"].astimezone(UTC).isoformat(),
+            "posted_at": row["posted_at"].astimezone(UTC).isoformat(),
+            "period": row["period"].isoformat(),
+            "entries": [
+                {"programme": str(e["programme_id"]), "account": e["account"], "partner": str(e["partner_id"]),
+                 "contract": str(e["contract_id"]), "points": e["points"]}
+                for e in entries if e["transaction_id"] == row["transaction_id"]
+            ],
+        }  # fmt: skip
+        assert row["content"] == json.dumps(expected, sort_keys=True, separators=(",", ":"))
+    assert any(row["occurred_at"].microsecond for row in found)
+    assert any(row["membership_id"] is None for row in found)
 
 
 BREAK = {
