@@ -121,15 +121,15 @@ select transactions
 
 -- name: sealed_contents(buckets, transactions)
 -- What is sealed of transactions: the record and its entries, as canonical JSON.
-select t.transaction_id, sealed_content(t) as content
+select s.transaction_id, s.content
   from unnest(:buckets::smallint[], :transactions::uuid[]) i (bucket, transaction)
-  join transaction t on t.bucket = i.bucket and t.transaction_id = i.transaction;
+  join sealed_contents s on s.bucket = i.bucket and s.transaction_id = i.transaction;
 
 -- name: leaf_hashes(buckets, transactions)$
 -- The hashes of transactions' contents as leaves (RFC 6962, section 2.1), in the order asked for.
-select array_agg(sha256('\x00'::bytea || convert_to(sealed_content(t), 'UTF8')) order by i.n)
+select array_agg(sha256('\x00'::bytea || convert_to(s.content, 'UTF8')) order by i.n)
   from unnest(:buckets::smallint[], :transactions::uuid[]) with ordinality i (bucket, transaction, n)
-  join transaction t on t.bucket = i.bucket and t.transaction_id = i.transaction;
+  join sealed_contents s on s.bucket = i.bucket and s.transaction_id = i.transaction;
 
 -- name: seal_block(height, previous, root, through, at, hash, key_id, signature, buckets, transactions, leaves)$
 -- Keep a block with its leaves; false when this height is sealed already.

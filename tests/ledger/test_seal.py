@@ -75,7 +75,7 @@ async def test_a_leaf_is_the_json_that_any_program_would_write_of_the_transactio
     await world.record("0.00", occurredAt="2026-10-14T08:00:00Z")
     await world.give_back("r", total={"amount": "1.00", "currency": "USD"})
     await adjust(world, 3)
-    found = await world.sql("select t.*, sealed_content(t) as content from transaction t order by transaction_id")
+    found = await world.sql("select * from transaction join sealed_contents using (bucket, transaction_id) order by transaction_id")
     entries = await world.sql("select * from entry order by transaction_id, ordinal")
     assert len(found) == 4
     for row in found:
