@@ -4,7 +4,8 @@ Statements are written in the slices' `queries.sql` and loaded by name; every er
 must tell apart is told apart here, by SQLSTATE.
 """
 
-from collections.abc import AsyncIterator, Callable
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import asyncpg
+import orjson
 from aiosql.adapters.asyncpg import AsyncPGAdapter
 from aiosql.query_loader import QueryLoader
 
@@ -69,15 +71,33 @@ _AWAY = (
 class Statement:
     """One named query: its text with numbered placeholders, the names they stand for, and the sentence over it."""
 
-    __slots__ = ("name", "parameters", "sentence", "text")
+    __slots__ = ("_literals", "name", "parameters", "sentence", "text")
 
     def __init__(self, name: str, text: str, parameters: tuple[str, ...], sentence: str) -> None:
-        self.name, self.text, self.parameters, self.sentence = name, text, parameters, sentence
+        self.name, self.parameters, self.sentence = name, parameters, sentence
+        self.text, written = LITERAL.subn(r"$\1::text::\2", text)
+        places = {int(place) for place, _ in LITERAL.findall(text)}
+        self._literals = tuple(place - 1 for place in sorted(places))
+        if written != sum(len(re.findall(rf"\${place}\b", text)) for place in places):
+            raise TypeError(f"{name}: an array that is cast in one place is cast wherever it is used")
 
     def arguments(self, given: dict[str, Any]) -> list[Any]:
         if len(given) != len(self.parameters):
             raise TypeError(f"{self.name} takes {self.parameters}, not {tuple(given)}")
-        return [given[name] for name in self.parameters]
+        values = [given[name] for name in self.parameters]
+        for place in self._literals:
+            values[place] = _literal(values[place])
+        return values
+
+
+# asyncpg asks of each element of an array, several times, whether it is an array itself: that took a sixth of the time of
+# a batch of purchases. Arrays of ids and numbers are therefore sent as PostgreSQL's array literals, which orjson writes.
+LITERAL = re.compile(r"\$(\d+)::((?:uuid|smallint|int|bigint)\[\])")
+
+
+def _literal(values: Sequence[Any] | None) -> str | None:
+    """The literal of an array of ids or whole numbers, with null for None."""
+    return None if values is None else f"{{{orjson.dumps(values, default=str).decode()[1:-1]}}}"
 
 
 def load_queries(beside: str, file: str = "queries.sql") -> Any:

@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime
@@ -135,6 +136,8 @@ async def test_every_named_query_finds_nothing_for_a_partner_and_a_member_of_who
                 continue
             prepared = await connection.prepare(statement.text)
             types = [p.name if p.kind != "array" else f"_{p.name.removesuffix('[]')}" for p in prepared.get_parameters()]
+            for place, of_elements in re.findall(r"\$(\d+)::text::(\w+)\[\]", statement.text):
+                types[int(place) - 1] = "_" + {"smallint": "int2", "int": "int4", "bigint": "int8"}.get(of_elements, of_elements)
             for given in arguments(statement, rows, types):
                 ran += 1
                 for who in ((outsider, None), (None, outsider), (None, None)):
