@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 APPLICATION_ROLE = "gateway_app"
 READER_ROLE = "gateway_reader"
+POSTER_ROLE = "gateway_poster"
 ACQUIRE_SECONDS = 5
 COMMAND_SECONDS = 60
 SNAPSHOT_SECONDS = 3_600
@@ -137,6 +138,13 @@ class Tx:
         """The first column of the first row, or None."""
         return await self._connection.fetchval(statement.text, *statement.arguments(given), timeout=self._seconds)
 
+    async def post(self, statement: Statement, **given: Any) -> Row:
+        """Call a posting function as a part of this transaction, in the role that can do nothing else."""
+        await self._connection.execute(f"set local role {POSTER_ROLE}")
+        row: Row = await self._connection.fetchrow(statement.text, *statement.arguments(given), timeout=self._seconds)
+        await self._connection.execute(f"set local role {APPLICATION_ROLE}")
+        return row
+
     async def run(self, statement: Statement, **given: Any) -> None:
         """No rows expected."""
         await self._connection.execute(statement.text, *statement.arguments(given), timeout=self._seconds)
@@ -158,19 +166,22 @@ class Listener:
 
 
 class Database:
-    """Two pools of connections: one in the application's role, which owns nothing and can only post and select, and one
-    in the role that reads for partners and members and sees nothing but their own rows."""
+    """Three pools of connections: one in the application's role, which reads everything and keeps what is no ledger; one
+    in the role that posts and can do nothing else; and one in the role that reads for partners and members and sees
+    nothing but their own rows."""
 
     def __init__(self, dsn: str, size: int) -> None:
         self._dsn, self._size = dsn, size
         self._pool: Any = None
         self._readers: Any = None
+        self._posters: Any = None
 
     async def open(self) -> None:
         """Connect. Raises DatabaseAway."""
         with _telling_away():
             self._pool = await self._connect(APPLICATION_ROLE, min(4, self._size))
             self._readers = await self._connect(READER_ROLE, 0)
+            self._posters = await self._connect(POSTER_ROLE, 0)
 
     async def _connect(self, role: str, at_once: int) -> Any:
         return await asyncpg.create_pool(
@@ -183,16 +194,24 @@ class Database:
         )
 
     async def close(self) -> None:
-        for pool in (self._pool, self._readers):
+        for pool in (self._pool, self._readers, self._posters):
             if pool is not None:
                 pool.terminate()
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Tx]:
-        """A connection in autocommit: for selects, and for one call of a posting function. Raises DatabaseAway."""
+        """A connection in autocommit, for selects. Raises DatabaseAway."""
         with _telling_away():
             async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
                 yield Tx(connection)
+
+    async def post(self, statement: Statement, **given: Any) -> Row:
+        """One call of a posting function, which commits by itself. Raises DatabaseAway, and what postings raise."""
+        with _telling_away():
+            async with self._posters.acquire(timeout=ACQUIRE_SECONDS) as connection:
+                arguments = statement.arguments(given)
+                row: Row = await connection.fetchrow(statement.text, *arguments, timeout=COMMAND_SECONDS)
+                return row
 
     @asynccontextmanager
     async def reading_for(self, partner_id: UUID | None, member_id: UUID | None) -> AsyncIterator[Tx]:

@@ -31,7 +31,7 @@ PASSWORD_MIN_LENGTH = 10
 FAILURES_MAX = 5
 LOCKED = timedelta(minutes=15)
 SECRETS_MAX = 2
-SECRET_PREFIX = "gws_"  # noqa: S105 - says what kind of secret leaked, is none itself
+SECRET_PREFIX = "gws_"  # noqa: S105  # nosec B105 - says what kind of secret leaked, is none itself
 
 # OWASP's first choice for argon2id: 19 MiB, two passes, one lane (23 ms).
 _hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)

@@ -29,7 +29,7 @@ from gateway.database import Row
 from gateway.ids import new_id
 
 CODE_SECONDS = 60
-ACCESS_TOKEN_TYPE = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - a name
+ACCESS_TOKEN_TYPE = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105  # nosec B105 - a name
 # Two tabs of an app may refresh with the same token at once; that is no theft.
 GRACE = timedelta(seconds=10)
 CONFIDENTIAL_METHODS = (*SECRET_METHODS, ASSERTION_METHOD)

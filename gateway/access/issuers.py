@@ -36,7 +36,10 @@ class BadIssuers(BadSetting):
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """A trusted issuer. `kind` of callers it brings, the scopes it may give at most (`ceiling`), and which claims say what."""
+    """A trusted issuer. `kind` of callers it brings, the scopes it may give at most (`ceiling`), and which claims say what.
+
+    `strong`: the values of its `acr` claim that stand for two factors; such a token with `auth_time` steps up (RFC 9470).
+    """
 
     issuer: str
     audience: str
@@ -46,6 +49,7 @@ class Issuer:
     jwks_uri: str | None = None
     type: str | None = "at+jwt"
     claims: dict[str, str] = field(default_factory=dict)
+    strong: frozenset[str] = frozenset()
 
 
 def read_issuers(path: Path) -> list[Issuer]:
@@ -58,14 +62,15 @@ def read_issuers(path: Path) -> list[Issuer]:
     for number, said in enumerate(found, start=1):
         where = f"{path}, issuer {number}"
         missing = {"issuer", "audience", "algorithms", "kind", "ceiling"} - said.keys()
-        unknown = said.keys() - {"issuer", "audience", "algorithms", "kind", "ceiling", "jwks_uri", "type", "claims"}
+        unknown = said.keys() - {"issuer", "audience", "algorithms", "kind", "ceiling", "jwks_uri", "type", "claims", "strong"}
         if missing or unknown:
             raise BadIssuers(f"{where}: {'missing' if missing else 'unknown'}: {', '.join(sorted(missing or unknown))}")
         if bad := set(said["algorithms"]) - ALGORITHMS_ALLOWED:
             raise BadIssuers(f"{where}: algorithms {', '.join(sorted(bad))}; there are {', '.join(sorted(ALGORITHMS_ALLOWED))}")
         if said["kind"] not in CEILING or (bad := set(said["ceiling"]) - CEILING[said["kind"]]):
             raise BadIssuers(f"{where}: kind is partner, member or operator, and the ceiling holds scopes of that kind alone")
-        issuers.append(Issuer(**{**said, "algorithms": tuple(said["algorithms"]), "ceiling": frozenset(said["ceiling"])}))
+        sets = {name: frozenset(said.get(name, ())) for name in ("ceiling", "strong")}
+        issuers.append(Issuer(**{**said, **sets, "algorithms": tuple(said["algorithms"])}))
     return issuers
 
 
@@ -104,10 +109,10 @@ class OutsideIssuers:
             raise TokenRefused("The token has expired; ask for a new one.")
         return known[0]
 
-    def still_knows(self, token: str) -> bool:
-        """Whether a token that was verified has not expired since."""
+    def recall(self, token: str) -> Caller | None:
+        """The caller behind a token that was verified before and has not expired since; else None."""
         known = self._known.get(hashlib.sha256(token.encode()).digest())
-        return known is not None and known[1] > self._clock.now().timestamp()
+        return known[0] if known is not None and known[1] > self._clock.now().timestamp() else None
 
     async def _read(self, issuer: Issuer, token: str, now: int) -> tuple[Caller, int]:
         claims = await self._claims(issuer, token)
@@ -128,7 +133,10 @@ class OutsideIssuers:
         said = claims.get(issuer.claims.get("scope", "scope"), "")
         scopes = frozenset(said.split() if isinstance(said, str) else map(str, said)) & issuer.ceiling & frozenset(CATALOGUE)
         client = str(claims.get(issuer.claims.get("client", "client_id"), claims.get("azp", issuer.issuer)))
-        return Caller(issuer.kind, subject_id, client, scopes, token_id=str(claims.get("jti", "")) or None), expires
+        showed = claims.get("auth_time") if claims.get("acr") in issuer.strong else None
+        strong_since = showed if isinstance(showed, int) and showed <= now + 10 else None
+        token_id = str(claims.get("jti", "")) or None
+        return Caller(issuer.kind, subject_id, client, scopes, token_id=token_id, strong_since=strong_since), expires
 
     async def _claims(self, issuer: Issuer, token: str) -> dict[str, Any]:
         try:

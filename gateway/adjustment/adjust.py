@@ -164,7 +164,7 @@ async def _conclude(
     await tx.run(sql.decide_adjustment, bucket=bucket, id=adjustment_id, state=state, decided_by=decided_by, at=now)
     if state == "posted":
         month = coalition.day_of(now).replace(day=1)
-        verdict = await tx.value(ledger_sql.post_adjustment, at=now, bucket=bucket, adjustment=adjustment_id, month=month)
+        (verdict,) = await tx.post(ledger_sql.post_adjustment, at=now, bucket=bucket, adjustment=adjustment_id, month=month)
         if verdict != "post":
             # Leaving the transaction by an exception undoes the decision too.
             points = abs((await adjustments_by_id(tx, [adjustment_id]))[adjustment_id].points)

@@ -286,7 +286,7 @@ class Converter:
             if state in ("released", "refused"):
                 now = self._clock.now()
                 today = coalition.day_of(now)
-                await tx.value(
+                await tx.post(
                     sql.release_hold, at=now, bucket=order.bucket, hold=order.hold_id, today=today, month=today.replace(day=1)
                 )
             await self._move(tx, order, state, in_doubt, reference, error)
@@ -302,7 +302,7 @@ class Converter:
             locked = await tx.one(sql.order_for_update, bucket=order.bucket, conversion_id=order.id)
             if locked is None or locked["state"] != "credited":
                 return
-            posted = await tx.value(
+            (posted,) = await tx.post(
                 sql.post_conversion,
                 at=self._clock.now(),
                 bucket=order.bucket,
@@ -333,7 +333,7 @@ async def _place_hold(
     tx: Tx, now: datetime, key: Key, conversion_id: UUID, hold_id: UUID, member_id: UUID, programme_id: UUID,
     partner_id: UUID, day: date, today: date, points: int,
 ) -> None:  # fmt: skip
-    verdict = await tx.value(
+    (verdict,) = await tx.post(
         sql.place_hold,
         at=now,
         owner=key.owner_id,

@@ -28,7 +28,7 @@ async def set_credit(tx: Tx, partner_id: UUID, limit_minor: int, warn_percent: i
     """Set what a partner may owe; what it has used of its credit so far stays used. Raises InputNotAccepted."""
     if not 1 <= warn_percent <= 100:
         raise InputNotAccepted(f"warnPercent is {warn_percent}; it must be between 1 and 100.", "warnPercent")
-    await tx.run(sql.set_credit, partner=partner_id, limit_minor=limit_minor, warn_percent=warn_percent, at=now)
+    await tx.post(sql.set_credit, partner=partner_id, limit_minor=limit_minor, warn_percent=warn_percent, at=now)
 
 
 async def pay(tx: Tx, payment: Payment, now: datetime) -> None:
@@ -43,7 +43,7 @@ async def pay(tx: Tx, payment: Payment, now: datetime) -> None:
         raise InputNotAccepted("A payment is more than 0.00.", "amount")
     if await tx.one(sql.credit_of, partner=payment.partner_id) is None:
         raise InputNotAccepted("The partner has no credit limit; set one first.", "partner")
-    is_new = await tx.value(
+    (is_new,) = await tx.post(
         sql.pay_credit,
         owner=payment.owner_id,
         key=key,

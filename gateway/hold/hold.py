@@ -133,17 +133,17 @@ async def release(
     async def post() -> UUID:
         async with database.reading() as tx:
             hold = await hold_of_partner(tx, partner.id, hold_id)
-            verdict = await tx.value(
-                ledger_sql.post_release,
-                at=now,
-                owner=key.owner_id,
-                key=key.text,
-                digest=key.digest,
-                bucket=bucket_of(hold.member_id),
-                hold=hold_id,
-                today=today,
-                month=today.replace(day=1),
-            )
+        (verdict,) = await database.post(
+            ledger_sql.post_release,
+            at=now,
+            owner=key.owner_id,
+            key=key.text,
+            digest=key.digest,
+            bucket=bucket_of(hold.member_id),
+            hold=hold_id,
+            today=today,
+            month=today.replace(day=1),
+        )
         if verdict not in ("post", "replay"):
             raise refusal_of(verdict, key=idempotency_key)
         return hold_id

@@ -52,16 +52,28 @@ class Doorman:
             raise TokenRefused("The token is of no trusted issuer.")
         return self._tokens.verify(token)
 
-    def still_knows(self, authorization: str | None) -> bool:
-        """Whether a token that was let in has neither expired nor been revoked since."""
+    async def still_knows(self, authorization: str | None) -> bool:
+        """Whether who was let in may still be here: its token has neither expired nor been revoked since, and the partner
+        that calls or acts is not suspended."""
         if authorization is None:
             return True
-        token = authorization.partition(" ")[2].strip()
+        caller = self._recall(authorization.partition(" ")[2].strip())
+        if caller is None:
+            return False
+        partner_id = caller.acting_partner_id or caller.partner_id
+        if partner_id is None:
+            return True
         try:
-            self._tokens.verify(token)
+            return (await self._doors.catalogue.current()).partners[partner_id].status == "active"
+        except DatabaseAway:
+            return True  # what was known last holds
+
+    def _recall(self, token: str) -> Caller | None:
+        try:
+            caller = self._tokens.verify(token)
         except TokenRefused:
-            return self._issuers.still_knows(token)
-        return self._own_tokens
+            return self._issuers.recall(token)
+        return caller if self._own_tokens else None
 
     async def _check_proof(self, proofs: Sequence[str], method: str, thumbprint: str, token: str) -> None:
         now = self._doors.clock.now()

@@ -4,7 +4,7 @@ https://github.com/enisdenjo/graphql-sse/blob/master/PROTOCOL.md
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import orjson
@@ -17,26 +17,27 @@ EVENT_STREAM = "text/event-stream"
 CHECK_SECONDS = 1
 # Proxies cut connections on which nothing is sent; a comment keeps them open.
 COMMENT_EVERY = 15
+StillKnown = Callable[[], Awaitable[bool]]
 ENDED = Refusing(401, "UNAUTHENTICATED", "The token has ended; come back with a new one.").error
 
 
 class EventStream(StreamingResponse):
-    """Sends results as they come, until there are no more or the caller's token has ended."""
+    """Sends results as they come, until there are no more or the caller may not be here any more."""
 
-    def __init__(self, results: AsyncGenerator[ExecutionResult, None], still_known: Callable[[], bool]) -> None:
+    def __init__(self, results: AsyncGenerator[ExecutionResult, None], still_known: StillKnown) -> None:
         super().__init__(
             _events(results, still_known), 200, {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}, EVENT_STREAM
         )
 
 
-async def _events(results: AsyncGenerator[ExecutionResult, None], still_known: Callable[[], bool]) -> AsyncIterator[bytes]:
+async def _events(results: AsyncGenerator[ExecutionResult, None], still_known: StillKnown) -> AsyncIterator[bytes]:
     yield b":\n\n"
     following = asyncio.ensure_future(anext(results, None))
     quiet = 0
     try:
         while True:
             await asyncio.wait([following], timeout=CHECK_SECONDS)
-            if not still_known():
+            if not await still_known():
                 yield _next(ExecutionResult(None, [ENDED]))
                 break
             quiet += 1

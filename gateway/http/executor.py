@@ -38,6 +38,6 @@ class CompiledExecutor(StrawberryGraphQLCoreExecutionContext):
             if complete is not None:
                 try:
                     return complete(result, info)
-                except Exception:  # noqa: S110 - graphql-core comes to the same, and says where
+                except Exception:  # noqa: S110  # nosec B110 - graphql-core comes to the same, and says where
                     pass
         return super().complete_value(return_type, field_details_list, info, path, result, position_context)

@@ -188,7 +188,7 @@ class _Handler(BaseGraphQLTransportWSHandler[Session, None]):
             await asyncio.sleep(CHECK_SECONDS)
             self._messages = 0
             self._quiet = 0 if self.operations else self._quiet + 1
-            if not self._doorman.still_knows(self.context.authorization):
+            if not await self._doorman.still_knows(self.context.authorization):
                 return await self.websocket.close(4403, "The token has ended; come back with a new one.")
             if self._quiet * CHECK_SECONDS >= IDLE_SECONDS:
                 return await self.websocket.close(4408, "Nothing happened here for a while.")

@@ -112,9 +112,8 @@ def all_jobs(database: Database, catalogue: Catalogue, converter: Converter, sig
         today = (await catalogue.current()).day_of(now)
         matured = 0
         while True:
-            async with database.reading() as tx:
-                row = await tx.one(ledger_sql.post_maturities, at=now, today=today, most=AT_ONCE)
-            if row is None or row["purchases"] == 0:
+            row = await database.post(ledger_sql.post_maturities, at=now, today=today, most=AT_ONCE)
+            if row["purchases"] == 0:
                 return matured
             matured += row["purchases"]
 
@@ -122,10 +121,9 @@ def all_jobs(database: Database, catalogue: Catalogue, converter: Converter, sig
         today = (await catalogue.current()).day_of(now)
         ended = 0
         while True:
-            async with database.reading() as tx:
-                count: int = await tx.value(
-                    ledger_sql.post_run_out_holds, at=now, today=today, month=today.replace(day=1), most=AT_ONCE
-                )
+            (count,) = await database.post(
+                ledger_sql.post_run_out_holds, at=now, today=today, month=today.replace(day=1), most=AT_ONCE
+            )
             if count == 0:
                 return ended
             ended += count
@@ -147,10 +145,9 @@ def all_jobs(database: Database, catalogue: Catalogue, converter: Converter, sig
         told = 0
         for programme in coalition.programmes.values():
             while programme.custody == "ledger" and programme.expires_after_months is not None:
-                async with database.reading() as tx:
-                    count: int = await tx.value(
-                        ledger_sql.post_expiry_notices, at=now, programme=programme.id, by_day=by_day, most=AT_ONCE
-                    )
+                (count,) = await database.post(
+                    ledger_sql.post_expiry_notices, at=now, programme=programme.id, by_day=by_day, most=AT_ONCE
+                )
                 told += count
                 if count == 0:
                     break

@@ -27,17 +27,15 @@ async def expire(
     It can be stopped and run again at any point: what has expired is not found again.
     """
     while True:
-        async with database.reading() as tx:
-            row = await tx.one(
-                sql.post_expiries,
-                at=now,
-                programme=programme_id,
-                through=through,
-                occurred=occurred_at,
-                month=month,
-                most=WALLETS_AT_ONCE,
-            )
-        assert row is not None
+        row = await database.post(
+            sql.post_expiries,
+            at=now,
+            programme=programme_id,
+            through=through,
+            occurred=occurred_at,
+            month=month,
+            most=WALLETS_AT_ONCE,
+        )
         if row["wallets"] == 0:
             return
         yield Expired(row["wallets"], row["points"])

@@ -247,12 +247,10 @@ class Ledger:
                 field = _OF_ITEMS[name]
                 given[name] = [getattr(i, field) for i in items]
 
-        async def post() -> Row | None:
-            async with self._database.reading() as tx:
-                return await tx.one(statement, **{name: given[name] for name in statement.parameters})
+        async def post() -> Row:
+            return await self._database.post(statement, **{name: given[name] for name in statement.parameters})
 
         row = await _again_if_lost(post)
-        assert row is not None
         self._posted()
         firsts, postings = row["firsts"], row["postings"]
         return [

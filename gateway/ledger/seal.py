@@ -95,7 +95,7 @@ async def seal(database: Database, signer: Signer, now: datetime) -> int:
         leaves = await tx.value(sql.leaf_hashes, buckets=buckets, transactions=transactions)
         block = _block(last, leaves, now, signer)
         # False: another process sealed this height in this very moment, and there is nothing left to do here.
-        kept = await tx.value(
+        (kept,) = await tx.post(
             sql.seal_block,
             height=block.height,
             previous=block.previous_hash,

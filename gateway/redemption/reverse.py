@@ -68,21 +68,20 @@ async def _post(
         found = (await redemptions_by_id(tx, [request.redemption_id])).get(request.redemption_id)
         if found is None or found.partner_id != partner.id:
             raise RedemptionUnknown
-        row = await tx.one(
-            ledger_sql.post_reversal,
-            at=now,
-            owner=partner.id,
-            key=key.text,
-            digest=key.digest,
-            bucket=bucket,
-            redemption=request.redemption_id,
-            transaction=new_id_in(bucket),
-            occurred=occurred_at,
-            month=day.replace(day=1),
-            today=coalition.day_of(now),
-            points=request.points,
-        )
-    assert row is not None
+    row = await database.post(
+        ledger_sql.post_reversal,
+        at=now,
+        owner=partner.id,
+        key=key.text,
+        digest=key.digest,
+        bucket=bucket,
+        redemption=request.redemption_id,
+        transaction=new_id_in(bucket),
+        occurred=occurred_at,
+        month=day.replace(day=1),
+        today=coalition.day_of(now),
+        points=request.points,
+    )
     if row["verdict"] not in ("post", "replay"):
         raise refusal_of(row["verdict"], key=key.text, points=request.points or 0, month=day.replace(day=1))
     posted: UUID = row["posted"]

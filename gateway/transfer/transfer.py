@@ -85,24 +85,23 @@ async def _post(
         other_id = await _holder(tx, request.card)
         if other_id == member_id:
             raise NotAllowed("Points go to another member, not to oneself.")
-        row = await tx.one(
-            ledger_sql.post_transfer,
-            at=now,
-            owner=key.owner_id,
-            key=key.text,
-            digest=key.digest,
-            programme=programme.id,
-            member=member_id,
-            transaction=new_id_in(bucket_of(member_id)),
-            other=other_id,
-            other_transaction=new_id_in(bucket_of(other_id)),
-            occurred=now,
-            month=day.replace(day=1),
-            day=day,
-            points=request.points,
-            message=request.message,
-        )
-    assert row is not None
+    row = await database.post(
+        ledger_sql.post_transfer,
+        at=now,
+        owner=key.owner_id,
+        key=key.text,
+        digest=key.digest,
+        programme=programme.id,
+        member=member_id,
+        transaction=new_id_in(bucket_of(member_id)),
+        other=other_id,
+        other_transaction=new_id_in(bucket_of(other_id)),
+        occurred=now,
+        month=day.replace(day=1),
+        day=day,
+        points=request.points,
+        message=request.message,
+    )
     if row["verdict"] not in ("post", "replay"):
         raise refusal_of(row["verdict"], key=key.text, points=request.points, month=day.replace(day=1))
     posted: UUID = row["posted"]

@@ -20,6 +20,7 @@ GRANT = "mutation($i: GrantConsentInput!) { grantConsent(input: $i) { consent { 
 WITHDRAW = "mutation($i: WithdrawConsentInput!) { withdrawConsent(input: $i) { consent { withdrawnAt } errors { code } } }"
 PERSON = "mutation($i: UpdatePersonInput!) { updatePerson(input: $i) { person { email } errors { code } } }"
 ME = "{ me { wallets { available } } }"
+FOLLOW = "subscription { walletChanged { cursor wallets { available } } }"
 BACK = "https://fuel.example/back"
 
 
@@ -258,6 +259,20 @@ async def test_an_exchanged_token_ends_with_the_login_it_came_from(world: World)
     now = world.clock.now()
     await world.sql("insert into revocation values ($1, $2, $3)", f"sid:{family}", now, now + timedelta(minutes=10))
     await until_revoked(world, acting)
+
+
+async def test_what_a_partner_follows_in_a_members_name_ends_when_it_is_suspended(world: World) -> None:
+    await agree(world, "balance:read", "profile:read")
+    acting = (await exchange(world, await ann_logs_in(world))).json()["access_token"]
+    headers = {"Authorization": f"Bearer {acting}", "Accept": "text/event-stream"}
+    async with world.http.stream("POST", "/graphql", json={"query": FOLLOW}, headers=headers) as answer:
+        lines = answer.aiter_lines()
+        said = [await anext(lines) for _ in range(4)]
+        assert said[2] == "event: next"
+        await world.sql("update partner set status = 'suspended' where code = 'fuel'")
+        rest = [line async for line in lines]
+    assert "UNAUTHENTICATED" in " ".join(rest)
+    assert (await world.post(acting, "{ me { wallets { available } } }")).status_code == 403
 
 
 async def test_a_suspended_partner_asks_nobody_for_consent(world: World) -> None:

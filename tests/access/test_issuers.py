@@ -133,6 +133,37 @@ async def moved(request: Request) -> Any:
     return RedirectResponse("/keys")
 
 
+async def test_an_outside_operator_steps_up_by_what_its_issuer_says_of_the_login(place: Place) -> None:
+    publisher = Publisher()
+    key = ECKey.generate_key("P-256", {"kid": "k"}, private=True)
+    publisher.keys = [key]
+    async with publishing(publisher) as url:
+        changes = {
+            "kind": '"operator"', "ceiling": '["coalition:read", "settlement:close"]', "claims": "{}", "algorithms": '["ES256"]',
+            "jwks_uri": f'"{url}/keys"', "strong": '["two"]',
+        }  # fmt: skip
+        file = trusting(place.folder, url, "https://gateway.example/graphql", **changes)
+        async with open_world(place, issuers_file=file, jwks_hosts=(url.removeprefix("http://"),)) as world:
+            olga = (await world.sql("select account_id from account where login = 'olga'"))[0][0]
+            await world.sql("insert into outside_identity values ($1, 'olga@idp', 'operator', $2, now())", url, olga)
+            now = int(world.clock.now().timestamp())
+
+            async def close(**said: Any) -> httpx.Response:
+                claims = {"iss": url, "aud": "https://gateway.example/graphql", "sub": "olga@idp", "exp": now + 300, "jti": str(said)}
+                claims |= {"scope": "settlement:close coalition:read members:support", **said}
+                token = jwt.encode({"alg": "ES256", "typ": "at+jwt", "kid": "k"}, claims, key, algorithms=["ES256"])
+                return await world.post(token, 'mutation { closePeriod(input: {month: "2026-01"}) { errors { code } } }')
+
+            for weak in ({}, {"acr": "one", "auth_time": now}, {"acr": "two"}, {"acr": "two", "auth_time": now - 3_600},
+                         {"acr": "two", "auth_time": now + 60}, {"acr": "two", "auth_time": str(now)}):  # fmt: skip
+                refused = await close(**weak)
+                assert refused.status_code == 401, weak
+                assert "insufficient_user_authentication" in refused.headers["www-authenticate"]
+            assert (await world.sql("select count(*) from period where state <> 'open'"))[0][0] == 0
+            closed = await close(acr="two", auth_time=now)
+            assert closed.json()["data"]["closePeriod"]["errors"] == []
+
+
 async def test_keys_that_were_fetched_serve_while_their_address_is_away() -> None:
     publisher = Publisher()
     publisher.keys = [RSAKey.generate_key(2048, {"kid": "a"}, private=True)]

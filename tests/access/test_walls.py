@@ -169,10 +169,10 @@ async def test_every_table_has_the_wall_or_is_known_to_hold_nobodys_data(world: 
 
 
 async def test_neither_role_goes_past_the_wall_by_itself_or_writes_the_ledger(world: World) -> None:
-    roles = await world.sql("select rolname, rolsuper, rolbypassrls from pg_roles where rolname in ('gateway_app', 'gateway_reader')")
-    assert [(r["rolsuper"], r["rolbypassrls"]) for r in roles] == [(False, False)] * 2
+    roles = await world.sql("select rolname, rolsuper, rolbypassrls from pg_roles where rolname like 'gateway\\_%'")
+    assert [(r["rolsuper"], r["rolbypassrls"]) for r in roles] == [(False, False)] * 3
     ledger = ("wallet", "lot", "transaction", "entry", "lot_take", "purchase", "purchase_return", "redemption", "hold", "delta", "idempotency", "block", "sealed", "outbox")
-    for role in ("gateway_app", "gateway_reader"):
+    for role in ("gateway_app", "gateway_reader", "gateway_poster"):
         for table in ledger:
             for privilege in ("insert", "update", "delete", "truncate"):
                 assert not (await world.sql(f"select has_table_privilege('{role}', '{table}', '{privilege}')"))[0][0], (role, table, privilege)
@@ -181,6 +181,27 @@ async def test_neither_role_goes_past_the_wall_by_itself_or_writes_the_ledger(wo
         "   and has_any_column_privilege('gateway_reader', oid, 'insert, update')"
     )
     assert written[0][0] == 0
+
+
+async def test_the_role_that_posts_executes_posting_functions_and_nothing_else(world: World) -> None:
+    executable = "select proname from pg_proc where pronamespace = 'public'::regnamespace and has_function_privilege($1, oid, 'execute')"
+    posting = {row[0] for row in await world.sql(executable, "gateway_poster")}
+    assert posting == {
+        "post_earnings", "post_returns", "post_redemptions", "post_reversal", "post_holds", "post_captures", "post_release",
+        "post_run_out_holds", "post_maturities", "post_expiries", "post_expiry_notices", "post_transfer", "post_adjustment",
+        "place_hold", "release_hold", "post_conversion", "set_credit", "pay_credit", "seal_block",
+    }  # fmt: skip
+    assert posting.isdisjoint({row[0] for row in await world.sql(executable, "gateway_app")})
+    assert posting.isdisjoint({row[0] for row in await world.sql(executable, "gateway_reader")})
+    tables = await world.sql(
+        "select relname from pg_class where relnamespace = 'public'::regnamespace and relkind in ('r', 'v', 'm', 'S')"
+        "   and has_table_privilege('gateway_poster', oid, 'select, insert, update, delete, truncate, references, trigger')"
+    )
+    assert tables == []
+    async with connected(world) as connection:
+        await connection.execute("set role gateway_poster")
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.fetch("select * from wallet")
 
 
 async def test_who_reads_is_forgotten_with_the_transaction(world: World, database: Database) -> None:
