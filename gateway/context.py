@@ -49,7 +49,7 @@ class Doors:
     feed: "Feed"
     audit: Audit
     vault: Vault
-    activity: "Mapping[str, Callable[[Info, list[UUID]], Awaitable[Mapping[UUID, Any]]]]"
+    activity: "Mapping[str, Callable[[Info, Tx, list[UUID]], Awaitable[Mapping[UUID, Any]]]]"
 
 
 @dataclass(slots=True)

@@ -16,6 +16,7 @@ from gateway.coalition.graph import CoalitionMutation, CoalitionQuery, contract_
 from gateway.context import Info
 from gateway.conversion.graph import Conversion, ConversionMutation, ConversionQuery, conversion_activity
 from gateway.credit.graph import CreditMutation, CreditQuery
+from gateway.database import Tx
 from gateway.earning.graph import (
     Earning,
     EarningMutation,
@@ -43,7 +44,7 @@ from gateway.settlement.graph import SettlementMutation, SettlementQuery, period
 from gateway.transfer.graph import Transfer, TransferMutation, transfer_activity
 from gateway.wallets.graph import Activity, Expiration, WalletSubscription, expiry_activity, sees
 
-ACTIVITY: Mapping[str, Callable[[Info, list[UUID]], Awaitable[Mapping[UUID, Activity]]]] = {
+ACTIVITY: Mapping[str, Callable[[Info, Tx, list[UUID]], Awaitable[Mapping[UUID, Activity]]]] = {
     "earning": earning_activity,
     "return": return_activity,
     "redemption": redemption_activity,
@@ -59,9 +60,9 @@ async def transaction_node(info: Info, id: UUID) -> Activity | None:
     """A transaction by id: its member, the partner it happened at, and operators see it."""
     async with info.context.reading() as tx:
         row = await tx.one(ledger_sql.transaction_by_id, bucket=ids.bucket_of(id), transaction=id)
-    if row is None or not sees(info, row["member_id"], row["partner_id"]):
-        return None
-    return (await info.context.doors.activity[row["kind"]](info, [id])).get(id)
+        if row is None or not sees(info, row["member_id"], row["partner_id"]):
+            return None
+        return (await info.context.doors.activity[row["kind"]](info, tx, [id])).get(id)
 
 
 NODES: dict[str, Callable[[Info, UUID], Awaitable[Node | None]]] = {

@@ -9,6 +9,7 @@ import strawberry
 from gateway.adjustment import adjust
 from gateway.coalition.graph import Partner, Programme, show_partner, show_programme
 from gateway.context import Info
+from gateway.database import Tx
 from gateway.graph import (
     PUBLIC,
     SEES_MEMBERSHIPS,
@@ -159,10 +160,9 @@ def _operator(info: Info) -> UUID:
     return caller.subject_id
 
 
-async def adjustment_activity(info: Info, transactions: list[UUID]) -> dict[UUID, Activity]:
+async def adjustment_activity(info: Info, tx: Tx, transactions: list[UUID]) -> dict[UUID, Activity]:
     """Posted adjustments by transaction, those that the caller may see."""
-    async with info.context.reading() as tx:
-        found = await adjust.adjustments_by_id(tx, transactions)
+    found = await adjust.adjustments_by_id(tx, transactions)
     programmes = info.context.coalition.programmes
     return {
         id: Adjustment(

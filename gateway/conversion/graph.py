@@ -188,7 +188,8 @@ class ConversionMutation:
             membership = await _membership(context, tx, input.member, target)
         request = ConvertRequest(input.idempotency_key, quote_id, input.occurred_at)
         order = await context.doors.converter.convert(context.caller.subject_id, membership.member_id, request)
-        found = await conversion_activity(info, [order.id])
+        async with context.reading() as tx:
+            found = await conversion_activity(info, tx, [order.id])
         return ConvertPointsPayload(conversion=found[order.id])
 
     @strawberry.mutation(directives=[requires("rates:publish")], description="Publish a conversion rate from a moment on.")
@@ -241,27 +242,26 @@ async def _membership(context: Context, tx: Tx, ref: MemberRef | None, target: s
     return await lookup.find_membership(tx, partner.id, ref.read())
 
 
-async def conversion_activity(info: Info, transactions: list[UUID]) -> dict[UUID, Conversion]:
+async def conversion_activity(info: Info, tx: Tx, transactions: list[UUID]) -> dict[UUID, Conversion]:
     """Conversions by transaction, those that the caller may see."""
     programmes = info.context.coalition.programmes
     shown: dict[UUID, Conversion] = {}
-    async with info.context.reading() as tx:
-        for id in transactions:
-            order = Order.of(await tx.one(quotes.sql.order_by_id, bucket=ids.bucket_of(id), conversion_id=id))
-            posting = await tx.one(ledger_sql.transaction_by_id, bucket=ids.bucket_of(id), transaction=id)
-            if order is None or posting is None or not sees(info, order.member_id, order.partner_id):
-                continue
-            shown[id] = Conversion(
-                id=show_id("txn", id),
-                programme=show_programme(programmes[order.source_id]),
-                points=Points(-order.take),
-                occurred_at=DateTime(order.occurred_at),
-                posted_at=DateTime(posting["posted_at"]),
-                period=YearMonth(posting["period"]),
-                missed_period=month_or_none(posting["missed_period"]),
-                target=show_programme(programmes[order.target_id]),
-                give=Points(order.give),
-                state=ConversionState(order.state),
-                partner_reference=order.partner_reference,
-            )
+    for id in transactions:
+        order = Order.of(await tx.one(quotes.sql.order_by_id, bucket=ids.bucket_of(id), conversion_id=id))
+        posting = await tx.one(ledger_sql.transaction_by_id, bucket=ids.bucket_of(id), transaction=id)
+        if order is None or posting is None or not sees(info, order.member_id, order.partner_id):
+            continue
+        shown[id] = Conversion(
+            id=show_id("txn", id),
+            programme=show_programme(programmes[order.source_id]),
+            points=Points(-order.take),
+            occurred_at=DateTime(order.occurred_at),
+            posted_at=DateTime(posting["posted_at"]),
+            period=YearMonth(posting["period"]),
+            missed_period=month_or_none(posting["missed_period"]),
+            target=show_programme(programmes[order.target_id]),
+            give=Points(order.give),
+            state=ConversionState(order.state),
+            partner_reference=order.partner_reference,
+        )
     return shown

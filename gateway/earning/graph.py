@@ -7,6 +7,7 @@ import strawberry
 
 from gateway.coalition.graph import Programme, show_programme
 from gateway.context import Info
+from gateway.database import Tx
 from gateway.earning import purchases, returns
 from gateway.earning.rules import EarningStep as Step
 from gateway.earning.rules import apply_rules
@@ -261,15 +262,13 @@ async def _record(info: Info, input: list[PurchaseInput]) -> list[RecordPurchase
     ]
 
 
-async def earning_activity(info: Info, transactions: list[UUID]) -> dict[UUID, Activity]:
+async def earning_activity(info: Info, tx: Tx, transactions: list[UUID]) -> dict[UUID, Activity]:
     """Earnings by transaction, those that the caller may see."""
-    async with info.context.reading() as tx:
-        found = await purchases.purchases_by_id(tx, transactions)
+    found = await purchases.purchases_by_id(tx, transactions)
     return seen_by_caller(info, found, show_earning)
 
 
-async def return_activity(info: Info, transactions: list[UUID]) -> dict[UUID, Activity]:
+async def return_activity(info: Info, tx: Tx, transactions: list[UUID]) -> dict[UUID, Activity]:
     """Returns by transaction, those that the caller may see."""
-    async with info.context.reading() as tx:
-        found = await returns.returns_by_id(tx, transactions)
+    found = await returns.returns_by_id(tx, transactions)
     return seen_by_caller(info, found, show_return)

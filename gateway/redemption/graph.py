@@ -7,6 +7,7 @@ import strawberry
 from gateway import ids
 from gateway.coalition.graph import Partner, show_partner
 from gateway.context import Info
+from gateway.database import Tx
 from gateway.graph import (
     PUBLIC,
     SEES_MEMBERSHIPS,
@@ -205,15 +206,13 @@ async def _redeem(info: Info, input: list[RedeemPointsInput]) -> list[RedeemPoin
     ]
 
 
-async def redemption_activity(info: Info, transactions: list[UUID]) -> dict[UUID, Activity]:
+async def redemption_activity(info: Info, tx: Tx, transactions: list[UUID]) -> dict[UUID, Activity]:
     """Redemptions by transaction, those that the caller may see."""
-    async with info.context.reading() as tx:
-        found = await redeem.redemptions_by_id(tx, transactions)
+    found = await redeem.redemptions_by_id(tx, transactions)
     return seen_by_caller(info, found, show_redemption)
 
 
-async def reversal_activity(info: Info, transactions: list[UUID]) -> dict[UUID, Activity]:
+async def reversal_activity(info: Info, tx: Tx, transactions: list[UUID]) -> dict[UUID, Activity]:
     """Reversals by transaction, those that the caller may see."""
-    async with info.context.reading() as tx:
-        found = await reverse.reversals_by_id(tx, transactions)
+    found = await reverse.reversals_by_id(tx, transactions)
     return seen_by_caller(info, found, show_reversal)

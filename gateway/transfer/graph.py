@@ -6,6 +6,7 @@ from uuid import UUID
 import strawberry
 
 from gateway.context import Info
+from gateway.database import Tx
 from gateway.graph import PUBLIC, SEES_MEMBERSHIPS, Payload, Points, refusing, requires
 from gateway.refusals import NotAllowed
 from gateway.transfer import transfer
@@ -64,8 +65,7 @@ class TransferMutation:
         return TransferPointsPayload(transfer=show_transfer(info, posted))
 
 
-async def transfer_activity(info: Info, transactions: list[UUID]) -> dict[UUID, Activity]:
+async def transfer_activity(info: Info, tx: Tx, transactions: list[UUID]) -> dict[UUID, Activity]:
     """Halves of transfers by transaction, those that the caller may see."""
-    async with info.context.reading() as tx:
-        found = await transfer.transfers_by_id(tx, transactions)
+    found = await transfer.transfers_by_id(tx, transactions)
     return seen_by_caller(info, found, show_transfer)

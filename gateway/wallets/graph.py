@@ -14,7 +14,7 @@ from strawberry.dataloader import DataLoader
 from gateway import ids
 from gateway.coalition.graph import Programme, show_programme
 from gateway.context import Context, Info
-from gateway.database import Row
+from gateway.database import Row, Tx
 from gateway.events.feed import TooManyFollowers, TooSlow
 from gateway.events.outbox import BadCursor
 from gateway.graph import (
@@ -178,7 +178,8 @@ class WalletEvent:
         show = info.context.doors.activity.get(self.kind or "")
         if show is None or self.subject_id is None:
             return None
-        shown: Activity | None = (await show(info, [self.subject_id])).get(self.subject_id)
+        async with info.context.reading() as tx:
+            shown: Activity | None = (await show(info, tx, [self.subject_id])).get(self.subject_id)
         return shown
 
     @strawberry.field(description="The wallets as they are when this is told.")
@@ -262,12 +263,12 @@ async def activity_of(
             before_id=before_id,
             most=first + 1,
         )
-    by_kind: dict[str, list[UUID]] = defaultdict(list)
-    for row in rows:
-        by_kind[row["kind"]].append(row["transaction_id"])
-    shown: dict[UUID, Activity] = {}
-    for kind, transactions in by_kind.items():
-        shown.update(await info.context.doors.activity[kind](info, transactions))
+        by_kind: dict[str, list[UUID]] = defaultdict(list)
+        for row in rows:
+            by_kind[row["kind"]].append(row["transaction_id"])
+        shown: dict[UUID, Activity] = {}
+        for kind, transactions in by_kind.items():
+            shown.update(await info.context.doors.activity[kind](info, tx, transactions))
     cursors = [moment_cursor(row["occurred_at"], row["transaction_id"]) for row in rows]
     return connection([shown[row["transaction_id"]] for row in rows], cursors, asked)
 
@@ -327,23 +328,22 @@ def seen_by_caller(
     return {id: show(info, posted) for id, posted in found.items() if sees(info, posted.member_id, posted.partner_id)}
 
 
-async def expiry_activity(info: Info, transactions: list[UUID]) -> dict[UUID, Activity]:
+async def expiry_activity(info: Info, tx: Tx, transactions: list[UUID]) -> dict[UUID, Activity]:
     """Expirations by transaction, those that the caller may see."""
     programmes = info.context.coalition.programmes
     shown: dict[UUID, Activity] = {}
-    async with info.context.reading() as tx:
-        for id in transactions:
-            row = await tx.one(ledger_sql.transaction_by_id, bucket=ids.bucket_of(id), transaction=id)
-            if row is None or not sees(info, row["member_id"], None):
-                continue
-            entries = orjson.loads(row["entries"])
-            shown[id] = Expiration(
-                id=show_id("txn", id),
-                programme=show_programme(programmes[UUID(entries[0]["programme"])]),
-                points=Points(sum(entry["points"] for entry in entries)),
-                occurred_at=DateTime(row["occurred_at"]),
-                posted_at=DateTime(row["posted_at"]),
-                period=YearMonth(row["period"]),
-                missed_period=month_or_none(row["missed_period"]),
-            )
+    for id in transactions:
+        row = await tx.one(ledger_sql.transaction_by_id, bucket=ids.bucket_of(id), transaction=id)
+        if row is None or not sees(info, row["member_id"], None):
+            continue
+        entries = orjson.loads(row["entries"])
+        shown[id] = Expiration(
+            id=show_id("txn", id),
+            programme=show_programme(programmes[UUID(entries[0]["programme"])]),
+            points=Points(sum(entry["points"] for entry in entries)),
+            occurred_at=DateTime(row["occurred_at"]),
+            posted_at=DateTime(row["posted_at"]),
+            period=YearMonth(row["period"]),
+            missed_period=month_or_none(row["missed_period"]),
+        )
     return shown
