@@ -1,5 +1,6 @@
 """What tests of the ledger's newer movements ask for, in one place: the documents, and their shortest words."""
 
+import asyncio
 from typing import Any
 from uuid import UUID
 
@@ -100,6 +101,13 @@ async def ann_logs_in(world: World) -> str:
         await database.close()
         world.tokens["ann"] = await log_in(world, "member-app", "com.example.loyalty:/callback", "ann", "ann's password")
     return world.tokens["ann"]
+
+
+async def until_revoked(world: World, token: str) -> None:
+    """Until a token serves no more; within two seconds it must not, in any process."""
+    async with asyncio.timeout(2):
+        while (await world.post(token, "{ __typename }")).status_code != 401:
+            await asyncio.sleep(0.05)
 
 
 async def second_operator(world: World) -> str:

@@ -12,7 +12,7 @@ from gateway.access import accounts
 from gateway.access.grants import ACCESS_TOKEN_TYPE
 from gateway.database import Database
 from tests.access.test_oauth import authorization
-from tests.points import ann_logs_in, codes
+from tests.points import ann_logs_in, codes, until_revoked
 from tests.world import NOW, World, said_by
 
 EXCHANGE = accounts.EXCHANGE
@@ -101,16 +101,6 @@ async def test_withdrawing_a_consent_ends_its_tokens_and_gives_no_new_ones(world
     assert (await world.post(ann, "{ me { id } }")).status_code == 200
     listed = (await world.ask(ann, "{ me { consents { id withdrawnAt purpose noticeVersion partner { code } } } }"))["me"]["consents"]
     assert [(each["id"], bool(each["withdrawnAt"])) for each in listed] == [(consent, True)]
-
-
-async def until_revoked(world: World, token: str) -> None:
-    import asyncio
-
-    for _ in range(40):
-        if (await world.post(token, "{ me { id } }")).status_code == 401:
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError("the token still serves after two seconds")
 
 
 async def test_nobody_ends_or_gives_a_consent_of_somebody_else(world: World) -> None:

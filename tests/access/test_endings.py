@@ -15,7 +15,7 @@ from joserfc.jwk import KeySet
 from gateway.access import accounts, tokens
 from gateway.access.follow import read_again
 from gateway.database import Database
-from tests.points import ann_logs_in
+from tests.points import ann_logs_in, until_revoked
 from tests.world import World, log_in
 
 REDIRECT = "com.example.loyalty:/callback"
@@ -90,13 +90,6 @@ async def test_a_refresh_token_ends_after_thirty_days(world: World) -> None:
 async def test_the_console_gets_no_refresh_token(world: World) -> None:
     await log_in(world, "console", f"{world.url}/graphiql", "olga", "correct horse battery")
     assert (await world.sql("select count(*) from refresh_token"))[0]["count"] == 0
-
-
-async def until_revoked(world: World, token: str) -> None:
-    """Within two seconds in this process."""
-    async with asyncio.timeout(2):
-        while (await world.post(token, ME)).status_code != 401:
-            await asyncio.sleep(0.05)
 
 
 async def test_introspection_tells_a_client_of_its_own_tokens_alone(world: World) -> None:
