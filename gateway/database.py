@@ -98,6 +98,8 @@ LITERAL = re.compile(r"\$(\d+)::((?:uuid|smallint|int|bigint)\[\])")
 
 def _literal(values: Sequence[Any] | None) -> str | None:
     """The literal of an array of ids or whole numbers, with null for None."""
+    if not isinstance(values, list | tuple | None):
+        raise TypeError(f"{type(values).__name__} is no array")
     return None if values is None else f"{{{orjson.dumps(values, default=str).decode()[1:-1]}}}"
 
 

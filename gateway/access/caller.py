@@ -9,7 +9,7 @@ class Caller:
     """What a verified token says. `kind` is partner, member, operator or public; `subject_id` is the partner, the
     member or the operator's account, and owns idempotency keys. `key_thumbprint`: of the key that the token is bound to.
     `strong_since`: when the person showed two factors, in seconds of the epoch. `acting_partner_id`: the partner that acts
-    for the member."""
+    for the member. `outside`: a trusted issuer of others says so, whose clients' ids begin with its own."""
 
     kind: str
     subject_id: UUID | None
@@ -19,6 +19,7 @@ class Caller:
     token_id: str | None = None
     strong_since: int | None = None
     acting_partner_id: UUID | None = None
+    outside: bool = False
 
     @property
     def partner_id(self) -> UUID | None:

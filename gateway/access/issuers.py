@@ -6,10 +6,10 @@ Who somebody is there is the pair of issuer and subject, never an e-mail address
 import hashlib
 import tomllib
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 from joserfc import jwt
 from joserfc.errors import JoseError
@@ -18,7 +18,7 @@ from joserfc.jws import JWSRegistry
 from gateway.access.caller import Caller
 from gateway.access.clients import unverified
 from gateway.access.jwks import Fetcher, KeysAway, RemoteKeys
-from gateway.access.scopes import CATALOGUE, CEILING
+from gateway.access.scopes import CATALOGUE, CEILING, of_roles
 from gateway.access.tokens import TOKEN_MAX_LENGTH, TokenRefused
 from gateway.clock import Clock
 from gateway.database import Database, load_queries
@@ -27,6 +27,8 @@ from gateway.settings import BadSetting
 sql = load_queries(__file__, "issuers.sql")
 
 KNOWN_MAX = 10_000
+RECHECK_SECONDS = 30
+NAME_MAX = 500
 ALGORITHMS_ALLOWED = frozenset({"ES256", "ES384", "EdDSA", "Ed25519", "PS256", "RS256"})
 
 
@@ -69,6 +71,8 @@ def read_issuers(path: Path) -> list[Issuer]:
             raise BadIssuers(f"{where}: algorithms {', '.join(sorted(bad))}; there are {', '.join(sorted(ALGORITHMS_ALLOWED))}")
         if said["kind"] not in CEILING or (bad := set(said["ceiling"]) - CEILING[said["kind"]]):
             raise BadIssuers(f"{where}: kind is partner, member or operator, and the ceiling holds scopes of that kind alone")
+        if wrong := [name for name in ("algorithms", "ceiling", "strong") if not isinstance(said.get(name, []), list)]:
+            raise BadIssuers(f"{where}: {', '.join(wrong)}: give a list")
         sets = {name: frozenset(said.get(name, ())) for name in ("ceiling", "strong")}
         issuers.append(Issuer(**{**said, **sets, "algorithms": tuple(said["algorithms"])}))
     return issuers
@@ -83,7 +87,7 @@ class OutsideIssuers:
             each.issuer: RemoteKeys(fetcher, each.jwks_uri or each.issuer, discover=each.jwks_uri is None) for each in issuers
         }
         self._database, self._clock = database, clock
-        self._known: OrderedDict[bytes, tuple[Caller, int]] = OrderedDict()
+        self._known: OrderedDict[bytes, tuple[Caller, int, int]] = OrderedDict()
 
     def issuer_of(self, token: str) -> Issuer | None:
         """Whose token it says it is, if that is one of them; nothing is checked yet."""
@@ -95,13 +99,17 @@ class OutsideIssuers:
             return None
 
     async def verify(self, token: str) -> Caller:
-        """The caller behind a token of one of them. Raises TokenRefused, DatabaseAway."""
+        """The caller behind a token of one of them, read anew every RECHECK_SECONDS: whoever was unlinked is nobody then.
+
+        Raises TokenRefused, DatabaseAway.
+        """
         digest, now = hashlib.sha256(token.encode()).digest(), int(self._clock.now().timestamp())
         known = self._known.get(digest)
-        if known is None:
+        if known is None or now - known[2] >= RECHECK_SECONDS:
             issuer = self.issuer_of(token)
             if issuer is None:
                 raise TokenRefused("The token is of no trusted issuer.")
+            self._known.pop(digest, None)
             known = self._known[digest] = await self._read(issuer, token, now)
             if len(self._known) > KNOWN_MAX:
                 self._known.popitem(last=False)
@@ -109,34 +117,36 @@ class OutsideIssuers:
             raise TokenRefused("The token has expired; ask for a new one.")
         return known[0]
 
-    def recall(self, token: str) -> Caller | None:
-        """The caller behind a token that was verified before and has not expired since; else None."""
-        known = self._known.get(hashlib.sha256(token.encode()).digest())
-        return known[0] if known is not None and known[1] > self._clock.now().timestamp() else None
-
-    async def _read(self, issuer: Issuer, token: str, now: int) -> tuple[Caller, int]:
+    async def _read(self, issuer: Issuer, token: str, now: int) -> tuple[Caller, int, int]:
         claims = await self._claims(issuer, token)
         audience, expires, begins = claims.get("aud"), claims.get("exp"), claims.get("nbf", 0)
         if issuer.audience not in (audience if isinstance(audience, list) else [audience]):
             raise TokenRefused("The token is for somebody else.")
         if not isinstance(expires, int) or expires <= now or not isinstance(begins, int) or begins > now + 10:
             raise TokenRefused("The token has expired or does not serve yet.")
-        subject = claims.get(issuer.claims.get("subject", "sub"))
-        if not isinstance(subject, str):
+        subject = _name(claims, issuer.claims.get("subject", "sub"))
+        client = _name(claims, issuer.claims.get("client", "client_id")) or _name(claims, "azp")
+        if subject is None:
             raise TokenRefused("The token names nobody.")
         async with self._database.reading() as tx:
-            subject_id: UUID | None = await tx.value(
-                sql.outside_identity, issuer=issuer.issuer, subject=subject, kind=issuer.kind
-            )
-        if subject_id is None:
+            row = await tx.one(sql.outside_identity, issuer=issuer.issuer, subject=subject, kind=issuer.kind)
+        if row is None:
             raise TokenRefused("Nobody here is known under the token's subject; `gateway issuer link` makes it known.")
-        said = claims.get(issuer.claims.get("scope", "scope"), "")
-        scopes = frozenset(said.split() if isinstance(said, str) else map(str, said)) & issuer.ceiling & frozenset(CATALOGUE)
-        client = str(claims.get(issuer.claims.get("client", "client_id"), claims.get("azp", issuer.issuer)))
-        showed = claims.get("auth_time") if claims.get("acr") in issuer.strong else None
-        strong_since = showed if isinstance(showed, int) and showed <= now + 10 else None
-        token_id = str(claims.get("jti", "")) or None
-        return Caller(issuer.kind, subject_id, client, scopes, token_id=token_id, strong_since=strong_since), expires
+        scopes = _scopes(claims.get(issuer.claims.get("scope", "scope"))) & issuer.ceiling & frozenset(CATALOGUE)
+        if issuer.kind == "operator":
+            scopes &= of_roles(row["roles"] or ())
+        acr, showed = claims.get("acr"), claims.get("auth_time")
+        is_strong = isinstance(acr, str) and acr in issuer.strong and type(showed) is int and showed <= now + 10
+        caller = Caller(
+            issuer.kind,
+            row["subject_id"],
+            f"{issuer.issuer} {client}" if client else issuer.issuer,
+            scopes,
+            token_id=_name(claims, "jti"),
+            strong_since=showed if is_strong else None,
+            outside=True,
+        )
+        return caller, expires, now
 
     async def _claims(self, issuer: Issuer, token: str) -> dict[str, Any]:
         try:
@@ -152,3 +162,19 @@ class OutsideIssuers:
         if decoded.claims.get("iss") != issuer.issuer or "cnf" in decoded.claims:
             raise TokenRefused("The token is of another issuer, or bound to a key.")
         return decoded.claims
+
+
+def _name(claims: Mapping[str, Any], claim: str) -> str | None:
+    """A claim that names something; None where it is not there. Raises TokenRefused."""
+    said = claims.get(claim)
+    if said is not None and not (isinstance(said, str) and 0 < len(said) <= NAME_MAX and said.isprintable()):
+        raise TokenRefused(f"The token's {claim} is no name.")
+    return said
+
+
+def _scopes(said: object) -> frozenset[str]:
+    """Scopes as one text or as a list. Raises TokenRefused."""
+    listed = (said or "").split() if isinstance(said, str | None) else said
+    if not isinstance(listed, list) or not all(isinstance(each, str) for each in listed):
+        raise TokenRefused("The token's scope is neither a text nor a list of texts.")
+    return frozenset(listed)

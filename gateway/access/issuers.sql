@@ -1,10 +1,11 @@
--- name: outside_identity(issuer, subject, kind)$
--- Who a subject of an outside issuer is here.
-select subject_id
-  from outside_identity
- where issuer = :issuer
-   and subject = :subject
-   and kind = :kind;
+-- name: outside_identity(issuer, subject, kind)^
+-- Who a subject of an outside issuer is here, and an operator's roles.
+select o.subject_id, a.roles
+  from outside_identity o
+  left join account a on a.account_id = o.subject_id and o.kind = 'operator'
+ where o.issuer = :issuer
+   and o.subject = :subject
+   and o.kind = :kind;
 
 -- name: link_identity(issuer, subject, kind, subject_id, at)!
 -- Say who a subject of an outside issuer is here.

@@ -51,7 +51,7 @@ def issuer_unlink(
     issuer: Annotated[str, typer.Argument(help="The issuer, as its tokens say it.")],
     subject: Annotated[str, typer.Argument(help="The subject there, as its tokens say it.")],
 ) -> None:
-    """A subject of an outside issuer is nobody here any more; tokens it has end by themselves."""
+    """A subject of an outside issuer is nobody here any more; its tokens serve half a minute more at most."""
 
     from gateway.access.issuers import sql
 

@@ -106,7 +106,7 @@ def plan_of(caller: Caller) -> Plan:
 
 
 def _holder(caller: Caller, address: str) -> str:
-    if caller.kind == "partner" or caller.acting_partner_id is not None:
+    if (caller.kind == "partner" or caller.acting_partner_id is not None) and not caller.outside:
         return f"client {caller.client_id}"
     return f"{caller.kind} {caller.subject_id}" if caller.subject_id is not None else f"address {address}"
 

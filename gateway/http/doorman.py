@@ -57,23 +57,17 @@ class Doorman:
         that calls or acts is not suspended."""
         if authorization is None:
             return True
-        caller = self._recall(authorization.partition(" ")[2].strip())
-        if caller is None:
-            return False
-        partner_id = caller.acting_partner_id or caller.partner_id
-        if partner_id is None:
-            return True
         try:
-            return (await self._doors.catalogue.current()).partners[partner_id].status == "active"
+            caller = await self._verify(authorization.partition(" ")[2].strip())
+            partner_id = caller.acting_partner_id or caller.partner_id
+            if partner_id is None:
+                return True
+            partner = (await self._doors.catalogue.current()).partners.get(partner_id)
+        except TokenRefused:
+            return False
         except DatabaseAway:
             return True  # what was known last holds
-
-    def _recall(self, token: str) -> Caller | None:
-        try:
-            caller = self._tokens.verify(token)
-        except TokenRefused:
-            return self._issuers.recall(token)
-        return caller if self._own_tokens else None
+        return partner is not None and partner.status == "active"
 
     async def _check_proof(self, proofs: Sequence[str], method: str, thumbprint: str, token: str) -> None:
         now = self._doors.clock.now()

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 import structlog
-from graphql import ExecutionResult, GraphQLError, OperationDefinitionNode, OperationType, print_ast
+from graphql import ExecutionResult, GraphQLError, OperationDefinitionNode, OperationType, print_ast, separate_operations
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -194,7 +194,10 @@ def deed_of(admitted: Admitted) -> Deed:
     caller = admitted.caller
     fields = " ".join(admitted.prepared.root_fields[admitted.operation_name])
     action = f"{admitted.operation.operation.value} {fields}"
-    details: dict[str, Any] = {"variables": admitted.variables or {}, "document": print_ast(admitted.operation)}
+    name = admitted.operation.name.value if admitted.operation.name else ""
+    # With the fragments that it spreads: arguments may stand there.
+    document = print_ast(separate_operations(admitted.prepared.document)[name])
+    details: dict[str, Any] = {"variables": admitted.variables or {}, "document": document}
     if caller.acting_partner_id is not None:
         details |= {"member": str(caller.subject_id)}
         return Deed("partner", caller.acting_partner_id, caller.client_id, action, "ok", caller.token_id, details)

@@ -133,7 +133,8 @@ def _block(last: Row | None, leaves: Sequence[bytes], now: datetime, signer: Sig
 async def _contents(tx: Tx, transactions: Sequence[UUID]) -> dict[UUID, bytes]:
     """The canonical JSON of transactions with their entries."""
     rows = await tx.all(sql.sealed_contents, buckets=[bucket_of(id) for id in transactions], transactions=list(transactions))
-    return {row["transaction_id"]: row["content"].encode() for row in rows}
+    # A time that no JSON can say has no content, and so is not what was sealed.
+    return {row["transaction_id"]: row["content"].encode() for row in rows if row["content"] is not None}
 
 
 def _json(content: Mapping[str, Any]) -> bytes:

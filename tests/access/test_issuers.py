@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -160,8 +161,18 @@ async def test_an_outside_operator_steps_up_by_what_its_issuer_says_of_the_login
                 assert refused.status_code == 401, weak
                 assert "insufficient_user_authentication" in refused.headers["www-authenticate"]
             assert (await world.sql("select count(*) from period where state <> 'open'"))[0][0] == 0
+            for odd in ({"acr": ["two"], "auth_time": now}, {"acr": {"two": 1}, "auth_time": now}, {"scope": 7}, {"scope": [7]},
+                        {"sub": "a\0b"}, {"sub": 7}, {"client_id": "x" * 3_000}, {"client_id": ["x"]}, {"jti": 7}):  # fmt: skip
+                assert (await close(**odd)).status_code in (401, 403), odd
+            await world.sql("update account set roles = '{support}' where login = 'olga'")
+            assert (await close(acr="two", auth_time=now, jti="support")).status_code == 403
+            await world.sql("update account set roles = '{admin}' where login = 'olga'")
+            assert (await world.sql("select count(*) from period where state <> 'open'"))[0][0] == 0
             closed = await close(acr="two", auth_time=now)
             assert closed.json()["data"]["closePeriod"]["errors"] == []
+            await world.sql("delete from outside_identity")
+            world.clock.set(world.clock.now() + timedelta(seconds=31))
+            assert (await close(acr="two", auth_time=now)).status_code == 401
 
 
 async def test_keys_that_were_fetched_serve_while_their_address_is_away() -> None:

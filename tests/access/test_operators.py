@@ -183,7 +183,9 @@ async def test_a_fragment_hides_nothing_from_the_log(world: World) -> None:
     operator = await world.operator()
     await world.ask(operator, '{ ... on Query { memberByCard(card: "CARD-1") { id } } }')
     await world.ask(operator, 'query { ...Who } fragment Who on Query { partners(first: 1) { nodes { code } } }')
+    await world.ask(operator, 'query { ...Card } fragment Card on Query { memberByCard(card: "CARD-9") { id } }')
     await world.ask(operator, "{ __typename }")
     log = await entries(world)
-    assert [e["action"] for e in log] == ["query partners", "query memberByCard", "log in"]
-    assert "CARD-1" in json.loads(log[1]["details"])["document"]
+    assert [e["action"] for e in log] == ["query memberByCard", "query partners", "query memberByCard", "log in"]
+    assert "CARD-9" in json.loads(log[0]["details"])["document"]
+    assert "CARD-1" in json.loads(log[2]["details"])["document"]

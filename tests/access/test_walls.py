@@ -204,6 +204,24 @@ async def test_the_role_that_posts_executes_posting_functions_and_nothing_else(w
             await connection.fetch("select * from wallet")
 
 
+async def test_functions_with_their_owners_rights_look_at_nothing_their_caller_made(world: World) -> None:
+    rows = await world.sql("select proname, proconfig from pg_proc where pronamespace = 'public'::regnamespace and prosecdef")
+    assert len(rows) > 15
+    for row in rows:
+        assert "search_path=pg_catalog, public, pg_temp" in row["proconfig"], row["proname"]
+    async with connected(world) as connection:
+        await connection.execute("grant temporary on database " + world.dsn.rsplit("/", 1)[1].split("?")[0] + " to gateway_app")
+        await connection.execute("set role gateway_app")
+        await connection.execute(
+            "create function pg_temp.evil(v pg_catalog.text) returns boolean language plpgsql as"
+            " $$ begin raise exception 'it ran'; end $$;"
+            "create domain pg_temp.text as pg_catalog.text check (pg_temp.evil(value))"
+        )
+        deed = "select public.note_deed(now(), 'public', null, 'c', null, 'a', 'ok', '')"
+        await connection.execute(deed)
+    assert (await world.sql("select count(*) from audit_log where action = 'a'"))[0][0] == 1
+
+
 async def test_who_reads_is_forgotten_with_the_transaction(world: World, database: Database) -> None:
     await world.record("5.00")
     ann = (await world.sql("select member_id from card"))[0][0]
