@@ -108,6 +108,19 @@ class EmbeddedPostgres:
             self._lock.close()
             self._lock = None
 
+    def forget(self) -> None:
+        """Delete the server's data, while no gateway runs on the folder. Raises DatabaseFolderBusy."""
+        self._data_dir.mkdir(parents=True, exist_ok=True)
+        self._take_lock()
+        try:
+            if self._cluster.is_symlink():
+                shutil.rmtree(self._cluster.resolve(), ignore_errors=True)
+                self._cluster.unlink()
+            else:
+                shutil.rmtree(self._cluster, ignore_errors=True)
+        finally:
+            self.stop()
+
     def revive(self) -> bool:
         """Start the server again if it has died; True when it had."""
         if self._process is None or self._process.poll() is None:

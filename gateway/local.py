@@ -1,6 +1,9 @@
 """The database that a command works on."""
 
 import contextlib
+import errno
+import socket
+import sys
 import time
 from collections.abc import Iterator
 
@@ -8,10 +11,10 @@ import psycopg
 
 from gateway.embedded import DatabaseFolderBusy, EmbeddedPostgres
 from gateway.migrate import migrate
-from gateway.settings import Settings
+from gateway.settings import BadSetting, Settings
 
 # A gateway that was told to end finishes its requests first, then its server.
-ENDING_SECONDS = 60
+ENDING_SECONDS = 20
 
 
 @contextlib.contextmanager
@@ -40,15 +43,18 @@ def database(settings: Settings, alone: bool = False, patience: float = ENDING_S
 
 def _started(embedded: EmbeddedPostgres, alone: bool, patience: float) -> bool:
     """True once the server is ours; False if it is a running gateway's and may be shared."""
-    deadline = time.monotonic() + patience
+    deadline, told = time.monotonic() + patience, False
     while True:
         try:
             embedded.start()
-        except DatabaseFolderBusy:
+        except DatabaseFolderBusy as busy:
             if not alone and _answers(embedded.dsn):
                 return False
             if time.monotonic() > deadline:
                 raise
+            if not told:
+                sys.stderr.write(f"gateway: {busy} Waiting {patience:.0f} seconds, in case it is ending ...\n")
+                told = True
             time.sleep(0.1)
         else:
             return True
@@ -60,3 +66,15 @@ def _answers(dsn: str) -> bool:
     except psycopg.Error:
         return False
     return True
+
+
+def check_port(settings: Settings) -> None:
+    """Raises BadSetting where somebody else listens on the port already."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        socket.create_server((settings.host, settings.port), family=family).close()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            told = f"Port {settings.port} of {settings.host} is in use; choose another with --port or GATEWAY_PORT."
+            raise BadSetting(told) from None
+        raise BadSetting(f"GATEWAY_HOST and GATEWAY_PORT: {settings.host}:{settings.port}: {error.strerror}.") from None

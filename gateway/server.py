@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 from gateway.embedded import EmbeddedPostgres
 from gateway.http.patience import PatientHttp
 from gateway.http.socket import MESSAGE_MAX_BYTES
+from gateway.local import check_port
 from gateway.main import create_app
 from gateway.migrate import migrate
 from gateway.settings import Settings
@@ -30,10 +31,11 @@ log = structlog.get_logger(__name__)
 
 
 def serve(settings: Settings) -> None:
-    """Serve until SIGINT or SIGTERM. Raises DatabaseFolderBusy, DatabaseDidNotStart, DatabaseAway."""
+    """Serve until SIGINT or SIGTERM. Raises DatabaseFolderBusy, DatabaseDidNotStart, DatabaseAway, BadSetting."""
     embedded = None if settings.database_url else EmbeddedPostgres(settings.data_dir)
     dsn = embedded.start() if embedded else settings.database_url
     try:
+        check_port(settings)
         applied = migrate(dsn)
         log.info("database ready", embedded=embedded is not None, migrations_applied=applied)
         uvloop.run(_serve(settings, dsn, embedded))

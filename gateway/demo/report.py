@@ -77,7 +77,10 @@ def _partner(statement: dict[str, Any]) -> dict[str, Any]:
 
 def show_month(out: Console, month: date, report: dict[str, Any]) -> None:
     """A month as a table: points by partner, and who owes what."""
-    table = Table(title=f"{month:%B %Y}", caption=_caption(report), title_style="bold", show_footer=True, box=SIMPLE_HEAD)
+    table = Table(
+        title=f"{month:%B %Y}", caption=_caption(report), title_style="bold", show_footer=True, box=SIMPLE_HEAD,
+        padding=0, pad_edge=False,  # so that eight columns of figures fit into 80 characters
+    )  # fmt: skip
     columns = ("issued", "returned", "redeemed", "converted_out")
     table.add_column("partner", footer="coalition", no_wrap=True, min_width=max(map(len, report["partners"])))
     for name in columns:
@@ -85,7 +88,7 @@ def show_month(out: Console, month: date, report: dict[str, Any]) -> None:
         table.add_column(name.replace("converted_out", "converted"), justify="right", footer=f"{total:,}")
     table.add_column("expired", justify="right", footer=f"{report['expired']:,}")
     # Positions sum to zero: what the partners owe net is what the coalition is owed.
-    table.add_column("owes net, USD", justify="right", footer=f"{-Decimal(report['coalition_net']):,.2f}")
+    table.add_column("owes net, USD", justify="right", footer=f"{-Decimal(report['coalition_net']):,.2f}", min_width=11)
     for code, partner in report["partners"].items():
         points = [f"{partner[name]:,}" if partner[name] else "[dim]-[/]" for name in columns]
         table.add_row(code, *points, "", f"{Decimal(partner['net_owed_by_partner']):,.2f}")

@@ -37,8 +37,8 @@ from gateway.demo.api import Api, ApiError, ask
 from gateway.demo.baskets import Meridian, read_meridian, read_months
 from gateway.demo.replay import Replay
 from gateway.demo.report import read_month, show_month
-from gateway.embedded import die_with_parent
-from gateway.local import database
+from gateway.embedded import EmbeddedPostgres, die_with_parent
+from gateway.local import check_port, database
 from gateway.settings import Settings
 
 OPERATOR = "operator"
@@ -69,6 +69,7 @@ def run_demo(settings: Settings, months: int, stay: bool, report: Path | None, r
     airline_port = _free_port()
     try:
         with database(settings, alone=True) as dsn:
+            check_port(settings)
             prepared = asyncio.run(_prepare(settings, meridian, dsn, airline_port))
         with _airline(settings, airline_port), _gateway(settings) as gateway:
             asyncio.run(_replay_and_show(settings, meridian, prepared, months, report))
@@ -84,15 +85,10 @@ def run_demo(settings: Settings, months: int, stay: bool, report: Path | None, r
 
 
 def _reset(settings: Settings) -> None:
-    for name in ("postgres", "settlement", "airline.sqlite"):
-        path = settings.data_dir / name
-        if path.is_symlink():
-            shutil.rmtree(path.resolve(), ignore_errors=True)
-            path.unlink()
-        elif path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+    """Raises DatabaseFolderBusy, and then nothing is deleted."""
+    EmbeddedPostgres(settings.data_dir).forget()
+    shutil.rmtree(settings.data_dir / "settlement", ignore_errors=True)
+    (settings.data_dir / "airline.sqlite").unlink(missing_ok=True)
 
 
 async def _prepare(settings: Settings, meridian: Meridian, dsn: str, airline_port: int) -> Prepared:

@@ -1,8 +1,10 @@
 """Which database a command works on while a gateway runs, ends, or stays on the data folder."""
 
 import os
+import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -10,7 +12,7 @@ import pytest
 
 from gateway import local
 from gateway.embedded import DatabaseFolderBusy, EmbeddedPostgres
-from gateway.settings import Settings, read_settings
+from gateway.settings import BadSetting, Settings, read_settings
 
 SMALL = {"shared_buffers": "16MB", "fsync": "off"}
 
@@ -66,3 +68,22 @@ def test_a_gateway_that_stays_is_named_and_keeps_its_folder(settings: Settings, 
         pytest.fail("the folder was given to two")
     with psycopg.connect(running.dsn) as connection:
         connection.execute("select 1")
+
+
+def test_the_data_of_a_running_gateway_is_not_forgotten(settings: Settings, running: EmbeddedPostgres) -> None:
+    before = sorted(os.listdir(os.path.realpath(settings.data_dir / "postgres")))
+    with pytest.raises(DatabaseFolderBusy, match="Stop it"):
+        EmbeddedPostgres(settings.data_dir).forget()
+    assert sorted(os.listdir(os.path.realpath(settings.data_dir / "postgres"))) == before
+    psycopg.connect(running.dsn).close()
+    running.stop()
+    EmbeddedPostgres(settings.data_dir).forget()
+    assert not (settings.data_dir / "postgres").exists()
+
+
+def test_a_port_that_is_taken_is_told_with_what_to_do(settings: Settings) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        busy = replace(settings, port=taken.getsockname()[1])
+        with pytest.raises(BadSetting, match="choose another with --port"):
+            local.check_port(busy)
+    local.check_port(busy)
