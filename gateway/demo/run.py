@@ -45,6 +45,7 @@ OPERATOR = "operator"
 # The replay lives in 2017 and lets points run out at its own months' ends; the clock on the wall would do it at once.
 JOBS = "conversions,credit,holds,mature,seal"
 START_SECONDS = 40
+LOOK_SECONDS = 0.2
 
 out = Console()
 
@@ -231,6 +232,9 @@ async def _replay_and_show(settings: Settings, meridian: Meridian, prepared: Pre
 
 def _stay(settings: Settings, prepared: Prepared, gateway: subprocess.Popen[bytes]) -> None:
     client_id, secret = prepared.clients["freshmart"]
+    # Noted rather than raised: an interrupt that is raised while Python clears something away would be lost.
+    interrupted: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, frame: interrupted.append(number))
     out.print(
         Panel(
             f"GraphiQL      {settings.base_url}/graphiql\n"
@@ -243,5 +247,9 @@ def _stay(settings: Settings, prepared: Prepared, gateway: subprocess.Popen[byte
             title="The gateway is up",
         )
     )
-    gateway.wait()
+    while gateway.poll() is None and not interrupted:
+        time.sleep(LOOK_SECONDS)
+    if interrupted:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        raise KeyboardInterrupt
     raise SystemExit(f"gateway: the gateway ended; {settings.data_dir / 'gateway.log'} may say why. Run it again.")
