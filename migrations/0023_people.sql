@@ -69,8 +69,3 @@ create policy own on person for select to gateway_reader
 
 -- For what a partner's client asks members' consent, in the words of the consent page.
 alter table oauth_client add column purpose text;
-
--- Partners' clients that are there already may exchange tokens too, as those that are made from now on.
-update oauth_client
-   set grants = grants || array['urn:ietf:params:oauth:grant-type:token-exchange']
- where partner_id is not null;
