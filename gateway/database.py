@@ -143,8 +143,9 @@ class Tx:
     async def post(self, statement: Statement, **given: Any) -> Row:
         """Call a posting function as a part of this transaction, in the role that can do nothing else."""
         await self._connection.execute(f"set local role {POSTER_ROLE}")
-        row: Row = await self._connection.fetchrow(statement.text, *statement.arguments(given), timeout=self._seconds)
+        row = await self.one(statement, **given)
         await self._connection.execute(f"set local role {APPLICATION_ROLE}")
+        assert row is not None
         return row
 
     async def run(self, statement: Statement, **given: Any) -> None:
@@ -211,9 +212,9 @@ class Database:
         """One call of a posting function, which commits by itself. Raises DatabaseAway, and what postings raise."""
         with _telling_away():
             async with self._posters.acquire(timeout=ACQUIRE_SECONDS) as connection:
-                arguments = statement.arguments(given)
-                row: Row = await connection.fetchrow(statement.text, *arguments, timeout=COMMAND_SECONDS)
-                return row
+                row = await Tx(connection).one(statement, **given)
+        assert row is not None
+        return row
 
     @asynccontextmanager
     async def reading_for(self, partner_id: UUID | None, member_id: UUID | None) -> AsyncIterator[Tx]:
