@@ -140,10 +140,10 @@ async def test_every_named_query_finds_nothing_for_a_partner_and_a_member_of_who
                 types[int(place) - 1] = "_" + {"smallint": "int2", "int": "int4", "bigint": "int8"}.get(of_elements, of_elements)
             for given in arguments(statement, rows, types):
                 ran += 1
-                for who in ((outsider, None), (None, outsider), (None, None)):
+                for who in ((outsider, outsider), (None, None)):
                     if await reader_sees(database, statement, given, who):
                         wrong.append((name, who, given))
-                if await reader_sees(database, statement, given, (fuel, None)) or await reader_sees(database, statement, given, (None, ann)):
+                if name not in found_by_own and await reader_sees(database, statement, given, (fuel, ann)):
                     found_by_own.add(name)
     assert {name for name, *_ in wrong} == set(), wrong[:3]
     assert ran > 300
