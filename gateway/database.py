@@ -92,15 +92,27 @@ class Statement:
 
 
 # asyncpg asks of each element of an array, several times, whether it is an array itself: that took a sixth of the time of
-# a batch of purchases. Arrays of ids and numbers are therefore sent as PostgreSQL's array literals, which orjson writes.
-LITERAL = re.compile(r"\$(\d+)::((?:uuid|smallint|int|bigint)\[\])")
+# a batch of purchases. Arrays are therefore sent as PostgreSQL's array literals; those of ids and numbers orjson writes.
+BYTES_IN_HEX = "\\x"
+LITERAL = re.compile(r"\$(\d+)::((?:uuid|smallint|int|bigint|text|bytea)\[\])")
 
 
 def _literal(values: Sequence[Any] | None) -> str | None:
-    """The literal of an array of ids or whole numbers, with null for None."""
+    """The literal of an array of ids, whole numbers, texts or bytes, with null for None."""
     if not isinstance(values, list | tuple | None):
         raise TypeError(f"{type(values).__name__} is no array")
-    return None if values is None else f"{{{orjson.dumps(values, default=str).decode()[1:-1]}}}"
+    if values is None:
+        return None
+    first = next((value for value in values if value is not None), None)
+    if isinstance(first, str):
+        return f"{{{','.join(map(_quoted, values))}}}"
+    if isinstance(first, bytes):
+        return f"{{{','.join([_quoted(None if value is None else BYTES_IN_HEX + value.hex()) for value in values])}}}"
+    return f"{{{orjson.dumps(values, default=str).decode()[1:-1]}}}"
+
+
+def _quoted(text: str | None) -> str:
+    return "null" if text is None else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def load_queries(beside: str, file: str = "queries.sql") -> Any:
@@ -210,11 +222,11 @@ class Database:
 
     async def post(self, statement: Statement, **given: Any) -> Row:
         """One call of a posting function, which commits by itself. Raises DatabaseAway, and what postings raise."""
+        arguments = statement.arguments(given)  # before a connection is taken, which has better things to do
         with _telling_away():
             async with self._posters.acquire(timeout=ACQUIRE_SECONDS) as connection:
-                row = await Tx(connection).one(statement, **given)
-        assert row is not None
-        return row
+                row: Row = await connection.fetchrow(statement.text, *arguments, timeout=COMMAND_SECONDS)
+                return row
 
     @asynccontextmanager
     async def reading_for(self, partner_id: UUID | None, member_id: UUID | None) -> AsyncIterator[Tx]:

@@ -27,7 +27,7 @@ def new_id_in(bucket: int) -> UUID:
 
 def bucket_of(id: UUID) -> Bucket:
     """The bucket, 0 to 255, of a member or of anything that belongs to one."""
-    return Bucket(id.bytes[15])
+    return Bucket(id.int & 0xFF)
 
 
 def show(prefix: str, id: UUID) -> str:

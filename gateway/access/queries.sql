@@ -212,10 +212,10 @@ update account
 -- Create an account or set a new password; answers its id, or null when the login belongs to somebody else.
 insert into account (account_id, kind, login, password_hash, member_id, roles, created_at)
 values (:account_id, :kind, :login, :password_hash, :member_id,
-        case when :kind = 'operator' and cardinality(:roles::text[]) = 0 then array['admin'] else :roles end, :created_at)
+        case when :kind = 'operator' and cardinality(:roles::text[]) = 0 then array['admin'] else :roles::text[] end, :created_at)
 on conflict (login) do update
   set password_hash = excluded.password_hash,
-      roles = case when cardinality(:roles::text[]) > 0 then :roles else account.roles end
+      roles = case when cardinality(:roles::text[]) > 0 then :roles::text[] else account.roles end
 where account.kind = excluded.kind
   and account.member_id is not distinct from excluded.member_id
 returning account_id;

@@ -12,8 +12,7 @@ select p.transaction_id, p.member_id, p.membership_id, p.partner_id, p.programme
 select p.transaction_id, p.member_id, p.membership_id, p.partner_id, p.programme_id, p.contract_id, p.store_id, p.receipt,
        p.currency, p.amount_minor, p.points, p.expires_on, p.lines::text as lines, p.returned_minor, p.returned_points, p.returns, m.matures_on, t.occurred_at, t.posted_at, t.period, t.missed_period
   from unnest(:receipts::text[]) i (receipt)
-  join receipt r on r.partner_id = :partner and r.receipt = i.receipt
-  join purchase p on p.bucket = r.bucket and p.transaction_id = r.transaction_id
+  join purchase p on p.partner_id = :partner and p.receipt = i.receipt
   join transaction t on t.bucket = p.bucket and t.transaction_id = p.transaction_id
   left join maturing m on m.bucket = p.bucket and m.transaction_id = p.transaction_id;
 

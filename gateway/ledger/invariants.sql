@@ -194,14 +194,19 @@ select coalesce(d.period, p.period) as period, coalesce(d.kind, p.kind) as kind,
  where (coalesce(d.transactions, 0), coalesce(d.amount_minor, 0)) <> (coalesce(p.transactions, 0), coalesce(p.amount_minor, 0));
 
 -- name: entries_belong_to_their_transactions()
--- Every entry belongs to a transaction of the same member, kind and period, and every period exists.
+-- Every entry belongs to a transaction of the same member, kind and period, every period exists, and a transaction that
+-- carries its entry has no other.
 select e.transaction_id, e.ordinal, e.period
   from entry e
   left join transaction t on t.bucket = e.bucket and t.transaction_id = e.transaction_id
   left join period p on p.month = e.period
  where t.transaction_id is null
     or p.month is null
-    or (t.member_id, t.kind, t.period) <> (e.member_id, e.kind, e.period);
+    or (t.member_id, t.kind, t.period) <> (e.member_id, e.kind, e.period)
+union all
+select f.transaction_id, f.ordinal, f.period
+  from further_entry f
+  join transaction t on t.bucket = f.bucket and t.transaction_id = f.transaction_id and t.points is not null;
 
 -- name: transactions_are_complete()
 -- Every transaction has what it is about: a purchase, a return, a redemption and so on, or entries that expired.
@@ -253,13 +258,8 @@ select c.conversion_id, c.state, h.state as hold
                         else 'open' end;
 
 -- name: receipts_are_posted_once()
--- Every purchase has its receipt, and no receipt of a partner has two purchases.
-select p.partner_id, p.receipt, 0 as purchases
-  from purchase p
-  left join receipt r on r.partner_id = p.partner_id and r.receipt = p.receipt and r.transaction_id = p.transaction_id
- where r.transaction_id is null
-union all
-select partner_id, receipt, count(*)
+-- No receipt of a partner has two purchases.
+select partner_id, receipt, count(*) as purchases
   from purchase
  group by partner_id, receipt
 having count(*) > 1;

@@ -224,7 +224,13 @@ class Ledger:
                 care |= {"careful": True}
 
     async def _call(self, statement: Statement, items: Sequence[Item], care: Mapping[str, bool]) -> list[Answer]:
-        """Call a posting function: what it takes of the terms once, what it takes of the items in arrays."""
+        """Call a posting function: what it takes of the terms once, what it takes of the items in arrays.
+
+        Items go in the order of their buckets and members, where neighbours are stored on the same pages; those of one
+        member stay in their own order.
+        """
+        order = sorted(range(len(items)), key=lambda n: (_bucket(items[n]), items[n].member_id.int))
+        items = [items[n] for n in order]
         terms, numbers = _number_terms(items)
         buckets = [bucket_of(i.member_id) for i in items]
         transactions = [new_id_in(bucket) for bucket in buckets]
@@ -253,14 +259,15 @@ class Ledger:
         row = await _again_if_lost(post)
         self._posted()
         firsts, postings = row["firsts"], row["postings"]
-        return [
-            Answer(transaction, None, False, now, postings[number - 1])
-            if verdict == "post"
-            else Answer(firsts[n], None, True)
-            if verdict == "replay"
-            else Answer(None, verdict, False)
-            for n, (verdict, transaction, number) in enumerate(zip(row["answers"], transactions, numbers, strict=True))
-        ]
+        answers: dict[int, Answer] = {}
+        for n, (place, verdict, transaction, number) in enumerate(zip(order, row["answers"], transactions, numbers, strict=True)):
+            if verdict == "post":
+                answers[place] = Answer(transaction, None, False, now, postings[number - 1])
+            elif verdict == "replay":
+                answers[place] = Answer(firsts[n], None, True)
+            else:
+                answers[place] = Answer(None, verdict, False)
+        return [answers[place] for place in range(len(items))]
 
     async def kept(self, keys: Sequence[Key]) -> list[Answer | None]:
         """The first answers to keys that were used before, for requests that are refused before they get here.

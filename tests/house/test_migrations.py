@@ -1,11 +1,21 @@
 """Migrations: from empty, twice, and from every earlier version."""
 
+from pathlib import Path
+
 import asyncpg
 import pytest
 
+from gateway.clock import SystemClock
+from gateway.coalition.catalogue import read_coalition
+from gateway.database import Database
+from gateway.earning.purchases import earning_terms
 from gateway.embedded import EmbeddedPostgres
+from gateway.ids import new_id_in
+from gateway.ledger.post import Earning, Key, Ledger
+from gateway.ledger.verify import verify
 from gateway.migrate import migrate, migrations_dir
 from tests.conftest import create_database
+from tests.world import found_coalition
 
 NAMES = [path.stem for path in sorted(migrations_dir().glob("*.sql"))]
 
@@ -62,7 +72,7 @@ async def test_from_each_earlier_version_the_result_is_the_same(
 async def test_the_applications_role_cannot_change_the_ledger(dsn: str) -> None:
     connection = await asyncpg.connect(dsn, server_settings={"role": "gateway_app"})
     try:
-        for table in ("wallet", "lot", "transaction", "entry", "lot_take", "purchase", "receipt", "purchase_return",
+        for table in ("wallet", "lot", "transaction", "further_entry", "lot_take", "purchase", "purchase_return",
                       "redemption", "idempotency", "hold", "hold_lot", "delta", "period"):  # fmt: skip
             for statement in (f"delete from {table}", f"update {table} set bucket = 0", f"truncate {table}"):
                 with pytest.raises((asyncpg.InsufficientPrivilegeError, asyncpg.UndefinedColumnError)):
@@ -71,3 +81,34 @@ async def test_the_applications_role_cannot_change_the_ledger(dsn: str) -> None:
                 await connection.execute(f"insert into {table} default values")
     finally:
         await connection.close()
+
+
+async def test_what_was_posted_before_entries_moved_into_their_transactions_still_counts(
+    server: EmbeddedPostgres, versions: list[str], tmp_path: Path
+) -> None:
+    dsn = await create_database(server, "posted_before", versions[30])
+    await found_coalition("posted_before", dsn, tmp_path)
+    database = Database(dsn, 2)
+    await database.open()
+    ledger = Ledger(database, SystemClock(), 1)
+    async with database.reading() as tx:
+        coalition = await read_coalition(tx)
+    terms = earning_terms(coalition, next(iter(coalition.contracts.values()))[0], coalition.day_of(SystemClock().now()))
+    member = new_id_in(7)
+
+    def purchase(key: str, receipt: str) -> Earning:
+        return Earning(Key(terms.partner_id, key, b"x"), terms, member, member, SystemClock().now(), 10, receipt, None, 1_000, None)
+
+    before = (await ledger.earn([purchase("k1", "r1")]))[0]
+    assert migrate(dsn)[0] == "0031_fewer_rows"
+    again, taken, after = await ledger.earn([purchase("k1", "r1"), purchase("k2", "r1"), purchase("k3", "r2")])
+    connection = await asyncpg.connect(dsn)
+    where = await connection.fetch("select points, (select count(*) from further_entry) as further from transaction order by posted_at")
+    await connection.close()
+    broken = [check.name async for check in verify(database) if not check.holds]
+    await database.close()
+    assert (again.transaction_id, again.replayed) == (before.transaction_id, True)
+    assert taken.refusal == "RECEIPT_ALREADY_POSTED"
+    assert after.transaction_id is not None
+    assert [tuple(row) for row in where] == [(None, 1), (10, 1)]
+    assert broken == []

@@ -28,26 +28,20 @@ select programme_id, expires_on, bucket, member_id from lot;
 -- Indexes are made once the rows are there, which is quicker than row by row.
 alter table transaction drop constraint transaction_pkey;
 drop index transaction_of_member;
-alter table entry drop constraint entry_pkey;
-insert into transaction (bucket, transaction_id, kind, member_id, membership_id, partner_id, occurred_at, posted_at, period)
+insert into transaction (bucket, transaction_id, kind, member_id, membership_id, partner_id, occurred_at, posted_at, period,
+                         programme_id, account, contract_id, points)
 select i.bucket, ('2' || lpad(to_hex(k), 29, '0') || lpad(to_hex(i.bucket::int), 2, '0'))::uuid, 'earning', i.id, i.id,
-       '00000000-0000-0000-0000-000000000002', now() - k * interval '1 second', now(), '2026-01-01'
+       '00000000-0000-0000-0000-000000000002', now() - k * interval '1 second', now(), '2026-01-01',
+       '00000000-0000-0000-0000-000000000001', 'funder', '00000000-0000-0000-0000-000000000003', 1
   from generate_series(1, {TRANSACTIONS}) s (k) join ids i on i.n = k % {MEMBERS} + 1;
-insert into entry (bucket, transaction_id, ordinal, kind, member_id, programme_id, account, partner_id, contract_id, points, period)
-select bucket, transaction_id, 1, kind, member_id, '00000000-0000-0000-0000-000000000001', 'funder', partner_id,
-       '00000000-0000-0000-0000-000000000003', 1, period
-  from transaction;
 alter table transaction add primary key (bucket, transaction_id);
 create index transaction_of_member on transaction (bucket, member_id, occurred_at desc, transaction_id desc);
-alter table entry add primary key (bucket, transaction_id, ordinal);
 insert into purchase (bucket, transaction_id, member_id, membership_id, partner_id, programme_id, contract_id, receipt,
                       currency, amount_minor, points, expires_on)
 select bucket, transaction_id, member_id, membership_id, partner_id, '00000000-0000-0000-0000-000000000001',
        '00000000-0000-0000-0000-000000000003', transaction_id::text, 'USD', 100, 1, '2026-07-31'
   from transaction
  limit 100000;
-insert into receipt (partner_id, receipt, bucket, transaction_id)
-select partner_id, receipt, bucket, transaction_id from purchase;
 insert into idempotency (owner_id, key, bucket, digest, transaction_id, answered_at)
 select partner_id, transaction_id::text, bucket, '', transaction_id, now() from purchase;
 insert into lot_take (bucket, transaction_id, lot_id, effect, points)
@@ -55,7 +49,7 @@ select bucket, transaction_id, transaction_id, 'spent', 1 from purchase;
 analyze;
 """
 
-GROWING = ("wallet", "lot", "transaction", "entry", "purchase", "receipt", "idempotency", "lot_take", "expiry_due")
+GROWING = ("wallet", "lot", "transaction", "further_entry", "purchase", "idempotency", "lot_take", "expiry_due")
 
 EARN = """select e.answers
   from (select array_agg(1::smallint) as term, array_agg('new-' || w.member_id) as keys, array_agg('x'::bytea) as digests,

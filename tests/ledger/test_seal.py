@@ -100,7 +100,7 @@ async def test_a_leaf_is_the_json_that_any_program_would_write_of_the_transactio
 
 
 BREAK = {
-    "is not what was sealed": "update entry set points = points + 1 where kind = 'earning'",
+    "is not what was sealed": "update transaction set points = points + 1 where kind = 'earning'",
     "its leaves do not match its root": "delete from sealed where ordinal = 0 and height = 1",
     "its header does not match its hash": "update block set leaves = leaves + 1 where height = 1",
     "it does not follow the block before it": "delete from block where height = 1; update block set height = height - 1",
