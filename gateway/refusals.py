@@ -293,10 +293,24 @@ class AmountNotAccepted(Refused):
 
 
 class CurrencyNotAccepted(Refused):
-    """This partner has no contract in {0} at that date."""
+    """This partner has no contract in {0}."""
 
     code = RefusalCode.CURRENCY_NOT_ACCEPTED
     path = ("total", "currency")
+
+
+class OtherCurrency(Refused):
+    """The purchase was made in {0}, not in {1}."""
+
+    code = RefusalCode.CURRENCY_NOT_ACCEPTED
+    path = ("total", "currency")
+
+
+class BeforeContract(Refused):
+    """This partner's first contract in {0} begins on {1}, and this happened on {2}."""
+
+    code = RefusalCode.CURRENCY_NOT_ACCEPTED
+    path = ("occurredAt",)
 
 
 class InputNotAccepted(Refused):

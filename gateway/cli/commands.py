@@ -74,14 +74,16 @@ def verify(
         if chain:
             return await walk(opened)
         table = Table("", "invariant", "breaches", title="Integrity")
-        sound = True
+        broken = []
         async for check in verify_ledger(opened):
-            sound &= check.holds
+            if not check.holds:
+                broken.append(check.name)
             mark = "[green]holds[/]" if check.holds else "[bold red]BROKEN[/]"
             details = "".join(f"\n[red]{example}[/]" for example in check.examples)
             table.add_row(mark, f"[bold]{check.name}[/]\n{check.sentence}{details}", str(check.breaches))
         out.print(table)
-        return sound
+        out.print(f"Broken: {', '.join(broken)}." if broken else f"All {table.row_count} invariants hold.")
+        return not broken
 
     if not with_database(work, settings=settings):
         raise typer.Exit(1)
@@ -137,7 +139,8 @@ def settle(month: Annotated[str, typer.Argument(help="The month to close and set
             party = coalition.partners[position.party_id].code if position.party_id else "coalition"
             table.add_row(party, decimal_of_minor(position.net_minor))
         out.print(table)
-        out.print(f"The files lie in {folder / month}.")
+        out.print(f"The files lie in {folder / month}, with their SHA-256 digests in manifest.json.")
+        out.print("`gateway verify` proves the ledger that they come from.")
 
     with_database(work, noting("settle", month=month), settings)
 
@@ -147,9 +150,10 @@ def token(
     partner: Annotated[str | None, typer.Option(help="Code of the partner to act as.")] = None,
     operator: Annotated[str | None, typer.Option(help="Login name of the operator to act as.")] = None,
     member: Annotated[str | None, typer.Option(help="Id of the member to act as: mem_...")] = None,
+    port: Annotated[int | None, typer.Option(help="Port of the gateway it is for; GATEWAY_PORT if not given.")] = None,
 ) -> None:
     """Print a token of five minutes for local use; whoever can run this can read the database anyway."""
-    settings = settings_of()
+    settings = settings_of(port)
 
     async def work(opened: Database) -> str:
         clock = SystemClock()

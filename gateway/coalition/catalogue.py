@@ -136,6 +136,10 @@ class Coalition:
                 return contract
         return None
 
+    def contracts_begin(self, partner_id: UUID, currency: str) -> date | None:
+        """The first day of a partner's first contract in a currency, None if it has none at all."""
+        return min((contract.valid_from for contract in self.contracts.get((partner_id, currency), ())), default=None)
+
     def contract_by_id(self, partner_id: UUID, currency: str, id: UUID) -> Contract:
         """A contract version that something was posted under."""
         for contract in self.contracts[partner_id, currency]:

@@ -21,7 +21,6 @@ import httpx
 import orjson
 import pyotp
 from rich.console import Console
-from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from gateway.access import accounts
@@ -235,17 +234,17 @@ def _stay(settings: Settings, prepared: Prepared, gateway: subprocess.Popen[byte
     # Noted rather than raised: an interrupt that is raised while Python clears something away would be lost.
     interrupted: list[int] = []
     signal.signal(signal.SIGINT, lambda number, frame: interrupted.append(number))
+    # Without a frame and never folded: a secret is there to be copied.
+    out.rule("The gateway is up")
     out.print(
-        Panel(
-            f"GraphiQL      {settings.base_url}/graphiql\n"
-            f"log in as     [bold]{OPERATOR}[/] with the password [bold]{prepared.password}[/]\n"
-            f"one-time code [bold]{pyotp.TOTP(prepared.factor).now()}[/] now; later from an app with {prepared.factor}\n"
-            f"API           {settings.base_url}/graphql\n"
-            f"a partner     {client_id} with the secret {secret}\n\n"
-            "Ctrl-C stops it; `make demo` starts it again with the data that is there, "
-            "`make demo ARGS=--reset` from nothing.",
-            title="The gateway is up",
-        )
+        f"GraphiQL      {settings.base_url}/graphiql\n"
+        f"log in as     [bold]{OPERATOR}[/] with the password [bold]{prepared.password}[/]\n"
+        f"one-time code [bold]{pyotp.TOTP(prepared.factor).now()}[/] now; later from an app with {prepared.factor}\n"
+        f"API           {settings.base_url}/graphql\n"
+        f"a partner     {client_id} with the secret {secret}\n\n"
+        "Ctrl-C stops it; `make demo` starts it again with the data that is there,\n"
+        "`make demo ARGS=--reset` from nothing.",
+        soft_wrap=True,
     )
     while gateway.poll() is None and not interrupted:
         time.sleep(LOOK_SECONDS)

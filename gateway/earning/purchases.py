@@ -18,6 +18,7 @@ from gateway.points import MAX_POINTS, BadAmount, Money, minor_of_decimal
 from gateway.refusals import (
     AmountNotAccepted,
     BatchTooLarge,
+    BeforeContract,
     CurrencyNotAccepted,
     InputNotAccepted,
     Refused,
@@ -136,11 +137,15 @@ _TermsBook = dict[tuple[str, date], Terms | Refused]
 
 
 def _terms(coalition: Coalition, partner: Partner, book: _TermsBook, currency: str, day: date) -> Terms:
-    """The terms of the contract in force, worked out once a request for each day. Raises CurrencyNotAccepted."""
+    """The terms of the contract in force, worked out once a request for each day. Raises CurrencyNotAccepted, BeforeContract."""
     terms = book.get((currency, day))
     if terms is None:
         contract = coalition.contract_of(partner.id, currency, day)
-        terms = CurrencyNotAccepted(currency) if contract is None else earning_terms(coalition, contract, day)
+        if contract is not None:
+            terms = earning_terms(coalition, contract, day)
+        else:
+            begins = coalition.contracts_begin(partner.id, currency)
+            terms = CurrencyNotAccepted(currency) if begins is None else BeforeContract(currency, begins, day)
         book[currency, day] = terms
     if isinstance(terms, Refused):
         raise terms

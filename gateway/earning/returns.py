@@ -19,8 +19,8 @@ from gateway.members.lookup import check_text
 from gateway.points import BadAmount, Money, decimal_of_minor, minor_of_decimal
 from gateway.refusals import (
     AmountNotAccepted,
-    CurrencyNotAccepted,
     InputNotAccepted,
+    OtherCurrency,
     ReceiptUnknown,
     Refused,
     ReturnExceedsPurchase,
@@ -65,7 +65,7 @@ async def return_purchase(
 ) -> PurchaseReturn:
     """Take back what a return brings back; the member keeps the points that the rest would have brought.
 
-    Raises ReceiptUnknown, ReturnExceedsPurchase, InputNotAccepted, CurrencyNotAccepted, AmountNotAccepted,
+    Raises ReceiptUnknown, ReturnExceedsPurchase, InputNotAccepted, OtherCurrency, AmountNotAccepted,
     InsufficientPoints (where the programme's refund policy is within_balance), IdempotencyKeyReused,
     OccurredInFuture, OccurredTooLongAgo, PeriodNotOpen; Busy, DatabaseAway.
     """
@@ -160,7 +160,7 @@ def _amount(
     if request.total is not None:
         amount, currency = request.total
         if currency != purchase.total.currency:
-            raise CurrencyNotAccepted(f"{currency}, in which the purchase was not made,")
+            raise OtherCurrency(purchase.total.currency, currency)
         try:
             total_minor = minor_of_decimal(amount)
         except BadAmount as error:

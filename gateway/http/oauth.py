@@ -38,6 +38,7 @@ from gateway.database import DatabaseAway, Tx
 from gateway.http import patience
 
 FORM_MAX_BYTES = 16 * 1024
+GRANT_TYPES = (*CODE_GRANTS, "client_credentials", EXCHANGE)
 NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 REQUEST_URI_PREFIX = "urn:ietf:params:oauth:request_uri:"
 PUSHED_SECONDS = 60
@@ -69,7 +70,7 @@ class OAuth:
                 "scopes_supported": sorted(CATALOGUE),
                 "response_types_supported": ["code"],
                 "response_modes_supported": ["query"],
-                "grant_types_supported": [*CODE_GRANTS, "client_credentials", EXCHANGE],
+                "grant_types_supported": list(GRANT_TYPES),
                 "acr_values_supported": [TWO_FACTORS],
                 "operator_roles": {role: sorted(scopes) for role, scopes in ROLES.items()},
                 "token_endpoint_auth_methods_supported": [*methods, "none"],
@@ -96,6 +97,11 @@ class OAuth:
         """RFC 6749, section 3.2."""
 
         async def decide(server: OAuthServer, asked: Request, desk: Desk, tx: Tx) -> None:
+            if "grant_type" not in asked.form:
+                raise InvalidRequestError("Say which grant_type you ask for, such as client_credentials.")
+            if asked.form["grant_type"] not in GRANT_TYPES:
+                told = f"This server knows the grant types {', '.join(GRANT_TYPES)}."
+                raise OAuth2Error(told, error="unsupported_grant_type")
             await self._check_proof(request, desk, tx)
             server.create_token_response(asked)
 

@@ -120,7 +120,8 @@ async def _answer_known(
             if isinstance(holder, Membership):
                 answers[position] = StateConflict(f"The holder of card {w.card} has joined under another external id.")
             continue
-        answers[position] = known if w.card is None else StateConflict(f"{w.external_id!r} belongs to another member.")
+        other_card = StateConflict(f"You have enrolled {w.external_id!r} before, without the card {w.card}.")
+        answers[position] = known if w.card is None else other_card
 
 
 async def _claim_cards(tx: Tx, cards: dict[str, UUID], now: datetime) -> set[str]:

@@ -85,6 +85,7 @@ async def test_bad_token_requests_are_4xx_and_give_no_token(world: World, body: 
     answer = await world.http.post("/oauth/token", content=body, headers=headers)
     assert 400 <= answer.status_code < 500
     assert answer.json()["error"]
+    assert answer.json()["error_description"]
     assert "access_token" not in answer.text
 
 

@@ -104,6 +104,7 @@ async def test_the_same_receipt_posted_at_once_under_many_keys_earns_once(world:
         ({"total": {"amount": "1.00", "currency": "EUR"}}, "CURRENCY_NOT_ACCEPTED", ["total", "currency"]),
         ({"occurredAt": "2026-10-15T13:00:00Z"}, "OCCURRED_IN_FUTURE", ["occurredAt"]),
         ({"occurredAt": "2025-01-01T13:00:00Z"}, "OCCURRED_TOO_LONG_AGO", ["occurredAt"]),
+        ({"occurredAt": "2025-12-31T12:00:00Z"}, "CURRENCY_NOT_ACCEPTED", ["occurredAt"]),
         ({"store": "nowhere"}, "STORE_UNKNOWN", ["store"]),
         ({"receipt": ""}, "INPUT_NOT_ACCEPTED", ["receipt"]),
         ({"total": {"amount": "9.9999999999999999999999999", "currency": "USD"}}, "AMOUNT_NOT_ACCEPTED", ["total", "amount"]),

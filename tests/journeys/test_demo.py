@@ -67,6 +67,7 @@ def test_the_ledger_verifies_and_the_files_are_there(demo: Gateway) -> None:
     verified = demo.run("verify")
     assert verified.returncode == 0, verified.stdout
     assert "BROKEN" not in verified.stdout
+    assert re.search(r"All \d\d invariants hold", verified.stdout)
     manifest = json.loads((demo.data_dir / "settlement/2017-01/manifest.json").read_text())
     assert len(manifest["files"]) == 18
     settled = demo.run("settle", "2017-01")

@@ -59,7 +59,10 @@ async def test_ids_and_cards_of_others_are_conflicts_that_create_nobody(world: W
     await world.ask("grocer", ENROL, i={"externalId": "bob", "card": "CARD-2"})
     other = await world.ask("grocer", ENROL, i={"externalId": "ann", "card": "CARD-2"})
     assert [e["code"] for e in other["enrolMember"]["errors"]] == ["STATE_CONFLICT"]
+    third = await world.ask("grocer", ENROL, i={"externalId": "bob", "card": "CARD-3"})
+    assert [e["code"] for e in third["enrolMember"]["errors"]] == ["STATE_CONFLICT"]
     assert await members(world) == 2
+    assert (await world.sql("select count(*) from card where number = 'CARD-3'"))[0][0] == 0
 
 
 async def test_linking_an_unknown_card_is_refused(world: World) -> None:
