@@ -19,7 +19,7 @@ from gateway.refusals import NotAllowed
 
 if TYPE_CHECKING:
     from gateway.coalition.catalogue import Catalogue, Coalition, Partner
-    from gateway.coalition.connector import Connector
+    from gateway.coalition.connections import Connections
     from gateway.conversion.convert import Converter
     from gateway.events.feed import Feed
     from gateway.jobs.jobs import Jobs
@@ -41,7 +41,7 @@ class Doors:
     members: "MemberLookup"
     ledger: "Ledger"
     converter: "Converter"
-    connectors: "dict[UUID, Connector]"
+    connections: "Connections"
     settlement_dir: Path
     adjustment_limit: int
     jobs: "Jobs"
@@ -60,6 +60,12 @@ class Context:
     coalition: "Coalition"
     doors: Doors
     loaders: dict[str, DataLoader[Any, Any]] = field(default_factory=dict)
+
+    async def changed(self) -> "Coalition":
+        """The coalition as this request has changed it, which the rest of the request sees as well. Raises DatabaseAway."""
+        self.doors.catalogue.changed()
+        self.coalition = await self.doors.catalogue.current()
+        return self.coalition
 
     @property
     def database(self) -> Database:

@@ -222,8 +222,10 @@ def refusing(
 class BadInput(GraphQLError):
     """A query's argument that cannot be used; it is told to the caller as it is."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message, extensions={"code": "BAD_INPUT"})
+    def __init__(self, message: str, refused: Refused | None = None) -> None:
+        """`refused`: where it has a code of its own, and names the field of the input."""
+        told = {"code": refused.code.value, "inputPath": list(refused.path)} if refused else {"code": "BAD_INPUT"}
+        super().__init__(message, extensions=told)
 
 
 # ---------------------------------------------------------------- money and connections

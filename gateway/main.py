@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from uuid import UUID
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -22,8 +21,8 @@ from gateway.access.server import OAuthServer
 from gateway.access.tokens import Tokens, load_signing_keys
 from gateway.access.vault import open_vault
 from gateway.clock import Clock, SystemClock
-from gateway.coalition.catalogue import Catalogue, NoCoalition
-from gateway.coalition.connector import Connector
+from gateway.coalition.catalogue import Catalogue
+from gateway.coalition.connections import Connections
 from gateway.context import Doors
 from gateway.conversion.convert import Converter
 from gateway.database import Database
@@ -73,10 +72,10 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
     vault = await open_vault(database, settings)
     audit = Audit(database, vault, clock)
     catalogue = Catalogue(database)
-    connectors = await _connectors(catalogue)
+    connections = Connections(catalogue, PROTOCOLS)
     feed = Feed(database)
     ledger = Ledger(database, clock, settings.lanes, feed.posted)
-    converter = Converter(database, catalogue, clock, connectors)
+    converter = Converter(database, catalogue, clock, connections)
     tokens = Tokens(settings.base_url, await load_signing_keys(database, clock), clock)
     jobs = Jobs(database, clock, all_jobs(database, catalogue, converter, tokens), settings.jobs)
     doors = Doors(
@@ -86,7 +85,7 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
         members=MemberLookup(database),
         ledger=ledger,
         converter=converter,
-        connectors=connectors,
+        connections=connections,
         settlement_dir=settings.data_dir / "settlement",
         adjustment_limit=settings.adjustment_limit,
         activity=ACTIVITY,
@@ -112,8 +111,7 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
         for task in running:
             task.cancel()
         await ledger.drain()
-        for connector in connectors.values():
-            await connector.close()
+        await connections.close()
         await fetcher.close()
         await database.close()
 
@@ -157,19 +155,6 @@ async def _json_error(request: Request, error: Exception) -> Response:
 
 async def _home(request: Request) -> Response:
     return RedirectResponse("/graphiql", 303)
-
-
-async def _connectors(catalogue: Catalogue) -> dict[UUID, Connector]:
-    """A connection to each partner that has a system of its own; read at start."""
-    try:
-        coalition = await catalogue.current()
-    except NoCoalition:
-        return {}
-    return {
-        partner.id: PROTOCOLS[partner.protocol](partner.endpoint)
-        for partner in coalition.partners.values()
-        if partner.protocol in PROTOCOLS and partner.endpoint
-    }
 
 
 async def _register_own_clients(database: Database, base_url: str, clock: Clock) -> None:

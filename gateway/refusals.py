@@ -1,7 +1,7 @@
 """Refusals: the expected "no". Each is a class with a code, and its docstring is its sentence."""
 
 from enum import Enum
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class RefusalCode(Enum):
@@ -54,6 +54,11 @@ class Refused(Exception):
     def __init__(self, *details: object) -> None:
         super().__init__(*details)
         self.message = " ".join((self.__doc__ or "").split()).format(*details)
+
+    def at(self, *path: str) -> Self:
+        """The same refusal, about another field of the input."""
+        self.path = path
+        return self
 
 
 class MemberUnknown(Refused):

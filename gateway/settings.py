@@ -71,6 +71,12 @@ def read_settings(environ: Mapping[str, str] = os.environ, **overrides: Any) -> 
     Raises BadSetting, naming the variable, its value and what it should be.
     """
     texts = {f.name: environ.get(f.metadata["variable"], f.metadata["default"]) for f in fields(Settings)}
+    if overrides.get("port") is not None:
+        texts["port"] = str(overrides["port"])
+    for name in ("data_dir", "host", "partners_dir"):
+        if not texts[name]:
+            variable = Settings.__dataclass_fields__[name].metadata["variable"]
+            raise BadSetting(f"{variable} is empty; leave it unset for its default, or give it a value.")
     values: dict[str, Any] = {
         **texts,
         "data_dir": Path(texts["data_dir"]).absolute(),
@@ -90,9 +96,11 @@ def read_settings(environ: Mapping[str, str] = os.environ, **overrides: Any) -> 
     }
     if texts["database_url"] and not texts["database_url"].startswith(("postgres://", "postgresql://")):
         raise BadSetting("DATABASE_URL must start with postgresql://; its value is not shown here.")
+    if strange := [host for host in values["jwks_hosts"] if "/" in host]:
+        raise BadSetting(f"GATEWAY_JWKS_HOSTS names {strange[0]!r}; name hosts alone, such as keys.example or keys.example:8443.")
     if values["issuer"] and not values["issuer"].startswith(("http://", "https://")):
         raise BadSetting(f"GATEWAY_ISSUER is {values['issuer']!r}; it must start with http:// or https://.")
-    return Settings(**{**values, **{name: value for name, value in overrides.items() if value is not None}})
+    return Settings(**{**values, **{name: value for name, value in overrides.items() if name != "port" and value is not None}})
 
 
 def _whole_number(variable: str, text: str, least: int, most: int) -> int:

@@ -142,10 +142,18 @@ async def set_second_factor(tx: Tx, vault: Vault, account_id: UUID) -> str:
     return secret
 
 
+def code_of(vault: Vault, row: Row, now: datetime) -> str:
+    """The one-time code of an account with a second factor, as its authenticator app shows it at this moment."""
+    return pyotp.TOTP(_secret(vault, row)).at(now)
+
+
+def _secret(vault: Vault, row: Row) -> str:
+    return vault.unseal("second_factor", row["second_factor"], row["account_id"].bytes).decode()
+
+
 async def _serves(tx: Tx, vault: Vault, row: Row, code: str, now: datetime) -> bool:
     """Whether a code is right, now or one step of 30 seconds ago, and was not used before (RFC 6238, section 5.2)."""
-    secret = vault.unseal("second_factor", row["second_factor"], row["account_id"].bytes).decode()
-    totp = pyotp.TOTP(secret)
+    totp = pyotp.TOTP(_secret(vault, row))
     step = totp.timecode(now)
     for candidate in (step, step - 1):
         if candidate > row["factor_step"] and hmac.compare_digest(totp.generate_otp(candidate).encode(), code.encode()):

@@ -147,7 +147,7 @@ def _on_behalf_of(coalition: Coalition, request: AdjustRequest, now: datetime) -
         raise InputNotAccepted(f"points is {request.points}; give some with +, take some with -.", "points")
     programme = coalition.programme_by_code(request.programme)
     if programme.custody != "ledger":
-        raise NotAllowed(f"{programme.code} is kept by its own partner and is not adjusted here.")
+        raise NotAllowed(f"{programme.code} is kept by its own partner and is not adjusted here.").at("programme")
     partner = next((p for p in coalition.partners.values() if p.code == request.partner), None)
     if partner is None:
         raise InputNotAccepted(f"There is no partner {request.partner!r}.", "partner")

@@ -10,10 +10,12 @@ from gateway.cli.documents import documents_app
 from gateway.cli.issuers import issuer_app
 from gateway.cli.keys import keys_app
 from gateway.coalition.catalogue import NoCoalition
+from gateway.coalition.onboard import NotOnboarded
 from gateway.coalition.partner_file import BadPartnerFile
 from gateway.database import DatabaseAway
 from gateway.embedded import DatabaseDidNotStart, DatabaseFolderBusy
 from gateway.events.outbox import BadCursor
+from gateway.migrate import DatabaseOutOfReach
 from gateway.refusals import Refused
 from gateway.settings import BadSetting
 
@@ -41,7 +43,13 @@ def main() -> None:
         DatabaseDidNotStart,
         NoCoalition,
         DatabaseAway,
+        DatabaseOutOfReach,
+        NotOnboarded,
     ) as error:
         sys.exit(f"gateway: {error}")
+    except OSError as error:
+        if error.filename is None:
+            raise
+        sys.exit(f"gateway: {error.filename}: {error.strerror}")
     except Refused as refused:
         sys.exit(f"gateway: {refused.message}")

@@ -34,6 +34,8 @@ def operator_create(
     roles = role or []
     if unknown := set(roles) - set(ROLES):
         raise typer.BadParameter(f"There is no role {', '.join(sorted(unknown))}; there are {', '.join(ROLES)}.")
+    if not login.strip():
+        raise typer.BadParameter("An operator has a login name.")
     secret = password or getpass.getpass(f"Password for {login}: ")
 
     async def work(opened: Database) -> None:
@@ -61,6 +63,21 @@ def operator_factor(login: Annotated[str, typer.Argument(help="Login name.")]) -
 
     secret = with_database(work, noting("operator factor", login=login))
     print(pyotp.TOTP(secret).provisioning_uri(name=login, issuer_name="Loyalty gateway"))
+
+
+@operator_app.command("code")
+def operator_code(login: Annotated[str, typer.Argument(help="Login name.")]) -> None:
+    """Print the one-time code of this moment, for local use; whoever can run this can read the database anyway."""
+
+    async def work(opened: Database) -> str:
+        vault = await open_vault(opened, settings_of())
+        async with opened.reading() as tx:
+            account = await tx.one(sql.account_by_login, login=login)
+        if account is None or account["kind"] != "operator" or account["second_factor"] is None:
+            raise typer.BadParameter(f"There is no operator {login!r} with a second factor.")
+        return accounts.code_of(vault, account, SystemClock().now())
+
+    print(with_database(work, noting("operator code", login=login)))
 
 
 @member_app.command("history")

@@ -11,7 +11,7 @@ from gateway.cli.running import month_of, noting, out, with_database
 from gateway.clock import SystemClock
 from gateway.coalition import onboard
 from gateway.coalition.catalogue import read_coalition
-from gateway.coalition.partner_file import read_partner_file
+from gateway.coalition.partner_file import blamed, read_partner_file
 from gateway.database import Database
 
 coalition_app = typer.Typer(help="The coalition of this database.", no_args_is_help=True)
@@ -49,7 +49,10 @@ def partner_onboard(
 
     async def work(opened: Database) -> None:
         async with opened.transaction() as tx:
-            await onboard.onboard_from_files(tx, described, SystemClock().now())
+            try:
+                await onboard.onboard_from_files(tx, described, SystemClock().now())
+            except onboard.NotOnboarded as error:
+                raise blamed(files[[new.code for new in described].index(error.partner)], error) from None
 
     with_database(work, noting("partner onboard", partners=[new.code for new in described]))
     for new in described:

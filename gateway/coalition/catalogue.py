@@ -151,24 +151,24 @@ class Coalition:
         """The conversion rate in force at a moment."""
         return next((r for r in self.rates.get((source_id, target_id), ()) if r.valid_from <= at), None)
 
-    def programme_by_code(self, code: str) -> Programme:
-        """Raises ProgrammeUnknown."""
+    def programme_by_code(self, code: str, field: str = "programme") -> Programme:
+        """The programme that `field` of an input names. Raises ProgrammeUnknown."""
         for programme in self.programmes.values():
             if programme.code == code:
                 return programme
-        raise ProgrammeUnknown(code)
+        raise ProgrammeUnknown(code).at(field)
 
-    def check_occurred(self, at: datetime, now: datetime) -> date:
-        """The coalition's day of something that is said to have happened `at`.
+    def check_occurred(self, at: datetime, now: datetime, field: str = "occurredAt") -> date:
+        """The coalition's day of something that is said, in `field` of an input, to have happened `at`.
 
         Raises OccurredInFuture (beyond CLOCK_SKEW_SECONDS of tolerance for tills' clocks), OccurredTooLongAgo.
         """
         if at.year < OLDEST_YEAR:
-            raise OccurredTooLongAgo(at.isoformat(), (now - at).days - 1)
+            raise OccurredTooLongAgo(at.isoformat(), (now - at).days - 1).at(field)
         if (at - now).total_seconds() > CLOCK_SKEW_SECONDS:
-            raise OccurredInFuture(at.isoformat())
+            raise OccurredInFuture(at.isoformat()).at(field)
         if self.backdating_days is not None and (now - at).days > self.backdating_days:
-            raise OccurredTooLongAgo(at.isoformat(), self.backdating_days)
+            raise OccurredTooLongAgo(at.isoformat(), self.backdating_days).at(field)
         return self.day_of(at)
 
 

@@ -196,17 +196,45 @@ class CoalitionQuery:
         return [show_programme(p) for p in sorted(info.context.coalition.programmes.values(), key=lambda p: p.code)]
 
 
+@strawberry.input(description="A store of a partner.")
+class StoreInput:
+    code: str = strawberry.field(description="The partner's own code of it, which purchases name.")
+    name: str
+
+
 @strawberry.input(description="A partner to onboard, or to bring up to date.")
 class OnboardPartnerInput:
     code: str = strawberry.field(description="Lower-case letters and digits; it never changes.")
     name: str
     protocol: str | None = strawberry.field(default=None, description="How its own system is spoken to: rest_json.")
     endpoint: str | None = strawberry.field(default=None, description="Where its own system is: a URL.")
+    stores: list[StoreInput] = strawberry.field(
+        default_factory=list, description="Its stores: new ones, and new names of those that are known by their code."
+    )
 
 
 @strawberry.type(directives=[PUBLIC])
 class OnboardPartnerPayload(Payload):
     partner: Partner | None = None
+
+
+@strawberry.input(description="A new point currency.")
+class CreateProgrammeInput:
+    code: str = strawberry.field(description="2 to 10 capital letters and digits, such as MER; it never changes.")
+    name: str
+    custody: Custody = strawberry.field(description="Where its balances live.")
+    issuer: strawberry.ID | None = strawberry.field(default=None, description="The partner that keeps it, if one does.")
+    expires_after_months: int | None = strawberry.field(
+        default=None, description="At the end of the month so many months after a purchase; never if not given."
+    )
+    refund_policy: RefundPolicy | None = strawberry.field(
+        default=None, description="What a return may do to a member who has spent the points; ALLOW_DEBT if not given."
+    )
+
+
+@strawberry.type(directives=[PUBLIC])
+class CreateProgrammePayload(Payload):
+    programme: Programme | None = None
 
 
 @strawberry.input(description="A partner's prices from a day on.")
@@ -248,6 +276,26 @@ class SetProgrammeTermsPayload(Payload):
 class CoalitionMutation:
     @strawberry.mutation(
         directives=[requires("programmes:manage")],
+        description="Create a point currency, on this ledger or kept by a partner in its own system.",
+    )
+    @refusing(CreateProgrammePayload)
+    async def create_programme(self, info: Info, input: CreateProgrammeInput) -> CreateProgrammePayload:
+        doors = info.context.doors
+        new = onboard.NewProgramme(
+            code=input.code,
+            name=input.name,
+            custody=input.custody.value,
+            issuer_id=partner_id_of(info, input.issuer, "issuer") if input.issuer is not None else None,
+            expires_after_months=input.expires_after_months,
+            refund_policy=(input.refund_policy or RefundPolicy.ALLOW_DEBT).value,
+        )
+        async with doors.database.transaction() as tx:
+            programme_id = await onboard.create_programme(tx, new)
+        coalition = await info.context.changed()
+        return CreateProgrammePayload(programme=show_programme(coalition.programmes[programme_id]))
+
+    @strawberry.mutation(
+        directives=[requires("programmes:manage")],
         description="Set from when and how a programme's points can be spent; what was earned before stays as it was.",
     )
     @refusing(SetProgrammeTermsPayload)
@@ -258,8 +306,7 @@ class CoalitionMutation:
             await onboard.set_programme_terms(
                 tx, programme, input.pending_days, input.spend_most, input.spend_most_a_day, input.transferable
             )
-        doors.catalogue.changed()
-        coalition = await doors.catalogue.current()
+        coalition = await info.context.changed()
         return SetProgrammeTermsPayload(programme=show_programme(coalition.programmes[programme.id]))
 
     @strawberry.mutation(
@@ -268,11 +315,16 @@ class CoalitionMutation:
     @refusing(OnboardPartnerPayload)
     async def onboard_partner(self, info: Info, input: OnboardPartnerInput) -> OnboardPartnerPayload:
         doors = info.context.doors
-        new = onboard.NewPartner(code=input.code, name=input.name, protocol=input.protocol, endpoint=input.endpoint)
+        new = onboard.NewPartner(
+            code=input.code,
+            name=input.name,
+            protocol=input.protocol,
+            endpoint=input.endpoint,
+            stores=tuple((store.code, store.name) for store in input.stores),
+        )
         async with doors.database.transaction() as tx:
             partner_id = await onboard.onboard_partner(tx, new, doors.clock.now())
-        doors.catalogue.changed()
-        coalition = await doors.catalogue.current()
+        coalition = await info.context.changed()
         return OnboardPartnerPayload(partner=show_partner(coalition.partners[partner_id]))
 
     @strawberry.mutation(directives=[requires("partners:manage")], description="Publish a partner's prices from a day on.")
@@ -282,16 +334,15 @@ class CoalitionMutation:
         partner_id = partner_id_of(info, input.partner)
         async with doors.database.transaction() as tx:
             contract_id = await onboard.publish_contract(tx, info.context.coalition, partner_id, _contract(input))
-        doors.catalogue.changed()
-        coalition = await doors.catalogue.current()
+        coalition = await info.context.changed()
         published = next(c for each in coalition.contracts.values() for c in each if c.id == contract_id)
         return PublishContractPayload(contract=show_contract(coalition, published))
 
 
-def partner_id_of(info: Info, id: strawberry.ID) -> UUID:
-    partner_id = read_id("ptn", id, "partner")
+def partner_id_of(info: Info, id: strawberry.ID, field: str = "partner") -> UUID:
+    partner_id = read_id("ptn", id, field)
     if partner_id not in info.context.coalition.partners:
-        raise InputNotAccepted(f"There is no partner {id}.", "partner")
+        raise InputNotAccepted(f"There is no partner {id}.", field)
     return partner_id
 
 

@@ -1,9 +1,11 @@
 """What the operator does to the coalition: create it, onboard partners, publish contracts and rates."""
 
+import re
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
 from fractions import Fraction
+from urllib.parse import urlsplit
 from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -11,7 +13,20 @@ from gateway.coalition.catalogue import Coalition, Programme, read_coalition, sq
 from gateway.database import Tx
 from gateway.ids import new_id
 from gateway.points import MAX_POINTS
-from gateway.refusals import InputNotAccepted, NotAllowed, RateNotOffered, StateConflict
+from gateway.refusals import InputNotAccepted, NotAllowed, RateNotOffered, Refused, StateConflict
+from partners.protocols import PROTOCOLS
+
+MONTHS_MAX = 1_200
+STORE_MAX_LENGTH = 100
+
+
+class NotOnboarded(RuntimeError):
+    """One of several partners, or one of its contracts, was refused: `partner`, the position of its contract or None, and
+    the refusal itself."""
+
+    def __init__(self, partner: str, contract: int | None, refused: Refused) -> None:
+        super().__init__(refused.message)
+        self.partner, self.contract, self.refused = partner, contract, refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +113,19 @@ async def create_coalition(tx: Tx, new: NewCoalition) -> None:
 
 
 async def create_programme(tx: Tx, new: NewProgramme) -> UUID:
-    """Create a point currency and answer its id."""
+    """Create a point currency and answer its id. Raises InputNotAccepted, StateConflict when the code is taken."""
+    if not re.fullmatch(r"[A-Z][A-Z0-9]{1,9}", new.code):
+        raise InputNotAccepted(f"A programme's code is 2 to 10 capitals and digits, such as MER, not {new.code!r}.", "code")
+    if not new.name.strip():
+        raise InputNotAccepted("A programme has a name.", "name")
+    if (new.custody == "partner") != (new.issuer_id is not None):
+        raise InputNotAccepted("A programme that a partner keeps names that partner, and no other does.", "issuer")
+    if new.expires_after_months is not None and not 1 <= new.expires_after_months <= MONTHS_MAX:
+        told = f"expiresAfterMonths is {new.expires_after_months}; it must be between 1 and {MONTHS_MAX}."
+        raise InputNotAccepted(told, "expiresAfterMonths")
     programme_id = new_id()
+    if not await tx.value(sql.programme_code_is_free, code=new.code):
+        raise StateConflict(f"There is a programme {new.code} already.").at("code")
     await tx.run(
         sql.store_programme,
         programme_id=programme_id,
@@ -125,6 +151,12 @@ async def onboard_partner(tx: Tx, new: NewPartner, now: datetime) -> UUID:
         raise InputNotAccepted(f"The partner code {new.code!r} must begin with a letter and have 2 to 31.", "code")
     if not new.name.strip():
         raise InputNotAccepted("A partner has a name.", "name")
+    _check_connection(new)
+    for position, (code, name) in enumerate(new.stores):
+        for field_name, text in (("code", code), ("name", name)):
+            if not text.strip() or not text.isprintable() or len(text) > STORE_MAX_LENGTH:
+                told = f"A store's {field_name} is 1 to {STORE_MAX_LENGTH} printable characters, not {text[:40]!r}."
+                raise InputNotAccepted(told, "stores", str(position), field_name)
     partner_id: UUID = await tx.value(
         sql.store_partner,
         partner_id=new_id(),
@@ -137,6 +169,20 @@ async def onboard_partner(tx: Tx, new: NewPartner, now: datetime) -> UUID:
     for code, name in new.stores:
         await tx.run(sql.store_store, store_id=new_id(), partner_id=partner_id, code=code, name=name)
     return partner_id
+
+
+def _check_connection(new: NewPartner) -> None:
+    """A partner's own system has a protocol that is spoken here and an address, or neither is said."""
+    if new.protocol is not None and new.protocol not in PROTOCOLS:
+        told = f"The protocol {new.protocol[:40]!r} is not spoken here; there are {', '.join(sorted(PROTOCOLS))}."
+        raise InputNotAccepted(told, "protocol")
+    try:
+        address = urlsplit(new.endpoint or "http://none")
+        usable = address.scheme in ("http", "https") and bool(address.hostname) and address.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise InputNotAccepted(f"{(new.endpoint or '')[:80]!r} is no address such as https://loyalty.example/api.", "endpoint")
 
 
 async def publish_contract(tx: Tx, coalition: Coalition, partner_id: UUID, new: NewContract) -> UUID:
@@ -155,7 +201,8 @@ async def publish_contract(tx: Tx, coalition: Coalition, partner_id: UUID, new: 
         raise InputNotAccepted(f"This coalition settles in {coalition.settlement_currency}, not in {new.currency}.", "currency")
     latest = await tx.one(sql.latest_contract, partner_id=partner_id, currency=new.currency)
     if latest is not None and latest["valid_from"] >= new.valid_from:
-        raise StateConflict(f"A contract from {latest['valid_from']} is published already; a new one must begin later than that.")
+        told = f"A contract from {latest['valid_from']} is published already; a new one must begin later than that."
+        raise StateConflict(told).at("validFrom")
     contract_id = new_id()
     await tx.run(
         sql.store_contract,
@@ -210,8 +257,13 @@ def _check_prices(new: NewContract) -> None:
         raise InputNotAccepted(f"{new.currency!r} is not a currency code such as USD.", "currency")
     if not 0 <= new.earn_rate <= 1_000 or new.earn_rate.denominator > 1_000_000:
         raise InputNotAccepted(f"The earn rate {new.earn_rate} is not between 0 and 1000.", "earnRate")
-    for name in ("issue_price", "redeem_price", "service_fee", "conversion_price"):
-        price: Decimal = getattr(new, name)
+    prices = {
+        "issuePrice": new.issue_price,
+        "redeemPrice": new.redeem_price,
+        "serviceFee": new.service_fee,
+        "conversionPrice": new.conversion_price,
+    }
+    for name, price in prices.items():
         if not price.is_finite() or not 0 <= price <= 1_000_000:
             raise InputNotAccepted(f"{name} is {price}; it must be between 0 and 1000000.", name)
 
@@ -221,11 +273,11 @@ async def publish_rate(tx: Tx, coalition: Coalition, new: NewRate) -> UUID:
 
     Raises ProgrammeUnknown, RateNotOffered, InputNotAccepted, NotAllowed, StateConflict.
     """
-    source, target = coalition.programme_by_code(new.source), coalition.programme_by_code(new.target)
+    source, target = coalition.programme_by_code(new.source, "from"), coalition.programme_by_code(new.target, "to")
     if source.id == target.id:
         raise RateNotOffered(source.code, target.code)
     if source.custody != "ledger" or target.custody != "partner":
-        raise NotAllowed("Points convert from a programme on this ledger into one that a partner keeps.")
+        raise NotAllowed("Points convert from a programme on this ledger into one that a partner keeps.").at("to")
     for name in ("take", "give", "minimum", "increment"):
         if not 0 < getattr(new, name) <= MAX_POINTS:
             raise InputNotAccepted(f"{name} is {getattr(new, name)}; it must be at least 1.", name)
@@ -241,19 +293,27 @@ async def publish_rate(tx: Tx, coalition: Coalition, new: NewRate) -> UUID:
         valid_from=new.valid_from,
     )
     if rate_id is None:
-        raise StateConflict(f"A rate from {new.valid_from.isoformat()} on is published already.")
+        raise StateConflict(f"A rate from {new.valid_from.isoformat()} on is published already.").at("validFrom")
     return rate_id
 
 
 async def onboard_from_files(tx: Tx, described: list[NewPartner], now: datetime) -> None:
     """Onboard partners with their stores, and publish those of their contracts that are not published yet.
 
-    Raises what onboarding and publishing raise.
+    Raises NotOnboarded, which says whose description was refused.
     """
-    partner_ids = [await onboard_partner(tx, new, now) for new in described]
+    partner_ids: list[UUID] = []
+    for new in described:
+        try:
+            partner_ids.append(await onboard_partner(tx, new, now))
+        except Refused as refused:
+            raise NotOnboarded(new.code, None, refused) from None
     coalition = await read_coalition(tx)
     for partner_id, new in zip(partner_ids, described, strict=True):
-        for contract in sorted(new.contracts, key=lambda c: c.valid_from):
+        for position, contract in sorted(enumerate(new.contracts), key=lambda each: each[1].valid_from):
             published = coalition.contracts.get((partner_id, contract.currency), ())
             if all(c.valid_from < contract.valid_from for c in published):
-                await publish_contract(tx, coalition, partner_id, contract)
+                try:
+                    await publish_contract(tx, coalition, partner_id, contract)
+                except Refused as refused:
+                    raise NotOnboarded(new.code, position, refused) from None

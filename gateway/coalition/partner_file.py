@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.coalition.onboard import NewContract, NewPartner
+from gateway.coalition.onboard import NewContract, NewPartner, NotOnboarded
 
 
 class BadPartnerFile(ValueError):
@@ -52,6 +52,9 @@ def read_partner_file(path: Path) -> NewPartner:
         parsed = msgspec.convert(tomllib.loads(text), _File)
     except OSError as error:
         raise BadPartnerFile(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        raise BadPartnerFile(f"{path}:{line}: this is not UTF-8.") from None
     except tomllib.TOMLDecodeError as error:
         found = re.search(r"line (\d+)", str(error))
         raise BadPartnerFile(f"{path}:{found[1] if found else 1}: {error}") from None
@@ -84,6 +87,19 @@ def read_partner_file(path: Path) -> NewPartner:
         stores=tuple((store.code, store.name) for store in parsed.store),
         contracts=tuple(contracts),
     )
+
+
+def blamed(path: Path, error: NotOnboarded) -> BadPartnerFile:
+    """What onboarding refused of a file's partner, with the line that says it."""
+    names = [re.sub(r"(?=[A-Z])", "_", name).lower() for name in error.refused.path]
+    tables = {"protocol": "connector", "endpoint": "connector"}
+    if error.contract is not None:
+        where = f"contract[{error.contract}]" + "".join(f".{name}" for name in names)
+    elif names[:1] == ["stores"]:
+        where = f"store[{names[1]}].{names[2]}"
+    else:
+        where = ".".join([tables[name] + "." + name if name in tables else name for name in names])
+    return BadPartnerFile(f"{path}:{_line_of(path.read_text(), f'`$.{where}`')}: {error.refused.message}")
 
 
 def _line_of(text: str, error: str) -> int:

@@ -45,6 +45,10 @@ values (:coalition_id, :name, :timezone, :settlement_currency, :started_on, :bac
 insert into programme (programme_id, code, name, issuer_id, custody, expires_after_months, refund_policy)
 values (:programme_id, :code, :name, :issuer_id, :custody, :expires_after_months, :refund_policy);
 
+-- name: programme_code_is_free(code)$
+-- Whether no programme has this code.
+select not exists (select from programme where code = :code);
+
 -- name: set_programme_terms(programme_id, pending_days, spend_most, spend_most_a_day, transferable)!
 -- Change when a programme's points become available and how they can be spent.
 update programme

@@ -5,7 +5,6 @@ id as its idempotency key. So a crash at any step resumes, and an answer that wa
 """
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import date, datetime, timedelta
 from uuid import UUID
@@ -16,7 +15,8 @@ from gateway import ids
 from gateway.batching import OneAtATime
 from gateway.clock import Clock
 from gateway.coalition.catalogue import Catalogue, Coalition
-from gateway.coalition.connector import Connector, Credit, PartnerRefused, PartnerSilent, PartnerUnreached
+from gateway.coalition.connections import Connections
+from gateway.coalition.connector import Credit, PartnerRefused, PartnerSilent, PartnerUnreached
 from gateway.conversion.quotes import sql
 from gateway.database import Database, Duplicate, Row, Tx
 from gateway.ledger.post import Key
@@ -96,8 +96,8 @@ def _order(row: Row | None) -> Conversion:
 class Converter:
     """Moves orders from state to state."""
 
-    def __init__(self, database: Database, catalogue: Catalogue, clock: Clock, connectors: Mapping[UUID, Connector]) -> None:
-        self._database, self._catalogue, self._clock, self._connectors = database, catalogue, clock, connectors
+    def __init__(self, database: Database, catalogue: Catalogue, clock: Clock, connections: Connections) -> None:
+        self._database, self._catalogue, self._clock, self._connections = database, catalogue, clock, connections
         self._one_at_a_time = OneAtATime()
 
     async def convert(self, owner_id: UUID, member_id: UUID, request: ConvertRequest) -> Conversion:
@@ -292,7 +292,7 @@ class Converter:
             await self._move(tx, order, state, in_doubt, reference, error)
 
     async def _ask(self, order: Conversion, account: Membership) -> Credit:
-        connector = self._connectors.get(order.partner_id)
+        connector = await self._connections.of(order.partner_id)
         if connector is None:
             raise PartnerUnreached("No connection to this partner's system is configured.")
         return await connector.credit(account.external_id, order.give, ids.show("cnv", order.id))
@@ -350,14 +350,15 @@ async def _place_hold(
         points=points,
     )
     if verdict != "post":
-        raise refusal_of(verdict, key=key.text, points=points)
+        refusal = refusal_of(verdict, key=key.text, points=points)
+        raise refusal.at("quote") if refusal.path == ("points",) else refusal
 
 
 async def _airline_membership(tx: Tx, bucket: int, member_id: UUID, partner_id: UUID) -> Membership:
     """The account that the partner credits: the member's membership there. Raises NotAllowed."""
     row = await tx.one(members_sql.membership_at, bucket=bucket, member=member_id, partner=partner_id)
     if row is None:
-        raise NotAllowed("The member has not joined the partner that keeps the target programme.")
+        raise NotAllowed("The member has not joined the partner that keeps the target programme.").at("member")
     return membership_of(row)
 
 

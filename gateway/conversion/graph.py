@@ -150,7 +150,7 @@ class ConversionMutation:
         context = info.context
         now = context.doors.clock.now()
         if context.caller.kind == "member" and input.at is not None:
-            raise NotAllowed("A member converts at today's rate.")
+            raise NotAllowed("A member converts at today's rate.").at("at")
         request = quotes.QuoteRequest(
             source=input.source, target=input.target, take=input.take, at=input.at or now, key=input.idempotency_key
         )
@@ -180,7 +180,7 @@ class ConversionMutation:
         context = info.context
         assert context.caller.subject_id is not None
         if context.caller.kind == "member" and input.occurred_at is not None:
-            raise NotAllowed("A member converts now.")
+            raise NotAllowed("A member converts now.").at("occurredAt")
         quote_id = read_id("quo", input.quote, "quote")
         async with context.reading() as tx:
             quote = await quotes.quote_by_id(tx, quote_id)
@@ -207,8 +207,7 @@ class ConversionMutation:
         )
         async with doors.database.transaction() as tx:
             await onboard.publish_rate(tx, info.context.coalition, new)
-        doors.catalogue.changed()
-        coalition = await doors.catalogue.current()
+        coalition = await info.context.changed()
         shown = ConversionRate(
             source=show_programme(coalition.programme_by_code(new.source)),
             target=show_programme(coalition.programme_by_code(new.target)),
@@ -232,11 +231,11 @@ async def _membership(context: Context, tx: Tx, ref: MemberRef | None, target: s
         if issuer is not None:
             row = await tx.one(lookup.sql.membership_at, bucket=ids.bucket_of(member_id), member=member_id, partner=issuer)
         if row is None:
-            raise NotAllowed("Join the partner that keeps the target programme first.")
+            raise NotAllowed("Join the partner that keeps the target programme first.").at("to")
         return lookup.membership_of(row)
     partner = context.partner()
     if target and issuer != partner.id:
-        raise NotAllowed("A partner converts into its own programme alone.")
+        raise NotAllowed("A partner converts into its own programme alone.").at("to")
     if ref is None:
         raise InputNotAccepted("A partner names the member whose points are converted.", "member")
     return await lookup.find_membership(tx, partner.id, ref.read())

@@ -56,8 +56,8 @@ async def quote(
         known = await tx.one(sql.quote_by_key, owner=owner_id, key=request.key)
         if known is not None:
             return _same(quote_of(known), coalition, membership, request)
-    source, target = coalition.programme_by_code(request.source), coalition.programme_by_code(request.target)
-    coalition.check_occurred(request.at, now)
+    source, target = coalition.programme_by_code(request.source, "from"), coalition.programme_by_code(request.target, "to")
+    coalition.check_occurred(request.at, now, "at")
     rate = coalition.rate_of(source.id, target.id, request.at)
     if rate is None:
         raise RateNotOffered(source.code, target.code)

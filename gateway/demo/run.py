@@ -239,7 +239,7 @@ def _stay(settings: Settings, prepared: Prepared, gateway: subprocess.Popen[byte
     out.print(
         f"GraphiQL      {settings.base_url}/graphiql\n"
         f"log in as     [bold]{OPERATOR}[/] with the password [bold]{prepared.password}[/]\n"
-        f"one-time code [bold]{pyotp.TOTP(prepared.factor).now()}[/] now; later from an app with {prepared.factor}\n"
+        f"one-time code [bold]{pyotp.TOTP(prepared.factor).now()}[/] now; another: .venv/bin/gateway operator code {OPERATOR}\n"
         f"API           {settings.base_url}/graphql\n"
         f"a partner     {client_id} with the secret {secret}\n\n"
         "Ctrl-C stops it; `make demo` starts it again with the data that is there,\n"

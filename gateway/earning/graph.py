@@ -196,13 +196,14 @@ class ReturnPurchasePayload(Payload):
 @strawberry.type
 class EarningQuery:
     @strawberry.field(directives=[requires("points:earn")], description="What a purchase would bring now; nothing is posted.")
-    def simulate_purchase(self, info: Info, input: PurchaseInput) -> SimulatedEarning:
+    async def simulate_purchase(self, info: Info, input: PurchaseInput) -> SimulatedEarning:
         context = info.context
         try:
             request, partner = input.read(), context.partner()
-            item = purchases.simulate_purchase(context.coalition, partner, request, context.doors.clock.now())
+            async with context.reading() as tx:
+                item = await purchases.simulate_purchase(tx, context.coalition, partner, request, context.doors.clock.now())
         except Refused as refused:
-            raise BadInput(refused.message) from None
+            raise BadInput(refused.message, refused) from None
         contract = context.coalition.contract_by_id(partner.id, request.currency, item.terms.contract_id)
         return SimulatedEarning(
             programme=show_programme(context.coalition.programmes[item.terms.programme_id]),

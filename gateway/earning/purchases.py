@@ -13,7 +13,7 @@ from gateway.earning.rules import EarningStep, apply_rules, points_of
 from gateway.ids import bucket_of
 from gateway.ledger.post import Answer, Earning, Key, Ledger, Terms
 from gateway.ledger.refused import first_answers, keys_of_refused, refusal_of
-from gateway.members.lookup import MemberLookup, MemberRef, Membership, check_text
+from gateway.members.lookup import MemberLookup, MemberRef, Membership, check_text, find_memberships
 from gateway.points import MAX_POINTS, BadAmount, Money, minor_of_decimal
 from gateway.refusals import (
     AmountNotAccepted,
@@ -122,14 +122,16 @@ async def record_purchases(
     return await _load_replayed(database, outcomes)
 
 
-def simulate_purchase(coalition: Coalition, partner: Partner, request: PurchaseRequest, now: datetime) -> Earning:
-    """What a purchase would post now; nothing is posted. Raises what recording it would refuse."""
+async def simulate_purchase(tx: Tx, coalition: Coalition, partner: Partner, request: PurchaseRequest, now: datetime) -> Earning:
+    """What a purchase would post now; nothing is posted. Raises what recording it would refuse before the ledger."""
     priced = _price(coalition, partner, {}, request, now)
-    if isinstance(priced, Refused):
-        raise priced
-    nobody = Membership(UUID(int=0), UUID(int=0), partner.id, "", "active", now)
-    item = _item(priced, nobody, Key(partner.id, request.idempotency_key, b""))
-    assert isinstance(item, Earning)
+    (membership,) = await find_memberships(tx, partner.id, [request.member])
+    for answer in (priced, membership):
+        if isinstance(answer, Refused):
+            raise answer
+    item = _item(priced, membership, Key(partner.id, request.idempotency_key, b""))
+    if isinstance(item, Refused):
+        raise item
     return item
 
 

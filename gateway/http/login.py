@@ -172,7 +172,8 @@ class Login:
         now = self._doors.clock.now()
         row = await tx.one(sql.console_session, session_hash=secret_hash(cookie), now=now)
         max_age = parameters.get("max_age", "")
-        if row is None or (max_age.isdigit() and now - row["authenticated_at"] > timedelta(seconds=int(max_age[:9]))):
+        longest = timedelta(seconds=int(max_age[:9])) if max_age.isascii() and max_age.isdigit() else timedelta.max
+        if row is None or now - row["authenticated_at"] > longest:
             return None
         account = await tx.one(sql.account_by_id, account_id=row["account_id"])
         return account_of(account, AccountLogin(row["authenticated_at"], row["strong"])) if account else None

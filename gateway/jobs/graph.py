@@ -72,7 +72,7 @@ class JobsQuery:
         try:
             found = info.context.coalition.programme_by_code(programme)
         except Refused as refused:
-            raise BadInput(refused.message) from None
+            raise BadInput(refused.message, refused) from None
         asked = page(first, after)
         after_day, after_member = _read_cursor(after) if after else (date.min, UUID(int=0))
         async with info.context.reading() as tx:
@@ -135,7 +135,7 @@ class JobsMutation:
         day = context.coalition.check_occurred(occurred_at, now)
         # The last second of a day is its end: what runs out that day may expire then, and not before.
         if context.coalition.day_of(min(occurred_at, now) + timedelta(seconds=1)) <= input.through:
-            raise NotAllowed(f"Points that can be spent until {input.through} expire when that day has ended.")
+            raise NotAllowed(f"Points that can be spent until {input.through} expire when that day has ended.").at("through")
         wallets = points = 0
         async for expired in expire(context.database, programme.id, input.through, occurred_at, day.replace(day=1), now):
             wallets, points = wallets + expired.wallets, points + expired.points

@@ -41,14 +41,14 @@ async def enrol(tx: Tx, partner_id: UUID, wanted: Sequence[Enrolment], now: date
         if answers[position] is not None:
             continue
         if w.external_id in new or (w.card is not None and w.card in cards):
-            answers[position] = StateConflict("This batch enrols the same external id or card twice.")
+            answers[position] = StateConflict("This batch enrols the same external id or card twice.").at("externalId")
             continue
         new[w.external_id] = (position, ids.new_id())
         if w.card is not None:
             cards[w.card] = w.external_id
     for card in held & cards.keys():
         position, _ = new.pop(cards.pop(card))
-        answers[position] = StateConflict(f"The card {card} belongs to another member.")
+        answers[position] = StateConflict(f"The card {card} belongs to another member.").at("card")
     taken_cards = await _claim_cards(tx, {card: new[external_id][1] for card, external_id in cards.items()}, now)
     if len(taken_cards) < len(cards):
         raise RaceLost
@@ -77,11 +77,11 @@ async def link(tx: Tx, partner_id: UUID, wanted: Sequence[Enrolment], now: datet
             continue
         row = cards.get(w.card or "")
         if row is None:
-            answers[position] = MemberUnknown(MemberRef("card", w.card or ""))
+            answers[position] = MemberUnknown(MemberRef("card", w.card or "")).at("card")
         elif row["status"] == "blocked":
             answers[position] = CardBlocked(w.card)
         elif w.external_id in new or row["member_id"] in members:
-            answers[position] = StateConflict("This batch links the same external id or member twice.")
+            answers[position] = StateConflict("This batch links the same external id or member twice.").at("externalId")
         else:
             new[w.external_id] = (position, row["member_id"])
             members.add(row["member_id"])
@@ -118,9 +118,9 @@ async def _answer_known(
             continue
         if not isinstance(known, Membership):
             if isinstance(holder, Membership):
-                answers[position] = StateConflict(f"The holder of card {w.card} has joined under another external id.")
+                answers[position] = StateConflict(f"The holder of card {w.card} has joined under another external id.").at("card")
             continue
-        other_card = StateConflict(f"You have enrolled {w.external_id!r} before, without the card {w.card}.")
+        other_card = StateConflict(f"You have enrolled {w.external_id!r} before, without the card {w.card}.").at("card")
         answers[position] = known if w.card is None else other_card
 
 

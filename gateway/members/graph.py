@@ -76,7 +76,7 @@ class Membership(Node):
 
     @strawberry.field(description="The balance in the partner's own currency, as its own system tells it now.")
     async def native_balance(self, info: Info) -> NativeBalance:
-        connector = info.context.doors.connectors.get(self.membership.partner_id)
+        connector = await info.context.doors.connections.of(self.membership.partner_id)
         if connector is None:
             return NativeBalance(availability=Availability.NOT_OFFERED, points=None)
         try:
@@ -249,7 +249,7 @@ class MembersQuery:
             try:
                 found = await members_found_by(tx, info.context.doors.vault, *person.read())
             except Refused as refused:
-                raise BadInput(refused.message) from None
+                raise BadInput(refused.message, refused) from None
         return [member for id in found if (member := await _load_member(info, id)) is not None]
 
     @strawberry.field(directives=[requires("members:support")], description="The holder of a card, for operators.")

@@ -91,10 +91,10 @@ def spending_terms(coalition: Coalition, partner: Partner, programme_code: str, 
     """The terms under which points are taken from members at a partner on a day. Raises ProgrammeUnknown, NotAllowed."""
     programme = coalition.programme_by_code(programme_code)
     if programme.custody != "ledger":
-        raise NotAllowed(f"{programme.code} is kept by its own partner and is not redeemed here.")
+        raise NotAllowed(f"{programme.code} is kept by its own partner and is not redeemed here.").at("programme")
     contract = coalition.contract_of(partner.id, coalition.settlement_currency, day)
     if contract is None:
-        raise NotAllowed(f"{partner.name} has no contract in {coalition.settlement_currency} at that date.")
+        raise NotAllowed(f"{partner.name} has no contract in {coalition.settlement_currency} at that date.").at("occurredAt")
     return Terms(
         partner_id=partner.id,
         programme_id=programme.id,

@@ -31,13 +31,14 @@ async def close_period(database: Database, coalition: Coalition, folder: Path, m
     Raises StateConflict while an earlier month is open, or for a month before the coalition or not over yet.
     """
     if month > coalition.day_of(now).replace(day=1):
-        raise StateConflict(f"The month {month:%Y-%m} has not begun.")
+        raise StateConflict(f"The month {month:%Y-%m} has not begun.").at("month")
     async with database.transaction() as tx:
         state = await tx.value(sql.begin_closing, month=month)
     if state == "before the coalition":
-        raise StateConflict(f"The month {month:%Y-%m} lies before the coalition's first, {coalition.started_on:%Y-%m}.")
+        first = f"{coalition.started_on:%Y-%m}"
+        raise StateConflict(f"The month {month:%Y-%m} lies before the coalition's first, {first}.").at("month")
     if state not in ("closing", "closed", "approved", "settled"):
-        raise StateConflict(f"The month {state[:7]} is still open; months close in order.")
+        raise StateConflict(f"The month {state[:7]} is still open; months close in order.").at("month")
     if state == "closing":
         async with database.transaction() as tx:
             # The lock makes two who close at once do it one after the other; the second finds it done.
@@ -170,7 +171,7 @@ async def read_settled(tx: Tx, coalition: Coalition, month: date) -> Settled:
     """A settled month as it was kept. Raises StateConflict while it is open."""
     period = await period_of_month(tx, month)
     if period.state in ("open", "closing"):
-        raise StateConflict(f"The month {month:%Y-%m} is {period.state}; close it first.")
+        raise StateConflict(f"The month {month:%Y-%m} is {period.state}; close it first.").at("month")
     kept = await statements_of_month(tx, month)
     standings = await standings_of_month(tx, month)
     return Settled(month, coalition.settlement_currency, [k.statement for k in kept], standings)

@@ -79,7 +79,7 @@ async def _post(
         raise InputNotAccepted(f"points is {request.points}; it must be at least 1.", "points")
     programme = coalition.programme_by_code(request.programme)
     if programme.custody != "ledger":
-        raise NotAllowed(f"{programme.code} is kept by its own partner and is not transferred here.")
+        raise NotAllowed(f"{programme.code} is kept by its own partner and is not transferred here.").at("programme")
     day = coalition.day_of(now)
     async with database.reading() as tx:
         other_id = await _holder(tx, request.card)

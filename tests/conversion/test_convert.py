@@ -157,9 +157,10 @@ async def test_a_key_of_a_purchase_or_of_another_quote_is_not_accepted_for_a_con
 
 async def test_what_was_left_under_way_is_moved_on_without_anybody_asking(world: World) -> None:
     from gateway.coalition.catalogue import Catalogue
+    from gateway.coalition.connections import Connections
     from gateway.conversion.convert import Converter
     from gateway.database import Database
-    from partners.protocols import RestJson
+    from partners.protocols import PROTOCOLS
 
     await world.record("900.00")
     for n in range(3):
@@ -174,15 +175,15 @@ async def test_what_was_left_under_way_is_moved_on_without_anybody_asking(world:
     world.tokens.clear()
     database = Database(world.dsn, 2)
     await database.open()
-    airline = (await world.sql("select partner_id from partner where code = 'airline'"))[0][0]
-    connector = RestJson(world.airline_url)
-    converter = Converter(database, Catalogue(database), world.clock, {airline: connector})
+    catalogue = Catalogue(database)
+    connections = Connections(catalogue, PROTOCOLS)
+    converter = Converter(database, catalogue, world.clock, connections)
     assert await converter.resume() == 3
     # One was met by silence and does not hold the others up; the next round finds it.
     assert (await world.wallet())["held"] == 200
     world.clock.set(world.clock.now() + timedelta(minutes=1))
     assert await converter.resume() == 1
-    await connector.close()
+    await connections.close()
     await database.close()
     wallet = await world.wallet()
     assert (wallet["available"], wallet["held"], await miles(world)) == (300, 0, 300)

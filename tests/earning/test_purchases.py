@@ -208,4 +208,10 @@ async def test_simulating_a_purchase_shows_the_points_and_posts_nothing(world: W
     query = "query($input: PurchaseInput!) { simulatePurchase(input: $input) { points explanation { multiplier } } }"
     answer = (await world.ask("fuel", query, input=world.purchase("10.00")))["simulatePurchase"]
     assert answer == {"points": 5, "explanation": [{"multiplier": "1/2"}]}
+    for changes, code, path in (
+        ({"member": {"externalId": "nobody"}}, "MEMBER_UNKNOWN", ["member"]),
+        ({"store": "nowhere"}, "STORE_UNKNOWN", ["store"]),
+    ):
+        refused = (await world.post("fuel", query, input=world.purchase("10.00", **changes))).json()["errors"]
+        assert [(e["extensions"]["code"], e["extensions"]["inputPath"]) for e in refused] == [(code, path)]
     assert await world.transactions() == 0

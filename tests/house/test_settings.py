@@ -20,6 +20,9 @@ ROOT = Path(__file__).parent.parent.parent
         ("GATEWAY_PORT", "65536"),
         ("GATEWAY_POOL_SIZE", "1"),
         ("GATEWAY_LANES", "-1"),
+        ("GATEWAY_DATA_DIR", ""),
+        ("GATEWAY_HOST", ""),
+        ("GATEWAY_JWKS_HOSTS", "http://keys.example/"),
         ("GATEWAY_LOG_LEVEL", "loud"),
         ("GATEWAY_LOG_FORMAT", "xml"),
         ("GATEWAY_ISSUER", "ftp://x"),
@@ -29,6 +32,12 @@ ROOT = Path(__file__).parent.parent.parent
 def test_a_value_that_cannot_be_used_is_named(variable: str, value: str) -> None:
     with pytest.raises(BadSetting, match=variable):
         read_settings({variable: value})
+
+
+@pytest.mark.parametrize("port", [0, -1, 99_999])
+def test_a_port_of_the_command_line_is_checked_like_that_of_the_environment(port: int) -> None:
+    with pytest.raises(BadSetting, match=str(port)):
+        read_settings({}, port=port)
 
 
 def test_every_variable_is_documented_with_its_default_and_meaning() -> None:
