@@ -17,7 +17,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
 from gateway.access.scopes import PARTNER
-from gateway.access.tokens import sql
+from gateway.access.tokens import TOKEN_SECONDS, sql
 from gateway.access.vault import Vault
 from gateway.database import Row, Tx
 from gateway.ids import new_id
@@ -70,8 +70,11 @@ async def set_password(
 
     `roles` are an operator's; without any a new one is an admin, and one that is there keeps those it has.
 
+    A new password ends what was begun with the one before: sessions, refresh tokens, access tokens.
+
     Raises InputNotAccepted, StateConflict when the login belongs to somebody else.
     """
+    before = await tx.one(sql.account_by_login, login=login)
     if len(password) < PASSWORD_MIN_LENGTH:
         raise InputNotAccepted(f"A password has at least {PASSWORD_MIN_LENGTH} characters.", "password")
     if not login or len(login) > 200:
@@ -88,7 +91,22 @@ async def set_password(
     )
     if account_id is None:
         raise StateConflict(f"The login {login!r} belongs to another account.")
+    if before is not None:
+        await _end_logins(tx, before, now)
     return account_id
+
+
+async def disable(tx: Tx, account: Row, now: datetime) -> None:
+    """No password opens the account any more, until it is given a new one, and what was begun with it has ended."""
+    await tx.run(sql.forget_password, account_id=account["account_id"])
+    await _end_logins(tx, account, now)
+
+
+async def _end_logins(tx: Tx, account: Row, now: datetime) -> None:
+    await tx.run(sql.end_console_sessions, account_id=account["account_id"])
+    await tx.run(sql.end_families, account_id=account["account_id"], ended_at=now)
+    subject = account["member_id"] or account["account_id"]
+    await tx.run(sql.revoke, mark=f"sub:{subject}", revoked_at=now, until=now + timedelta(seconds=2 * TOKEN_SECONDS))
 
 
 class LoginLocked(Exception):
@@ -168,6 +186,18 @@ class ForMembers:
 
     redirect_uris: tuple[str, ...] = ()
     purpose: str | None = None
+
+
+async def as_before(
+    tx: Tx, code: str, dpop_bound: bool | None, redirect_uris: Sequence[str] | None, purpose: str | None
+) -> tuple[bool, ForMembers]:
+    """What a partner's client is registered with, where nothing else is said."""
+    known = await tx.one(sql.oauth_client, client_id=f"partner-{code}")
+    if known is None:
+        return bool(dpop_bound), ForMembers(tuple(redirect_uris or ()), purpose)
+    redirects = known["redirect_uris"] if redirect_uris is None else redirect_uris
+    asks = ForMembers(tuple(redirects), known["purpose"] if purpose is None else purpose)
+    return known["dpop_bound"] if dpop_bound is None else dpop_bound, asks
 
 
 async def create_partner_client(

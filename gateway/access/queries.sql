@@ -220,6 +220,24 @@ where account.kind = excluded.kind
   and account.member_id is not distinct from excluded.member_id
 returning account_id;
 
+-- name: forget_password(account_id)!
+-- No password opens this account any more.
+update account
+   set password_hash = ''
+ where account_id = :account_id;
+
+-- name: end_console_sessions(account_id)!
+-- Log an operator out everywhere.
+delete from console_session
+ where account_id = :account_id;
+
+-- name: end_families(account_id, ended_at)!
+-- End every refresh token of an account.
+update token_family
+   set ended_at = :ended_at
+ where account_id = :account_id
+   and ended_at is null;
+
 -- name: authorization_code(code_hash)^
 -- A code, locked until the token answer is decided, with the account it was given for.
 select c.code_hash, c.client_id, c.account_id, c.redirect_uri, c.scope, c.code_challenge, c.expires_at, c.used_at,

@@ -7,6 +7,7 @@ decides on them, and what it decided is written after. See docs/decisions/0003-a
 import base64
 import binascii
 import copy
+import re
 import secrets
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -217,6 +218,9 @@ class Request(OAuth2Request):  # type: ignore[misc]
         return self._parameters
 
 
+REPEATED = ("response_type", "response_mode", "grant_type", "redirect_uri", "scope", "client_id", "token_type_hint")
+
+
 def read_parameters(pairs: list[tuple[str, str]]) -> dict[str, str]:
     """Parameters, each at most once and of printable text. Raises OAuth2Error (RFC 6749, section 3.2)."""
     parameters: dict[str, str] = {}
@@ -225,6 +229,9 @@ def read_parameters(pairs: list[tuple[str, str]]) -> dict[str, str]:
             raise InvalidRequestError("A parameter is repeated.")
         if not value.isprintable():
             raise InvalidRequestError("A parameter holds control characters.")
+        # Authlib repeats these in its errors, which may hold nothing else (RFC 6749, section 5.2).
+        if name in REPEATED and not re.fullmatch(r"[\x20-\x21\x23-\x5B\x5D-\x7E]*", value):
+            raise InvalidRequestError(f"The parameter {name} holds characters that it cannot have.")
         parameters[name] = value
     return parameters
 

@@ -44,8 +44,8 @@ class Known:
 
 
 def marks_of(claims: dict[str, Any]) -> tuple[str, ...]:
-    """What a token can be revoked by: itself, its client, its family, the consent it was given under."""
-    marks = [f"jti:{claims['jti']}", f"client:{claims['client_id']}"]
+    """What a token can be revoked by: itself, its client, its subject, its family, the consent it was given under."""
+    marks = [f"jti:{claims['jti']}", f"client:{claims['client_id']}", f"sub:{claims['sub']}"]
     marks += [f"sid:{claims['sid']}"] if "sid" in claims else []
     marks += [f"consent:{claims['consent_id']}"] if "consent_id" in claims else []
     return tuple(marks)
@@ -142,7 +142,10 @@ class Tokens:
         """Sign with the active key from now on. Retired keys still show what they signed, tokens for RETIRED_SECONDS."""
         self._all = keys
         self._signing = next(each.key for each in keys if each.state == "active")
-        self._keys = KeySet([each.key for each in self._published()])
+        published = self._published()
+        self._keys = KeySet([each.key for each in published])
+        retired = [each.retired_at for each in published if each.retired_at is not None]
+        self._until = min(retired) + timedelta(seconds=RETIRED_SECONDS) if retired else None
 
     def _published(self) -> list[SigningKey]:
         after = self._clock.now() - timedelta(seconds=RETIRED_SECONDS)
@@ -247,6 +250,8 @@ class Tokens:
         """The claims of a token of this gateway that has not expired, revoked or not. Raises TokenRefused."""
         if len(token) > TOKEN_MAX_LENGTH:
             raise TokenRefused("The token is too long.")
+        if self._until is not None and self._clock.now() >= self._until:
+            self.use_keys(self._all)  # a retired key has ended since
         try:
             decoded = jwt.decode(token, self._keys, algorithms=["ES256"])
         except (JoseError, ValueError, KeyError, TypeError):

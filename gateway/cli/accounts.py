@@ -46,6 +46,21 @@ def operator_create(
     out.print(f"The operator {login} can log in at /graphiql. Give it a second factor next: gateway operator factor {login}")
 
 
+@operator_app.command("disable")
+def operator_disable(login: Annotated[str, typer.Argument(help="Login name.")]) -> None:
+    """Shut an operator out: no password opens the account, and every session and token of it ends within seconds."""
+
+    async def work(opened: Database) -> None:
+        async with opened.transaction() as tx:
+            account = await tx.one(sql.account_by_login, login=login)
+            if account is None or account["kind"] != "operator":
+                raise typer.BadParameter(f"There is no operator {login!r}.")
+            await accounts.disable(tx, account, SystemClock().now())
+
+    with_database(work, noting("operator disable", login=login))
+    out.print(f"{login} is shut out. A new password lets it in again: gateway operator create {login}")
+
+
 @operator_app.command("factor")
 def operator_factor(login: Annotated[str, typer.Argument(help="Login name.")]) -> None:
     """Give an operator a new second factor (TOTP): what closes, approves and adjusts needs one.

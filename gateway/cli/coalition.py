@@ -10,7 +10,7 @@ from gateway.access import accounts
 from gateway.cli.running import month_of, noting, out, with_database
 from gateway.clock import SystemClock
 from gateway.coalition import onboard
-from gateway.coalition.catalogue import read_coalition
+from gateway.coalition.catalogue import read_coalition, sql
 from gateway.coalition.partner_file import blamed, read_partner_file
 from gateway.database import Database
 
@@ -64,7 +64,9 @@ def partner_client(
     code: Annotated[str, typer.Argument(help="The partner's code.")],
     jwks: Annotated[Path | None, typer.Option(help="Public keys of the partner instead of a secret: a JWK Set file.")] = None,
     jwks_uri: Annotated[str | None, typer.Option(help="Where it publishes them, of a host in GATEWAY_JWKS_HOSTS.")] = None,
-    dpop: Annotated[bool, typer.Option("--dpop", help="Its tokens are bound to a key that it proves to hold (DPoP).")] = False,
+    dpop: Annotated[
+        bool | None, typer.Option("--dpop/--no-dpop", help="Its tokens are bound to a key that it proves to hold (DPoP).")
+    ] = None,
     redirect: Annotated[list[str] | None, typer.Option(help="Where members come back to whom it asks for consent.")] = None,
     purpose: Annotated[str | None, typer.Option(help="For what it asks, on the consent page: 'to book your nights'.")] = None,
     only: Annotated[bool, typer.Option("--only", help="End every earlier secret at once.")] = False,
@@ -72,6 +74,7 @@ def partner_client(
     """Give a partner its OAuth client with a new secret, which is shown this once.
 
     The secret before it goes on serving until the next one is made, so that a partner can change over; --only ends it.
+    What no option changes stays as it was.
     """
 
     async def work(opened: Database) -> tuple[str, str | None]:
@@ -81,16 +84,38 @@ def partner_client(
             if found is None:
                 raise typer.BadParameter(f"There is no partner {code!r}.")
             now = SystemClock().now()
-            asks = accounts.ForMembers(tuple(redirect or ()), purpose)
+            bound, asks = await accounts.as_before(tx, code, dpop, redirect or None, purpose)
             if jwks_uri is not None:
-                return await accounts.create_published_client(tx, found.id, code, jwks_uri, dpop, now, asks), None
+                return await accounts.create_published_client(tx, found.id, code, jwks_uri, bound, now, asks), None
             if jwks is not None:
-                return await accounts.create_keyed_client(tx, found.id, code, jwks.read_text(), dpop, now, asks), None
+                return await accounts.create_keyed_client(tx, found.id, code, jwks.read_text(), bound, now, asks), None
             keep = 1 if only else accounts.SECRETS_MAX
-            return await accounts.create_partner_client(tx, found.id, code, now, dpop, keep, asks)
+            return await accounts.create_partner_client(tx, found.id, code, now, bound, keep, asks)
 
     client_id, secret = with_database(work, noting("partner client", partner=code, keyed=jwks is not None))
     print(f"client_id={client_id}" + (f"\nclient_secret={secret}" if secret else ""))
+
+
+@partner_app.command("suspend")
+def partner_suspend(code: Annotated[str, typer.Argument(help="The partner's code.")]) -> None:
+    """Shut a partner out: it gets no token, and what it holds opens nothing, within seconds."""
+    _set_status(code, "suspended")
+
+
+@partner_app.command("admit")
+def partner_admit(code: Annotated[str, typer.Argument(help="The partner's code.")]) -> None:
+    """Let a partner in again that was suspended."""
+    _set_status(code, "active")
+
+
+def _set_status(code: str, status: str) -> None:
+    async def work(opened: Database) -> None:
+        async with opened.transaction() as tx:
+            if await tx.value(sql.set_partner_status, code=code, status=status) is None:
+                raise typer.BadParameter(f"There is no partner {code!r}.")
+
+    with_database(work, noting(f"partner {status}", partner=code))
+    out.print(f"{code} is {status}.")
 
 
 @partner_app.command("list")

@@ -46,8 +46,15 @@ def documents_check(files: Files) -> None:
 def documents_register(client: Annotated[str, typer.Argument(help="The app's client id: member-app.")], files: Files) -> None:
     """Register documents of an app; those of its earlier versions stay. Prints the ids as a JSON manifest."""
     from gateway.http.documents import register
+    from gateway.http.engine import DocumentRefused, Engine
+    from gateway.schema import create_schema
 
-    found = list(_texts(files))
+    found, engine = list(_texts(files)), Engine(create_schema())
+    for file, text in found:
+        try:
+            engine.prepare(text)
+        except DocumentRefused as refused:
+            raise typer.BadParameter(f"{file}: {refused}") from None
 
     async def work(opened: Database) -> list[str]:
         async with opened.transaction() as tx:

@@ -68,6 +68,13 @@ on conflict (code) do update
       endpoint = coalesce(excluded.endpoint, partner.endpoint)
 returning partner_id;
 
+-- name: set_partner_status(code, status)$
+-- Suspend a partner, or let it in again; answers its id, null where there is none.
+update partner
+   set status = :status
+ where code = :code
+returning partner_id;
+
 -- name: store_store(store_id, partner_id, code, name)!
 -- Create a store, or rename it.
 insert into store (store_id, partner_id, code, name)

@@ -30,7 +30,6 @@ class Plan:
 
 
 PLANS = {
-    "public": Plan(20_000, 1_000),
     "member": Plan(50_000, 2_000),
     "operator": Plan(500_000, 20_000),
     "partner": Plan(4_000_000, 200_000),
@@ -54,12 +53,12 @@ class Budgets:
         self._taken: OrderedDict[str, _Taken] = OrderedDict()
         self._one_at_a_time = OneAtATime()
 
-    async def charge(self, caller: Caller, address: str, cost: int) -> dict[str, Any]:
+    async def charge(self, caller: Caller, cost: int) -> dict[str, Any]:
         """Take an operation's cost; answers how it stands, in the shape of Shopify's `extensions.cost`.
 
         Raises Refusing (429) while there is too little, DatabaseAway.
         """
-        plan, holder = plan_of(caller), _holder(caller, address)
+        plan, holder = plan_of(caller), _holder(caller)
         if cost > plan.maximum:
             told = f"The operation costs {cost}, more than the whole budget of {plan.maximum}. Ask for fewer items at once."
             raise Refusing(400, "COST_TOO_HIGH", told)
@@ -105,10 +104,10 @@ def plan_of(caller: Caller) -> Plan:
     return PLANS["partner" if caller.acting_partner_id is not None else caller.kind]
 
 
-def _holder(caller: Caller, address: str) -> str:
+def _holder(caller: Caller) -> str:
     if (caller.kind == "partner" or caller.acting_partner_id is not None) and not caller.outside:
         return f"client {caller.client_id}"
-    return f"{caller.kind} {caller.subject_id}" if caller.subject_id is not None else f"address {address}"
+    return f"{caller.kind} {caller.subject_id}"
 
 
 def _shown(plan: Plan, taken: _Taken, requested: int, actual: int) -> dict[str, Any]:

@@ -28,10 +28,22 @@ from gateway.http import patience
 from gateway.http.budget import Budgets
 from gateway.http.documents import Documents
 from gateway.http.doorman import Doorman
-from gateway.http.engine import STEP_UP_SECONDS, DocumentRefused, Engine, Prepared, ScopeMissing, StepUpNeeded
+from gateway.http.engine import (
+    DOCUMENT_MAX_CHARS,
+    STEP_UP_SECONDS,
+    DocumentRefused,
+    Engine,
+    Prepared,
+    ScopeMissing,
+    StepUpNeeded,
+    knows_schema,
+)
 from gateway.http.events import EVENT_STREAM, EventStream
 from gateway.http.refusing import Refusing, away
 from gateway.http.wire import GRAPHQL_JSON, JSON, negotiate, plain_type, read_request, respond
+
+READING_COST = 5
+"""Points a character of a document that this process has not read yet, whether it is accepted or not."""
 
 log = structlog.get_logger(__name__)
 
@@ -76,7 +88,7 @@ class GraphQLEndpoint:
             asked = await read_request(request)
             if media_type == EVENT_STREAM:
                 knows = partial(self._doorman.still_knows, authorizations[0] if authorizations else None)
-                return EventStream(await self.stream(caller, asked, address_of(request)), knows)
+                return EventStream(await self.stream(caller, asked), knows)
             result = await self._answer(request, caller, asked)
         except Refusing as no:
             body = {"errors": [no.error.formatted]} | ({"extensions": no.extensions} if no.extensions else {})
@@ -89,17 +101,17 @@ class GraphQLEndpoint:
         return respond(shown(result, executed), status, media_type)
 
     async def _answer(self, request: Request, caller: Caller, asked: dict[str, Any]) -> ExecutionResult:
-        admitted = await self._admit(caller, asked, address_of(request))
+        admitted = await self._admit(caller, asked)
         if request.method == "GET" and admitted.operation.operation is not OperationType.QUERY:
             raise Refusing(405, "METHOD_NOT_ALLOWED", "Send mutations with POST.", {"Allow": "POST"})
         return await self._run(admitted)
 
-    async def stream(self, caller: Caller, asked: dict[str, Any], address: str) -> AsyncGenerator[ExecutionResult, None]:
+    async def stream(self, caller: Caller, asked: dict[str, Any]) -> AsyncGenerator[ExecutionResult, None]:
         """Begin any operation; its results come as they are there: those of a subscription, or the only one.
 
         Raises Refusing, DocumentRefused; iterating raises Refusing.
         """
-        return self._results(await self._admit(caller, asked, address, streamed=True))
+        return self._results(await self._admit(caller, asked, streamed=True))
 
     async def _results(self, admitted: Admitted) -> AsyncGenerator[ExecutionResult, None]:
         if admitted.operation.operation is not OperationType.SUBSCRIPTION:
@@ -113,26 +125,26 @@ class GraphQLEndpoint:
                 async for result in results:
                     yield result
 
-    async def _admit(self, caller: Caller, asked: dict[str, Any], address: str, streamed: bool = False) -> Admitted:
+    async def _admit(self, caller: Caller, asked: dict[str, Any], streamed: bool = False) -> Admitted:
         """Check all that can be checked before execution. Raises Refusing, DocumentRefused."""
         name, variables = asked.get("operationName"), asked.get("variables")
-        knows_schema = caller.kind in ("partner", "operator")
         with _refusing_what_is_away():
-            prepared = self._engine.prepare(await self._text(caller, asked), explains=knows_schema)
-        if prepared.introspects and not knows_schema:
+            text = await self._text(caller, asked)
+            if asked.get("documentId") is None and not self._engine.remembers(text):
+                await self._budgets.charge(caller, min(len(text), DOCUMENT_MAX_CHARS) * READING_COST)
+            prepared = self._engine.prepare(text, explains=knows_schema(caller))
+        if prepared.introspects and not knows_schema(caller):
             raise Refusing(403, "FORBIDDEN", "The schema is told to partners and operators; schema.graphql holds it too.")
         operation = self._engine.operation(prepared, name, streamed)
         try:
             self._engine.check_rights(prepared, caller)
         except ScopeMissing as error:
-            if caller is PUBLIC:
-                raise Refusing(401, "UNAUTHENTICATED", f"{error} Send a bearer token.", {"WWW-Authenticate": "Bearer"}) from None
             headers = {"WWW-Authenticate": 'Bearer error="insufficient_scope"'}
             raise Refusing(403, "FORBIDDEN", str(error), headers) from None
         self._check_step_up(prepared, caller)
         points = self._engine.check_cost(prepared, variables, name)
         with _refusing_what_is_away():
-            cost = await self._budgets.charge(caller, address, points)
+            cost = await self._budgets.charge(caller, points)
             context = Context(caller, await self._doors.catalogue.current(), self._doors)
         if caller.acting_partner_id is not None:
             partner = context.coalition.partners[caller.acting_partner_id]
@@ -147,6 +159,9 @@ class GraphQLEndpoint:
             if caller.kind == "member" and caller.acting_partner_id is None:
                 told = "Apps of members send the id of a registered document: documentId (docs/integrating.md)."
                 raise Refusing(403, "DOCUMENT_NOT_TRUSTED", told)
+            if caller is PUBLIC:
+                told = "Documents of one's own are for partners and operators: send a bearer token."
+                raise Refusing(401, "UNAUTHENTICATED", told, {"WWW-Authenticate": "Bearer"})
             query: str = asked["query"]
             return query
         text = await self._documents.text(caller.client_id, id)

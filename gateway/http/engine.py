@@ -1,5 +1,6 @@
 """Runs GraphQL documents: parse and validate once a document, check rights, execute, mask what was not expected."""
 
+import re
 import uuid
 from collections import OrderedDict
 from collections.abc import AsyncGenerator
@@ -73,6 +74,9 @@ class DocumentRefused(Exception):
         self.errors = errors
 
 
+_REPEATED = re.compile(r", found: .*\Z", re.DOTALL)
+
+
 class ScopeMissing(Exception):
     """The caller's token does not open a field of the document; the text names it and what would."""
 
@@ -89,6 +93,10 @@ class Engine:
         self.rights = rights(self._schema)
         self._step_ups = step_ups(self._schema)
         self._prepared: OrderedDict[str, Prepared] = OrderedDict()
+
+    def remembers(self, text: str) -> bool:
+        """Whether a document needs to be read no more."""
+        return text in self._prepared
 
     def prepare(self, text: str, explains: bool = True) -> Prepared:
         """Parse and validate, or recall having done so; `explains`: errors may suggest names of the schema.
@@ -107,6 +115,10 @@ class Engine:
             raise DocumentRefused([error]) from None
         except RecursionError:
             raise DocumentRefused([GraphQLError("The document is nested too deeply.")]) from None
+        try:
+            check_shape(document)
+        except GraphQLError as error:
+            raise DocumentRefused([error]) from None
         errors = validate(self._schema, document, max_errors=ERRORS_MAX, hide_suggestions=not explains)
         if errors:
             raise DocumentRefused(errors)
@@ -123,8 +135,6 @@ class Engine:
 
     def _compile(self, document: DocumentNode, outputs: Outputs | None) -> Prepared:
         operations = [d for d in document.definitions if isinstance(d, OperationDefinitionNode)]
-        for operation in operations:
-            check_shape(document, operation)
         costs = {o.name.value if o.name else None: compile_cost(self._schema, document, o) for o in operations}
         coercers = {o.name.value if o.name else None: compile_variables(self._schema, o) for o in operations}
         if len(operations) == 1:
@@ -204,6 +214,7 @@ class Engine:
             operation_name=name,
             context_value=context,
             executor_class=executor,
+            hide_suggestions=not knows_schema(context.caller),
         )
         if not isinstance(result, ExecutionResult):
             result = await result
@@ -223,6 +234,7 @@ class Engine:
             operation_name=name,
             context_value=context,
             executor_class=StrawberryGraphQLCoreExecutionContext,
+            hide_suggestions=not knows_schema(context.caller),
         )
         if isawaitable(source):
             source = await source
@@ -239,6 +251,11 @@ class Engine:
                 await source.aclose()
 
 
+def knows_schema(caller: Caller) -> bool:
+    """Whether a caller is told the schema, and errors may suggest names of it."""
+    return caller.kind in ("partner", "operator")
+
+
 def _masked(result: ExecutionResult) -> ExecutionResult:
     if not result.errors:
         return result
@@ -249,6 +266,9 @@ def _mask(error: GraphQLError) -> GraphQLError:
     cause = error.original_error
     if isinstance(cause, DatabaseAway | Busy):
         raise cause
+    if cause is None and error.path is None:
+        # graphql-core repeats a whole input that lacks a field; personal data may stand beside it.
+        return GraphQLError(_REPEATED.sub(".", error.message), nodes=error.nodes, extensions=error.extensions)
     if cause is None or isinstance(cause, BadInput):
         return error
     if isinstance(cause, Refused):

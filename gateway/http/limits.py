@@ -4,6 +4,7 @@ The cost of a field is one, times the items of every list around it: `first` of 
 mutation was given, LIST_SIZE where nothing says how long a list is (docs/security.md, "Limits").
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -28,6 +29,8 @@ from graphql import (
 )
 
 DEPTH_MAX = 20
+REPEATS_MAX = 12
+FRAGMENTS_MAX = 50
 ALIASES_MAX = 30
 DIRECTIVES_MAX = 30
 SELECTIONS_MAX = 5_000
@@ -37,12 +40,25 @@ LIST_SIZE = 5
 Cost = Callable[[Mapping[str, Any]], int]
 
 
-def check_shape(document: DocumentNode, operation: OperationDefinitionNode) -> None:
-    """Raises GraphQLError for an operation that is too deep, or gives too many other names."""
-    fragments = _fragments(document)
-    aliases = directives = visited = 0
+def check_shape(document: DocumentNode) -> None:
+    """Raises GraphQLError for an operation that is too deep, repeats itself, or gives too many other names.
 
-    def walk(selections: SelectionSetNode, depth: int) -> None:
+    It comes before validation, whose time grows with the square of how often a field is repeated; so it meets fragments
+    that are unknown, or spread themselves, and leaves these to validation.
+    """
+    fragments = _fragments(document)
+    if len(fragments) > FRAGMENTS_MAX:
+        raise GraphQLError(f"The document has more than {FRAGMENTS_MAX} fragments.")
+    for operation in document.definitions:
+        if isinstance(operation, OperationDefinitionNode):
+            _check_operation(operation, fragments)
+
+
+def _check_operation(operation: OperationDefinitionNode, fragments: dict[str, FragmentDefinitionNode]) -> None:
+    aliases = directives = visited = 0
+    asked: Counter[tuple[str, ...]] = Counter()
+
+    def walk(selections: SelectionSetNode, depth: int, place: tuple[str, ...], within: frozenset[str]) -> None:
         nonlocal aliases, directives, visited
         if depth > DEPTH_MAX:
             raise GraphQLError(f"The document is nested more than {DEPTH_MAX} levels deep.")
@@ -53,18 +69,24 @@ def check_shape(document: DocumentNode, operation: OperationDefinitionNode) -> N
             directives += len(node.directives or ())
             if isinstance(node, FieldNode):
                 aliases += node.alias is not None
+                here = (*place, (node.alias or node.name).value)
+                asked[here] += 1
+                if asked[here] > REPEATS_MAX:
+                    raise GraphQLError(f"The document asks for {'.'.join(here)} more than {REPEATS_MAX} times.")
                 if node.selection_set:
-                    walk(node.selection_set, depth + 1)
+                    walk(node.selection_set, depth + 1, here, within)
             elif isinstance(node, InlineFragmentNode):
-                walk(node.selection_set, depth)
+                walk(node.selection_set, depth, place, within)
             elif isinstance(node, FragmentSpreadNode):
-                walk(fragments[node.name.value].selection_set, depth)
+                name = node.name.value
+                if name in fragments and name not in within:
+                    walk(fragments[name].selection_set, depth, place, within | {name})
             if aliases > ALIASES_MAX:
                 raise GraphQLError(f"The document gives more than {ALIASES_MAX} other names to fields.")
             if directives > DIRECTIVES_MAX:
                 raise GraphQLError(f"The document has more than {DIRECTIVES_MAX} directives.")
 
-    walk(operation.selection_set, 1)
+    walk(operation.selection_set, 1, (), frozenset())
 
 
 def compile_cost(schema: GraphQLSchema, document: DocumentNode, operation: OperationDefinitionNode) -> Cost:

@@ -15,7 +15,7 @@ from gateway.http.engine import DOCUMENT_MAX_CHARS, TOKENS_MAX
 from gateway.http.headers import page_headers
 from gateway.http.wire import BODY_MAX_BYTES
 
-_KEPT_BY = {"public": "address", "member": "member", "operator": "person", "partner": "client"}
+_KEPT_BY = {"member": "member", "operator": "person", "partner": "client"}
 _page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
     Path(__file__).with_name("limits.html").read_text()
 )
@@ -29,6 +29,8 @@ async def show_limits(request: Request) -> Response:
         ("characters", f"{DOCUMENT_MAX_CHARS:,}"),
         ("tokens", f"{TOKENS_MAX:,}"),
         ("levels", limits.DEPTH_MAX),
+        ("times that a document asks for one field in one place", limits.REPEATS_MAX),
+        ("fragments", limits.FRAGMENTS_MAX),
         ("other names for fields", limits.ALIASES_MAX),
         ("directives", limits.DIRECTIVES_MAX),
         ("selections, with fragments where they are spread", f"{limits.SELECTIONS_MAX:,}"),

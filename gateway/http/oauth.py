@@ -41,7 +41,7 @@ FORM_MAX_BYTES = 16 * 1024
 GRANT_TYPES = (*CODE_GRANTS, "client_credentials", EXCHANGE)
 NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 REQUEST_URI_PREFIX = "urn:ietf:params:oauth:request_uri:"
-PUSHED_SECONDS = 60
+PUSHED_SECONDS = 300  # the person logs in meanwhile
 CLIENT_REFUSED = "The client could not be authenticated."
 
 Decide = Callable[[OAuthServer, Request, Desk, Tx], Awaitable[None]]
@@ -102,7 +102,7 @@ class OAuth:
             if asked.form["grant_type"] not in GRANT_TYPES:
                 told = f"This server knows the grant types {', '.join(GRANT_TYPES)}."
                 raise OAuth2Error(told, error="unsupported_grant_type")
-            await self._check_proof(request, desk, tx)
+            await self._check_proof(request, "token", server, asked, desk, tx)
             server.create_token_response(asked)
 
         return await self._respond(request, decide)
@@ -111,6 +111,8 @@ class OAuth:
         """RFC 7009."""
 
         async def decide(server: OAuthServer, asked: Request, desk: Desk, tx: Tx) -> None:
+            if asked.form.get("token_type_hint") not in ("access_token", "refresh_token"):
+                asked.form.pop("token_type_hint", None)  # an unknown hint is ignored (RFC 7009, section 2.1)
             server.create_endpoint_response("revocation", asked)
 
         return await self._respond(request, decide)
@@ -132,6 +134,12 @@ class OAuth:
             client = server.authenticate_client(asked, (*CONFIDENTIAL_METHODS, "none"))
             parameters = {name: value for name, value in asked.form.items() if name not in _CREDENTIALS}
             parameters["client_id"] = client.get_client_id()
+            if request.headers.getlist("dpop"):
+                await self._check_proof(request, "par", server, asked, desk, tx)
+                assert desk.proof is not None
+                # RFC 9449, section 10.1: the code is bound to the key of this proof.
+                if parameters.setdefault("dpop_jkt", desk.proof.thumbprint) != desk.proof.thumbprint:
+                    raise OAuth2Error(error="invalid_dpop_proof", description="dpop_jkt is not the key of the DPoP proof.")
             server.get_consent_grant(Request("GET", parameters))
             name = secrets.token_urlsafe(32)
             await tx.run(
@@ -247,9 +255,13 @@ class OAuth:
             return None
         return None if self._tokens.revocations.hit(marks_of(claims), claims["iat"]) else claims
 
-    async def _check_proof(self, request: HTTPRequest, desk: Desk, tx: Tx) -> None:
-        """RFC 9449, section 5. Raises OAuth2Error."""
+    async def _check_proof(
+        self, request: HTTPRequest, endpoint: str, server: OAuthServer, asked: Request, desk: Desk, tx: Tx
+    ) -> None:
+        """RFC 9449, section 5. Raises OAuth2Error; a client that does not authenticate learns nothing of its proof."""
         proofs = request.headers.getlist("dpop")
+        if proofs or (desk.client is not None and desk.client["dpop_bound"]):
+            server.authenticate_client(asked, (*CONFIDENTIAL_METHODS, "none"))
         if not proofs:
             if desk.client is not None and desk.client["dpop_bound"]:
                 raise OAuth2Error(error="invalid_dpop_proof", description="This client's tokens are bound: send a DPoP proof.")
@@ -257,7 +269,7 @@ class OAuth:
         try:
             if len(proofs) > 1:
                 raise BadProof("Send one DPoP proof.")
-            desk.proof = read_proof(proofs[0], "POST", f"{self._tokens.issuer}/oauth/token", desk.now)
+            desk.proof = read_proof(proofs[0], "POST", f"{self._tokens.issuer}/oauth/{endpoint}", desk.now)
         except BadProof as bad:
             raise OAuth2Error(error="invalid_dpop_proof", description=str(bad)) from None
         if not await tx.value(sql.use_once, digest=desk.proof.digest, until=desk.now + timedelta(seconds=2 * PROOF_SECONDS_MAX)):

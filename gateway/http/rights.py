@@ -12,7 +12,8 @@ HEAD = (
     """# Rights
 
 What each kind of caller can reach at most: with every scope that its kind may hold, before consent, the client's own
-allowance and the checks of each object narrow it. Made by `make schema` and held by a test; do not edit it by hand.
+allowance and the checks of each object narrow it. What is public needs a token and
+no scope. Made by `make schema` and held by a test; do not edit it by hand.
 
 | field | """
     + " | ".join(KINDS)

@@ -132,7 +132,7 @@ class _Operations:
 
     async def _results(self, session: Session, asked: dict[str, Any]) -> Results:
         try:
-            results = await self._endpoint.stream(session.caller, asked, address_of(session.websocket))
+            results = await self._endpoint.stream(session.caller, asked)
         except DocumentRefused as refused:
             yield PreExecutionError(data=None, errors=refused.errors)
             return

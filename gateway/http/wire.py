@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from gateway.http import patience
 from gateway.http.events import EVENT_STREAM
+from gateway.http.headers import COMMON
 from gateway.http.refusing import Refusing
 
 BODY_MAX_BYTES = 4 * 1024 * 1024
@@ -105,9 +106,8 @@ def respond(body: dict[str, Any], status: int, media_type: str, headers: dict[st
         orjson.dumps(body),
         status,
         {
+            **COMMON,
             "Content-Type": f"{media_type}; charset=utf-8",
-            "Cache-Control": "no-store",
-            "X-Content-Type-Options": "nosniff",
             **(headers or {}),
         },
     )

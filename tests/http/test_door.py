@@ -5,11 +5,12 @@ import gzip
 import json
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import asyncpg
 import pytest
 
-from gateway.access.caller import PUBLIC
+from gateway.access.caller import Caller
 from gateway.database import Database
 from gateway.http import budget, patience
 from gateway.http.budget import PLANS
@@ -59,13 +60,17 @@ async def test_the_schema_and_its_names_are_told_to_partners_and_operators_alone
     for query in ("{ __schema { types { name } } }", '{ __type(name: "Member") { name } }', "{ _service { sdl } }"):
         for who in ("grocer", await world.operator()):
             assert "errors" not in (await world.post(who, query)).json()
-        for token in (None, ann):
-            asked = await world.named(token or "", query)
-            assert (await send(world, token, **asked)).status_code == 403
+        assert (await send(world, ann, **await world.named(ann, query))).status_code == 403
+        assert (await send(world, None, query=query)).status_code == 401
     wrong = "{ programmez { code } }"
     assert "Did you mean" in (await world.post("grocer", wrong)).text
-    assert "Did you mean" not in (await world.post(None, wrong)).text
-    assert "programmes" not in (await world.post(None, wrong)).text
+    person = "mutation($i: UpdatePersonInput!) { updatePerson(input: $i) { errors { code } } }"
+    misspelt = (await world.post(ann, person, i={"email": "ann@example.com", "emial": "x"})).text
+    assert "emial" in misspelt
+    assert "Did you mean" not in misspelt
+    assert "ann@example.com" not in misspelt
+    assert "Did you mean" not in (await world.post(ann, wrong)).text
+    assert "programmes" not in (await world.post(ann, wrong)).text
 
 
 async def test_every_answer_says_what_it_cost_and_what_is_left(world: World) -> None:
@@ -78,11 +83,12 @@ async def test_every_answer_says_what_it_cost_and_what_is_left(world: World) -> 
 
 
 async def test_who_has_spent_its_budget_waits_and_nobody_else_does(world: World) -> None:
-    """The public budget, which is the smallest; it is shared by the processes, as two worlds on one database are."""
+    """A member's budget, which is the smallest; it is shared by the processes, as two worlds on one database are."""
+    ann, other_member = await ann_logs_in(world), uuid4()
     expensive = "query($r: [_Any!]!) { _entities(representations: $r) { ... on Programme { id code name } } }"
     paid = refused = 0
     while not refused:
-        answer = await world.post(None, expensive, r=[{"__typename": "Programme", "id": "prg_x"}] * 1000)
+        answer = await world.post(ann, expensive, r=[{"__typename": "Programme", "id": "prg_x"}] * 1000)
         if answer.status_code == 429:
             refused = int(answer.headers["retry-after"])
             cost = answer.json()["extensions"]["cost"]
@@ -92,14 +98,15 @@ async def test_who_has_spent_its_budget_waits_and_nobody_else_does(world: World)
             assert cost["requestedQueryCost"] > cost["throttleStatus"]["currentlyAvailable"]
         else:
             paid += answer.json()["extensions"]["cost"]["actualQueryCost"]
-        assert paid < 2 * PLANS["public"].maximum
-    assert paid >= PLANS["public"].maximum * 0.8
+        assert paid < 2 * PLANS["member"].maximum
+    assert paid >= PLANS["member"].maximum * 0.8
     assert 1 <= refused <= 4
     assert (await world.post("grocer", PARTNER)).status_code == 200
     other = budget.Budgets(await opened(world))
+    same = (await world.sql("select member_id from card where number = 'CARD-1'"))[0][0]
     with pytest.raises(Refusing, match="are left"):
-        await other.charge(PUBLIC, "127.0.0.1", 15_000)
-    assert (await other.charge(PUBLIC, "203.0.113.9", 15_000))["actualQueryCost"] == 15_000
+        await other.charge(Caller("member", same, "member-app", frozenset()), 40_000)
+    assert (await other.charge(Caller("member", other_member, "member-app", frozenset()), 40_000))["actualQueryCost"] == 40_000
 
 
 async def opened(world: World) -> Any:
@@ -110,7 +117,8 @@ async def opened(world: World) -> Any:
 
 async def test_an_operation_above_the_whole_budget_is_told_so_at_once(world: World) -> None:
     deep = "query($r: [_Any!]!) { _entities(representations: $r) { ... on Programme { id code name expiry { afterMonths } issuer { id code name status } custody refundPolicy pendingDays spendMost transferable a: id b: id c: id d: id e: id f: id } } }"
-    answer = await world.post(None, deep, r=[{"__typename": "Programme", "id": "x"}] * 1000)
+    ann = await ann_logs_in(world)
+    answer = await world.post(ann, deep, r=[{"__typename": "Programme", "id": "x"}] * 4000)
     assert (answer.status_code, code_of(answer)) == (400, "COST_TOO_HIGH")
 
 
@@ -204,7 +212,8 @@ async def test_huge_headers_are_refused_and_bombs_are_not_unpacked(world: World)
     assert b"200" not in answer.split(b"\r\n")[0]
     writer.close()
     large = {"query": "{ programmes { code } }", "extensions": {"padding": "x" * 1_000_000}}
-    assert (await world.http.post("/graphql", json=large)).status_code == 200
+    token = {"Authorization": f"Bearer {await world.token('grocer')}"}
+    assert (await world.http.post("/graphql", json=large, headers=token)).status_code == 200
     bomb = gzip.compress(b'{"query": "{ __typename }"' + b" " * 20_000_000 + b"}")
     for encoding in ("gzip", "deflate", "br", "zstd"):
         sent = await world.http.post("/graphql", content=bomb, headers={"Content-Type": "application/json", "Content-Encoding": encoding})

@@ -62,13 +62,15 @@ def test_the_largest_batch_with_all_that_it_answers_is_not_too_dear() -> None:
         ("{ programmes { issuer { contracts { programme { issuer { code } } } } } }", None),
         ("{ programmes " + "{ issuer { contracts { programme " * 7 + "{ code }" + " } } }" * 7 + " }", "levels deep"),
         ("{ " + " ".join(f"a{n}: programmes {{ code }}" for n in range(ALIASES_MAX + 1)) + " }", "other names"),
-        ("{ programmes { code " + " ".join("name @include(if: true)" for _ in range(DIRECTIVES_MAX + 1)) + " } }", "directives"),
+        ("{ programmes { code " + " ".join(["name" + " @include(if: true)" * (DIRECTIVES_MAX // 10)] * 11) + " } }", "directives"),
         (
             "{ ...F0 } "
-            + " ".join(f"fragment F{n} on Query {{ ...F{n + 1} ...F{n + 1} }}" for n in range(40))
-            + " fragment F40 on Query { programmes { code } }",
+            + " ".join(f"fragment F{n} on Query {{ ...F{n + 1} ...F{n + 1} }}" for n in range(40)),
             "selections",
         ),
+        ("{" + " programmes { code }" * 480 + " }", "programmes more than 12 times"),
+        ("{ ...A ...A } fragment A on Query {" + " ... on Query { programmes { code } }" * 7 + " }", "programmes more than 12 times"),
+        ("{ __typename } " + " ".join(f"fragment F{n} on Query {{ __typename }}" for n in range(51)), "50 fragments"),
         (
             "{ ...A ...A } fragment A on Query { " + " ".join(f"a{n}: programmes {{ code }}" for n in range(16)) + " }",
             "other names",

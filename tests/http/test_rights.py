@@ -117,7 +117,9 @@ async def test_every_field_opens_to_exactly_the_kinds_of_the_table(world: World)
         over_the_wire.add(group)
         for kind in KINDS:
             expected = all(opens(need, kind) for need in on_the_way)
-            if any(missing(found, CEILING.get(kind, frozenset()))) == expected or (first and await reaches(kind, text) != expected):
+            # Without a token no document is run, whatever it asks for.
+            reached = expected and kind != "public"
+            if any(missing(found, CEILING.get(kind, frozenset()))) == expected or (first and await reaches(kind, text) != reached):
                 wrong.append((steps, kind, expected))
     assert wrong == []
     assert len(asked) > 300
