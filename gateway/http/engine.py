@@ -266,7 +266,7 @@ def _mask(error: GraphQLError) -> GraphQLError:
     cause = error.original_error
     if isinstance(cause, DatabaseAway | Busy):
         raise cause
-    if cause is None and error.path is None:
+    if error.path is None and (cause is None or isinstance(cause, GraphQLError)) and not isinstance(cause, BadInput):
         # graphql-core repeats a whole input that lacks a field; personal data may stand beside it.
         return GraphQLError(_REPEATED.sub(".", error.message), nodes=error.nodes, extensions=error.extensions)
     if cause is None or isinstance(cause, BadInput):
