@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from gateway.cli import app
 from gateway.embedded import EmbeddedPostgres
+from tests.commands import run_command
 
 PATIENCE_SECONDS = 30
 
@@ -61,8 +62,7 @@ class Gateway:
         assert until(lambda: status(f"http://127.0.0.1:{self.port}/readyz") == 200)
 
     def run(self, *arguments: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "gateway", *arguments]
-        return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=seconds, check=False)
+        return run_command(arguments, self.environment, seconds)
 
     def postgres(self) -> int:
         """The server's process id."""
