@@ -1,7 +1,7 @@
 """What one request carries: who calls, the coalition as it stands, and the doors to everything else."""
 
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,11 +61,13 @@ class Context:
     doors: Doors
     loaders: dict[str, DataLoader[Any, Any]] = field(default_factory=dict)
 
-    async def changed(self) -> "Coalition":
-        """The coalition as this request has changed it, which the rest of the request sees as well. Raises DatabaseAway."""
+    @asynccontextmanager
+    async def changing(self) -> AsyncIterator[Tx]:
+        """A transaction that changes the coalition; the rest of the request sees it as changed. Raises DatabaseAway."""
+        async with self.database.transaction() as tx:
+            yield tx
         self.doors.catalogue.changed()
         self.coalition = await self.doors.catalogue.current()
-        return self.coalition
 
     @property
     def database(self) -> Database:

@@ -280,7 +280,6 @@ class CoalitionMutation:
     )
     @refusing(CreateProgrammePayload)
     async def create_programme(self, info: Info, input: CreateProgrammeInput) -> CreateProgrammePayload:
-        doors = info.context.doors
         new = onboard.NewProgramme(
             code=input.code,
             name=input.name,
@@ -289,9 +288,9 @@ class CoalitionMutation:
             expires_after_months=input.expires_after_months,
             refund_policy=(input.refund_policy or RefundPolicy.ALLOW_DEBT).value,
         )
-        async with doors.database.transaction() as tx:
+        async with info.context.changing() as tx:
             programme_id = await onboard.create_programme(tx, new)
-        coalition = await info.context.changed()
+        coalition = info.context.coalition
         return CreateProgrammePayload(programme=show_programme(coalition.programmes[programme_id]))
 
     @strawberry.mutation(
@@ -300,13 +299,12 @@ class CoalitionMutation:
     )
     @refusing(SetProgrammeTermsPayload)
     async def set_programme_terms(self, info: Info, input: SetProgrammeTermsInput) -> SetProgrammeTermsPayload:
-        doors = info.context.doors
         programme = info.context.coalition.programme_by_code(input.programme)
-        async with doors.database.transaction() as tx:
+        async with info.context.changing() as tx:
             await onboard.set_programme_terms(
                 tx, programme, input.pending_days, input.spend_most, input.spend_most_a_day, input.transferable
             )
-        coalition = await info.context.changed()
+        coalition = info.context.coalition
         return SetProgrammeTermsPayload(programme=show_programme(coalition.programmes[programme.id]))
 
     @strawberry.mutation(
@@ -322,19 +320,18 @@ class CoalitionMutation:
             endpoint=input.endpoint,
             stores=tuple((store.code, store.name) for store in input.stores),
         )
-        async with doors.database.transaction() as tx:
+        async with info.context.changing() as tx:
             partner_id = await onboard.onboard_partner(tx, new, doors.clock.now())
-        coalition = await info.context.changed()
+        coalition = info.context.coalition
         return OnboardPartnerPayload(partner=show_partner(coalition.partners[partner_id]))
 
     @strawberry.mutation(directives=[requires("partners:manage")], description="Publish a partner's prices from a day on.")
     @refusing(PublishContractPayload)
     async def publish_contract(self, info: Info, input: PublishContractInput) -> PublishContractPayload:
-        doors = info.context.doors
         partner_id = partner_id_of(info, input.partner)
-        async with doors.database.transaction() as tx:
+        async with info.context.changing() as tx:
             contract_id = await onboard.publish_contract(tx, info.context.coalition, partner_id, _contract(input))
-        coalition = await info.context.changed()
+        coalition = info.context.coalition
         published = next(c for each in coalition.contracts.values() for c in each if c.id == contract_id)
         return PublishContractPayload(contract=show_contract(coalition, published))
 

@@ -195,7 +195,6 @@ class ConversionMutation:
     @strawberry.mutation(directives=[requires("rates:publish")], description="Publish a conversion rate from a moment on.")
     @refusing(PublishRatePayload)
     async def publish_conversion_rate(self, info: Info, input: PublishRateInput) -> PublishRatePayload:
-        doors = info.context.doors
         new = onboard.NewRate(
             source=input.source,
             target=input.target,
@@ -205,9 +204,9 @@ class ConversionMutation:
             increment=input.increment,
             valid_from=input.valid_from,
         )
-        async with doors.database.transaction() as tx:
+        async with info.context.changing() as tx:
             await onboard.publish_rate(tx, info.context.coalition, new)
-        coalition = await info.context.changed()
+        coalition = info.context.coalition
         shown = ConversionRate(
             source=show_programme(coalition.programme_by_code(new.source)),
             target=show_programme(coalition.programme_by_code(new.target)),

@@ -9,14 +9,20 @@ from typing import Any
 from urllib.parse import parse_qs, urlparse
 
 import httpx
+import pytest
 from joserfc import jwt
 from joserfc.jwk import KeySet
 
 from gateway.access import accounts, tokens
 from gateway.access.follow import read_again
+from gateway.access.scopes import CEILING
+from gateway.access.tokens import RETIRED_SECONDS, Subject, TokenRefused, Tokens, load_signing_keys, rotate_signing_keys
+from gateway.access.vault import open_vault
 from gateway.database import Database
+from gateway.settings import read_settings
+from tests.house.test_embedded import Gateway
 from tests.points import ann_logs_in, until_revoked
-from tests.world import World, log_in
+from tests.world import OPERATOR_PASSWORD, World, log_in
 
 REDIRECT = "com.example.loyalty:/callback"
 ME = "{ me { id } }"
@@ -196,3 +202,93 @@ async def test_a_token_is_signed_with_a_published_key_and_says_its_family(world:
     claims = jwt.decode(given["access_token"], keys, algorithms=["ES256"]).claims
     families = {str(row["family_id"]) for row in await world.sql("select family_id from token_family")}
     assert claims["sid"] in families
+
+
+PROGRAMMES = "{ programmes { code } }"
+NEW_PASSWORD = "another long password"
+
+
+async def test_a_retired_key_opens_nothing_once_its_tokens_have_ended(world: World) -> None:
+    database = Database(world.dsn, 2)
+    await database.open()
+    keys = await load_signing_keys(database, world.clock)
+    thief, running = Tokens(world.url, keys, world.clock), Tokens(world.url, keys, world.clock)
+    grocer = Subject("partner", (await world.sql("select partner_id from partner where code = 'grocer'"))[0][0])
+    async with database.transaction() as tx:
+        await rotate_signing_keys(tx, world.clock.now())
+    await read_again(database, running, world.clock)
+    forged = thief.issue(grocer, "partner-grocer", CEILING["partner"], world.clock.now())
+    assert running.verify(forged).subject_id == grocer.id
+    world.clock.set(world.clock.now() + timedelta(seconds=RETIRED_SECONDS))
+    await read_again(database, running, world.clock)
+    with pytest.raises(TokenRefused, match="not one of this gateway's"):
+        running.verify(thief.issue(grocer, "partner-grocer", CEILING["partner"], world.clock.now()))
+    assert running.verify(running.issue(grocer, "partner-grocer", CEILING["partner"], world.clock.now())).subject_id == grocer.id
+    await database.close()
+
+
+async def test_a_new_password_ends_what_was_begun_with_the_old_one(world: World) -> None:
+    old = await log_in(world, "console", f"{world.url}/graphiql", "olga", OPERATOR_PASSWORD)
+    assert (await world.post(old, PROGRAMMES)).status_code == 200
+    assert (await world.sql("select count(*) from console_session"))[0][0] == 1
+    database = Database(world.dsn, 2)
+    await database.open()
+    async with database.transaction() as tx:
+        await accounts.set_password(tx, "operator", "olga", NEW_PASSWORD, None, world.clock.now())
+    assert (await world.sql("select count(*) from console_session"))[0][0] == 0
+    keys = Tokens(world.url, await load_signing_keys(database, world.clock), world.clock)
+    await read_again(database, keys, world.clock)
+    with pytest.raises(TokenRefused, match="revoked"):
+        keys.verify(old)
+    world.clock.set(world.clock.now() + timedelta(minutes=2))
+    new = await log_in(world, "console", f"{world.url}/graphiql", "olga", NEW_PASSWORD)
+    await read_again(database, keys, world.clock)
+    assert keys.verify(new).kind == "operator"
+    async with database.transaction() as tx:
+        account = await tx.one(accounts.sql.account_by_login, login="olga")
+        assert account is not None
+        await accounts.disable(tx, account, world.clock.now())
+        vault = await open_vault(database, read_settings({}, data_dir=world.data_dir))
+        assert await accounts.check_login(tx, vault, "olga", NEW_PASSWORD, world.code_of("olga"), world.clock.now()) is None
+    await database.close()
+
+
+async def test_the_command_line_suspends_and_admits_and_keeps_what_a_client_was_registered_with(world: World) -> None:
+    gateway = Gateway(world.data_dir)
+    gateway.environment |= {"DATABASE_URL": world.dsn, "GATEWAY_PASSWORD": OPERATOR_PASSWORD}
+    for command in (
+        "partner client fuel --dpop --redirect https://fuel.example/back --purpose saving",
+        "partner client fuel",
+        "partner suspend grocer",
+        "operator create eve --role support",
+        "operator factor eve",
+        "operator code eve",
+        "operator disable eve",
+    ):
+        ran = gateway.run(*command.split())
+        assert ran.returncode == 0, ran.stderr
+        if command == "operator code eve":
+            assert ran.stdout.strip().isdigit()
+    kept = (await world.sql("select dpop_bound, redirect_uris, purpose from oauth_client where client_id = 'partner-fuel'"))[0]
+    assert tuple(kept) == (True, ["https://fuel.example/back"], "saving")
+    assert gateway.run("partner", "client", "fuel", "--no-dpop").returncode == 0
+    assert (await world.sql("select dpop_bound from oauth_client where client_id = 'partner-fuel'"))[0][0] is False
+    asked = {"data": {"grant_type": "client_credentials"}, "auth": world.clients["grocer"]}
+    assert (await world.http.post("/oauth/token", **asked)).status_code == 401  # type: ignore[arg-type]
+    assert gateway.run("partner", "admit", "grocer").returncode == 0
+    assert (await world.http.post("/oauth/token", **asked)).status_code == 200  # type: ignore[arg-type]
+    assert gateway.run("partner", "suspend", "nobody").returncode != 0
+    assert gateway.run("operator", "disable", "nobody").returncode != 0
+    (world.data_dir / "bad.graphql").write_text("query { nothing }")
+    refused = gateway.run("documents", "register", "member-app", str(world.data_dir / "bad.graphql"))
+    assert refused.returncode != 0
+    assert (await world.sql("select count(*) from trusted_document where text like '%nothing%'"))[0][0] == 0
+
+
+async def test_a_hint_that_is_unknown_is_ignored_and_the_token_ends(world: World) -> None:
+    token = await world.token("grocer")
+    revoked = await world.http.post(
+        "/oauth/revoke", data={"token": token, "token_type_hint": "jwt"}, auth=world.clients["grocer"]
+    )
+    assert revoked.status_code == 200
+    assert (await world.sql("select count(*) from revocation where mark like 'jti:%'"))[0][0] == 1

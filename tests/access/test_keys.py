@@ -17,6 +17,7 @@ from gateway.access.dpop import BadProof, read_proof
 from gateway.database import Database
 from gateway.refusals import InputNotAccepted
 from tests.access.test_clients import keyed_client
+from tests.access.test_oauth import authorization
 from tests.world import NOW, World
 
 AT = int(NOW.timestamp())
@@ -193,3 +194,25 @@ async def test_a_proof_of_nonsense_is_refused_and_no_error(world: World) -> None
         )
         assert answer.status_code == 400, changes
         assert answer.json()["error"] == "invalid_dpop_proof"
+
+
+async def test_who_does_not_authenticate_is_not_told_whether_its_tokens_are_bound(world: World) -> None:
+    await world.sql("update oauth_client set dpop_bound = true where client_id = 'partner-grocer'")
+    said = [
+        await world.http.post("/oauth/token", data={"grant_type": "client_credentials"}, auth=(client, "gws_wrong"))
+        for client in ("partner-grocer", "partner-nobody")
+    ]
+    assert [answer.status_code for answer in said] == [401, 401]
+    assert said[0].json() == said[1].json()
+
+
+async def test_a_request_that_is_pushed_with_a_proof_binds_its_code_to_that_key(world: World) -> None:
+    key = ECKey.generate_key("P-256", private=True)
+    asked, _ = authorization(world, client_id="member-app", redirect_uri="com.example.loyalty:/callback")
+    nonsense = await world.http.post("/oauth/par", data=asked, headers={"DPoP": "nonsense"})
+    assert (nonsense.status_code, nonsense.json()["error"]) == (400, "invalid_dpop_proof")
+    made = proof(key, f"{world.url}/oauth/par", iat=int(world.clock.now().timestamp()))
+    pushed = await world.http.post("/oauth/par", data=asked, headers={"DPoP": made})
+    assert pushed.status_code == 201, pushed.text
+    kept = (await world.sql("select parameters::text from pushed_request"))[0][0]
+    assert str(key.thumbprint()) in kept
