@@ -226,7 +226,7 @@ async def _replay_and_show(settings: Settings, meridian: Meridian, prepared: Pre
     if report is not None:
         report.write_bytes(orjson.dumps(whole, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
         out.print(f"The report is in {report}.")
-    out.print(f"The settlement files lie in {settings.data_dir / 'settlement'}, a folder a month.")
+    out.print(f"The settlement files lie in {settings.data_dir / 'settlement'}, a folder a month.", soft_wrap=True)
 
 
 def _stay(settings: Settings, prepared: Prepared, gateway: subprocess.Popen[bytes]) -> None:
