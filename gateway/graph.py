@@ -10,7 +10,7 @@ from typing import Any, Generic, NewType, ParamSpec, TypeVar
 from uuid import UUID
 
 import strawberry
-from graphql import GraphQLError
+from graphql import GraphQLError, ValueNode, value_from_ast_untyped
 from strawberry.federation.schema_directives import RequiresScopes
 from strawberry.schema_directive import Location
 from strawberry.types.scalar import ScalarDefinition
@@ -89,6 +89,18 @@ def _parse_currency(value: object) -> str:
     return value
 
 
+def _literal_of(parse: Callable[[object], Any]) -> Callable[..., Any]:
+    """Reads what is written into a document, and says where it stands if it cannot be used."""
+
+    def read(node: ValueNode, variables: dict[str, Any] | None = None) -> Any:
+        try:
+            return parse(value_from_ast_untyped(node, variables))
+        except GraphQLError as error:
+            raise GraphQLError(error.message, nodes=node) from None
+
+    return read
+
+
 def _shown(value: object) -> str:
     return repr(value)[:80]
 
@@ -99,12 +111,14 @@ SCALARS: dict[object, ScalarDefinition] = {
         description="Whole points: a JSON integer between -(2^53-1) and 2^53-1.",
         serialize=int,
         parse_value=_parse_points,
+        parse_literal=_literal_of(_parse_points),
     ),
     Decimal: strawberry.scalar(
         name="Decimal",
         description='An exact decimal number as a string, such as "0.0105".',
         serialize=_show_decimal,
         parse_value=_parse_decimal,
+        parse_literal=_literal_of(_parse_decimal),
     ),
     DateTime: strawberry.scalar(
         name="DateTime",
@@ -112,23 +126,33 @@ SCALARS: dict[object, ScalarDefinition] = {
         specified_by_url="https://www.rfc-editor.org/rfc/rfc3339",
         serialize=_show_date_time,
         parse_value=_parse_date_time,
+        parse_literal=_literal_of(_parse_date_time),
     ),
     Day: strawberry.scalar(
         name="Date",
         description="A calendar day such as 2026-10-31, in the coalition's time zone.",
         serialize=lambda value: value.isoformat(),
         parse_value=_parse_day,
+        parse_literal=_literal_of(_parse_day),
     ),
     YearMonth: strawberry.scalar(
         name="YearMonth",
         description="A settlement month such as 2026-10.",
         serialize=lambda value: f"{value:%Y-%m}",
         parse_value=_parse_month,
+        parse_literal=_literal_of(_parse_month),
     ),
     CurrencyCode: strawberry.scalar(
-        name="CurrencyCode", description="An ISO 4217 code such as USD.", serialize=str, parse_value=_parse_currency
+        name="CurrencyCode",
+        description="An ISO 4217 code such as USD.",
+        serialize=str,
+        parse_value=_parse_currency,
+        parse_literal=_literal_of(_parse_currency),
     ),
 }
+
+OCCURRED = "When it happened: by a till's clock, which may be a minute ahead, and as long ago as the coalition accepts."
+OCCURRED_OR_NOW = f"{OCCURRED[:-1]}; now if not given."
 
 # ---------------------------------------------------------------- rights
 

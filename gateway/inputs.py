@@ -25,12 +25,13 @@ Coercers = tuple[tuple[str, Convert, bool], ...]
 
 
 def compile_inputs(schema: strawberry.Schema) -> None:
-    """Give every input type of the schema its own `from_input`."""
+    """Give every input type of the schema its own `from_input`, and let graphql-core check @oneOf, which then says where."""
     compiled: dict[str, Convert] = {}
     for graphql_type in schema._schema.type_map.values():
         if isinstance(graphql_type, GraphQLInputObjectType):
             definition = graphql_type.extensions["strawberry-definition"]
             definition.from_input = _hook(_compile(graphql_type, compiled))
+            graphql_type.is_one_of = definition.is_one_of
 
 
 def _hook(convert: Convert) -> Callable[..., Any]:

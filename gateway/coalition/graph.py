@@ -206,8 +206,14 @@ class StoreInput:
 class OnboardPartnerInput:
     code: str = strawberry.field(description="Lower-case letters and digits; it never changes.")
     name: str
-    protocol: str | None = strawberry.field(default=None, description="How its own system is spoken to: rest_json.")
-    endpoint: str | None = strawberry.field(default=None, description="Where its own system is: a URL.")
+    protocol: str | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="How its own system is spoken to: rest_json. Not given: as before; null: it has no system any more.",
+    )
+    endpoint: str | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="Where its own system is: a URL. Not given: as before; null: there is none any more.",
+    )
     stores: list[StoreInput] = strawberry.field(
         default_factory=list, description="Its stores: new ones, and new names of those that are known by their code."
     )
@@ -316,8 +322,9 @@ class CoalitionMutation:
         new = onboard.NewPartner(
             code=input.code,
             name=input.name,
-            protocol=input.protocol,
-            endpoint=input.endpoint,
+            protocol=None if input.protocol is strawberry.UNSET else input.protocol,
+            endpoint=None if input.endpoint is strawberry.UNSET else input.endpoint,
+            disconnected=None in (input.protocol, input.endpoint),
             stores=tuple((store.code, store.name) for store in input.stores),
         )
         async with info.context.changing() as tx:

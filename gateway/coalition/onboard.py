@@ -70,12 +70,16 @@ class NewContract:
 
 @dataclass(frozen=True, slots=True)
 class NewPartner:
-    """A partner as its `partner.toml` or the operator describes it."""
+    """A partner as its `partner.toml` or the operator describes it.
+
+    A `protocol` or an `endpoint` that is None stays as it is known, unless the partner is `disconnected`.
+    """
 
     code: str
     name: str
     protocol: str | None = None
     endpoint: str | None = None
+    disconnected: bool = False
     stores: tuple[tuple[str, str], ...] = ()
     contracts: tuple[NewContract, ...] = field(default=())
 
@@ -164,6 +168,7 @@ async def onboard_partner(tx: Tx, new: NewPartner, now: datetime) -> UUID:
         name=new.name,
         protocol=new.protocol,
         endpoint=new.endpoint,
+        disconnected=new.disconnected,
         onboarded_at=now,
     )
     for code, name in new.stores:
@@ -172,7 +177,10 @@ async def onboard_partner(tx: Tx, new: NewPartner, now: datetime) -> UUID:
 
 
 def _check_connection(new: NewPartner) -> None:
-    """A partner's own system has a protocol that is spoken here and an address, or neither is said."""
+    """A partner's own system has a protocol that is spoken here and an address; one that is disconnected has neither."""
+    if new.disconnected and (new.protocol or new.endpoint):
+        told = "A protocol and an endpoint go together: null for one of them takes both away."
+        raise InputNotAccepted(told, "protocol" if new.protocol else "endpoint")
     if new.protocol is not None and new.protocol not in PROTOCOLS:
         told = f"The protocol {new.protocol[:40]!r} is not spoken here; there are {', '.join(sorted(PROTOCOLS))}."
         raise InputNotAccepted(told, "protocol")

@@ -58,14 +58,14 @@ update programme
        transferable = :transferable
  where programme_id = :programme_id;
 
--- name: store_partner(partner_id, code, name, protocol, endpoint, onboarded_at)$
+-- name: store_partner(partner_id, code, name, protocol, endpoint, disconnected, onboarded_at)$
 -- Create a partner, or bring its name and connection up to date; answers its id.
 insert into partner (partner_id, code, name, protocol, endpoint, onboarded_at)
 values (:partner_id, :code, :name, :protocol, :endpoint, :onboarded_at)
 on conflict (code) do update
   set name = excluded.name,
-      protocol = coalesce(excluded.protocol, partner.protocol),
-      endpoint = coalesce(excluded.endpoint, partner.endpoint)
+      protocol = case when not :disconnected then coalesce(excluded.protocol, partner.protocol) end,
+      endpoint = case when not :disconnected then coalesce(excluded.endpoint, partner.endpoint) end
 returning partner_id;
 
 -- name: set_partner_status(code, status)$

@@ -14,6 +14,7 @@ from gateway.conversion.convert import Conversion as Order
 from gateway.conversion.convert import ConvertRequest
 from gateway.database import Tx
 from gateway.graph import (
+    OCCURRED_OR_NOW,
     PUBLIC,
     SEES_MEMBERSHIPS,
     DateTime,
@@ -99,7 +100,7 @@ class ConvertPointsInput:
     idempotency_key: str
     quote: strawberry.ID
     member: MemberRef | None = strawberry.field(default=None, description="Needed from partners; a member's own token says it.")
-    occurred_at: DateTime | None = strawberry.field(default=None, description="When it happened; now if not given.")
+    occurred_at: DateTime | None = strawberry.field(default=None, description=OCCURRED_OR_NOW)
 
 
 @strawberry.type(directives=[PUBLIC])

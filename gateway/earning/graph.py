@@ -12,6 +12,7 @@ from gateway.earning import purchases, returns
 from gateway.earning.rules import EarningStep as Step
 from gateway.earning.rules import apply_rules
 from gateway.graph import (
+    OCCURRED,
     PUBLIC,
     SEES_MEMBERSHIPS,
     BadInput,
@@ -139,10 +140,12 @@ class PurchaseInput:
     )
     member: MemberRef
     receipt: str = strawberry.field(description="The till's own number; a return names it. Unique per partner.")
-    occurred_at: DateTime
+    occurred_at: DateTime = strawberry.field(description=OCCURRED)
     total: MoneyInput
     store: str | None = strawberry.field(default=None, description="Code of the store.")
-    lines: list[PurchaseLineInput] = strawberry.field(default_factory=list)
+    lines: list[PurchaseLineInput] = strawberry.field(
+        default_factory=list, description="What was bought. Points follow the total, to which lines need not add up."
+    )
 
     def read(self) -> purchases.PurchaseRequest:
         return purchases.PurchaseRequest(
@@ -161,7 +164,7 @@ class PurchaseInput:
 class ReturnInput:
     idempotency_key: str
     receipt: str = strawberry.field(description="The receipt of the purchase.")
-    occurred_at: DateTime
+    occurred_at: DateTime = strawberry.field(description=OCCURRED)
     total: MoneyInput | None = strawberry.field(default=None, description="How much comes back.")
     lines: list[PurchaseLineInput] = strawberry.field(default_factory=list, description="Which lines come back.")
 

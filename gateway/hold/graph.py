@@ -7,7 +7,7 @@ import strawberry
 
 from gateway.coalition.graph import Programme, show_programme
 from gateway.context import Info
-from gateway.graph import PUBLIC, DateTime, Node, Payload, Points, read_id, refusing, requires, show_id
+from gateway.graph import OCCURRED_OR_NOW, PUBLIC, DateTime, Node, Payload, Points, read_id, refusing, requires, show_id
 from gateway.hold import hold as holds
 from gateway.members.graph import MemberRef
 from gateway.redemption.graph import Redemption, show_redemption
@@ -77,7 +77,7 @@ class CaptureHoldInput:
     hold: strawberry.ID
     points: Points | None = strawberry.field(default=None, description="All that is left of it if not given.")
     reference: str | None = strawberry.field(default=None, description="Of this redemption; the hold's if not given.")
-    occurred_at: DateTime | None = strawberry.field(default=None, description="When it happened; now if not given.")
+    occurred_at: DateTime | None = strawberry.field(default=None, description=OCCURRED_OR_NOW)
 
 
 @strawberry.input(description="A hold to give back.")

@@ -121,7 +121,7 @@ class Engine:
             raise DocumentRefused([error]) from None
         errors = validate(self._schema, document, max_errors=ERRORS_MAX, hide_suggestions=not explains)
         if errors:
-            raise DocumentRefused(errors)
+            raise DocumentRefused([_brief(error) for error in errors])
         try:
             prepared = self._compile(document, Outputs() if "@" not in text else None)
         except GraphQLError as error:
@@ -262,13 +262,17 @@ def _masked(result: ExecutionResult) -> ExecutionResult:
     return ExecutionResult(data=result.data, errors=[_mask(error) for error in result.errors])
 
 
+def _brief(error: GraphQLError) -> GraphQLError:
+    """graphql-core repeats a whole input that lacks a field; personal data may stand beside it."""
+    return GraphQLError(_REPEATED.sub(".", error.message), nodes=error.nodes, extensions=error.extensions)
+
+
 def _mask(error: GraphQLError) -> GraphQLError:
     cause = error.original_error
     if isinstance(cause, DatabaseAway | Busy):
         raise cause
     if error.path is None and (cause is None or isinstance(cause, GraphQLError)) and not isinstance(cause, BadInput):
-        # graphql-core repeats a whole input that lacks a field; personal data may stand beside it.
-        return GraphQLError(_REPEATED.sub(".", error.message), nodes=error.nodes, extensions=error.extensions)
+        return _brief(error)
     if cause is None or isinstance(cause, BadInput):
         return error
     if isinstance(cause, Refused):

@@ -7,6 +7,7 @@ import strawberry
 
 from gateway.context import Info
 from gateway.graph import (
+    OCCURRED_OR_NOW,
     PUBLIC,
     BadInput,
     Connection,
@@ -112,7 +113,7 @@ class ExpiringWallet:
 class ExpirePointsInput:
     programme: str = strawberry.field(description="Its code, such as MER.")
     through: Day = strawberry.field(description="Lots whose last day is this or earlier.")
-    occurred_at: DateTime | None = strawberry.field(default=None, description="When it happened; now if not given.")
+    occurred_at: DateTime | None = strawberry.field(default=None, description=OCCURRED_OR_NOW)
 
 
 @strawberry.type(directives=[PUBLIC])

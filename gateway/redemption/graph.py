@@ -9,6 +9,7 @@ from gateway.coalition.graph import Partner, show_partner
 from gateway.context import Info
 from gateway.database import Tx
 from gateway.graph import (
+    OCCURRED_OR_NOW,
     PUBLIC,
     SEES_MEMBERSHIPS,
     BadInput,
@@ -121,7 +122,9 @@ class RedeemPointsInput:
     programme: str = strawberry.field(description="Its code, such as MER.")
     points: Points = strawberry.field(description="At least 1; all of them or none are spent.")
     reference: str | None = strawberry.field(default=None, description="The till's own reference, up to 128 characters.")
-    occurred_at: DateTime | None = strawberry.field(default=None, description="When it happened; now if not given.")
+    occurred_at: DateTime | None = strawberry.field(
+        default=None, description=f"{OCCURRED_OR_NOW} The points that are there now are spent, whatever the day."
+    )
 
     def read(self) -> redeem.RedeemRequest:
         return redeem.RedeemRequest(
@@ -139,7 +142,7 @@ class ReverseRedemptionInput:
     idempotency_key: str
     redemption: strawberry.ID
     points: Points | None = strawberry.field(default=None, description="All that is left of it if not given.")
-    occurred_at: DateTime | None = strawberry.field(default=None, description="When it happened; now if not given.")
+    occurred_at: DateTime | None = strawberry.field(default=None, description=OCCURRED_OR_NOW)
 
 
 @strawberry.type(directives=[PUBLIC])

@@ -66,6 +66,20 @@ async def test_a_partner_that_moves_is_reached_at_its_new_address_at_once(world:
     assert await availability() == "AVAILABLE"
 
 
+async def test_a_partner_keeps_its_connection_until_null_takes_it_away(world: World) -> None:
+    async def connection() -> tuple[str | None, ...]:
+        return tuple((await world.sql("select protocol, endpoint from partner where code = 'airline'"))[0])
+
+    airline = {"code": "airline", "name": "The Airline"}
+    await told(world, ONBOARD, **airline)
+    assert await connection() == ("rest_json", world.airline_url)
+    half = await told(world, ONBOARD, **airline, protocol="rest_json", endpoint=None)
+    assert half["errors"] == [{"code": "INPUT_NOT_ACCEPTED", "path": ["protocol"]}]
+    assert await connection() == ("rest_json", world.airline_url)
+    assert (await told(world, ONBOARD, **airline, protocol=None, endpoint=None))["errors"] == []
+    assert await connection() == (None, None)
+
+
 BAD_PARTNERS: list[tuple[dict[str, Any], list[str]]] = [
     ({"code": "X"}, ["code"]),
     ({"name": " "}, ["name"]),

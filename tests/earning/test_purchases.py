@@ -204,6 +204,32 @@ async def test_a_purchase_that_waits_for_a_closing_month_goes_to_the_next_one(wo
     assert (answer["earning"]["period"], answer["earning"]["missedPeriod"]) == ("2026-11", "2026-10")
 
 
+BAD_INPUTS: list[tuple[str, str, dict[str, Any], str]] = [
+    ('amount: "1.00"', 'amount: "abc"', {"total": {"amount": "abc", "currency": "USD"}}, ".total.amount"),
+    ("2026-10-15T12:00:00Z", "yesterday", {"occurredAt": "yesterday"}, ".occurredAt"),
+    ('{externalId: "ann"}', '{externalId: "ann", card: "1"}', {"member": {"externalId": "ann", "card": "1"}}, ".member"),
+    ('{externalId: "ann"}', "{}", {"member": {}}, ".member"),
+    ('receipt: "r", ', 'till: "r", receipt: "r", ', {"till": "r"}, ""),
+]
+WRITTEN = """{idempotencyKey: "k", receipt: "r", member: {externalId: "ann"}, occurredAt: "2026-10-15T12:00:00Z",
+              total: {amount: "1.00", currency: "USD"}}"""
+
+
+@pytest.mark.parametrize(("good", "bad", "changes", "path"), BAD_INPUTS)
+async def test_a_purchase_that_is_written_wrongly_is_refused_with_the_place_of_the_mistake(
+    world: World, good: str, bad: str, changes: dict[str, Any], path: str
+) -> None:
+    document = f"mutation {{ recordPurchases(input: [{WRITTEN},\n{WRITTEN.replace(good, bad)}]) {{ errors {{ code }} }} }}"
+    (written,) = (await world.post("grocer", document)).json()["errors"]
+    assert written["locations"][0]["line"] >= 3  # the second one stands there
+    (sent,) = (await world.post("grocer", RECORD_MANY, input=[world.purchase("1.00"), world.purchase("1.00", **changes)])).json()[
+        "errors"
+    ]
+    assert f"at [1]{path}:" in sent["message"]
+    assert "ann" not in written["message"] + sent["message"]
+    assert await world.transactions() == 0
+
+
 async def test_simulating_a_purchase_shows_the_points_and_posts_nothing(world: World) -> None:
     query = "query($input: PurchaseInput!) { simulatePurchase(input: $input) { points explanation { multiplier } } }"
     answer = (await world.ask("fuel", query, input=world.purchase("10.00")))["simulatePurchase"]
