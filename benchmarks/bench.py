@@ -26,7 +26,7 @@ from yardsticks import ROUNDS, measure_p, measure_s, process, rows, say
 
 from gateway.access import accounts
 from gateway.access.scopes import CEILING
-from gateway.access.tokens import Subject, Tokens, load_signing_keys
+from gateway.access.tokens import Subject, open_tokens
 from gateway.clock import SystemClock
 from gateway.coalition import onboard
 from gateway.coalition.catalogue import Coalition, read_coalition
@@ -35,6 +35,7 @@ from gateway.embedded import EmbeddedPostgres
 from gateway.http.documents import register
 from gateway.members.lookup import sql as members_sql
 from gateway.migrate import migrate
+from gateway.settings import Settings, read_settings
 
 PARTNERS = 8
 
@@ -57,11 +58,13 @@ async def create_world(dsn: str) -> Coalition:
     return coalition
 
 
-async def tokens_of(dsn: str, coalition: Coalition, issuer: str) -> tuple[Callable[[], dict[str, str]], Callable[[UUID], str]]:
+async def tokens_of(
+    dsn: str, coalition: Coalition, settings: Settings
+) -> tuple[Callable[[], dict[str, str]], Callable[[UUID], str]]:
     database = Database(dsn, 2)
     await database.open()
     clock = SystemClock()
-    signer = Tokens(issuer, await load_signing_keys(database, clock), clock)
+    signer = await open_tokens(database, settings, clock)
     await database.close()
 
     def partners() -> dict[str, str]:
@@ -106,7 +109,7 @@ def main() -> None:
             issuer = f"http://127.0.0.1:{PORT}"
             environment = os.environ | {"DATABASE_URL": dsn, "GATEWAY_DATA_DIR": f"{folder}/gateway", "GATEWAY_PORT": str(PORT)}
             with process([sys.executable, "-m", "gateway", "serve"], environment, f"{issuer}/readyz") as gateway:
-                renew, member = asyncio.run(tokens_of(dsn, coalition, issuer))
+                renew, member = asyncio.run(tokens_of(dsn, coalition, read_settings(environment)))
                 enrol(renew())
                 some = asyncio.run(prepare_apps(dsn))
                 measure_checks()

@@ -18,7 +18,8 @@ from gateway.access.issuers import OutsideIssuers, read_issuers
 from gateway.access.jwks import Fetcher
 from gateway.access.scopes import MEMBER, OPERATOR
 from gateway.access.server import OAuthServer
-from gateway.access.tokens import Tokens, load_signing_keys
+from gateway.access.signing_keys import load_signing_keys
+from gateway.access.tokens import Tokens
 from gateway.access.vault import open_vault
 from gateway.clock import Clock, SystemClock
 from gateway.coalition.catalogue import Catalogue
@@ -76,7 +77,7 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
     feed = Feed(database)
     ledger = Ledger(database, clock, settings.lanes, feed.posted)
     converter = Converter(database, catalogue, clock, connections)
-    tokens = Tokens(settings.base_url, await load_signing_keys(database, clock), clock)
+    tokens = Tokens(settings.base_url, await load_signing_keys(database, vault, clock), clock)
     jobs = Jobs(database, clock, all_jobs(database, catalogue, converter, tokens), settings.jobs)
     doors = Doors(
         database=database,
@@ -106,7 +107,7 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        running = [asyncio.create_task(each) for each in (jobs.run(), follow(database, tokens, clock), feed.run())]
+        running = [asyncio.create_task(each) for each in (jobs.run(), follow(database, vault, tokens, clock), feed.run())]
         yield
         for task in running:
             task.cancel()

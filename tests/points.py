@@ -5,10 +5,8 @@ from typing import Any
 from uuid import UUID
 
 from gateway.access.scopes import CEILING
-from gateway.access.tokens import Subject, Tokens, load_signing_keys
-from gateway.access.vault import open_vault
+from gateway.access.tokens import Subject
 from gateway.database import Database
-from gateway.settings import read_settings
 from tests.world import OPERATOR_PASSWORD, World, log_in
 
 HOLD = """
@@ -117,7 +115,7 @@ async def second_operator(world: World) -> str:
     if "otto" not in world.tokens:
         database = Database(world.dsn, 2)
         await database.open()
-        vault = await open_vault(database, read_settings({}, data_dir=world.data_dir))
+        vault = await world.vault(database)
         async with database.transaction() as tx:
             otto = await accounts.set_password(tx, "operator", "otto", OPERATOR_PASSWORD, None, world.clock.now(), ["admin"])
             world.factors["otto"] = await accounts.set_second_factor(tx, vault, otto)
@@ -138,6 +136,6 @@ async def mint(world: World, kind: str, subject_id: UUID) -> str:
     """A token of anybody at the world's own time, without the way through the pages."""
     database = Database(world.dsn, 2)
     await database.open()
-    signer = Tokens(world.url, await load_signing_keys(database, world.clock), world.clock)
+    signer = await world.signer(database)
     await database.close()
     return signer.issue(Subject(kind, subject_id), "test", CEILING[kind], world.clock.now(), strong_since=world.clock.now())

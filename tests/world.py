@@ -25,10 +25,11 @@ import uvicorn
 from starlette.applications import Starlette
 
 from gateway.access import accounts
-from gateway.access.vault import KEY_FILE, open_vault
-from gateway.clock import SetClock
+from gateway.access.tokens import Tokens, open_tokens
+from gateway.access.vault import KEY_FILE, Vault, open_vault
+from gateway.clock import Clock, SetClock
 from gateway.coalition import onboard
-from gateway.coalition.catalogue import read_coalition
+from gateway.coalition.catalogue import Coalition, read_coalition
 from gateway.database import Database
 from gateway.http.documents import document_id
 from gateway.http.engine import Engine
@@ -106,6 +107,14 @@ class World:
     jobs: Any = None
     factors: dict[str, str] = field(default_factory=dict)
     registered: set[tuple[str, str]] = field(default_factory=set)
+
+    async def vault(self, database: Database) -> Vault:
+        """The gateway's own vault."""
+        return await open_vault(database, read_settings({}, data_dir=self.data_dir))
+
+    async def signer(self, database: Database, clock: Clock | None = None) -> Tokens:
+        """What signs and checks tokens as the gateway does, at the world's time or by another clock."""
+        return await open_tokens(database, read_settings({}, data_dir=self.data_dir, issuer=self.url), clock or self.clock)
 
     async def stop_airline(self) -> None:
         """The airline's system goes away: nobody listens there any more."""
@@ -298,10 +307,8 @@ class Place:
     founded: Founded
 
 
-async def found_coalition(name: str, dsn: str, folder: Path) -> Founded:
-    """Create the coalition in an empty migrated database; Ann is enrolled everywhere."""
-    database = Database(dsn, 2)
-    await database.open()
+async def describe_coalition(database: Database) -> Coalition:
+    """The coalition's partners, programmes, contracts and rate, in an empty migrated database."""
     async with database.transaction() as tx:
         await onboard.create_coalition(tx, onboard.NewCoalition("Test", "America/New_York", "USD", date(2026, 1, 1), 400))
         airline = onboard.NewPartner("airline", "The Airline", "rest_json", NOWHERE)
@@ -316,7 +323,15 @@ async def found_coalition(name: str, dsn: str, folder: Path) -> Founded:
         await onboard.onboard_from_files(tx, partners, NOW)
         rate = onboard.NewRate("MER", "SKY", 200, 100, 200, 200, datetime(2026, 1, 1, tzinfo=UTC))
         await onboard.publish_rate(tx, await read_coalition(tx), rate)
-        coalition = await read_coalition(tx)
+        return await read_coalition(tx)
+
+
+async def found_coalition(name: str, dsn: str, folder: Path) -> Founded:
+    """Create the coalition in an empty migrated database; Ann is enrolled everywhere."""
+    database = Database(dsn, 2)
+    await database.open()
+    coalition = await describe_coalition(database)
+    async with database.transaction() as tx:
         clients = {p.code: await accounts.create_partner_client(tx, p.id, p.code, NOW) for p in coalition.partners.values()}
         olga = await accounts.set_password(tx, "operator", "olga", OPERATOR_PASSWORD, None, NOW, ["admin"])
     vault = await open_vault(database, read_settings({}, data_dir=folder))

@@ -4,7 +4,10 @@ import asyncio
 
 import structlog
 
-from gateway.access.tokens import Tokens, read_signing_keys, sql
+from gateway.access.signing_keys import read_signing_keys
+from gateway.access.signing_keys import sql as key_sql
+from gateway.access.tokens import Tokens, sql
+from gateway.access.vault import Vault
 from gateway.clock import Clock
 from gateway.database import Database, DatabaseAway
 
@@ -13,11 +16,11 @@ FOLLOW_SECONDS = 1
 log = structlog.get_logger(__name__)
 
 
-async def follow(database: Database, tokens: Tokens, clock: Clock) -> None:
+async def follow(database: Database, vault: Vault, tokens: Tokens, clock: Clock) -> None:
     """Read again and again until cancelled; while the database is away, what was read last holds."""
     while True:
         try:
-            await read_again(database, tokens, clock)
+            await read_again(database, vault, tokens, clock)
         except DatabaseAway:
             pass
         except Exception:
@@ -25,11 +28,11 @@ async def follow(database: Database, tokens: Tokens, clock: Clock) -> None:
         await asyncio.sleep(FOLLOW_SECONDS)
 
 
-async def read_again(database: Database, tokens: Tokens, clock: Clock) -> None:
-    """Read revocations, and the keys where they have changed. Raises DatabaseAway."""
+async def read_again(database: Database, vault: Vault, tokens: Tokens, clock: Clock) -> None:
+    """Read revocations, and the keys where they have changed. Raises DatabaseAway, CannotOpen."""
     async with database.reading() as tx:
         rows = await tx.all(sql.revocations, now=clock.now())
         tokens.revocations.replace({row["mark"]: row["revoked_at"].timestamp() for row in rows})
-        states = {row["key_id"]: row["state"] for row in await tx.all(sql.key_states)}
+        states = {row["key_id"]: row["state"] for row in await tx.all(key_sql.key_states)}
         if states != tokens.key_states:
-            tokens.use_keys(await read_signing_keys(tx))
+            tokens.use_keys(await read_signing_keys(tx, vault))

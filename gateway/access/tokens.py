@@ -1,4 +1,4 @@
-"""Access tokens: ES256 JWTs of five minutes (RFC 9068), signed with keys that live in the database."""
+"""Access tokens: ES256 JWTs of five minutes (RFC 9068)."""
 
 import hashlib
 import secrets
@@ -8,19 +8,21 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-import orjson
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 from joserfc import jwt
 from joserfc.errors import JoseError
-from joserfc.jwk import ECKey, KeySet
+from joserfc.jwk import KeySet
 
 from gateway.access.caller import Caller
 from gateway.access.scopes import CEILING
+from gateway.access.signing_keys import SigningKey, load_signing_keys
+from gateway.access.vault import open_vault
 from gateway.clock import Clock
-from gateway.database import Database, Tx, load_queries
+from gateway.database import Database, load_queries
+from gateway.settings import Settings
 
 TOKEN_SECONDS = 300
 # A retired key's tokens have all ended by then.
@@ -69,49 +71,6 @@ class Acting:
 
     partner_id: UUID
     consent_id: UUID
-
-
-@dataclass(frozen=True, slots=True)
-class SigningKey:
-    """A key of this gateway; `state` is next (published, not used yet), active, or retired (its public part alone)."""
-
-    key: ECKey
-    state: str
-    retired_at: datetime | None
-
-
-async def load_signing_keys(database: Database, clock: Clock) -> list[SigningKey]:
-    """Every key that signs or has signed; the first ones are made where there are none."""
-    async with database.transaction() as tx:
-        await tx.run(sql.lock_signing_keys)
-        if not await tx.all(sql.signing_keys):
-            await _make_key(tx, "active", clock.now())
-        if not any(row["state"] == "next" for row in await tx.all(sql.signing_keys)):
-            await _make_key(tx, "next", clock.now())
-        return await read_signing_keys(tx)
-
-
-async def read_signing_keys(tx: Tx) -> list[SigningKey]:
-    """Every key that signs or has signed."""
-    rows = await tx.all(sql.signing_keys)
-    return [SigningKey(ECKey.import_key(orjson.loads(row["jwk"])), row["state"], row["retired_at"]) for row in rows]
-
-
-async def rotate_signing_keys(tx: Tx, now: datetime) -> None:
-    """The next key signs from now on and another one is published as next; the one that signed keeps its public part."""
-    await tx.run(sql.lock_signing_keys)
-    for row in await tx.all(sql.signing_keys):
-        if row["state"] == "active":
-            public = ECKey.import_key(orjson.loads(row["jwk"])).as_dict(private=False)
-            await tx.run(sql.retire_signing_key, key_id=row["key_id"], jwk=orjson.dumps(public).decode(), retired_at=now)
-    await tx.run(sql.activate_next_key)
-    await _make_key(tx, "next", now)
-
-
-async def _make_key(tx: Tx, state: str, now: datetime) -> None:
-    key = ECKey.generate_key("P-256", {"use": "sig", "alg": "ES256"}, private=True, auto_kid=True)
-    jwk = orjson.dumps(key.as_dict(private=True)).decode()
-    await tx.run(sql.store_signing_key, key_id=key.kid, jwk=jwk, state=state, created_at=now)
 
 
 class Revocations:
@@ -284,3 +243,8 @@ class Tokens:
             acting_partner_id=UUID(claims["act"]["sub"]) if "act" in claims else None,
         )
         return Known(caller, claims["exp"], claims["iat"], marks_of(claims))
+
+
+async def open_tokens(database: Database, settings: Settings, clock: Clock) -> Tokens:
+    """What signs and checks as the gateway with these settings does. Raises CannotOpen, DatabaseAway."""
+    return Tokens(settings.base_url, await load_signing_keys(database, await open_vault(database, settings), clock), clock)

@@ -14,7 +14,7 @@ from gateway.settings import Settings
 sql = load_queries(__file__, "vault.sql")
 
 KEY_FILE = "encryption.key"
-PURPOSES = ("audit", "second_factor", "email", "phone")
+PURPOSES = ("audit", "second_factor", "signing", "email", "phone")
 
 
 class Vault:

@@ -8,8 +8,8 @@ import typer
 from rich.table import Table
 
 from gateway import ids
-from gateway.access import tokens
 from gateway.access.scopes import CEILING
+from gateway.access.tokens import open_tokens
 from gateway.cli.running import month_of, noting, out, settings_of, subject_named, with_database
 from gateway.clock import SystemClock
 from gateway.coalition.catalogue import read_coalition
@@ -58,7 +58,7 @@ def verify(
 
     async def walk(opened: Database) -> bool:
         clock = SystemClock()
-        signer = tokens.Tokens(settings.base_url, await tokens.load_signing_keys(opened, clock), clock)
+        signer = await open_tokens(opened, settings, clock)
         blocks = transactions = 0
         sound = True
         async for height, count, fault in seal.verify_chain(opened, signer):
@@ -157,7 +157,7 @@ def token(
 
     async def work(opened: Database) -> str:
         clock = SystemClock()
-        signer = tokens.Tokens(settings.base_url, await tokens.load_signing_keys(opened, clock), clock)
+        signer = await open_tokens(opened, settings, clock)
         subject = await subject_named(opened, partner, operator, member)
         # Whoever can run this has shown more than two factors would.
         return signer.issue(subject, "gateway-token", CEILING[subject.kind], clock.now(), strong_since=clock.now())

@@ -3,7 +3,7 @@
 import typer
 from rich.table import Table
 
-from gateway.access import tokens
+from gateway.access import signing_keys
 from gateway.access.vault import open_vault, rewrap_vault
 from gateway.cli.running import noting, out, settings_of, with_database
 from gateway.clock import SystemClock
@@ -18,7 +18,7 @@ def keys_list() -> None:
 
     async def work(opened: Database) -> Table:
         table = Table("key", "state", "retired", title="Signing keys")
-        for each in await tokens.load_signing_keys(opened, SystemClock()):
+        for each in await signing_keys.load_signing_keys(opened, await open_vault(opened, settings_of()), SystemClock()):
             table.add_row(str(each.key.kid), each.state, f"{each.retired_at:%Y-%m-%d %H:%M}" if each.retired_at else "")
         return table
 
@@ -30,9 +30,10 @@ def keys_rotate() -> None:
     """Sign with the next key from now on, in every process within two seconds; what the old key signed stays good."""
 
     async def work(opened: Database) -> None:
-        await tokens.load_signing_keys(opened, SystemClock())
+        vault = await open_vault(opened, settings_of())
+        await signing_keys.load_signing_keys(opened, vault, SystemClock())
         async with opened.transaction() as tx:
-            await tokens.rotate_signing_keys(tx, SystemClock().now())
+            await signing_keys.rotate_signing_keys(tx, vault, SystemClock().now())
 
     with_database(work, noting("keys rotate"))
     out.print("Rotated. `gateway keys list` shows the keys.")

@@ -25,7 +25,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from gateway.access import accounts
 from gateway.access.scopes import CEILING
-from gateway.access.tokens import Subject, Tokens, load_signing_keys
+from gateway.access.signing_keys import load_signing_keys
+from gateway.access.tokens import Subject, Tokens
 from gateway.access.vault import open_vault
 from gateway.clock import SystemClock
 from gateway.coalition import onboard
@@ -113,7 +114,7 @@ async def _prepare(settings: Settings, meridian: Meridian, dsn: str, airline_por
             password = secrets.token_urlsafe(12)
             account_id = await accounts.set_password(tx, "operator", OPERATOR, password, None, clock.now(), ["admin"])
             factor = await accounts.set_second_factor(tx, vault, account_id)
-        tokens = Tokens(settings.base_url, await load_signing_keys(opened, clock), clock)
+        tokens = Tokens(settings.base_url, await load_signing_keys(opened, vault, clock), clock)
     finally:
         await opened.close()
     return Prepared(clients, password, factor, tokens, Subject("operator", account_id))

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlparse
 
 import httpx
+import orjson
 import pytest
 from joserfc import jwt
 from joserfc.jwk import KeySet
@@ -16,10 +17,11 @@ from joserfc.jwk import KeySet
 from gateway.access import accounts, tokens
 from gateway.access.follow import read_again
 from gateway.access.scopes import CEILING
-from gateway.access.tokens import RETIRED_SECONDS, Subject, TokenRefused, Tokens, load_signing_keys, rotate_signing_keys
-from gateway.access.vault import open_vault
+from gateway.access.signing_keys import load_signing_keys, rotate_signing_keys
+from gateway.access.tokens import RETIRED_SECONDS, Subject, TokenRefused, Tokens
+from gateway.access.vault import Vault
+from gateway.cipher import CannotOpen, new_key
 from gateway.database import Database
-from gateway.settings import read_settings
 from tests.house.test_embedded import Gateway
 from tests.points import ann_logs_in, until_revoked
 from tests.world import OPERATOR_PASSWORD, World, log_in
@@ -150,7 +152,7 @@ async def test_keys_rotate_without_anybody_noticing(world: World) -> None:
     database = Database(world.dsn, 2)
     await database.open()
     async with database.transaction() as tx:
-        await tokens.rotate_signing_keys(tx, world.clock.now())
+        await rotate_signing_keys(tx, await world.vault(database), world.clock.now())
     async with asyncio.timeout(3):
         while len((await world.http.get("/oauth/jwks")).json()["keys"]) != 3:
             await asyncio.sleep(0.05)
@@ -160,12 +162,12 @@ async def test_keys_rotate_without_anybody_noticing(world: World) -> None:
     assert jwt_header(after)["kid"] in {key["kid"] for key in published}  # it was published before it signed
     for token in (before, after):
         assert (await world.post(token, PARTNER)).status_code == 200
-    retired = await world.sql("select jwk from signing_key where state = 'retired'")
-    assert len(retired) == 1
-    assert '"d"' not in retired[0]["jwk"]
+    rows = await world.sql("select jwk, sealed, state from signing_key order by state")
+    assert [(row["state"], row["sealed"] is None) for row in rows] == [("active", False), ("next", False), ("retired", True)]
+    assert not any('"d"' in row["jwk"] for row in rows)  # a thief of the database finds no private part
     world.clock.set(world.clock.now() + timedelta(seconds=tokens.RETIRED_SECONDS + 1))
-    signer = tokens.Tokens(world.url, await tokens.load_signing_keys(database, world.clock), world.clock)
-    await read_again(database, signer, world.clock)
+    signer = await world.signer(database)
+    await read_again(database, await world.vault(database), signer, world.clock)
     assert len(signer.public_jwks()["keys"]) == 2  # type: ignore[arg-type]
     content = b"a block"
     assert signer.is_signed(content, signer.sign(content), signer.key_id)
@@ -184,12 +186,12 @@ async def test_blocks_sealed_before_a_rotation_are_still_good(world: World) -> N
     await world.record("10.00")
     database = Database(world.dsn, 2)
     await database.open()
-    signer = tokens.Tokens(world.url, await tokens.load_signing_keys(database, world.clock), world.clock)
+    signer = await world.signer(database)
     assert await seal(database, signer, world.clock.now()) > 0
     async with database.transaction() as tx:
-        await tokens.rotate_signing_keys(tx, world.clock.now())
+        await rotate_signing_keys(tx, await world.vault(database), world.clock.now())
     world.clock.set(world.clock.now() + timedelta(days=400))
-    rotated = tokens.Tokens(world.url, await tokens.load_signing_keys(database, world.clock), world.clock)
+    rotated = await world.signer(database)
     assert rotated.key_id != signer.key_id
     faults = [fault async for _, _, fault in verify_chain(database, rotated) if fault]
     await database.close()
@@ -211,19 +213,37 @@ NEW_PASSWORD = "another long password"
 async def test_a_retired_key_opens_nothing_once_its_tokens_have_ended(world: World) -> None:
     database = Database(world.dsn, 2)
     await database.open()
-    keys = await load_signing_keys(database, world.clock)
+    keys = await load_signing_keys(database, await world.vault(database), world.clock)
     thief, running = Tokens(world.url, keys, world.clock), Tokens(world.url, keys, world.clock)
     grocer = Subject("partner", (await world.sql("select partner_id from partner where code = 'grocer'"))[0][0])
     async with database.transaction() as tx:
-        await rotate_signing_keys(tx, world.clock.now())
-    await read_again(database, running, world.clock)
+        await rotate_signing_keys(tx, await world.vault(database), world.clock.now())
+    await read_again(database, await world.vault(database), running, world.clock)
     forged = thief.issue(grocer, "partner-grocer", CEILING["partner"], world.clock.now())
     assert running.verify(forged).subject_id == grocer.id
     world.clock.set(world.clock.now() + timedelta(seconds=RETIRED_SECONDS))
-    await read_again(database, running, world.clock)
+    await read_again(database, await world.vault(database), running, world.clock)
     with pytest.raises(TokenRefused, match="not one of this gateway's"):
         running.verify(thief.issue(grocer, "partner-grocer", CEILING["partner"], world.clock.now()))
     assert running.verify(running.issue(grocer, "partner-grocer", CEILING["partner"], world.clock.now())).subject_id == grocer.id
+    await database.close()
+
+
+async def test_a_key_that_lay_open_in_the_database_is_sealed_and_goes_on_signing(world: World) -> None:
+    before = await world.token("grocer")
+    database = Database(world.dsn, 2)
+    await database.open()
+    vault = await world.vault(database)
+    for each in await load_signing_keys(database, vault, world.clock):
+        whole = orjson.dumps(each.key.as_dict(private=True)).decode()
+        await world.sql("update signing_key set jwk = $1, sealed = null where key_id = $2", whole, each.key.kid)
+    sealed = await world.signer(database)
+    assert await world.sql("select key_id from signing_key where sealed is null or jwk like '%\"d\"%'") == []
+    assert sealed.key_id == jwt_header(before)["kid"]
+    assert sealed.verify(sealed.issue(Subject("partner", sealed.verify(before).subject_id), "c", CEILING["partner"], world.clock.now()))
+    stolen = Vault(vault.wrapping, {"signing": new_key()})
+    with pytest.raises(CannotOpen):
+        await load_signing_keys(database, stolen, world.clock)
     await database.close()
 
 
@@ -236,19 +256,19 @@ async def test_a_new_password_ends_what_was_begun_with_the_old_one(world: World)
     async with database.transaction() as tx:
         await accounts.set_password(tx, "operator", "olga", NEW_PASSWORD, None, world.clock.now())
     assert (await world.sql("select count(*) from console_session"))[0][0] == 0
-    keys = Tokens(world.url, await load_signing_keys(database, world.clock), world.clock)
-    await read_again(database, keys, world.clock)
+    keys = await world.signer(database)
+    await read_again(database, await world.vault(database), keys, world.clock)
     with pytest.raises(TokenRefused, match="revoked"):
         keys.verify(old)
     world.clock.set(world.clock.now() + timedelta(minutes=2))
     new = await log_in(world, "console", f"{world.url}/graphiql", "olga", NEW_PASSWORD)
-    await read_again(database, keys, world.clock)
+    await read_again(database, await world.vault(database), keys, world.clock)
     assert keys.verify(new).kind == "operator"
     async with database.transaction() as tx:
         account = await tx.one(accounts.sql.account_by_login, login="olga")
         assert account is not None
         await accounts.disable(tx, account, world.clock.now())
-        vault = await open_vault(database, read_settings({}, data_dir=world.data_dir))
+        vault = await world.vault(database)
         assert await accounts.check_login(tx, vault, "olga", NEW_PASSWORD, world.code_of("olga"), world.clock.now()) is None
     await database.close()
 

@@ -1,12 +1,10 @@
 """Migrations: from empty, twice, and from every earlier version."""
 
-from pathlib import Path
 
 import asyncpg
 import pytest
 
 from gateway.clock import SystemClock
-from gateway.coalition.catalogue import read_coalition
 from gateway.database import Database
 from gateway.earning.purchases import earning_terms
 from gateway.embedded import EmbeddedPostgres
@@ -15,7 +13,7 @@ from gateway.ledger.post import Earning, Key, Ledger
 from gateway.ledger.verify import verify
 from gateway.migrate import migrate, migrations_dir
 from tests.conftest import create_database
-from tests.world import found_coalition
+from tests.world import describe_coalition
 
 NAMES = [path.stem for path in sorted(migrations_dir().glob("*.sql"))]
 
@@ -84,15 +82,13 @@ async def test_the_applications_role_cannot_change_the_ledger(dsn: str) -> None:
 
 
 async def test_what_was_posted_before_entries_moved_into_their_transactions_still_counts(
-    server: EmbeddedPostgres, versions: list[str], tmp_path: Path
+    server: EmbeddedPostgres, versions: list[str]
 ) -> None:
     dsn = await create_database(server, "posted_before", versions[30])
-    await found_coalition("posted_before", dsn, tmp_path)
     database = Database(dsn, 2)
     await database.open()
+    coalition = await describe_coalition(database)
     ledger = Ledger(database, SystemClock(), 1)
-    async with database.reading() as tx:
-        coalition = await read_coalition(tx)
     terms = earning_terms(coalition, next(iter(coalition.contracts.values()))[0], coalition.day_of(SystemClock().now()))
     member = new_id_in(7)
 
@@ -100,7 +96,7 @@ async def test_what_was_posted_before_entries_moved_into_their_transactions_stil
         return Earning(Key(terms.partner_id, key, b"x"), terms, member, member, SystemClock().now(), 10, receipt, None, 1_000, None)
 
     before = (await ledger.earn([purchase("k1", "r1")]))[0]
-    assert migrate(dsn)[0] == "0031_fewer_rows"
+    assert "0031_fewer_rows" in migrate(dsn)
     again, taken, after = await ledger.earn([purchase("k1", "r1"), purchase("k2", "r1"), purchase("k3", "r2")])
     connection = await asyncpg.connect(dsn)
     where = await connection.fetch("select points, (select count(*) from further_entry) as further from transaction order by posted_at")

@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from gateway.access.scopes import CEILING
-from gateway.access.tokens import Subject, Tokens, load_signing_keys
+from gateway.access.tokens import Subject
 from gateway.clock import SystemClock
 from gateway.database import Database
 from tests.house.test_embedded import status, until
@@ -51,7 +51,7 @@ async def tokens(world: World) -> dict[str, str]:
     database = Database(world.dsn, 2)
     await database.open()
     clock = SystemClock()
-    signer = Tokens(world.url, await load_signing_keys(database, clock), clock)
+    signer = await world.signer(database, clock)
     await database.close()
 
     async def of(kind: str, query: str) -> dict[str, str]:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from gateway.access.tokens import Tokens, load_signing_keys
 from gateway.clock import SystemClock
 from gateway.database import Database
 from gateway.ledger import merkle
@@ -28,7 +27,7 @@ SCRIPT = Path(__file__).parent.parent.parent / "docs" / "verify_proof.py"
 async def faults(world: World) -> list[str]:
     database = Database(world.dsn, 2)
     await database.open()
-    signer = Tokens(world.url, await load_signing_keys(database, SystemClock()), SystemClock())
+    signer = await world.signer(database, SystemClock())
     try:
         return [fault async for _, _, fault in verify_chain(database, signer) if fault]
     finally:
@@ -132,7 +131,7 @@ async def test_what_a_running_transaction_may_still_come_before_is_not_sealed_ye
     await world.record("5.00")
     database = Database(world.dsn, 2)
     await database.open()
-    signer = Tokens(world.url, await load_signing_keys(database, SystemClock()), SystemClock())
+    signer = await world.signer(database, SystemClock())
     try:
         assert await seal(database, signer, SystemClock().now()) == 0
         await running.rollback()

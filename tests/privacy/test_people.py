@@ -88,7 +88,7 @@ async def test_keys_are_wrapped_anew_and_the_old_one_opens_nothing_any_more(worl
     await database.open()
     both = await open_vault(database, read_settings({"GATEWAY_ENCRYPTION_KEY": f"{new},{old}"}))
     async with database.transaction() as tx:
-        assert await rewrap_vault(tx, both.wrapping) == 4
+        assert await rewrap_vault(tx, both.wrapping) == 5
         assert await rewrap_people(tx, both.wrapping) == 1
     vault = await open_vault(database, read_settings({"GATEWAY_ENCRYPTION_KEY": new}))
     async with database.reading() as tx:

@@ -1,0 +1,40 @@
+-- name: lock_signing_keys()!
+-- One process at a time may make the first key.
+lock table signing_key in share row exclusive mode;
+
+-- name: signing_keys()
+-- Every signing key, newest first.
+select key_id, jwk, sealed, state, retired_at
+  from signing_key
+ order by created_at desc, key_id;
+
+-- name: store_signing_key(key_id, jwk, sealed, state, created_at)!
+-- Keep a new signing key: `jwk` is its public part, `sealed` the whole of it.
+insert into signing_key (key_id, jwk, sealed, state, created_at)
+values (:key_id, :jwk, :sealed, :state, :created_at);
+
+-- name: seal_signing_key(key_id, jwk, sealed)!
+-- A key that lay open is sealed.
+update signing_key
+   set jwk = :jwk,
+       sealed = :sealed
+ where key_id = :key_id;
+
+-- name: retire_active_key(retired_at)!
+-- The key that signs does so no more; what it signed is checked with its public part.
+update signing_key
+   set state = 'retired',
+       sealed = null,
+       retired_at = :retired_at
+ where state = 'active';
+
+-- name: activate_next_key()!
+-- The key that was published as next signs from now on.
+update signing_key
+   set state = 'active'
+ where state = 'next';
+
+-- name: key_states()
+-- The ids of all keys with their states.
+select key_id, state
+  from signing_key;
