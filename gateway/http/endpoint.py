@@ -7,7 +7,7 @@ codes that mean something; `application/json` otherwise.
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -119,11 +119,13 @@ class GraphQLEndpoint:
             return
         with _refusing_what_is_away():
             if _is_watched(admitted.caller):
-                await self._doors.audit.note(deed_of(admitted))
+                await self._doors.audit.note(_deed_of(admitted, "ok"))
             subscribed = self._engine.subscribe(admitted.prepared, admitted.variables, admitted.operation_name, admitted.context)
+            said: dict[str, Any] | None = {"cost": admitted.cost}  # once, with the first event: that is when it is paid
             async with aclosing(subscribed) as results:
                 async for result in results:
-                    yield result
+                    yield ExecutionResult(result.data, result.errors, said)
+                    said = None
 
     async def _admit(self, caller: Caller, asked: dict[str, Any], streamed: bool = False) -> Admitted:
         """Check all that can be checked before execution. Raises Refusing, DocumentRefused."""
@@ -137,11 +139,12 @@ class GraphQLEndpoint:
             raise Refusing(403, "FORBIDDEN", "The schema is told to partners and operators; schema.graphql holds it too.")
         operation = self._engine.operation(prepared, name, streamed)
         try:
-            self._engine.check_rights(prepared, caller)
-        except ScopeMissing as error:
-            headers = {"WWW-Authenticate": 'Bearer error="insufficient_scope"'}
-            raise Refusing(403, "FORBIDDEN", str(error), headers) from None
-        self._check_step_up(prepared, caller)
+            self._check_rights(prepared, caller)
+        except Refusing as no:
+            if _is_watched(caller):
+                with _refusing_what_is_away():
+                    await self._doors.audit.note(deed_of(caller, prepared, operation, variables, no.code))
+            raise
         points = self._engine.check_cost(prepared, variables, name)
         with _refusing_what_is_away():
             cost = await self._budgets.charge(caller, points)
@@ -169,7 +172,12 @@ class GraphQLEndpoint:
             raise Refusing(404, "DOCUMENT_UNKNOWN", f"The client {caller.client_id!r} has no document {id[:80]!r}.")
         return text
 
-    def _check_step_up(self, prepared: Prepared, caller: Caller) -> None:
+    def _check_rights(self, prepared: Prepared, caller: Caller) -> None:
+        try:
+            self._engine.check_rights(prepared, caller)
+        except ScopeMissing as error:
+            headers = {"WWW-Authenticate": 'Bearer error="insufficient_scope"'}
+            raise Refusing(403, "FORBIDDEN", str(error), headers) from None
         try:
             self._engine.check_step_up(prepared, caller, self._doors.clock.now())
         except StepUpNeeded as error:
@@ -195,28 +203,31 @@ class GraphQLEndpoint:
 
     async def _run_audited(self, admitted: Admitted) -> ExecutionResult:
         """What operators do, and partners in the name of members, stands in the audit log: a mutation before it is run too."""
-        deed = deed_of(admitted)
         if admitted.operation.operation is OperationType.MUTATION:
-            await self._doors.audit.note(replace(deed, result="ASKED"))
+            await self._doors.audit.note(_deed_of(admitted, "ASKED"))
         result = await self._execute(admitted)
         if not only_introspects(admitted):
-            await self._doors.audit.note(replace(deed, result=_result_of(result)))
+            await self._doors.audit.note(_deed_of(admitted, _result_of(result)))
         return result
 
 
-def deed_of(admitted: Admitted) -> Deed:
+def _deed_of(admitted: Admitted, result: str) -> Deed:
+    return deed_of(admitted.caller, admitted.prepared, admitted.operation, admitted.variables, result)
+
+
+def deed_of(
+    caller: Caller, prepared: Prepared, operation: OperationDefinitionNode, variables: dict[str, Any] | None, result: str
+) -> Deed:
     """What a caller does, for the audit log: by its fields, with the document and the variables it is done with."""
-    caller = admitted.caller
-    fields = " ".join(admitted.prepared.root_fields[admitted.operation_name])
-    action = f"{admitted.operation.operation.value} {fields}"
-    name = admitted.operation.name.value if admitted.operation.name else ""
+    name = operation.name.value if operation.name else None
+    action = f"{operation.operation.value} {' '.join(prepared.root_fields[name])}"
     # With the fragments that it spreads: arguments may stand there.
-    document = print_ast(separate_operations(admitted.prepared.document)[name])
-    details: dict[str, Any] = {"variables": admitted.variables or {}, "document": document}
+    document = print_ast(separate_operations(prepared.document)[name or ""])
+    details: dict[str, Any] = {"variables": variables or {}, "document": document}
     if caller.acting_partner_id is not None:
         details |= {"member": str(caller.subject_id)}
-        return Deed("partner", caller.acting_partner_id, caller.client_id, action, "ok", caller.token_id, details)
-    return Deed(caller.kind, caller.subject_id, caller.client_id, action, "ok", caller.token_id, details)
+        return Deed("partner", caller.acting_partner_id, caller.client_id, action, result, caller.token_id, details)
+    return Deed(caller.kind, caller.subject_id, caller.client_id, action, result, caller.token_id, details)
 
 
 def only_introspects(admitted: Admitted) -> bool:

@@ -67,4 +67,6 @@ def _next(result: ExecutionResult) -> bytes:
     body: dict[str, Any] = {"data": result.data}
     if result.errors:
         body["errors"] = [error.formatted for error in result.errors]
+    if result.extensions:
+        body["extensions"] = result.extensions
     return b"event: next\ndata: " + orjson.dumps(body) + b"\n\n"

@@ -137,7 +137,7 @@ class _Operations:
             yield PreExecutionError(data=None, errors=refused.errors)
             return
         except Refusing as no:
-            yield PreExecutionError(data=None, errors=[no.error])
+            yield PreExecutionError(data=None, errors=[no.error], extensions=no.extensions)
             return
         try:
             async for result in results:
@@ -151,8 +151,8 @@ class _Operations:
 def _kind(result: GraphQLResult) -> ExecutionResult | PreExecutionError:
     """Errors without a path, and no data: nothing was executed."""
     if result.data is None and result.errors and all(error.path is None for error in result.errors):
-        return PreExecutionError(data=None, errors=result.errors)
-    return ExecutionResult(data=result.data, errors=result.errors)
+        return PreExecutionError(data=None, errors=result.errors, extensions=result.extensions)
+    return ExecutionResult(data=result.data, errors=result.errors, extensions=result.extensions)
 
 
 class _Handler(BaseGraphQLTransportWSHandler[Session, None]):

@@ -162,6 +162,20 @@ async def test_the_log_says_who_did_what_with_which_token_and_how_it_ended(world
     assert await world.broken() == []
 
 
+async def test_what_an_operator_was_refused_before_it_ran_is_in_the_log(world: World) -> None:
+    given = {"month": "2026-01"}
+    for login, role, status in (("sue", "support", 403), ("weak", "admin", 401)):
+        await new_operator(world, login, [role])
+        world.http.cookies.clear()
+        token = await log_in(world, "console", f"{world.url}/graphiql", login, OPERATOR_PASSWORD)
+        assert (await world.post(token, CLOSE, i=given)).status_code == status
+    world.http.cookies.clear()
+    log = [e for e in await entries(world) if e["action"] == "mutation closePeriod"]
+    assert [e["result"] for e in log] == ["STEP_UP_NEEDED", "FORBIDDEN"]
+    assert all(e["actor"].startswith("opr_") and json.loads(e["details"])["variables"] == {"i": given} for e in log)
+    assert len({e["actor"] for e in log}) == 2
+
+
 async def test_what_was_done_with_cannot_be_read_in_the_database_and_nothing_can_be_changed(world: World) -> None:
     operator = await world.operator()
     await world.ask(operator, "query($c: String!) { memberByCard(card: $c) { id } }", c="CARD-1")
