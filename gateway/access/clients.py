@@ -17,7 +17,7 @@ from joserfc.jws import JWSRegistry
 from joserfc.util import urlsafe_b64decode
 
 from gateway.access.accounts import secret_hash
-from gateway.access.consents import DELEGABLE
+from gateway.access.scopes import DELEGABLE
 from gateway.database import Row
 
 SECRET_METHODS = ("client_secret_basic", "client_secret_post")

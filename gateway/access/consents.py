@@ -6,7 +6,7 @@ from uuid import UUID
 
 import orjson
 
-from gateway.access.scopes import MEMBER
+from gateway.access.scopes import DELEGABLE
 from gateway.access.tokens import TOKEN_SECONDS
 from gateway.access.tokens import sql as token_sql
 from gateway.database import Row, Tx, load_queries
@@ -19,9 +19,6 @@ NOTICE_VERSION = "2026-11"
 DATA_CLASSES = {
     "contact": "your name, e-mail address and phone number",
 }
-# What a partner may be allowed to do for a member; changing what is known of a person is not for others.
-DELEGABLE = frozenset(MEMBER) - {"profile:write", "consents:manage"}
-
 
 @dataclass(frozen=True, slots=True)
 class Consent:

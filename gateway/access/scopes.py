@@ -24,16 +24,16 @@ MEMBER = {
 OPERATOR = {
     "coalition:read": "read partners, periods and positions",
     "contracts:read": "read every contract",
-    "partners:manage": "onboard partners, publish contracts and conversion rates",
+    "partners:manage": "onboard partners, publish contracts",
     "rates:publish": "publish conversion rates",
-    "programmes:manage": "set when points become available, spending limits and partners' credit",
+    "programmes:manage": "create programmes; set when points become available, spending limits and partners' credit",
     "ledger:adjust": "ask for an adjustment of a member's points",
     "ledger:approve": "decide on another operator's adjustment",
-    "members:support": "read a member by id or card",
+    "members:support": "read a member by id, card, e-mail or phone",
     "points:expire": "run the expiry of points",
     "settlement:read": "read every statement",
     "settlement:close": "close a period",
-    "audit:read": "run the integrity checks",
+    "audit:read": "read the audit log, run the integrity checks",
 }
 ROLES = {
     "admin": frozenset(OPERATOR),
@@ -50,5 +50,8 @@ def of_roles(roles: Iterable[str]) -> frozenset[str]:
     """What an operator with these roles may hold."""
     return frozenset().union(*(ROLES[role] for role in roles))
 
+
+DELEGABLE = frozenset(MEMBER) - {"profile:write", "consents:manage"}
+"""What a partner that acts for a member may hold, where the member agreed to it; who it is stays the member's to say."""
 
 CEILING = {"partner": frozenset(PARTNER), "member": frozenset(MEMBER), "operator": frozenset(OPERATOR)}

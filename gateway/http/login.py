@@ -17,8 +17,8 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from gateway.access.accounts import CONSOLE_CLIENT, Account, LoginLocked, account_of, check_login, secret_hash
 from gateway.access.accounts import Login as AccountLogin
 from gateway.access.audit import Audit, Deed
-from gateway.access.consents import DATA_CLASSES, DELEGABLE, Consent, grant
-from gateway.access.scopes import CATALOGUE
+from gateway.access.consents import DATA_CLASSES, Consent, grant
+from gateway.access.scopes import CATALOGUE, DELEGABLE
 from gateway.access.server import Desk, OAuthServer, Request, read_parameters
 from gateway.access.tokens import Tokens, sql
 from gateway.access.vault import Vault

@@ -8,6 +8,7 @@ import strawberry
 from gateway import ids
 from gateway.access import consents
 from gateway.access.audit import Deed
+from gateway.access.scopes import DELEGABLE
 from gateway.coalition.graph import Partner, show_partner
 from gateway.context import Context, Info
 from gateway.graph import PUBLIC, SEES_MEMBERSHIPS, DateTime, Payload, refusing, requires, show_id
@@ -138,7 +139,7 @@ class PrivacyMutation:
             raise InputNotAccepted(f"There is no partner {input.partner[:60]!r}.", "partner")
         if not 1 <= len(input.purpose) <= 200 or not input.purpose.isprintable():
             raise InputNotAccepted("purpose must have 1 to 200 printable characters.", "purpose")
-        _check_known("scopes", input.scopes, consents.DELEGABLE)
+        _check_known("scopes", input.scopes, DELEGABLE)
         _check_known("dataClasses", input.data_classes, consents.DATA_CLASSES.keys())
         evidence = {"given": "by the member's app", "client": info.context.caller.client_id}
         async with doors.database.transaction() as tx:

@@ -53,8 +53,11 @@ async def test_a_partner_acts_for_a_member_who_allowed_it_and_no_further(world: 
         assert (await world.post(answer["access_token"], query)).status_code == 403
     narrow = (await exchange(world, await ann_logs_in(world), scope="profile:read")).json()
     assert narrow["scope"] == "profile:read"
-    log = await world.sql("select actor_kind, actor_id, action from audit_log where actor_kind = 'partner'")
-    assert [(r["actor_id"], r["action"]) for r in log] == [(fuel, "query me")]
+    log = await world.sql("select actor_id, action, result from audit_log where actor_kind = 'partner' order by number")
+    assert {r["actor_id"] for r in log} == {fuel}
+    assert [(r["action"], r["result"]) for r in log] == [
+        ("query me", "ok"), ("mutation transferPoints", "FORBIDDEN"), ("query partner", "FORBIDDEN"), ("query me memberships", "FORBIDDEN"),
+    ]  # fmt: skip
 
 
 async def test_without_a_living_consent_or_with_another_token_nothing_is_exchanged(world: World) -> None:

@@ -5,9 +5,10 @@ from pathlib import Path
 from graphql import GraphQLObjectType, GraphQLSchema, build_schema, get_named_type, is_abstract_type, is_leaf_type, parse
 from graphql.type import GraphQLField
 
-from gateway.access.scopes import CEILING
+from gateway.access.scopes import DELEGABLE, ROLES
 from gateway.http.guard import PUBLIC, Need, missing, needs_of, rights
 from gateway.http.rights import KINDS, opens, rights_table
+from tests.access.test_consent import agree, exchange
 from tests.points import ann_logs_in
 from tests.world import World, engine
 
@@ -80,12 +81,15 @@ def _document(schema: GraphQLSchema, kind: str, steps: tuple[str, ...], last: ob
 async def test_every_field_opens_to_exactly_the_kinds_of_the_table(world: World) -> None:
     schema = engine()._schema
     needs = rights(schema)
+    await agree(world, *DELEGABLE)
     tokens = {
         "public": None,
         "member": await ann_logs_in(world),
+        "partner for a member": (await exchange(world, await ann_logs_in(world))).json()["access_token"],
         "partner": await world.token("grocer"),
         "operator": await world.operator(),
     }
+    assert set(tokens) == set(KINDS)
     before = await world.transactions()
     asked = documents(build_schema((ROOT / "schema.graphql").read_text(), assume_valid=True))
 
@@ -115,11 +119,12 @@ async def test_every_field_opens_to_exactly_the_kinds_of_the_table(world: World)
         group = (field_of(steps[-1])[0], on_the_way)
         first = group not in over_the_wire
         over_the_wire.add(group)
-        for kind in KINDS:
-            expected = all(opens(need, kind) for need in on_the_way)
+        for kind, held in {**KINDS, **ROLES}.items():
+            expected = all(opens(need, held) for need in on_the_way)
             # Without a token no document is run, whatever it asks for.
             reached = expected and kind != "public"
-            if any(missing(found, CEILING.get(kind, frozenset()))) == expected or (first and await reaches(kind, text) != reached):
+            asks = first and kind in tokens
+            if any(missing(found, held)) == expected or (asks and await reaches(kind, text) != reached):
                 wrong.append((steps, kind, expected))
     assert wrong == []
     assert len(asked) > 300
