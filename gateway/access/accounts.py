@@ -14,8 +14,8 @@ import pyotp
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from joserfc.errors import JoseError
-from joserfc.jwk import KeySet
 
+from gateway.access.jwks import read_keys
 from gateway.access.scopes import PARTNER
 from gateway.access.tokens import TOKEN_SECONDS, sql
 from gateway.access.vault import Vault
@@ -223,7 +223,7 @@ async def create_keyed_client(
     Raises InputNotAccepted unless `jwks` is a set of one or more public keys.
     """
     try:
-        keys = KeySet.import_key_set(orjson.loads(jwks)).keys
+        keys = read_keys(orjson.loads(jwks)).keys
     except (JoseError, ValueError, KeyError, TypeError):
         raise InputNotAccepted('The keys are not a JSON Web Key Set: {"keys": [...]}.', "jwks") from None
     if not keys or any(key.is_private for key in keys):

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from time import monotonic
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -19,6 +20,16 @@ STALE_SECONDS = 24 * 3_600
 SIZE_MAX = 256 * 1024
 
 log = structlog.get_logger(__name__)
+
+
+def read_keys(jwks: dict[str, Any]) -> KeySet:
+    """A set of public keys (RFC 7517). Raises JoseError, ValueError, KeyError, TypeError.
+
+    A key for Ed25519 may call its algorithm EdDSA, and sign as Ed25519, or the other way round (RFC 9864): its curve says
+    enough.
+    """
+    keys = [{k: v for k, v in key.items() if k != "alg" or key.get("kty") != "OKP"} for key in jwks["keys"]]
+    return KeySet.import_key_set({"keys": keys})
 
 
 class KeysAway(Exception):
@@ -96,7 +107,7 @@ class RemoteKeys:
                 if metadata.get("issuer") != self._url:
                     raise KeysAway(f"{self._url} calls itself {str(metadata.get('issuer'))[:200]}.")
                 url = str(metadata.get("jwks_uri"))
-            self._keys = KeySet.import_key_set(await self._fetcher.json(url))  # type: ignore[arg-type]
+            self._keys = read_keys(await self._fetcher.json(url))
             self._fetched = monotonic()
         except (KeysAway, JoseError, ValueError, KeyError, TypeError) as error:
             log.warning("keys could not be fetched", url=self._url, error=str(error))

@@ -29,7 +29,7 @@ from gateway.access.clients import (
 from gateway.access.consents import Consent, consent_by_id, live_consent
 from gateway.access.dpop import PROOF_SECONDS_MAX, BadProof, read_proof
 from gateway.access.grants import CONFIDENTIAL_METHODS
-from gateway.access.jwks import Fetcher, KeysAway, RemoteKeys
+from gateway.access.jwks import Fetcher, KeysAway, RemoteKeys, read_keys
 from gateway.access.scopes import CATALOGUE, ROLES
 from gateway.access.server import Desk, OAuthServer, Request, read_basic, read_parameters
 from gateway.access.tokens import TOKEN_SECONDS, TWO_FACTORS, TokenRefused, Tokens, marks_of, sql
@@ -218,7 +218,7 @@ class OAuth:
             desk.client = None
         if assertion is not None and desk.client is not None:
             registered = desk.client["jwks"]
-            keys = KeySet.import_key_set(orjson.loads(registered)) if registered is not None else fetched
+            keys = read_keys(orjson.loads(registered)) if registered is not None else fetched
             desk.assertion = read_assertion(assertion, keys, self._tokens.issuer, now) if keys is not None else None
         asked = parameters.get("grant_type")
         if asked == "authorization_code" and "code" in parameters:

@@ -11,14 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from joserfc.jwk import ECKey
+from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from gateway.access import accounts
+from gateway.access.tokens import TWO_FACTORS
 from gateway.database import Database
 from tests.access.test_oauth import authorization
+from tests.access.test_operators import new_operator
 from tests.points import ann_logs_in
-from tests.world import NOW, World
+from tests.world import NOW, OPERATOR_PASSWORD, World
 
+CONSENTS = "{ me { consents { id partner { code } scopes } } }"
+WITHDRAW = "mutation($i: WithdrawConsentInput!) { withdrawConsent(input: $i) { errors { code } } }"
 ROOT = Path(__file__).parent.parent.parent
 CLIENTS = ROOT / "tests/clients"
 
@@ -37,17 +41,26 @@ def clients() -> Path:
     return CLIENTS
 
 
-async def keyed_client(world: World, code: str, dpop: bool = True) -> tuple[str, dict[str, Any]]:
-    """Give a partner's client a key instead of its secrets; answers its id and the private key."""
-    key = ECKey.generate_key("P-256", {"alg": "ES256", "use": "sig"}, private=True, auto_kid=True)
+KEYS: dict[str, tuple[type[ECKey | RSAKey | OKPKey], Any]] = {
+    "ES256": (ECKey, "P-256"), "PS256": (RSAKey, 2048), "EdDSA": (OKPKey, "Ed25519")
+}  # fmt: skip
+
+
+async def keyed_client(
+    world: World, code: str, dpop: bool = True, algorithms: tuple[str, ...] = ("ES256",)
+) -> tuple[str, list[dict[str, Any]]]:
+    """Give a partner's client keys instead of its secrets; answers its id and the private keys."""
+    keys = [
+        KEYS[each][0].generate_key(KEYS[each][1], {"alg": each, "use": "sig"}, private=True, auto_kid=True) for each in algorithms
+    ]
     database = Database(world.dsn, 2)
     await database.open()
     async with database.transaction() as tx:
         partner_id = (await world.sql("select partner_id from partner where code = $1", code))[0]["partner_id"]
-        jwks = json.dumps({"keys": [key.as_dict(private=False)]})
+        jwks = json.dumps({"keys": [key.as_dict(private=False) for key in keys]})
         client_id = await accounts.create_keyed_client(tx, partner_id, code, jwks, dpop, NOW)
     await database.close()
-    return client_id, dict(key.as_dict(private=True))
+    return client_id, [dict(key.as_dict(private=True)) for key in keys]
 
 
 async def asking_client(world: World, code: str, redirect: str) -> tuple[str, str]:
@@ -64,14 +77,18 @@ async def asking_client(world: World, code: str, redirect: str) -> tuple[str, st
 
 async def test_openid_client_goes_through_every_flow_and_its_negatives(real_time: World, clients: Path) -> None:
     world = real_time
-    client_id, jwk = await keyed_client(world, "fuel")
+    client_id, jwks = await keyed_client(world, "fuel", algorithms=("ES256", "PS256", "EdDSA"))
+    await new_operator(world, "weak", ["admin"])
     asking = await asking_client(world, "airline", "https://airline.example/back")
-    me = (await world.named(await ann_logs_in(world), "{ me { id } }"))["documentId"]
+    me, consents, withdraw = [(await world.named(await ann_logs_in(world), text))["documentId"] for text in ("{ me { id } }", CONSENTS, WITHDRAW)]
     prepared = {
         "secret": {"id": world.clients["grocer"][0], "secret": world.clients["grocer"][1]},
-        "keyed": {"id": client_id, "jwk": jwk},
+        "keyed": {"id": client_id, "jwks": jwks},
+        "operator": {"login": "olga", "password": OPERATOR_PASSWORD, "code": world.code_of("olga")},
+        "weakOperator": {"login": "weak", "password": OPERATOR_PASSWORD},
         "partner": {"id": asking[0], "secret": asking[1], "redirect": "https://airline.example/back"},
-        "app": {"id": "member-app", "redirect": "com.example.loyalty:/callback", "me": me, "login": "ann", "password": "ann's password"},
+        "app": {"id": "member-app", "redirect": "com.example.loyalty:/callback", "login": "ann", "password": "ann's password"}
+        | {"me": me, "consents": consents, "withdraw": withdraw},
     }
     done = await asyncio.to_thread(node, "node", "flows.mjs", world.url, json.dumps(prepared))
     assert done.returncode == 0, done.stderr
@@ -81,6 +98,11 @@ async def test_openid_client_goes_through_every_flow_and_its_negatives(real_time
         "post": [200, "grocer"],
         "wrongSecret": "OAUTH_WWW_AUTHENTICATE_CHALLENGE",
         "introspected": True,
+        "withoutOneTimeCode": 401,
+        "stepUpAsked": {"error": "insufficient_user_authentication", "acr_values": TWO_FACTORS, "max_age": "900"},
+        "steppedUp": [200, "STATE_CONFLICT"],
+        "oneTimeCodeAgain": 401,
+        "algorithms": [["ES256", 200, "fuel"], ["PS256", 200, "fuel"], ["EdDSA", 200, "fuel"]],
         "boundType": "dpop",
         "bound": [200, "fuel"],
         "boundAsBearer": [401, "OAUTH_WWW_AUTHENTICATE_CHALLENGE"],
@@ -101,6 +123,10 @@ async def test_openid_client_goes_through_every_flow_and_its_negatives(real_time
         "reused": "invalid_grant",
         "familyEnded": "invalid_grant",
         "refreshRevoked": "invalid_grant",
+        "boundApp": [200, 401, 401],
+        "boundRefreshByOther": "invalid_grant",
+        "boundRefreshUnbound": "invalid_grant",
+        "boundRefresh": 200,
         "exchangedWithoutConsent": "invalid_grant",
         "consentDenied": "access_denied",
         "foreignResource": "invalid_target",
@@ -110,10 +136,15 @@ async def test_openid_client_goes_through_every_flow_and_its_negatives(real_time
         "exchanged": [200, "profile:read"],
         "exchangedWider": "invalid_scope",
         "exchangedAgain": "invalid_grant",
+        "consentsListed": [["airline", ["balance:read", "profile:read"]]],
+        "withdrawn": [],
+        "refreshAfterWithdrawal": "invalid_grant",
+        "exchangedAfterWithdrawal": "invalid_grant",
         "revokedPartner": [401, "OAUTH_WWW_AUTHENTICATE_CHALLENGE"],
         "revokedIntrospected": False,
         "revokedMember": 401,
         "endedFamilyMember": 401,
+        "actingAfterWithdrawal": 401,
     }
 
 

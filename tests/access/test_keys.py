@@ -48,7 +48,7 @@ def proof(
 
 
 async def test_an_assertion_serves_once_and_only_as_it_must_be(world: World) -> None:
-    client_id, jwk = await keyed_client(world, "fuel", dpop=False)
+    client_id, (jwk,) = await keyed_client(world, "fuel", dpop=False)
     key = ECKey.import_key(jwk)
     good = assertion(world, client_id, key)
     first = await ask(world, good)
@@ -80,7 +80,7 @@ WRONG: list[dict[str, Any]] = [
 
 
 async def test_an_assertion_that_is_not_right_opens_nothing(world: World) -> None:
-    client_id, jwk = await keyed_client(world, "fuel", dpop=False)
+    client_id, (jwk,) = await keyed_client(world, "fuel", dpop=False)
     for changes in WRONG:
         if isinstance(changes.get("aud"), list):
             changes = {"aud": [each.format(url=world.url) for each in changes["aud"]]}
@@ -107,7 +107,7 @@ async def test_proofs_in_every_algorithm_bind_a_token(world: World, kind: str, a
     key: Any = {"ec": lambda: ECKey.generate_key("P-256"), "rsa": lambda: RSAKey.generate_key(2048), "okp": OKPKey.generate_key}[
         kind
     ]()
-    client_id, jwk = await keyed_client(world, "fuel")
+    client_id, (jwk,) = await keyed_client(world, "fuel")
     bound = await ask(world, assertion(world, client_id, ECKey.import_key(jwk)), proof(key, f"{world.url}/oauth/token", alg))
     assert bound.json()["token_type"] == "DPoP"
     token = bound.json()["access_token"]

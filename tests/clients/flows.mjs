@@ -15,7 +15,10 @@ const refusal = async (work) => {
     return error.error ?? error.cause?.error ?? error.code ?? String(error)
   }
 }
-const importKey = (jwk) => crypto.subtle.importKey('jwk', jwk, { name: 'ECDSA', namedCurve: 'P-256' }, true, ['sign'])
+const algorithms = {
+  ES256: { name: 'ECDSA', namedCurve: 'P-256' }, PS256: { name: 'RSA-PSS', hash: 'SHA-256' }, EdDSA: { name: 'Ed25519' },
+}
+const importKey = async ({ alg, ...jwk }) => ({ key: await crypto.subtle.importKey('jwk', jwk, algorithms[alg], true, ['sign']), kid: jwk.kid })
 const query = '{ partner { code } }'
 const ask = async (config, tokens, options) => {
   const headers = new Headers({ 'content-type': 'application/json' })
@@ -39,8 +42,44 @@ seen.wrongSecret = await refusal(() => oauth.clientCredentialsGrant(wrong))
 seen.introspected = (await oauth.tokenIntrospection(basic, byBasic.access_token)).active
 await oauth.tokenRevocation(basic, byBasic.access_token)
 
-// Partners: keys, with tokens that are bound
-const key = { key: await importKey(prepared.keyed.jwk), kid: prepared.keyed.jwk.kid }
+// Operators: a one-time code beside the password, and a login that is strong enough for what matters
+const console_ = await discover('console', undefined, oauth.None())
+const operate = async (form, changes = {}) => {
+  const pkceCodeVerifier = oauth.randomPKCECodeVerifier()
+  const url = oauth.buildAuthorizationUrl(console_, {
+    redirect_uri: `${issuer}/graphiql`, scope: 'settlement:close',
+    code_challenge: await oauth.calculatePKCECodeChallenge(pkceCodeVerifier), code_challenge_method: 'S256', ...changes,
+  })
+  const answer = await fetch(url, { method: 'POST', body: new URLSearchParams(form), redirect: 'manual' })
+  if (answer.status !== 303) return { status: answer.status }
+  return oauth.authorizationCodeGrant(console_, new URL(answer.headers.get('location')), { pkceCodeVerifier })
+}
+const close = async (tokens) => {
+  const headers = new Headers({ 'content-type': 'application/json' })
+  const body = JSON.stringify({ query: 'mutation { closePeriod(input: {month: "2025-12"}) { errors { code } } }' })
+  try {
+    const answer = await oauth.fetchProtectedResource(console_, tokens.access_token, new URL(`${issuer}/graphql`), 'POST', body, headers)
+    return [answer.status, (await answer.json()).data.closePeriod.errors[0].code]
+  } catch (error) {
+    return error.cause[0].parameters
+  }
+}
+seen.withoutOneTimeCode = (await operate({ ...prepared.operator, code: '' })).status
+const challenge = await close(await operate(prepared.weakOperator))
+seen.stepUpAsked = challenge
+const strong = { acr_values: challenge.acr_values, max_age: challenge.max_age }
+seen.steppedUp = await close(await operate(prepared.operator, strong))
+seen.oneTimeCodeAgain = (await operate(prepared.operator, strong)).status
+
+// Partners: keys of every kind, with tokens that are bound
+seen.algorithms = []
+for (const jwk of prepared.keyed.jwks) {
+  const config = await discover(prepared.keyed.id, undefined, oauth.PrivateKeyJwt(await importKey(jwk)))
+  const DPoP = oauth.getDPoPHandle(config, await oauth.randomDPoPKeyPair('ES256'))
+  const { access_token } = await oauth.clientCredentialsGrant(config, {}, { DPoP })
+  seen.algorithms.push([jwk.alg, ...await ask(config, access_token, { DPoP })])
+}
+const key = await importKey(prepared.keyed.jwks[0])
 const keyed = await discover(prepared.keyed.id, undefined, oauth.PrivateKeyJwt(key))
 const handle = oauth.getDPoPHandle(keyed, await oauth.randomDPoPKeyPair('ES256'))
 const bound = await oauth.clientCredentialsGrant(keyed, {}, { DPoP: handle })
@@ -112,6 +151,26 @@ const last = await redeem(await logIn(false))
 await oauth.tokenRevocation(app, last.refresh_token)
 seen.refreshRevoked = await refusal(() => oauth.refreshTokenGrant(app, last.refresh_token))
 
+// A member's app whose tokens are bound to a key, the refresh token too
+const appKey = oauth.getDPoPHandle(app, await oauth.randomDPoPKeyPair('ES256'))
+const otherKey = oauth.getDPoPHandle(app, await oauth.randomDPoPKeyPair('ES256'))
+const boundLogin = await logIn(false)
+const boundApp = await oauth.authorizationCodeGrant(
+  app, boundLogin.landed, { pkceCodeVerifier: boundLogin.verifier, expectedState: boundLogin.state }, {}, { DPoP: appKey })
+const boundMe = async (tokens, DPoP) => {
+  const headers = new Headers({ 'content-type': 'application/json' })
+  const body = JSON.stringify({ documentId: prepared.app.me })
+  try {
+    return (await oauth.fetchProtectedResource(app, tokens.access_token, new URL(`${issuer}/graphql`), 'POST', body, headers, { DPoP })).status
+  } catch (error) {
+    return error.status
+  }
+}
+seen.boundApp = [await boundMe(boundApp, appKey), await boundMe(boundApp, otherKey), await me(boundApp)]
+seen.boundRefreshByOther = await refusal(() => oauth.refreshTokenGrant(app, boundApp.refresh_token, {}, { DPoP: otherKey }))
+seen.boundRefreshUnbound = await refusal(() => oauth.refreshTokenGrant(app, boundApp.refresh_token))
+seen.boundRefresh = await boundMe(await oauth.refreshTokenGrant(app, boundApp.refresh_token, {}, { DPoP: appKey }), appKey)
+
 // A partner that acts for a member: consent on the page, a refresh token that is not rotated, token exchange
 const partner = await discover(prepared.partner.id, prepared.partner.secret, oauth.ClientSecretBasic(prepared.partner.secret))
 const consented = async (decision, changes = {}) => {
@@ -145,10 +204,23 @@ seen.exchanged = [await acting(exchanged), exchanged.scope]
 seen.exchangedWider = await refusal(() => exchange(own.access_token, { scope: 'points:transfer' }))
 seen.exchangedAgain = await refusal(() => exchange(exchanged.access_token))
 
+// The member ends it in its app.
+const managing = await redeem(await logIn(false, { scope: 'consents:manage profile:read' }))
+const manage = async (documentId, variables) => (await (await fetch(`${issuer}/graphql`, {
+  method: 'POST', body: JSON.stringify({ documentId, variables }),
+  headers: { 'content-type': 'application/json', authorization: `Bearer ${managing.access_token}` },
+})).json()).data
+const consents = (await manage(prepared.app.consents)).me.consents
+seen.consentsListed = consents.map(({ partner, scopes }) => [partner.code, scopes])
+seen.withdrawn = (await manage(prepared.app.withdraw, { i: { consent: consents[0].id } })).withdrawConsent.errors
+seen.refreshAfterWithdrawal = await refusal(() => oauth.refreshTokenGrant(partner, allowed.refresh_token))
+seen.exchangedAfterWithdrawal = await refusal(() => exchange(own.access_token))
+
 // Revocations take effect within two seconds.
 await new Promise((resolve) => setTimeout(resolve, 2000))
 seen.revokedPartner = await ask(basic, byBasic.access_token)
 seen.revokedIntrospected = (await oauth.tokenIntrospection(basic, byBasic.access_token)).active
 seen.revokedMember = await me(last)
 seen.endedFamilyMember = await me(third)
+seen.actingAfterWithdrawal = await acting(exchanged)
 console.log(JSON.stringify(seen))
