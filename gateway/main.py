@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import uuid
 from collections.abc import AsyncIterator
 
+import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -46,6 +48,8 @@ from gateway.members.lookup import MemberLookup
 from gateway.schema import ACTIVITY, create_schema
 from gateway.settings import Settings
 from partners.protocols import PROTOCOLS
+
+log = structlog.get_logger(__name__)
 
 APP_REDIRECT = "com.example.loyalty:/callback"
 
@@ -118,7 +122,7 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
 
     pages = Starlette(
         lifespan=lifespan,
-        exception_handlers={HTTPException: _json_error},
+        exception_handlers={HTTPException: _json_error, 500: _json_failure},
         routes=[
             Route("/", _home),
             *(_authorization_server(oauth, login) if settings.authorization_server == "on" else ()),
@@ -152,6 +156,13 @@ async def _json_error(request: Request, error: Exception) -> Response:
     """What no route answers is told as JSON too."""
     assert isinstance(error, HTTPException)
     return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+
+async def _json_failure(request: Request, error: Exception) -> Response:
+    """What went wrong here is logged, and told without its inside."""
+    correlation_id = str(uuid.uuid4())
+    log.error("unexpected error", correlation_id=correlation_id, path=request.url.path, exc_info=error)
+    return JSONResponse({"error": f"Something unexpected happened; quote {correlation_id} when you report it."}, 500)
 
 
 async def _home(request: Request) -> Response:

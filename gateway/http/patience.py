@@ -6,13 +6,20 @@ A connection that dribbles is closed, so that it holds nothing up; httptools its
 from asyncio import TimerHandle
 from typing import Any
 
+import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEADER_SECONDS = 10
 BODY_SECONDS = 30
 QUERY_SECONDS = 120
 HEADER_MAX_BYTES = 64 * 1024
-TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+def _last_answer(status: str, message: str) -> bytes:
+    """What a connection is told before it is closed, in JSON as all errors are."""
+    body = orjson.dumps({"error": message})
+    head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    return head.encode() + body
 
 
 class PatientHttp(HttpToolsProtocol):
@@ -33,7 +40,8 @@ class PatientHttp(HttpToolsProtocol):
         if self._headers_due is not None and not self._began_here:
             self._header_bytes += len(data)
             if self._header_bytes > HEADER_MAX_BYTES and not self.transport.is_closing():
-                self.transport.write(TOO_LARGE)
+                told = f"The headers are larger than {HEADER_MAX_BYTES} bytes."
+                self.transport.write(_last_answer("431 Request Header Fields Too Large", told))
                 self.transport.close()
 
     def on_message_begin(self) -> None:
@@ -45,6 +53,10 @@ class PatientHttp(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._stop_expecting()
         super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        self.transport.write(_last_answer("400 Bad Request", msg))
+        self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_expecting()

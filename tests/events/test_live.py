@@ -4,14 +4,14 @@ import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from gateway.http import socket as sockets
 from gateway.http.documents import document_id
@@ -213,6 +213,33 @@ async def test_a_queue_that_is_not_read_is_cut_off_with_a_cursor_and_nothing_is_
     assert points == list(range(1, 401))
 
 
+async def test_sockets_that_do_nothing_are_closed_and_those_that_follow_are_not(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sockets, "IDLE_SECONDS", 2)
+    token = await ann_logs_in(world)
+    async with open_socket(world, token) as following, open_socket(world, token) as idle:
+        await subscribe(following)
+        await next_of(following)
+        assert await closed_with(idle) == 4408
+        await world.record("5.00")
+        assert (await next_of(following))["payload"]["data"]["walletChanged"]["activity"]["points"] == 5
+
+
+async def test_one_address_opens_so_many_sockets_and_gets_them_back(world: World) -> None:
+    url = world.url.replace("http", "ws") + "/graphql"
+    async with AsyncExitStack() as open_ones:
+
+        async def one_more() -> None:
+            await open_ones.enter_async_context(connect(url, subprotocols=["graphql-transport-ws"]))  # type: ignore[list-item]
+
+        for _ in range(sockets.SOCKETS_OF_ONE):
+            await one_more()
+        with pytest.raises(InvalidStatus):
+            await one_more()
+    async with asyncio.timeout(5), open_socket(world, await ann_logs_in(world)) as socket:
+        await subscribe(socket)
+        assert "data" in (await next_of(socket))["payload"]
+
+
 async def test_sockets_that_say_nothing_too_much_or_nonsense_are_closed(world: World) -> None:
     url = world.url.replace("http", "ws") + "/graphql"
     async with open_socket(world, None) as socket:
@@ -234,6 +261,6 @@ async def test_sockets_that_say_nothing_too_much_or_nonsense_are_closed(world: W
         assert await closed_with(socket) == 1009
     async with connect(url, subprotocols=["graphql-transport-ws"]) as socket:  # type: ignore[list-item]
         assert await closed_with(socket) == 4408
-    with pytest.raises(Exception, match="403"):
+    with pytest.raises(Exception, match="403"):  # before it is accepted
         await connect(url, subprotocols=["graphql-ws"]).__aenter__()  # type: ignore[list-item]
     assert await world.transactions() == 0

@@ -70,6 +70,7 @@ def test_the_largest_batch_with_all_that_it_answers_is_not_too_dear() -> None:
         ),
         ("{" + " programmes { code }" * 480 + " }", "programmes more than 12 times"),
         ("{ ...A ...A } fragment A on Query {" + " ... on Query { programmes { code } }" * 7 + " }", "programmes more than 12 times"),
+        ("query($n: [Int!] = [" + "1 " * 2_000 + "]) { programmes { code } }", "2000 tokens"),
         ("{ __typename } " + " ".join(f"fragment F{n} on Query {{ __typename }}" for n in range(51)), "50 fragments"),
         (
             "{ ...A ...A } fragment A on Query { " + " ".join(f"a{n}: programmes {{ code }}" for n in range(16)) + " }",
