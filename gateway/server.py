@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+from collections.abc import Sequence
 
 import structlog
 import uvicorn
@@ -44,8 +45,8 @@ def serve(settings: Settings) -> None:
             embedded.stop()
 
 
-def server_config(app: ASGIApp, host: str = "127.0.0.1", port: int = 0) -> uvicorn.Config:
-    """How HTTP and WebSockets are spoken; the tests serve in the same way."""
+def server_config(app: ASGIApp, host: str = "127.0.0.1", port: int = 0, proxies: Sequence[str] = ()) -> uvicorn.Config:
+    """How HTTP and WebSockets are spoken, and whose word is taken for where a caller is; the tests serve in the same way."""
     return uvicorn.Config(
         app,
         host=host,
@@ -53,7 +54,8 @@ def server_config(app: ASGIApp, host: str = "127.0.0.1", port: int = 0) -> uvico
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=list(proxies),
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         http=PatientHttp,
@@ -65,7 +67,7 @@ def server_config(app: ASGIApp, host: str = "127.0.0.1", port: int = 0) -> uvico
 
 async def _serve(settings: Settings, dsn: str, embedded: EmbeddedPostgres | None) -> None:
     app = await create_app(settings, dsn)
-    server = uvicorn.Server(server_config(app, settings.host, settings.port))
+    server = uvicorn.Server(server_config(app, settings.host, settings.port, settings.trusted_proxies))
     watcher = asyncio.create_task(_watch(embedded)) if embedded else None
     # The schema and all else that lives as long as the process is not looked through again and again.
     gc.collect()

@@ -4,6 +4,7 @@ import base64
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +49,16 @@ class Settings:
     jwks_hosts: tuple[str, ...] = _setting(
         "GATEWAY_JWKS_HOSTS", "", "Hosts (with their port, if it is not 443) that keys may be fetched from, by comma."
     )
+    trusted_proxies: tuple[str, ...] = _setting(
+        "GATEWAY_TRUSTED_PROXIES", "", "Addresses or networks of proxies whose X-Forwarded-For is believed, by comma; empty: none."
+    )
     authorization_server: str = _setting(
         "GATEWAY_AUTHORIZATION_SERVER", "on", "on, or off where every token comes from outside issuers."
     )
     encryption_keys: tuple[bytes, ...] = _setting(
         "GATEWAY_ENCRYPTION_KEY",
         "",
-        "32 random bytes in base64, under which keys of personal data are wrapped; several by comma: the first wraps, the others "
+        "32 random bytes in base64, under which all other keys in the database are wrapped; several by comma: the first wraps, the others "
         "still open. Empty: one is made and kept in the data folder.",
     )
     log_level: str = _setting("GATEWAY_LOG_LEVEL", "info", "debug, info, warning or error.")
@@ -88,6 +92,7 @@ def read_settings(environ: Mapping[str, str] = os.environ, **overrides: Any) -> 
         "jobs": _some_of("GATEWAY_JOBS", texts["jobs"], JOBS),
         "issuers_file": Path(texts["issuers_file"]).absolute() if texts["issuers_file"] else None,
         "jwks_hosts": tuple(host.strip().lower() for host in texts["jwks_hosts"].split(",") if host.strip()),
+        "trusted_proxies": _networks("GATEWAY_TRUSTED_PROXIES", texts["trusted_proxies"]),
         "authorization_server": _one_of("GATEWAY_AUTHORIZATION_SERVER", texts["authorization_server"], ("on", "off")),
         "encryption_keys": _keys("GATEWAY_ENCRYPTION_KEY", texts["encryption_keys"]),
         "log_level": _one_of("GATEWAY_LOG_LEVEL", texts["log_level"], ("debug", "info", "warning", "error")),
@@ -120,6 +125,16 @@ def _keys(variable: str, text: str) -> tuple[bytes, ...]:
             raise BadSetting(f"{variable}: key {number} is not {KEY_BYTES} bytes in base64; its value is not shown here.")
         keys.append(key)
     return tuple(keys)
+
+
+def _networks(variable: str, text: str) -> tuple[str, ...]:
+    networks = tuple(part.strip() for part in text.split(",") if part.strip())
+    for each in networks:
+        try:
+            ip_network(each)
+        except ValueError:
+            raise BadSetting(f"{variable} names {each!r}; name addresses or networks, such as 10.0.0.7 or 10.0.0.0/24.") from None
+    return networks
 
 
 def _some_of(variable: str, text: str, allowed: tuple[str, ...]) -> tuple[str, ...]:

@@ -69,8 +69,8 @@ def free_door() -> tuple[socket.socket, int]:
     return door, door.getsockname()[1]
 
 
-async def started(app: Any, door: socket.socket) -> tuple[uvicorn.Server, "asyncio.Task[None]"]:
-    server = uvicorn.Server(server_config(app))
+async def started(app: Any, door: socket.socket, proxies: tuple[str, ...] = ()) -> tuple[uvicorn.Server, "asyncio.Task[None]"]:
+    server = uvicorn.Server(server_config(app, proxies=proxies))
     task = asyncio.create_task(server.serve(sockets=[door]))
     while not server.started:
         assert not task.done(), "the server did not start"
@@ -79,10 +79,10 @@ async def started(app: Any, door: socket.socket) -> tuple[uvicorn.Server, "async
 
 
 @contextlib.asynccontextmanager
-async def serving(app: Starlette) -> AsyncIterator[tuple[str, uvicorn.Server, "asyncio.Task[None]"]]:
+async def serving(app: Starlette, proxies: tuple[str, ...] = ()) -> AsyncIterator[tuple[str, uvicorn.Server, "asyncio.Task[None]"]]:
     """An application on a free port of the loopback; answers its URL, and what to stop."""
     door, port = free_door()
-    server, task = await started(app, door)
+    server, task = await started(app, door, proxies)
     try:
         yield f"http://127.0.0.1:{port}", server, task
     finally:

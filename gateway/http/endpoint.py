@@ -132,9 +132,10 @@ class GraphQLEndpoint:
         name, variables = asked.get("operationName"), asked.get("variables")
         with _refusing_what_is_away():
             text = await self._text(caller, asked)
-            if asked.get("documentId") is None and not self._engine.remembers(text):
+            registered = asked.get("documentId") is not None
+            if not registered and not self._engine.remembers(text):
                 await self._budgets.charge(caller, min(len(text), DOCUMENT_MAX_CHARS) * READING_COST)
-            prepared = self._engine.prepare(text, explains=knows_schema(caller))
+            prepared = self._engine.prepare(text, knows_schema(caller), registered)
         if prepared.introspects and not knows_schema(caller):
             raise Refusing(403, "FORBIDDEN", "The schema is told to partners and operators; schema.graphql holds it too.")
         operation = self._engine.operation(prepared, name, streamed)

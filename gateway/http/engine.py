@@ -92,20 +92,23 @@ class Engine:
         self._schema = schema._schema
         self.rights = rights(self._schema)
         self._step_ups = step_ups(self._schema)
-        self._prepared: OrderedDict[str, Prepared] = OrderedDict()
+        self._free: OrderedDict[str, Prepared] = OrderedDict()
+        self._registered: OrderedDict[str, Prepared] = OrderedDict()
 
     def remembers(self, text: str) -> bool:
-        """Whether a document needs to be read no more."""
-        return text in self._prepared
+        """Whether a free document needs to be read no more."""
+        return text in self._free
 
-    def prepare(self, text: str, explains: bool = True) -> Prepared:
+    def prepare(self, text: str, explains: bool = True, registered: bool = False) -> Prepared:
         """Parse and validate, or recall having done so; `explains`: errors may suggest names of the schema.
 
+        What apps have `registered` is remembered apart, at any length, where no free document can push it out.
         Raises DocumentRefused.
         """
-        known = self._prepared.get(text)
+        remembered = self._registered if registered else self._free
+        known = remembered.get(text)
         if known is not None:
-            self._prepared.move_to_end(text)
+            remembered.move_to_end(text)
             return known
         if len(text) > DOCUMENT_MAX_CHARS:
             raise DocumentRefused([GraphQLError(f"The document is longer than {DOCUMENT_MAX_CHARS} characters.")])
@@ -126,11 +129,10 @@ class Engine:
             prepared = self._compile(document, Outputs() if "@" not in text else None)
         except GraphQLError as error:
             raise DocumentRefused([error]) from None
-        if len(text) > REMEMBERED_MAX_CHARS:
-            return prepared
-        self._prepared[text] = prepared
-        if len(self._prepared) > DOCUMENTS_MAX:
-            self._prepared.popitem(last=False)
+        if len(text) <= REMEMBERED_MAX_CHARS or registered:
+            remembered[text] = prepared
+            if len(remembered) > DOCUMENTS_MAX:
+                remembered.popitem(last=False)
         return prepared
 
     def _compile(self, document: DocumentNode, outputs: Outputs | None) -> Prepared:

@@ -23,6 +23,7 @@ ROOT = Path(__file__).parent.parent.parent
         ("GATEWAY_DATA_DIR", ""),
         ("GATEWAY_HOST", ""),
         ("GATEWAY_JWKS_HOSTS", "http://keys.example/"),
+        ("GATEWAY_TRUSTED_PROXIES", "10.0.0.1, proxy.example"),
         ("GATEWAY_LOG_LEVEL", "loud"),
         ("GATEWAY_LOG_FORMAT", "xml"),
         ("GATEWAY_ISSUER", "ftp://x"),

@@ -8,16 +8,22 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 import asyncpg
+import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
 
 from gateway.access.caller import Caller
 from gateway.database import Database
 from gateway.http import budget, patience
 from gateway.http.budget import PLANS
 from gateway.http.documents import document_id
+from gateway.http.endpoint import address_of
 from gateway.http.refusing import Refusing
 from tests.points import ann_logs_in, bob_joins
-from tests.world import World
+from tests.world import World, serving
 
 ME = "{ me { id } }"
 PARTNER = "{ partner { code } }"
@@ -225,6 +231,15 @@ async def test_huge_headers_are_refused_and_bombs_are_not_unpacked(world: World)
     for encoding in ("gzip", "deflate", "br", "zstd"):
         sent = await world.http.post("/graphql", content=bomb, headers={"Content-Type": "application/json", "Content-Encoding": encoding})
         assert sent.status_code == 415
+
+
+@pytest.mark.parametrize(("proxies", "seen"), [((), "127.0.0.1"), (("127.0.0.1",), "203.0.113.7"), (("10.0.0.0/8",), "127.0.0.1")])
+async def test_a_proxy_is_believed_where_its_callers_are_if_it_is_named(proxies: tuple[str, ...], seen: str) -> None:
+    async def where(request: Request) -> Response:
+        return PlainTextResponse(address_of(request))
+
+    async with serving(Starlette(routes=[Route("/", where)]), proxies) as (url, *_), httpx.AsyncClient(trust_env=False) as http:
+        assert (await http.get(url, headers={"X-Forwarded-For": "198.51.100.1, 203.0.113.7"})).text == seen
 
 
 async def test_a_query_that_takes_too_long_is_broken_off_and_the_next_one_works(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

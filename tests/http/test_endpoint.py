@@ -154,6 +154,7 @@ async def test_long_documents_are_refused_and_unusual_ones_not_remembered(world:
     engine = Engine(create_schema())
     padded = "{__typename}#" + "x" * 10_000
     assert engine.prepare(padded) is not engine.prepare(padded)
+    assert engine.prepare(padded, registered=True) is engine.prepare(padded, registered=True)
 
 
 @pytest.mark.parametrize(
