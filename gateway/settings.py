@@ -50,7 +50,9 @@ class Settings:
         "GATEWAY_JWKS_HOSTS", "", "Hosts (with their port, if it is not 443) that keys may be fetched from, by comma."
     )
     trusted_proxies: tuple[str, ...] = _setting(
-        "GATEWAY_TRUSTED_PROXIES", "", "Addresses or networks of proxies whose X-Forwarded-For is believed, by comma; empty: none."
+        "GATEWAY_TRUSTED_PROXIES",
+        "",
+        "Addresses or networks of proxies whose X-Forwarded-For is believed, by comma; empty: none.",
     )
     authorization_server: str = _setting(
         "GATEWAY_AUTHORIZATION_SERVER", "on", "on, or off where every token comes from outside issuers."
@@ -58,8 +60,8 @@ class Settings:
     encryption_keys: tuple[bytes, ...] = _setting(
         "GATEWAY_ENCRYPTION_KEY",
         "",
-        "32 random bytes in base64, under which all other keys in the database are wrapped; several by comma: the first wraps, the others "
-        "still open. Empty: one is made and kept in the data folder.",
+        "32 random bytes in base64, under which all other keys in the database are wrapped; several by comma: the first wraps, the "
+        "others still open. Empty: one is made and kept in the data folder.",
     )
     log_level: str = _setting("GATEWAY_LOG_LEVEL", "info", "debug, info, warning or error.")
     log_format: str = _setting("GATEWAY_LOG_FORMAT", "json", "json, or console for people.")
