@@ -60,8 +60,8 @@ class Settings:
     encryption_keys: tuple[bytes, ...] = _setting(
         "GATEWAY_ENCRYPTION_KEY",
         "",
-        "32 random bytes in base64, under which all other keys in the database are wrapped; several by comma: the first wraps, the "
-        "others still open. Empty: one is made and kept in the data folder.",
+        "32 random bytes in base64, under which all other keys in the database are wrapped; several by comma: the first wraps, "
+        "the others still open. Empty: one is made and kept in the data folder.",
     )
     log_level: str = _setting("GATEWAY_LOG_LEVEL", "info", "debug, info, warning or error.")
     log_format: str = _setting("GATEWAY_LOG_FORMAT", "json", "json, or console for people.")
