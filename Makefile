@@ -9,7 +9,7 @@ LOCKED := --no-compile --require-hashes --no-deps --only-binary :all:
 # Without bytecode every process compiles all of its sources anew, which triples the time of its start.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup demo test check install console schema lock bench faults verify-year clean
+.PHONY: help setup demo test check install console schema lock bench faults fuzz verify-year clean
 
 help: ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -41,6 +41,9 @@ bench: install ## Measure the ledger and the API against pgbench and a bare Stra
 
 faults: install ## Kill the gateway and PostgreSQL fifty times under load, and verify; about ten minutes
 	@$(BIN)/python benchmarks/faults.py 50
+
+fuzz: setup ## Send thousands of documents and bodies that nobody wrote; about fifteen minutes
+	@FUZZ_TIMES=20 $(BIN)/python -m pytest tests/http/test_fuzz.py
 
 verify-year: install ## Replay twelve months from nothing, check them against the independent calculation, verify
 	@$(BIN)/python benchmarks/year.py

@@ -20,6 +20,8 @@ from tests.points import ann_logs_in, bob_joins
 from tests.world import World
 
 ROOT = Path(__file__).parent.parent.parent
+# `make fuzz` asks for more, and for others every time.
+TIMES = int(os.environ.get("FUZZ_TIMES", "1"))
 STATUSES = {200, 400, 401, 403, 404, 405, 413, 415, 429}
 
 
@@ -82,7 +84,7 @@ async def test_no_document_gets_a_500_a_traceback_or_somebody_elses_data(world: 
             seen["documents"] += 1
             seen["data"] += bool(answer.json().get("data"))
 
-    @settings(max_examples=40, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=40 * TIMES, deadline=None, database=None, derandomize=TIMES == 1, suppress_health_check=list(HealthCheck))
     @given(documents.from_schema(plain_schema(), custom_scalars=SCALARS), st.data())
     def walk(text: str, data: st.DataObject) -> None:
         # What nobody wrote finds nothing; every other text names something that is there.
@@ -116,7 +118,7 @@ async def test_no_body_whatever_gets_a_500(world: World) -> None:
 
     accepts = st.sampled_from([{}, {"Accept": "application/graphql-response+json"}, {"Accept": "*/*;q=x"}, {"Accept": ","}])
 
-    @settings(max_examples=150, deadline=None, database=None, derandomize=True)
+    @settings(max_examples=150 * TIMES, deadline=None, database=None, derandomize=TIMES == 1)
     @given(st.binary(max_size=60) | ANYTHING.map(lambda value: json.dumps(value).encode()), accepts)
     def walk(body: bytes, more: dict[str, str]) -> None:
         asyncio.run_coroutine_threadsafe(send(body, more), loop).result(60)
@@ -137,12 +139,12 @@ async def test_schemathesis_finds_no_fault_at_the_endpoint(world: World, tmp_pat
     (tmp_path / "hooks.py").write_text(HOOKS)
     command = [
         sys.executable, "-m", "schemathesis.cli", "--config-file", str(tmp_path / "schemathesis.toml"), "run", str(schema), "--url", f"{world.url}/graphql",
-        "--phases", "fuzzing", "--mode", "positive", "--max-examples", "2", "--checks", "nothing_unexpected", "--header",
-        f"Authorization: Bearer {token}", "--generation-database", "none", "--seed", "7", "--no-color",
+        "--phases", "fuzzing", "--mode", "positive", "--max-examples", str(TIMES), "--checks", "nothing_unexpected", "--header",
+        f"Authorization: Bearer {token}", "--generation-database", "none", *(["--seed", "7"] if TIMES == 1 else []), "--no-color",
     ]  # fmt: skip
     environment = {**os.environ, "SCHEMATHESIS_HOOKS": "hooks", "PYTHONPATH": str(tmp_path), "HIDDEN": "\n".join(hidden.get(who, ()))}
     done = await asyncio.to_thread(
-        subprocess.run, command, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False, env=environment
+        subprocess.run, command, cwd=tmp_path, capture_output=True, text=True, timeout=200 * TIMES, check=False, env=environment
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
     assert "Tested: 5" in done.stdout, done.stdout
