@@ -106,7 +106,7 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
     login = Login(server, tokens, doors, vault, audit)
     fetcher = Fetcher(settings.jwks_hosts)
     trusted = read_issuers(settings.issuers_file) if settings.issuers_file else []
-    issuers = OutsideIssuers(trusted, fetcher, database, clock)
+    issuers = OutsideIssuers(trusted, fetcher, database, clock, tokens.revocations)
     oauth, health = OAuth(server, tokens, doors, fetcher), Health(database)
 
     @contextlib.asynccontextmanager

@@ -36,7 +36,7 @@ class Settings:
     pool_size: int = _setting("GATEWAY_POOL_SIZE", "12", "Database connections of one process, 2 to 100.")
     lanes: int = _setting("GATEWAY_LANES", "2", "Batches posted side by side by one process, 1 to 64.")
     adjustment_limit: int = _setting(
-        "GATEWAY_ADJUSTMENT_LIMIT", "1000", "Points an operator may adjust alone; above it a second one approves."
+        "GATEWAY_ADJUSTMENT_LIMIT", "1000", "Points an operator may adjust alone within a day; above it a second one approves."
     )
     jobs: tuple[str, ...] = _setting(
         "GATEWAY_JOBS",

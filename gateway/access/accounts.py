@@ -97,16 +97,20 @@ async def set_password(
 
 
 async def disable(tx: Tx, account: Row, now: datetime) -> None:
-    """No password opens the account any more, until it is given a new one, and what was begun with it has ended."""
-    await tx.run(sql.forget_password, account_id=account["account_id"])
+    """Neither a password nor an outside issuer opens the account, until it is given a new password; what was begun has ended."""
+    await tx.run(sql.disable_account, account_id=account["account_id"], at=now)
     await _end_logins(tx, account, now)
 
 
 async def _end_logins(tx: Tx, account: Row, now: datetime) -> None:
     await tx.run(sql.end_console_sessions, account_id=account["account_id"])
     await tx.run(sql.end_families, account_id=account["account_id"], ended_at=now)
-    subject = account["member_id"] or account["account_id"]
-    await tx.run(sql.revoke, mark=f"sub:{subject}", revoked_at=now, until=now + timedelta(seconds=2 * TOKEN_SECONDS))
+    await revoke_subject(tx, account["member_id"] or account["account_id"], now)
+
+
+async def revoke_subject(tx: Tx, subject_id: UUID, now: datetime) -> None:
+    """Every token of a subject that was issued before ends, within two seconds in every process."""
+    await tx.run(sql.revoke, mark=f"sub:{subject_id}", revoked_at=now, until=now + timedelta(seconds=2 * TOKEN_SECONDS))
 
 
 class LoginLocked(Exception):
@@ -132,7 +136,7 @@ async def check_login(tx: Tx, vault: Vault, login: str, password: str, code: str
             raise LoginLocked(-(-int((free_at - now).total_seconds()) // 60))
         failures = 0
     row = await tx.one(sql.account_by_login, login=login)
-    stored = row["password_hash"] if row else _NOBODY
+    stored = (row["password_hash"] if row else None) or _NOBODY  # a disabled account has none
     try:
         await asyncio.to_thread(_hasher.verify, stored, password)
     except (VerificationError, InvalidHashError):

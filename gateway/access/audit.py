@@ -66,7 +66,7 @@ class Audit:
             token=deed.token_id,
             action=deed.action,
             result=deed.result,
-            sealed=self._vault.seal("audit", orjson.dumps(deed.details, default=str), deed.action.encode()),
+            sealed=self._vault.seal("audit", _written(deed.details), deed.action.encode()),
         )
 
     async def page(self, before: int, most: int) -> list[Entry]:
@@ -82,3 +82,11 @@ class Audit:
         actor_id, token_id = row["actor_id"], row["token_id"]
         deed = Deed(row["actor_kind"], actor_id, row["client_id"], row["action"], row["result"], token_id, details)
         return Entry(row["number"], row["at"], deed)
+
+
+def _written(details: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(details, default=str)
+    except orjson.JSONEncodeError:
+        # JSON may come nested more deeply than it can be written again; the deed is noted all the same.
+        return orjson.dumps({**details, "variables": "nested too deeply to be kept"}, default=str)

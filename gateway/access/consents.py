@@ -39,8 +39,20 @@ async def grant(
     tx: Tx, member_id: UUID, partner_id: UUID, purpose: str, scopes: frozenset[str], data_classes: frozenset[str],
     evidence: dict[str, str], now: datetime,
 ) -> Consent:  # fmt: skip
-    """Store a consent; one that the partner had before stays beside it until it is withdrawn."""
+    """Store a consent. The same one given again is the one that stands; another for the same purpose takes its place, and
+    ends what was given under it."""
     bucket = bucket_of(member_id)
+    before = [
+        each
+        for each in await consents_of(tx, member_id)
+        if each.partner_id == partner_id and each.purpose == purpose and each.withdrawn_at is None
+    ]
+    agreed = (scopes & DELEGABLE, data_classes & DATA_CLASSES.keys(), NOTICE_VERSION)
+    for each in before:
+        if (each.scopes, each.data_classes, each.notice_version) == agreed:
+            return each
+    for each in before:
+        await withdraw(tx, member_id, each.id, now)
     consent_id = new_id_in(bucket)
     await tx.run(
         sql.store_consent,

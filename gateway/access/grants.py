@@ -209,22 +209,20 @@ class ExchangeGrant(BaseGrant, TokenEndpointMixin):  # type: ignore[misc]
         return 200, {**token, "issued_token_type": ACCESS_TOKEN_TYPE}, self.TOKEN_RESPONSE_HEADER
 
 
-def _query_token(desk: Any) -> Token | None:
-    """The token that a request names, if it is one of ours that still lives."""
-    row = desk.refresh
-    if row is not None:
-        alive = row["ended_at"] is None and row["expires_at"] > desk.now and row["used_at"] is None
-        return Token(row, is_refresh=True) if alive else None
+def _access_token(desk: Any) -> Token | None:
+    """The living access token of ours that a request names."""
     return Token(desk.claims, is_refresh=False) if desk.claims is not None else None
 
 
 class Revocation(RevocationEndpoint):  # type: ignore[misc]
-    """RFC 7009: a refresh token ends with its whole family, an access token by itself."""
+    """RFC 7009: a refresh token ends with its whole family, also one that served already: somebody else may have the one that
+    followed it. An access token ends by itself."""
 
     CLIENT_AUTH_METHODS = (*CONFIDENTIAL_METHODS, "none")
 
     def query_token(self, token_string: str, token_type_hint: str | None) -> Token | None:
-        return _query_token(self.server.desk)
+        row = self.server.desk.refresh
+        return Token(row, is_refresh=True) if row is not None else _access_token(self.server.desk)
 
     def revoke_token(self, token: Token, request: OAuth2Request) -> None:
         if token.is_refresh:
@@ -239,7 +237,12 @@ class Introspection(IntrospectionEndpoint):  # type: ignore[misc]
     CLIENT_AUTH_METHODS = CONFIDENTIAL_METHODS
 
     def query_token(self, token_string: str, token_type_hint: str | None) -> Token | None:
-        return _query_token(self.server.desk)
+        desk = self.server.desk
+        row = desk.refresh
+        if row is None:
+            return _access_token(desk)
+        alive = row["ended_at"] is None and row["expires_at"] > desk.now and row["used_at"] is None
+        return Token(row, is_refresh=True) if alive else None
 
     def check_permission(self, token: Token, client: Client, request: OAuth2Request) -> bool:
         return token.check_client(client)

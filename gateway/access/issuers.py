@@ -19,7 +19,7 @@ from gateway.access.caller import Caller
 from gateway.access.clients import unverified
 from gateway.access.jwks import Fetcher, KeysAway, RemoteKeys
 from gateway.access.scopes import CATALOGUE, CEILING, of_roles
-from gateway.access.tokens import TOKEN_MAX_LENGTH, TokenRefused
+from gateway.access.tokens import TOKEN_MAX_LENGTH, Revocations, TokenRefused
 from gateway.clock import Clock
 from gateway.database import Database, load_queries
 from gateway.settings import BadSetting
@@ -81,12 +81,14 @@ def read_issuers(path: Path) -> list[Issuer]:
 class OutsideIssuers:
     """Verifies tokens of the trusted issuers."""
 
-    def __init__(self, issuers: list[Issuer], fetcher: Fetcher, database: Database, clock: Clock) -> None:
+    def __init__(
+        self, issuers: list[Issuer], fetcher: Fetcher, database: Database, clock: Clock, revocations: Revocations
+    ) -> None:
         self._issuers = {each.issuer: each for each in issuers}
         self._keys = {
             each.issuer: RemoteKeys(fetcher, each.jwks_uri or each.issuer, discover=each.jwks_uri is None) for each in issuers
         }
-        self._database, self._clock = database, clock
+        self._database, self._clock, self._revocations = database, clock, revocations
         self._known: OrderedDict[bytes, tuple[Caller, int, int]] = OrderedDict()
 
     def issuer_of(self, token: str) -> Issuer | None:
@@ -99,13 +101,14 @@ class OutsideIssuers:
             return None
 
     async def verify(self, token: str) -> Caller:
-        """The caller behind a token of one of them, read anew every RECHECK_SECONDS: whoever was unlinked is nobody then.
+        """The caller behind a token of one of them, read anew every RECHECK_SECONDS, and as soon as what its subject began is
+        revoked: whoever was unlinked or disabled is nobody then.
 
         Raises TokenRefused, DatabaseAway.
         """
         digest, now = hashlib.sha256(token.encode()).digest(), int(self._clock.now().timestamp())
         known = self._known.get(digest)
-        if known is None or now - known[2] >= RECHECK_SECONDS:
+        if known is None or now - known[2] >= RECHECK_SECONDS or self._revocations.hit((f"sub:{known[0].subject_id}",), known[2]):
             issuer = self.issuer_of(token)
             if issuer is None:
                 raise TokenRefused("The token is of no trusted issuer.")

@@ -28,6 +28,8 @@ def read_keys(jwks: dict[str, Any]) -> KeySet:
     A key for Ed25519 may call its algorithm EdDSA, and sign as Ed25519, or the other way round (RFC 9864): its curve says
     enough.
     """
+    if not all(isinstance(key, dict) for key in jwks["keys"]):
+        raise ValueError("A key is an object.")
     keys = [{k: v for k, v in key.items() if k != "alg" or key.get("kty") != "OKP"} for key in jwks["keys"]]
     return KeySet.import_key_set({"keys": keys})
 
@@ -101,13 +103,14 @@ class RemoteKeys:
     async def _fetch(self) -> None:
         self._tried = monotonic()
         try:
-            url = self._url
-            if self._discover:
-                metadata = await self._fetcher.json(f"{self._url.rstrip('/')}/.well-known/openid-configuration")
-                if metadata.get("issuer") != self._url:
-                    raise KeysAway(f"{self._url} calls itself {str(metadata.get('issuer'))[:200]}.")
-                url = str(metadata.get("jwks_uri"))
-            self._keys = read_keys(await self._fetcher.json(url))
+            async with asyncio.timeout(FETCH_SECONDS):  # in all: a host that drips answers every read in time
+                url = self._url
+                if self._discover:
+                    metadata = await self._fetcher.json(f"{self._url.rstrip('/')}/.well-known/openid-configuration")
+                    if metadata.get("issuer") != self._url:
+                        raise KeysAway(f"{self._url} calls itself {str(metadata.get('issuer'))[:200]}.")
+                    url = str(metadata.get("jwks_uri"))
+                self._keys = read_keys(await self._fetcher.json(url))
             self._fetched = monotonic()
-        except (KeysAway, JoseError, ValueError, KeyError, TypeError) as error:
+        except (KeysAway, JoseError, ValueError, KeyError, TypeError, TimeoutError) as error:
             log.warning("keys could not be fetched", url=self._url, error=str(error))

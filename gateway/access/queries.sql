@@ -181,15 +181,17 @@ values (:account_id, :kind, :login, :password_hash, :member_id,
         case when :kind = 'operator' and cardinality(:roles::text[]) = 0 then array['admin'] else :roles::text[] end, :created_at)
 on conflict (login) do update
   set password_hash = excluded.password_hash,
+      disabled_at = null,
       roles = case when cardinality(:roles::text[]) > 0 then :roles::text[] else account.roles end
 where account.kind = excluded.kind
   and account.member_id is not distinct from excluded.member_id
 returning account_id;
 
--- name: forget_password(account_id)!
--- No password opens this account any more.
+-- name: disable_account(account_id, at)!
+-- Nothing opens this account any more, until it gets a new password.
 update account
-   set password_hash = ''
+   set password_hash = '',
+       disabled_at = :at
  where account_id = :account_id;
 
 -- name: end_console_sessions(account_id)!

@@ -9,7 +9,7 @@ import binascii
 import copy
 import re
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import unquote_plus
@@ -168,6 +168,8 @@ class OAuthServer(AuthorizationServer):  # type: ignore[misc]
         claims, bound = self.desk.subject, self.desk.proof.thumbprint if self.desk.proof else None
         assert claims is not None
         subject, ends = Subject("member", UUID(claims["sub"])), int(claims["exp"])
+        acting = self._acting(client)
+        assert acting is not None
         token = self.tokens.issue(
             subject,
             client.get_client_id(),
@@ -175,7 +177,7 @@ class OAuthServer(AuthorizationServer):  # type: ignore[misc]
             self.desk.now,
             family_id=UUID(claims["sid"]) if "sid" in claims else None,  # it ends with the login it came from
             key_thumbprint=bound,
-            acting=self._acting(client),
+            acting=replace(acting, origin=claims["jti"]),
             ends=ends,
         )
         lives = min(TOKEN_SECONDS, ends - int(self.desk.now.timestamp()))

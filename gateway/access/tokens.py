@@ -46,10 +46,11 @@ class Known:
 
 
 def marks_of(claims: dict[str, Any]) -> tuple[str, ...]:
-    """What a token can be revoked by: itself, its client, its subject, its family, the consent it was given under."""
+    """What a token can be revoked by: itself and what it was exchanged for, its client, its subject, its family, its consent."""
     marks = [f"jti:{claims['jti']}", f"client:{claims['client_id']}", f"sub:{claims['sub']}"]
     marks += [f"sid:{claims['sid']}"] if "sid" in claims else []
     marks += [f"consent:{claims['consent_id']}"] if "consent_id" in claims else []
+    marks += [f"jti:{claims['origin_jti']}"] if "origin_jti" in claims else []
     return tuple(marks)
 
 
@@ -67,10 +68,11 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Acting:
-    """A partner that acts for a member, and the consent under which it does."""
+    """A partner that acts for a member, the consent under which it does, and the `jti` of the token that it exchanged."""
 
     partner_id: UUID
     consent_id: UUID
+    origin: str | None = None
 
 
 class Revocations:
@@ -179,6 +181,7 @@ class Tokens:
             claims |= {"acr": TWO_FACTORS, "auth_time": int(strong_since.timestamp())}
         if acting is not None:
             claims |= {"act": {"sub": str(acting.partner_id)}, "consent_id": str(acting.consent_id)}
+            claims |= {"origin_jti": acting.origin} if acting.origin else {}
         header = {"alg": "ES256", "typ": "at+jwt", "kid": self._signing.kid}
         return jwt.encode(header, claims, self._signing, algorithms=["ES256"])
 

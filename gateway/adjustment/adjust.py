@@ -1,7 +1,7 @@
 """Correcting a member's points: with a reason, and above a limit with the approval of a second operator."""
 
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from uuid import UUID
 
 from gateway.coalition.catalogue import Coalition, Programme
@@ -25,6 +25,8 @@ from gateway.replay import digest
 sql = load_queries(__file__)
 
 REASON_MAX = 500
+# Over so long the points that an operator adjusts alone count together, so that splitting them gains nothing.
+ALONE_FOR = timedelta(hours=24)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,9 @@ async def _find_or_store(
     bucket = bucket_of(request.member_id)
     if await tx.one(members_sql.member_by_id, bucket=bucket, member=request.member_id) is None:
         raise MemberUnknown("that id")
+    await tx.run(sql.lock_operator, operator=operator_id)
+    direction = 1 if request.points > 0 else -1
+    alone = await tx.value(sql.adjusted_alone, operator=operator_id, direction=direction, since=now - ALONE_FOR)
     adjustment_id, day = new_id_in(bucket), coalition.day_of(now)
     await tx.run(
         sql.store_adjustment,
@@ -135,7 +140,7 @@ async def _find_or_store(
         day=day,
         expires_on=programme.expires_on(day),
     )
-    if abs(request.points) <= limit:
+    if abs(request.points) + alone <= limit:
         await _conclude(tx, coalition, adjustment_id, "posted", None, now)
     return adjustment_id
 

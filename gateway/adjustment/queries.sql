@@ -5,6 +5,20 @@ select adjustment_id, digest
  where owner_id = :owner
    and key = :key;
 
+-- name: lock_operator(operator)!
+-- One adjustment of an operator after the other, so that what it does alone can be summed.
+select pg_advisory_xact_lock(hashtextextended('adjustments ' || :operator::uuid::text, 0));
+
+-- name: adjusted_alone(operator, direction, since)$
+-- How many points an operator has given (1) or taken (-1) since a moment without anybody else.
+select coalesce(sum(abs(points)), 0)::bigint
+  from adjustment
+ where owner_id = :operator
+   and state = 'posted'
+   and decided_by is null
+   and sign(points) = :direction
+   and requested_at > :since;
+
 -- name: store_adjustment(bucket, id, owner, key, digest, member, programme, partner, contract, points, reason, requested_by, at, occurred_at, day, expires_on)!
 -- A new adjustment; it waits until it is decided.
 insert into adjustment (bucket, adjustment_id, owner_id, key, digest, member_id, programme_id, partner_id, contract_id,

@@ -8,6 +8,7 @@ from gateway.context import Info
 from gateway.graph import BadInput, Connection, DateTime, connection, page, requires, show_id
 
 NEWEST = 2**62
+CURSOR_MAX = 19  # digits
 
 
 @strawberry.type(directives=[requires("audit:read")], description="Something that somebody did.")
@@ -28,7 +29,7 @@ class AuditQuery:
     @strawberry.field(directives=[requires("audit:read")], description="Who did what, the latest first.")
     async def audit(self, info: Info, first: int, after: str | None = None) -> Connection[AuditEntry]:
         asked = page(first, after)
-        if after is not None and not after.isdecimal():
+        if after is not None and not (after.isascii() and after.isdecimal() and len(after) <= CURSOR_MAX):
             raise BadInput(f"after is {after[:60]!r}, which is no cursor of this connection.")
         found = await info.context.doors.audit.page(min(int(after), NEWEST) if after else NEWEST, first + 1)
         return connection([_show(entry) for entry in found], [str(entry.number) for entry in found], asked)

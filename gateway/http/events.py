@@ -11,6 +11,7 @@ import orjson
 from graphql import ExecutionResult
 from starlette.responses import StreamingResponse
 
+from gateway.http.headers import COMMON
 from gateway.http.refusing import Refusing
 
 EVENT_STREAM = "text/event-stream"
@@ -26,7 +27,7 @@ class EventStream(StreamingResponse):
 
     def __init__(self, results: AsyncGenerator[ExecutionResult, None], still_known: StillKnown) -> None:
         super().__init__(
-            _events(results, still_known), 200, {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}, EVENT_STREAM
+            _events(results, still_known), 200, {**COMMON, "X-Accel-Buffering": "no"}, EVENT_STREAM
         )
 
 

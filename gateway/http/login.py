@@ -2,10 +2,12 @@
 
 import asyncio
 import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import jinja2
 import orjson
@@ -31,6 +33,8 @@ from gateway.http.oauth import NO_STORE, REQUEST_URI_PREFIX, check_resource, rea
 SESSION_COOKIE = "__Host-gateway_console"  # sent by the browser to this host alone, over TLS (or the loopback)
 SESSION_LIFETIME = timedelta(hours=8)
 LOGINS_AT_ONCE = 2
+LOGINS_WAITING = 100
+LOGIN_MAX = 200
 DEFAULT_PURPOSE = "to serve you with your points"
 _page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
     Path(__file__).with_name("login.html").read_text()
@@ -44,18 +48,26 @@ class Login:
         self._server, self._tokens, self._doors, self._vault, self._audit = server, tokens, doors, vault, audit
         # Passwords take long to check on purpose: whoever guesses many at once waits here, and holds no connections.
         self._gate = asyncio.Semaphore(LOGINS_AT_ONCE)
+        self._waiting = 0
 
     async def authorize(self, request: HTTPRequest) -> Response:
         """RFC 6749, section 3.1, with a plain login page; the console's own session saves it the form."""
         try:
             parameters = read_parameters(list(request.query_params.multi_items()))
             form = read_parameters(await read_form(request)) if request.method == "POST" else {}
-            async with self._gate, self._doors.database.transaction() as tx:
+            if form and _comes_from_elsewhere(request):
+                raise InvalidRequestError("The form was sent by another site's page.")
+            if len(form.get("login", "")) > LOGIN_MAX:
+                raise InvalidRequestError(f"A login name has {LOGIN_MAX} characters at most.")
+            async with self._turn(request), self._doors.database.transaction() as tx:
                 client = await tx.one(sql.oauth_client, client_id=parameters.get("client_id", ""))
                 if client is not None and client["partner_status"] == "suspended":
                     client = None
                 desk = Desk(self._doors.clock.now(), client)
                 pushed = parameters.get("request_uri")
+                if pushed is None and client is not None and (client["jwks"] or client["jwks_uri"]):
+                    # FAPI 2.0, section 5.3.2.2, of clients that authenticate as it asks.
+                    raise InvalidRequestError("This client pushes its requests first: /oauth/par.")
                 if pushed is not None:
                     parameters = await self._pushed(tx, desk, pushed)
                 check_resource(parameters, self._tokens)
@@ -89,6 +101,21 @@ class Login:
             return self._error(error)
         except DatabaseAway:
             return HTMLResponse("The database does not answer. Try again in a moment.", 503, page_headers(""))
+
+    @asynccontextmanager
+    async def _turn(self, request: HTTPRequest) -> AsyncIterator[None]:
+        """A turn at checking a password; who only asks for the page needs none. Raises OAuth2Error when too many wait."""
+        if request.method != "POST":
+            yield
+            return
+        if self._waiting >= LOGINS_WAITING:
+            raise OAuth2Error(error="temporarily_unavailable", description="Too many log in at once; try again in a moment.")
+        self._waiting += 1
+        try:
+            async with self._gate:
+                yield
+        finally:
+            self._waiting -= 1
 
     async def _pushed(self, tx: Tx, desk: Desk, request_uri: str) -> dict[str, str]:
         """The parameters that the client pushed; nothing beside them counts. Raises OAuth2Error."""
@@ -138,7 +165,9 @@ class Login:
             coalition, partner = found.name, found.partners.get(client["partner_id"])
         except NoCoalition:
             coalition, partner = "the loyalty gateway", None
-        scopes = parameters.get("scope", "").split()
+        asked = parameters.get("scope", "").split()
+        # An app that asks for nothing in particular gets all that it may have, and the page says so.
+        scopes = asked or (client["scopes"] if client["client_id"] != CONSOLE_CLIENT and client["partner_id"] is None else [])
         of_partner = client["partner_id"] is not None
         shown = [scope for scope in scopes if scope in (DELEGABLE if of_partner else CATALOGUE)]
         classes = [each for each in parameters.get("data_classes", "").split() if of_partner and each in DATA_CLASSES]
@@ -209,6 +238,14 @@ class Login:
         response = Response(status_code=204)
         response.delete_cookie(SESSION_COOKIE, path="/", secure=True, httponly=True)
         return response
+
+
+def _comes_from_elsewhere(request: HTTPRequest) -> bool:
+    """Whether a browser says that another site's page sent this form (Fetch Metadata; before it, `Origin`)."""
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    if site is not None:
+        return site not in ("same-origin", "none")
+    return origin is not None and urlsplit(origin).netloc != request.headers.get("host")
 
 
 def _hash(request_uri: str) -> bytes:

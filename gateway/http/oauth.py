@@ -159,6 +159,8 @@ class OAuth:
             parameters = read_parameters(await read_form(request))
             if request.url.query:
                 raise InvalidRequestError("Send parameters in the body.")
+            if not request.url.path.endswith("/token"):
+                parameters.pop("grant_type", None)  # it is asked for there alone
             basic = read_basic(request.headers.get("authorization"))
             ways = [basic is not None, "client_secret" in parameters, "client_assertion" in parameters]
             if sum(ways) > 1:

@@ -175,12 +175,13 @@ class _Handler(BaseGraphQLTransportWSHandler[Session, None]):
 
     async def handle_message(self, message: Any) -> None:
         self._messages += 1
-        self._quiet = 0
         if self._messages > MESSAGES_A_SECOND:
             await self.websocket.close(4429, "Too many messages.")
         elif not _fits(message):
             await self.handle_invalid_message("Failed to parse message")
         else:
+            if message.get("type") == "subscribe":
+                self._quiet = 0
             await super().handle_message(_named(message))
 
     async def _watch(self) -> None:

@@ -24,8 +24,10 @@ FOLLOW = "subscription { walletChanged { cursor wallets { available } } }"
 BACK = "https://fuel.example/back"
 
 
-async def agree(world: World, *scopes: str, data_classes: tuple[str, ...] = (), partner: str = "fuel") -> str:
-    given = {"partner": partner, "purpose": "to show your points at the pump", "scopes": scopes, "dataClasses": data_classes}
+async def agree(
+    world: World, *scopes: str, data_classes: tuple[str, ...] = (), partner: str = "fuel", purpose: str = "to save points"
+) -> str:
+    given = {"partner": partner, "purpose": purpose, "scopes": scopes, "dataClasses": data_classes}
     answer = (await world.ask(await ann_logs_in(world), GRANT, i=given))["grantConsent"]
     assert codes(answer) == []
     return str(answer["consent"]["id"])
@@ -241,6 +243,26 @@ async def test_another_consent_cannot_be_put_under_a_members_code_or_refresh_tok
     refresh = {"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"], "subject_token": ann, "code": landed["code"][0]}
     assert (await world.http.post("/oauth/token", data=refresh, auth=client)).json()["error"] == "invalid_grant"
     await until_revoked(world, tokens["access_token"])
+
+
+async def test_an_exchanged_token_ends_with_the_token_it_came_from(world: World) -> None:
+    await agree(world, "profile:read")
+    ann = await ann_logs_in(world)
+    acting = (await exchange(world, ann)).json()["access_token"]
+    revoked = await world.http.post("/oauth/revoke", data={"client_id": "member-app", "token": ann})
+    assert revoked.status_code == 200
+    await until_revoked(world, acting)
+
+
+async def test_the_same_consent_given_again_is_one_and_another_for_the_same_purpose_takes_its_place(world: World) -> None:
+    first = await agree(world, "balance:read", "profile:read")
+    assert await agree(world, "balance:read", "profile:read") == first
+    wide = (await exchange(world, await ann_logs_in(world))).json()["access_token"]
+    narrow = await agree(world, "profile:read")
+    await until_revoked(world, wide)
+    assert (await exchange(world, await ann_logs_in(world))).json()["scope"] == "profile:read"
+    await world.ask(await ann_logs_in(world), WITHDRAW, i={"consent": narrow})
+    assert (await exchange(world, await ann_logs_in(world))).json()["error"] == "invalid_grant"  # none stands behind it
 
 
 async def test_an_exchanged_token_ends_with_the_login_it_came_from(world: World) -> None:

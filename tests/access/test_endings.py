@@ -206,6 +206,15 @@ async def test_a_token_is_signed_with_a_published_key_and_says_its_family(world:
     assert claims["sid"] in families
 
 
+async def test_whoever_logs_out_ends_what_a_thief_made_of_its_refresh_token(world: World) -> None:
+    stolen = (await app_tokens(world))["refresh_token"]
+    thief = (await refresh(world, stolen)).json()
+    out = await world.http.post("/oauth/revoke", data={"client_id": "member-app", "token": stolen, "grant_type": "refresh_token"})
+    assert out.status_code == 200
+    assert (await refresh(world, thief["refresh_token"])).json()["error"] == "invalid_grant"
+    await until_revoked(world, thief["access_token"])
+
+
 PROGRAMMES = "{ programmes { code } }"
 NEW_PASSWORD = "another long password"
 

@@ -16,10 +16,10 @@ from joserfc import jwt
 from joserfc.jwk import ECKey, RSAKey
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, RedirectResponse
+from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from gateway.access import accounts
+from gateway.access import accounts, jwks
 from gateway.access.issuers import BadIssuers, read_issuers
 from gateway.access.jwks import Fetcher, KeysAway, RemoteKeys
 from gateway.clock import SystemClock
@@ -170,6 +170,19 @@ async def test_an_outside_operator_steps_up_by_what_its_issuer_says_of_the_login
             assert (await world.sql("select count(*) from period where state <> 'open'"))[0][0] == 0
             closed = await close(acr="two", auth_time=now)
             assert closed.json()["data"]["closePeriod"]["errors"] == []
+            database = Database(world.dsn, 2)
+            await database.open()
+            async with database.transaction() as tx:
+                account = await tx.one(accounts.sql.account_by_login, login="olga")
+                assert account is not None
+                await accounts.disable(tx, account, world.clock.now())
+            await database.close()
+            async with asyncio.timeout(2):  # whichever way she comes
+                while (await close(acr="two", auth_time=now)).status_code != 401:
+                    await asyncio.sleep(0.05)
+            await world.sql("update account set disabled_at = null where login = 'olga'")
+            world.clock.set(world.clock.now() + timedelta(seconds=31))
+            assert (await close(acr="two", auth_time=now)).status_code == 200
             await world.sql("delete from outside_identity")
             world.clock.set(world.clock.now() + timedelta(seconds=31))
             assert (await close(acr="two", auth_time=now)).status_code == 401
@@ -189,6 +202,29 @@ async def test_keys_that_were_fetched_serve_while_their_address_is_away() -> Non
         keys._fetched -= 48 * 3_600
         with pytest.raises(KeysAway):
             await keys.keys("a")
+        await fetcher.close()
+
+
+async def test_keys_that_are_none_or_drip_are_refused_and_hold_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jwks, "FETCH_SECONDS", 0.5)
+
+    async def odd(request: Request) -> Response:
+        if "drip" not in request.url.path:
+            return JSONResponse({"keys": [None]})
+
+        async def drops() -> AsyncIterator[bytes]:
+            while True:
+                yield b" "
+                await asyncio.sleep(0.1)
+
+        return StreamingResponse(drops())
+
+    async with serving(Starlette(routes=[Route("/odd", odd), Route("/drip", odd)])) as (url, *_):
+        fetcher = Fetcher([url.removeprefix("http://")])
+        for path in ("odd", "drip"):
+            async with asyncio.timeout(3):
+                with pytest.raises(KeysAway):
+                    await RemoteKeys(fetcher, f"{url}/{path}").keys("a")
         await fetcher.close()
 
 

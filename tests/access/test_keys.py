@@ -79,6 +79,14 @@ WRONG: list[dict[str, Any]] = [
 ]
 
 
+async def test_a_client_with_keys_pushes_its_requests_first(world: World) -> None:
+    client_id, _ = await keyed_client(world, "fuel", dpop=False)
+    query, _ = authorization(world, client_id=client_id, redirect_uri="https://fuel.example/back")
+    answer = await world.http.get("/oauth/authorize", params=query)
+    assert answer.status_code == 400
+    assert "/oauth/par" in answer.json()["error_description"]
+
+
 async def test_an_assertion_that_is_not_right_opens_nothing(world: World) -> None:
     client_id, (jwk,) = await keyed_client(world, "fuel", dpop=False)
     for changes in WRONG:

@@ -176,6 +176,40 @@ async def test_what_an_operator_was_refused_before_it_ran_is_in_the_log(world: W
     assert len({e["actor"] for e in log}) == 2
 
 
+async def test_variables_nested_too_deeply_to_be_kept_do_not_hide_who_sent_them(world: World) -> None:
+    deep: Any = 1
+    for _ in range(300):
+        deep = [deep]
+    refused = await world.post(await world.operator(), "{ partner { code } }", x=deep)
+    assert refused.status_code == 403
+    newest = (await entries(world))[0]
+    assert (newest["action"], newest["result"]) == ("query partner", "FORBIDDEN")
+    assert "nested too deeply" in newest["details"]
+    far = await world.post(await world.operator(), '{ audit(first: 1, after: "' + "1" * 5_000 + '") { nodes { number } } }')
+    assert far.json()["errors"][0]["extensions"]["code"] == "BAD_INPUT"
+
+
+async def test_a_form_that_another_sites_page_sends_logs_nobody_in(world: World) -> None:
+    query, _ = authorization(world)
+    for headers in ({"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}, {"Origin": "https://evil.example"}, {"Origin": "null"}):
+        answer = await world.http.post("/oauth/authorize", params=query, data=olga(world), headers=headers)
+        assert answer.status_code == 400, headers
+        assert "set-cookie" not in answer.headers
+    assert (await world.sql("select count(*) from authorization_code"))[0][0] == 0
+    own = {"Sec-Fetch-Site": "same-origin", "Origin": "null"}
+    assert (await world.http.post("/oauth/authorize", params=query, data=olga(world), headers=own)).status_code == 303
+    long = await world.http.post("/oauth/authorize", params=query, data={"login": "x" * 201, "password": "x"})
+    assert long.status_code == 400
+
+
+async def test_an_app_that_asks_for_nothing_in_particular_is_shown_with_all_that_it_gets(world: World) -> None:
+    query, _ = authorization(world, client_id="member-app", redirect_uri="com.example.loyalty:/callback")
+    page = (await world.http.get("/oauth/authorize", params=query)).text
+    assert "give your points to other members" in page
+    narrow = (await world.http.get("/oauth/authorize", params={**query, "scope": "profile:read"})).text
+    assert "give your points to other members" not in narrow
+
+
 async def test_what_was_done_with_cannot_be_read_in_the_database_and_nothing_can_be_changed(world: World) -> None:
     operator = await world.operator()
     await world.ask(operator, "query($c: String!) { memberByCard(card: $c) { id } }", c="CARD-1")

@@ -1,5 +1,7 @@
 """Adjustments: with a reason, by two people above the limit, and never below zero."""
 
+import asyncio
+from datetime import timedelta
 from typing import Any
 
 from tests.points import ADJUST, APPROVE, REJECT, codes, second_operator
@@ -23,12 +25,24 @@ async def test_up_to_the_limit_one_operator_suffices_and_the_entry_balances(worl
     answer = await adjust(world, 1000)
     assert answer["adjustment"]["state"] == "POSTED"
     assert await world.available() == 1000
-    taken = await adjust(world, -300)
+    taken = await adjust(world, -600)
     assert taken["adjustment"]["state"] == "POSTED"
-    assert await world.available() == 700
-    assert codes(await adjust(world, -701)) == ["INSUFFICIENT_POINTS"]
-    assert await world.available() == 700
+    assert await world.available() == 400
+    assert await world.redeem(100) is not None
+    assert codes(await adjust(world, -400)) == ["INSUFFICIENT_POINTS"]
+    assert await world.available() == 300
     assert await world.broken() == []
+
+
+async def test_points_split_into_many_adjustments_of_a_day_count_together(world: World) -> None:
+    await world.operator()
+    answers = await asyncio.gather(*(adjust(world, 400) for _ in range(4)))
+    assert sorted(each["adjustment"]["state"] for each in answers) == ["AWAITING_APPROVAL"] * 2 + ["POSTED"] * 2
+    assert await world.available() == 800
+    world.clock.set(world.clock.now() + timedelta(hours=25))
+    world.tokens.clear()
+    assert (await adjust(world, 400))["adjustment"]["state"] == "POSTED"
+    assert await world.available() == 1200
 
 
 async def test_above_the_limit_it_waits_for_another_operator_and_its_own_cannot_approve(world: World) -> None:
