@@ -4,6 +4,7 @@ import sys
 
 from gateway.cipher import CannotOpen
 from gateway.cli.accounts import member_app, operator_app
+from gateway.cli.apps import app_app
 from gateway.cli.coalition import coalition_app, partner_app
 from gateway.cli.commands import app
 from gateway.cli.documents import documents_app
@@ -25,6 +26,7 @@ app.add_typer(operator_app, name="operator")
 app.add_typer(member_app, name="member")
 app.add_typer(keys_app, name="keys")
 app.add_typer(issuer_app, name="issuer")
+app.add_typer(app_app, name="app")
 app.add_typer(documents_app, name="documents")
 
 __all__ = ["app", "main"]

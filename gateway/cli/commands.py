@@ -122,7 +122,10 @@ def events(
 
 
 @app.command()
-def settle(month: Annotated[str, typer.Argument(help="The month to close and settle: 2026-10.")]) -> None:
+def settle(
+    month: Annotated[str, typer.Argument(help="The month to close and settle: 2026-10.")],
+    early: Annotated[bool, typer.Option("--early", help="Close it also while it runs.")] = False,
+) -> None:
     """Close a month, settle it and write its files; a closed month gives the same files again."""
     first_day = month_of(month)
     settings = settings_of()
@@ -131,7 +134,7 @@ def settle(month: Annotated[str, typer.Argument(help="The month to close and set
         async with opened.reading() as tx:
             coalition = await read_coalition(tx)
         folder = settings.data_dir / "settlement"
-        await close.close_period(opened, coalition, folder, first_day, SystemClock().now())
+        await close.close_period(opened, coalition, folder, first_day, SystemClock().now(), early)
         async with opened.reading() as tx:
             settled = await close.read_settled(tx, coalition, first_day)
         table = Table("party", f"owes net, {settled.currency}", title=f"Positions of {month}")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from gateway.cli.running import noting, out, with_database
 from gateway.clock import SystemClock
@@ -26,14 +26,14 @@ def documents_check(files: Files) -> None:
     from gateway.schema import create_schema
 
     engine = Engine(create_schema())
-    table = Table("file", "id", "needs", "cost", title="Documents")
+    table = Table("file", Column("id", overflow="fold"), "needs", "cost", title="Documents")
     sound = True
     for file, text in _texts(files):
         try:
             prepared = engine.prepare(text)
             needs = sorted({" or ".join(" and ".join(sorted(each)) for each in need) for need in prepared.needs})
             cost = max(cost({}) for cost in prepared.costs.values())
-            table.add_row(str(file), document_id(text), "\n".join(needs), str(cost))
+            table.add_row(str(file), document_id(text), "\nand ".join(needs), str(cost))
         except DocumentRefused as refused:
             sound = False
             table.add_row(str(file), "[bold red]refused[/]", str(refused), "")

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from gateway.coalition.catalogue import Coalition, Programme, read_coalition, sql
+from gateway.coalition.catalogue import Coalition, Contract, Programme, read_coalition, sql
 from gateway.database import Tx
 from gateway.ids import new_id
 from gateway.points import MAX_POINTS
@@ -156,7 +156,10 @@ async def onboard_partner(tx: Tx, new: NewPartner, now: datetime) -> UUID:
     if not new.name.strip():
         raise InputNotAccepted("A partner has a name.", "name")
     _check_connection(new)
+    codes = [code for code, _ in new.stores]
     for position, (code, name) in enumerate(new.stores):
+        if code in codes[:position]:
+            raise InputNotAccepted(f"The store code {code[:40]!r} is used twice.", "stores", str(position), "code")
         for field_name, text in (("code", code), ("name", name)):
             if not text.strip() or not text.isprintable() or len(text) > STORE_MAX_LENGTH:
                 told = f"A store's {field_name} is 1 to {STORE_MAX_LENGTH} printable characters, not {text[:40]!r}."
@@ -320,8 +323,20 @@ async def onboard_from_files(tx: Tx, described: list[NewPartner], now: datetime)
     for partner_id, new in zip(partner_ids, described, strict=True):
         for position, contract in sorted(enumerate(new.contracts), key=lambda each: each[1].valid_from):
             published = coalition.contracts.get((partner_id, contract.currency), ())
-            if all(c.valid_from < contract.valid_from for c in published):
-                try:
+            before = next((c for c in published if c.valid_from == contract.valid_from), None)
+            try:
+                if before is None:
                     await publish_contract(tx, coalition, partner_id, contract)
-                except Refused as refused:
-                    raise NotOnboarded(new.code, position, refused) from None
+                else:
+                    _check_unchanged(contract, before)
+            except Refused as refused:
+                raise NotOnboarded(new.code, position, refused) from None
+
+
+def _check_unchanged(new: NewContract, before: Contract) -> None:
+    """What is published stays as it is: purchases were reckoned by it. Raises StateConflict."""
+    for name in ("earn_rate", "issue_price", "redeem_price", "service_fee", "conversion_price", "pending_days"):
+        was, said = getattr(before, name), getattr(new, name)
+        if was != said:
+            told = f"The contract from {before.valid_from} is published with {name} {was}, not {said}; publish a later one."
+            raise StateConflict(told).at(re.sub(r"_(\w)", lambda letter: letter[1].upper(), name))

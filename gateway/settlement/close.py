@@ -24,14 +24,25 @@ class Period:
     closed_at: datetime | None
 
 
-async def close_period(database: Database, coalition: Coalition, folder: Path, month: date, now: datetime) -> Period:
-    """Close a month and settle it; a month that is closed already gives the same files again.
+async def _is_open(database: Database, month: date) -> bool:
+    async with database.reading() as tx:
+        row = await tx.one(sql.period, month=month)
+    return row is None or row["state"] == "open"
+
+
+async def close_period(
+    database: Database, coalition: Coalition, folder: Path, month: date, now: datetime, early: bool = False
+) -> Period:
+    """Close a month and settle it; a month that is closed already gives the same files again. `early`: also while it runs.
 
     A crash in between leaves the month closing, and closing it again goes on from there.
     Raises StateConflict while an earlier month is open, or for a month before the coalition or not over yet.
     """
     if month > coalition.day_of(now).replace(day=1):
         raise StateConflict(f"The month {month:%Y-%m} has not begun.").at("month")
+    if month == coalition.day_of(now).replace(day=1) and not early and await _is_open(database, month):
+        told = f"The month {month:%Y-%m} is not over; closing it for good now has to be asked for: early."
+        raise StateConflict(told).at("month")
     async with database.transaction() as tx:
         state = await tx.value(sql.begin_closing, month=month)
     if state == "before the coalition":

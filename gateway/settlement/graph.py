@@ -236,6 +236,7 @@ class SettlementQuery:
 @strawberry.input(description="A month to close.")
 class ClosePeriodInput:
     month: YearMonth
+    early: bool = strawberry.field(default=False, description="Also while the month runs: what comes after counts in the next.")
 
 
 @strawberry.type(directives=[PUBLIC])
@@ -253,7 +254,9 @@ class SettlementMutation:
     async def close_period(self, info: Info, input: ClosePeriodInput) -> ClosePeriodPayload:
         context = info.context
         doors = context.doors
-        period = await close.close_period(doors.database, context.coalition, doors.settlement_dir, input.month, doors.clock.now())
+        period = await close.close_period(
+            doors.database, context.coalition, doors.settlement_dir, input.month, doors.clock.now(), input.early
+        )
         return ClosePeriodPayload(period=show_period(period))
 
 

@@ -183,6 +183,15 @@ async def test_a_purchase_in_a_closed_month_counts_in_the_next_open_one_and_says
     assert await world.broken() == []
 
 
+async def test_the_next_open_month_is_the_next_of_the_calendar_also_where_nothing_was_posted(world: World) -> None:
+    await world.record("1.00")
+    close = "mutation { closePeriod(input: {month: \"2026-01\"}) { errors { code } } }"
+    assert (await world.ask(await world.operator(), close))["closePeriod"]["errors"] == []
+    answer = await world.record("10.00", occurredAt="2026-01-20T12:00:00Z")
+    assert (answer["earning"]["period"], answer["earning"]["missedPeriod"]) == ("2026-02", "2026-01")
+    assert await world.broken() == []
+
+
 async def test_a_purchase_that_waits_for_a_closing_month_goes_to_the_next_one(world: World) -> None:
     """The closing is held open by hand between its lock and its commit."""
     import asyncpg

@@ -10,7 +10,7 @@ from gateway.access.issuers import read_issuers
 from gateway.coalition.partner_file import read_partner_file
 from tests.house.test_embedded import Gateway
 from tests.points import ENROL, ann_logs_in
-from tests.world import World
+from tests.world import World, log_in
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -33,6 +33,11 @@ def test_the_guide_to_adding_a_partner_holds_word_for_word(dsn: str, tmp_path: P
     assert "Corner Bakery" in gateway.run("partner", "list").stdout
     client = gateway.run("partner", "client", "cornerbakery").stdout
     assert "client_id=partner-cornerbakery" in client
+    described.write_text(file.replace('"3" ', '"4" '))
+    changed = gateway.run("partner", "onboard", str(described))
+    assert changed.returncode != 0
+    assert f"{described}:11: " in changed.stderr
+    assert "published with earn_rate 3, not 4" in changed.stderr
     described.write_text(file.replace('"3" ', '"lots" '))
     told = gateway.run("partner", "onboard", str(described))
     assert told.returncode != 0
@@ -105,13 +110,15 @@ async def test_what_the_guides_say_of_documents_factors_issuers_and_keys_works_a
     app = tmp_path / "app"
     app.mkdir()
     (app / "me.graphql").write_text("query Me { me { id wallets { available } } }")
-    commands = re.findall(r"```sh\n(gateway documents .*?)```", integrating, re.S)[0].splitlines()
-    assert len(commands) == 2
+    commands = [line for kind in ("app", "documents") for line in re.findall(rf"```sh\n(gateway {kind} .*?)```", integrating, re.S)[0].splitlines()]
+    assert len(commands) == 3
     for line in commands:
         ran = gateway.run(*shlex.split(line.replace("app/*.graphql", str(app / "me.graphql")))[1:])
         assert ran.returncode == 0, ran.stdout + ran.stderr
     id = next(iter(json.loads(ran.stdout)))
-    token = {"Authorization": f"Bearer {await ann_logs_in(world)}"}
+    await ann_logs_in(world)
+    own = await log_in(world, "our-app", "com.example.our:/back", "ann", "ann's password")
+    token = {"Authorization": f"Bearer {own}"}
     answer = await world.http.post("/graphql", json={"documentId": id}, headers=token)
     assert answer.json()["data"]["me"]["wallets"]
     (app / "bad.graphql").write_text("query { nothing }")
@@ -128,4 +135,4 @@ async def test_what_the_guides_say_of_documents_factors_issuers_and_keys_works_a
     described.write_text(re.findall(r"```toml\n(\[\[issuer.*?)```", operating, re.S)[0])
     assert [each.kind for each in read_issuers(described)] == ["operator"]
     log = await world.sql("select action from audit_log where actor_kind = 'command_line' order by number")
-    assert [row["action"] for row in log] == ["documents register", "operator create", "operator factor", "issuer link", "keys rewrap"]
+    assert [row["action"] for row in log] == ["app register", "documents register", "operator create", "operator factor", "issuer link", "keys rewrap"]

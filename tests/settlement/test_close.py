@@ -13,7 +13,7 @@ from gateway.points import round_half_even_minor
 from gateway.settlement.files import COLUMNS
 from tests.world import World
 
-CLOSE = "mutation($m: YearMonth!) { closePeriod(input: {month: $m}) { period { state } errors { code message } } }"
+CLOSE = "mutation($m: YearMonth!) { closePeriod(input: {month: $m, early: true}) { period { state } errors { code message } } }"
 PERIOD = """query($m: YearMonth!) { period(month: $m) { state
   positions { party { code } net { amount } }
   standings { programme { code } outstanding debt expired }
@@ -93,6 +93,19 @@ async def test_a_partner_sees_its_own_statement_alone_and_no_positions(world: Wo
     refused = await world.post("grocer", PERIOD, m="2026-10")
     assert refused.status_code == 403
     assert "data" not in refused.json()
+
+
+async def test_the_month_that_runs_is_closed_only_if_that_is_asked_for(world: World) -> None:
+    await world.record("10.00")
+    await close_through(world, 9)
+    careful = CLOSE.replace(", early: true", "")
+    refused = (await world.ask(await world.operator(), careful, m="2026-10"))["closePeriod"]
+    assert [error["code"] for error in refused["errors"]] == ["STATE_CONFLICT"]
+    assert (await world.record("10.00"))["earning"]["period"] == "2026-10"
+    assert (await close(world, "2026-10"))["errors"] == []
+    again = (await world.ask(await world.operator(), careful, m="2026-10"))["closePeriod"]
+    assert (again["errors"], again["period"]["state"]) == ([], "CLOSED")
+    assert (await world.record("10.00"))["earning"]["period"] == "2026-11"
 
 
 async def test_a_partner_cannot_close_a_month(world: World) -> None:
