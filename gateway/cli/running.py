@@ -71,7 +71,8 @@ async def subject_named(opened: Database, partner: str | None, operator: str | N
         elif (member_id := ids.read("mem", member or "")) is not None:
             subject = Subject("member", member_id)
     if subject is None:
-        raise typer.BadParameter(f"There is no such partner, operator or member: {partner or operator or member}.")
+        kind = "partner" if partner is not None else "operator" if operator is not None else "member"
+        raise typer.BadParameter(f"There is no {kind} {partner or operator or member!r}.")
     return subject
 
 

@@ -224,6 +224,10 @@ async def _replay_and_show(settings: Settings, meridian: Meridian, prepared: Pre
                     await replay.month(month, of_month)
                     found = await read_month(operator, month)
                 else:
+                    posted = sum(each["purchases"] for each in found["partners"].values())
+                    if posted < sum(not event.is_return for event in of_month):
+                        told = f"{month:%B %Y} was closed before all of it was replayed"
+                        raise SystemExit(f"gateway: {told}; make demo ARGS=--reset begins anew.")
                     replay.skip(of_month)
                     bar.update(task, advance=len(of_month), step="settled before")
                 assert found is not None
