@@ -89,6 +89,7 @@ BAD_PARTNERS: list[tuple[dict[str, Any], list[str]]] = [
     ({"endpoint": "http://[x"}, ["endpoint"]),
     ({"stores": [{"code": "a", "name": "A"}, {"code": "", "name": "B"}]}, ["stores", "1", "code"]),
     ({"stores": [{"code": "a", "name": "A\u0007"}]}, ["stores", "0", "name"]),
+    ({"stores": [{"code": "a", "name": "A"}, {"code": "a", "name": "B"}]}, ["stores", "1", "code"]),
 ]
 
 
