@@ -3,7 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# Twice quiet: errors alone. A machine with places of its own for packages would fill the screen with warnings about them.
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 LOCKED := --no-compile --require-hashes --no-deps --only-binary :all:
 
 # Without bytecode every process compiles all of its sources anew, which triples the time of its start.

@@ -202,18 +202,15 @@ class StoreInput:
     name: str
 
 
+CONNECTION = "Not given: as before; null: it has no system of its own any more."
+
+
 @strawberry.input(description="A partner to onboard, or to bring up to date.")
 class OnboardPartnerInput:
     code: str = strawberry.field(description="Lower-case letters and digits; it never changes.")
     name: str
-    protocol: str | None = strawberry.field(
-        default=strawberry.UNSET,
-        description="How its own system is spoken to: rest_json. Not given: as before; null: it has no system any more.",
-    )
-    endpoint: str | None = strawberry.field(
-        default=strawberry.UNSET,
-        description="Where its own system is: a URL. Not given: as before; null: there is none any more.",
-    )
+    protocol: str | None = strawberry.field(default=strawberry.UNSET, description=f"Of its own system: rest_json. {CONNECTION}")
+    endpoint: str | None = strawberry.field(default=strawberry.UNSET, description=f"Where its own system is: a URL. {CONNECTION}")
     stores: list[StoreInput] = strawberry.field(
         default_factory=list, description="Its stores: new ones, and new names of those that are known by their code."
     )
