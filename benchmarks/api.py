@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import orjson
 from load import http
-from yardsticks import BARE_PORT, ROUNDS, SECONDS, bare, load, median_load, row, say
+from yardsticks import ROUNDS, SECONDS, Yardstick, bare_query, load, row, say
 
 from gateway.http.documents import document_id
 
@@ -53,8 +53,9 @@ class Tills:
 
 
 def measure_api(
-    tills: Tills, member_tokens: Callable[[], list[str]], renew: Callable[[], dict[str, str]], s: float, p: float, pid: int
-) -> None:
+    tills: Tills, member_tokens: Callable[[], list[str]], renew: Callable[[], dict[str, str]], s: Yardstick, p: Yardstick,
+    pid: int,
+) -> None:  # fmt: skip
     first = sorted(tills.tokens)[0]
     each = int(SECONDS * 6_000)
     load(PORT, tills.singles(2_000, [first]), 16, 2)
@@ -63,8 +64,9 @@ def measure_api(
         tills.tokens = renew()
         return tills.singles(each, sorted(tills.tokens))
 
-    single = median_load(PORT, one, 64)
-    row("single recordPurchase over HTTP, 64 connections", "0.6 S", "1 S", f"{single:,.0f}/s", f"{single / s:.2f} S")
+    single = s.in_turns(
+        "single recordPurchase over HTTP, 64 connections", "0.6", "1", lambda: load(PORT, one(), 64)["per_second"]
+    )
     tills.tokens = renew()
     paced = [load(PORT, one(), 64, SECONDS, single / 2)["p99_ms"] for _ in range(ROUNDS)]
     row("its p99 latency at half that load", "50 ms", "20 ms", f"{statistics.median(paced):.0f} ms", "")
@@ -73,8 +75,9 @@ def measure_api(
         tills.tokens = renew()
         return tills.batches(int(SECONDS * 120), 100, first)
 
-    batched = 100 * median_load(PORT, hundreds, 8)
-    row("recordPurchases of 100 over HTTP, purchases/s", "1.5 P", "3 P", f"{batched:,.0f}/s", f"{batched / p:.1f} P")
+    p.in_turns(
+        "recordPurchases of 100 over HTTP, purchases/s", "1.5", "3", lambda: 100 * load(PORT, hundreds(), 8)["per_second"]
+    )
 
     def hot() -> list[bytes]:
         tills.tokens = renew()
@@ -100,11 +103,8 @@ def measure_api(
         requests = [http("127.0.0.1", PORT, "/graphql", body, token) for token in member_tokens()]
         return [requests[n % len(requests)] for n in range(each)]
 
-    mine = median_load(PORT, apps, 16)
-    with bare(json.dumps(answer)):
-        bare_body = orjson.dumps({"query": ME})
-        theirs = median_load(BARE_PORT, lambda: [http("127.0.0.1", BARE_PORT, "/", bare_body, None)] * each, 16)
-    row("me with wallets and twenty activities", "0.4", "0.8", f"{mine:,.0f}/s", f"{mine / theirs:.2f} of {theirs:,.0f}/s bare")
+    with bare_query(ME, json.dumps(answer), each) as theirs:
+        theirs.in_turns("me with wallets and twenty activities", "0.4", "0.8", lambda: load(PORT, apps(), 16)["per_second"])
 
     memory = []
     for done in range(0, PURCHASES, max(PURCHASES // 5, 1)):

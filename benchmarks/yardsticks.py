@@ -22,7 +22,7 @@ from gateway.embedded import EmbeddedPostgres
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
 SECONDS = float(os.environ.get("BENCH_SECONDS", "5"))
 HERE = Path(__file__).parent
-BARE_PORT = 8292
+MUTATION_PORT, QUERY_PORT = 8292, 8293
 BARE = "mutation($input: NothingInput!) { nothing(input: $input) { done } }"
 
 rows: list[tuple[str, str, str, str, str]] = []
@@ -37,26 +37,48 @@ def row(figure: str, must: str, aim: str, measured: str, ratio: str) -> None:
     say(f"{figure}: {measured} ({ratio}; must {must}, aim {aim})")
 
 
-def measure_p(postgres: EmbeddedPostgres) -> float:
-    """pgbench's transactions per second, initial connections left out."""
+class Yardstick:
+    """Something that is measured again and again, in turns with what is measured against it."""
+
+    def __init__(self, name: str, measure: Callable[[], float]) -> None:
+        self.name, self._measure = name, measure
+        self.found: list[float] = []
+
+    def __call__(self) -> float:
+        self.found.append(self._measure())
+        return self.found[-1]
+
+    def in_turns(self, figure: str, must: str, aim: str, measure: Callable[[], float]) -> float:
+        """ROUNDS times the yardstick and then the figure: whatever slows the machine down meets both. Answers the median."""
+        pairs = [(self(), measure()) for _ in range(ROUNDS)]
+        ratios = [found / yard for yard, found in pairs]
+        for (yard, found), ratio in zip(pairs, ratios, strict=True):
+            say(f"{found:,.0f}/s, {self.name} {yard:,.0f}/s: {ratio:.2f}")
+        median = statistics.median(found for _, found in pairs)
+        spread = f"{statistics.median(ratios):.2f} {self.name} ({min(ratios):.2f} to {max(ratios):.2f})"
+        row(figure, f"{must} {self.name}", f"{aim} {self.name}", f"{median:,.0f}/s", spread)
+        return median
+
+
+def pgbench(postgres: EmbeddedPostgres) -> Yardstick:
+    """P: pgbench's transactions per second, initial connections left out."""
     dsn = postgres.dsn.replace("/postgres?", "/yardstick?")
-    subprocess.run([postgres.binaries / "createdb", "-d", postgres.dsn, "yardstick"], check=False, capture_output=True)
     psql = [postgres.binaries / "psql", postgres.dsn, "-qc", "create database yardstick"]
-    subprocess.run(psql, check=False, capture_output=True)
+    subprocess.run(psql, check=True, capture_output=True)
     subprocess.run([postgres.binaries / "pgbench", "-i", "-q", "-s", "20", dsn], check=True, capture_output=True)
     command = [postgres.binaries / "pgbench", "-M", "prepared", "-c", "8", "-j", "2", "-T", str(int(SECONDS)), dsn]
-    found = []
-    for _ in range(ROUNDS):
+
+    def measure() -> float:
         said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         match = re.search(r"tps = ([\d.]+)", said)
         assert match is not None
-        found.append(float(match[1]))
-        say(f"P {found[-1]:,.0f}")
-    return statistics.median(found)
+        return float(match[1])
+
+    return Yardstick("P", measure)
 
 
 @contextlib.contextmanager
-def bare(answer: str = "") -> Iterator[None]:
+def bare(port: int, answer: str = "") -> Iterator[None]:
     """The bare application, on the gateway's own server."""
     command = [
         sys.executable,
@@ -64,14 +86,14 @@ def bare(answer: str = "") -> Iterator[None]:
         "uvicorn",
         "bare:app",
         "--port",
-        str(BARE_PORT),
+        str(port),
         "--log-level",
         "critical",
         "--app-dir",
         str(HERE),
     ]
     environment = os.environ | ({"BARE_JSON": answer} if answer else {})
-    with process(command, environment, f"http://127.0.0.1:{BARE_PORT}/"):
+    with process(command, environment, f"http://127.0.0.1:{port}/"):
         yield
 
 
@@ -111,9 +133,19 @@ def median_load(port: int, make: Callable[[], list[bytes]], connections: int) ->
     return statistics.median(load(port, make(), connections)["per_second"] for _ in range(ROUNDS))
 
 
-def measure_s() -> float:
+@contextlib.contextmanager
+def bare_mutation() -> Iterator[Yardstick]:
+    """S: requests per second of a bare mutation that does nothing."""
     body = orjson.dumps({"query": BARE, "variables": {"input": {"key": "k"}}})
-    one = http("127.0.0.1", BARE_PORT, "/", body, None)
-    with bare():
-        load(BARE_PORT, [one] * 2_000, 8, 1)
-        return median_load(BARE_PORT, lambda: [one] * int(SECONDS * 20_000), 64)
+    one = http("127.0.0.1", MUTATION_PORT, "/", body, None)
+    with bare(MUTATION_PORT):
+        load(MUTATION_PORT, [one] * 2_000, 8, 1)
+        yield Yardstick("S", lambda: load(MUTATION_PORT, [one] * int(SECONDS * 20_000), 64)["per_second"])
+
+
+@contextlib.contextmanager
+def bare_query(query: str, answer: str, most: int) -> Iterator[Yardstick]:
+    """Requests per second of a bare query that is answered with this JSON, `most` of them at most."""
+    one = http("127.0.0.1", QUERY_PORT, "/", orjson.dumps({"query": query}), None)
+    with bare(QUERY_PORT, answer):
+        yield Yardstick("of a bare query", lambda: load(QUERY_PORT, [one] * most, 16)["per_second"])

@@ -138,25 +138,44 @@ select coalesce(w.member_id, d.member_id) as member, w.owed, d.owed as owed_by_r
     on d.bucket = w.bucket and d.member_id = w.member_id and d.programme_id = w.programme_id
  where coalesce(w.owed, 0) <> coalesce(d.owed, 0);
 
--- name: purchases_equal_their_returns()
--- What is noted as returned on a purchase is what its returns came to, and never more than it was.
-select p.transaction_id, p.amount_minor, p.returned_minor, p.points, p.returned_points, p.returns
-  from purchase p
-  left join (
-    select bucket, purchase_id, sum(amount_minor) as amount_minor, sum(points) as points, count(*) as returns
+-- name: returns_stay_within_purchases()
+-- Every return is of a purchase, and what came back of one is never more than it was.
+select r.purchase_id, p.amount_minor, r.amount_minor as returned_minor, p.points, r.points as returned_points
+  from (
+    select bucket, purchase_id, sum(amount_minor) as amount_minor, sum(points) as points
       from purchase_return
-     group by bucket, purchase_id) r on r.bucket = p.bucket and r.purchase_id = p.transaction_id
- where (p.returned_minor, p.returned_points, p.returns)
-       <> (coalesce(r.amount_minor, 0), coalesce(r.points, 0), coalesce(r.returns, 0))
-    or p.returned_minor > p.amount_minor
-    or p.returned_points > p.points;
+     group by bucket, purchase_id) r
+  left join purchase p on p.bucket = r.bucket and p.transaction_id = r.purchase_id
+ where p.transaction_id is null
+    or r.amount_minor > p.amount_minor
+    or r.points > p.points;
 
--- name: earnings_equal_their_purchases()
--- An earning's entry is the points of its purchase, and a purchase of no points has none.
-select p.transaction_id, p.points, coalesce(e.points, 0) as entered
-  from purchase p
-  left join entry e on e.bucket = p.bucket and e.transaction_id = p.transaction_id
- where p.points <> coalesce(e.points, 0);
+-- name: lots_equal_what_came_in()
+-- What a lot brought is what its purchases, adjustments and transfers brought: each of its funder, contract and last day.
+select coalesce(l.member_id, b.member_id) as member, coalesce(l.funder_id, b.funder_id) as funder,
+       coalesce(l.expires_on, b.expires_on) as expires_on, l.original, b.points
+  from lot l
+  full join (
+    select bucket, member_id, programme_id, funder_id, contract_id, expires_on, sum(points) as points
+      from (
+        select bucket, member_id, programme_id, partner_id as funder_id, contract_id, expires_on, points
+          from purchase
+         where points > 0
+        union all
+        select bucket, member_id, programme_id, partner_id, contract_id, expires_on, points
+          from adjustment
+         where state = 'posted' and points > 0
+        union all
+        select f.bucket, t.member_id, f.programme_id, o.funder_id, o.contract_id, o.expires_on, k.points
+          from transfer f
+          join transaction t on t.bucket = f.bucket and t.transaction_id = f.transaction_id
+          join lot_take k on k.transaction_id = f.other_transaction_id and k.effect = 'moved'
+          join lot o on o.bucket = k.bucket and o.lot_id = k.lot_id
+         where f.direction = 'in') c
+     group by bucket, member_id, programme_id, funder_id, contract_id, expires_on) b
+    on (b.bucket, b.member_id, b.programme_id, b.funder_id, b.contract_id, b.expires_on)
+       = (l.bucket, l.member_id, l.programme_id, l.funder_id, l.contract_id, l.expires_on)
+ where coalesce(l.original, 0) <> coalesce(b.points, 0);
 
 -- name: nobody_is_below_zero()
 -- No wallet is below zero.
@@ -185,17 +204,16 @@ select coalesce(d.period, p.period) as period, coalesce(d.kind, p.kind) as kind,
   from (select period, kind, sum(transactions) as transactions, sum(amount_minor) as amount_minor
           from delta where kind in ('earning', 'return') group by 1, 2) d
   full join (
-        select t.period, t.kind, count(*) as transactions, sum(coalesce(p.amount_minor, r.amount_minor)) as amount_minor
+        select t.period, t.kind, count(*) as transactions, sum(coalesce(t.amount_minor, r.amount_minor)) as amount_minor
           from transaction t
-          left join purchase p on p.bucket = t.bucket and p.transaction_id = t.transaction_id
           left join purchase_return r on r.bucket = t.bucket and r.transaction_id = t.transaction_id
          where t.kind in ('earning', 'return')
          group by 1, 2) p on (p.period, p.kind) = (d.period, d.kind)
  where (coalesce(d.transactions, 0), coalesce(d.amount_minor, 0)) <> (coalesce(p.transactions, 0), coalesce(p.amount_minor, 0));
 
 -- name: entries_belong_to_their_transactions()
--- Every entry belongs to a transaction of the same member, kind and period, every period exists, and a transaction that
--- carries its entry has no other.
+-- Every entry belongs to a transaction of the same member, kind and period, every period exists, and a purchase, like any
+-- transaction that carries its entry, has no other.
 select e.transaction_id, e.ordinal, e.period
   from entry e
   left join transaction t on t.bucket = e.bucket and t.transaction_id = e.transaction_id
@@ -206,18 +224,17 @@ select e.transaction_id, e.ordinal, e.period
 union all
 select f.transaction_id, f.ordinal, f.period
   from further_entry f
-  join transaction t on t.bucket = f.bucket and t.transaction_id = f.transaction_id and t.points is not null;
+  join transaction t on t.bucket = f.bucket and t.transaction_id = f.transaction_id
+ where t.points is not null or t.kind = 'earning';
 
 -- name: transactions_are_complete()
--- Every transaction has what it is about: a purchase, a return, a redemption and so on, or entries that expired.
+-- Every transaction has what it is about: a return, a redemption and so on, or entries that expired. A purchase is one.
 select t.transaction_id, t.kind
   from transaction t
-  left join purchase p on p.bucket = t.bucket and p.transaction_id = t.transaction_id
   left join purchase_return r on r.bucket = t.bucket and r.transaction_id = t.transaction_id
   left join redemption d on d.bucket = t.bucket and d.transaction_id = t.transaction_id
   left join conversion c on c.bucket = t.bucket and c.conversion_id = t.transaction_id and c.state = 'completed'
  where case t.kind
-         when 'earning' then p.transaction_id is null
          when 'return' then r.transaction_id is null
          when 'redemption' then d.transaction_id is null
          when 'conversion' then c.conversion_id is null

@@ -2,6 +2,14 @@
 
 import asyncio
 
+import asyncpg
+import msgspec
+import pytest
+
+from gateway.coalition.catalogue import read_coalition
+from gateway.database import Database
+from gateway.earning.purchases import earning_terms, purchases_by_receipt
+from gateway.ledger.post import Key, Ledger, Return
 from tests.world import RETURN, World
 
 
@@ -104,4 +112,30 @@ async def test_many_parts_at_once_are_all_taken_while_there_is_something_left(wo
     answers = await asyncio.gather(*parts)
     assert all(answer["errors"] == [] for answer in answers)
     assert await world.available() == 40
+    assert await world.broken() == []
+
+
+@pytest.mark.parametrize(("amount_minor", "points"), [(401, 4), (400, 5)])
+async def test_more_than_was_bought_never_comes_back_whatever_the_caller_worked_out(
+    world: World, amount_minor: int, points: int
+) -> None:
+    await world.record("10.00", receipt="r")
+    await world.give_back("r", total={"amount": "6.00", "currency": "USD"})
+    database = Database(world.dsn, 2)
+    await database.open()
+    async with database.reading() as tx:
+        coalition = await read_coalition(tx)
+        partner = next(partner for partner in coalition.partners.values() if partner.code == "grocer")
+        purchase = (await purchases_by_receipt(tx, partner.id, ["r"]))["r"]
+    contract = coalition.contract_by_id(partner.id, "USD", purchase.contract_id)
+    day = coalition.day_of(world.clock.now())
+    terms = msgspec.structs.replace(earning_terms(coalition, contract, day), day=day)
+    wrong = Return(
+        Key(partner.id, "wrong", b""), terms, purchase.member_id, purchase.id, 1, world.clock.now(), amount_minor, points, None
+    )
+    with pytest.raises(asyncpg.CheckViolationError, match="more would come back"):
+        await Ledger(database, world.clock, 1).take_back([wrong])
+    await database.close()
+    assert await world.available() == 4
+    assert await world.transactions() == 2
     assert await world.broken() == []

@@ -1,15 +1,17 @@
 """Migrations: from empty, twice, and from every earlier version."""
 
+from uuid import UUID
 
 import asyncpg
+import msgspec
 import pytest
 
 from gateway.clock import SystemClock
 from gateway.database import Database
-from gateway.earning.purchases import earning_terms
+from gateway.earning.purchases import earning_terms, purchases_by_id
 from gateway.embedded import EmbeddedPostgres
 from gateway.ids import new_id_in
-from gateway.ledger.post import Earning, Key, Ledger
+from gateway.ledger.post import Earning, Key, Ledger, Return
 from gateway.ledger.verify import verify
 from gateway.migrate import migrate, migrations_dir
 from tests.conftest import create_database
@@ -70,7 +72,7 @@ async def test_from_each_earlier_version_the_result_is_the_same(
 async def test_the_applications_role_cannot_change_the_ledger(dsn: str) -> None:
     connection = await asyncpg.connect(dsn, server_settings={"role": "gateway_app"})
     try:
-        for table in ("wallet", "lot", "transaction", "further_entry", "lot_take", "purchase", "purchase_return",
+        for table in ("wallet", "lot", "transaction", "further_entry", "lot_take", "purchase_return",
                       "redemption", "idempotency", "hold", "hold_lot", "delta", "period"):  # fmt: skip
             for statement in (f"delete from {table}", f"update {table} set bucket = 0", f"truncate {table}"):
                 with pytest.raises((asyncpg.InsufficientPrivilegeError, asyncpg.UndefinedColumnError)):
@@ -81,10 +83,11 @@ async def test_the_applications_role_cannot_change_the_ledger(dsn: str) -> None:
         await connection.close()
 
 
-async def test_what_was_posted_before_entries_moved_into_their_transactions_still_counts(
-    server: EmbeddedPostgres, versions: list[str]
+@pytest.mark.parametrize("version", [30, 35])
+async def test_what_was_posted_before_purchases_moved_into_their_transactions_still_counts(
+    server: EmbeddedPostgres, versions: list[str], version: int
 ) -> None:
-    dsn = await create_database(server, "posted_before", versions[30])
+    dsn = await create_database(server, f"posted_before_{version}", versions[version])
     database = Database(dsn, 2)
     await database.open()
     coalition = await describe_coalition(database)
@@ -92,19 +95,38 @@ async def test_what_was_posted_before_entries_moved_into_their_transactions_stil
     terms = earning_terms(coalition, next(iter(coalition.contracts.values()))[0], coalition.day_of(SystemClock().now()))
     member = new_id_in(7)
 
-    def purchase(key: str, receipt: str) -> Earning:
-        return Earning(Key(terms.partner_id, key, b"x"), terms, member, member, SystemClock().now(), 10, receipt, None, 1_000, None)
+    def purchase(key: str, receipt: str, points: int = 10) -> Earning:
+        lines = '[{"amount_minor": 1000}]'
+        return Earning(Key(terms.partner_id, key, b"x"), terms, member, member, SystemClock().now(), points, receipt, None, 1_000, lines)
 
-    before = (await ledger.earn([purchase("k1", "r1")]))[0]
-    assert "0031_fewer_rows" in migrate(dsn)
+    def taking_back(key: str, of: UUID, version: int) -> Return:
+        moment = SystemClock().now()
+        return Return(Key(terms.partner_id, key, b"x"), back, member, of, version, moment, 400, 4, None)
+
+    back = msgspec.structs.replace(terms, day=terms.month)
+    first, nothing = await ledger.earn([purchase("k1", "r1"), purchase("k0", "r0", 0)])
+    await ledger.take_back([taking_back("b1", first.transaction_id, 0)])
+    assert "0036_purchases" in migrate(dsn)
     again, taken, after = await ledger.earn([purchase("k1", "r1"), purchase("k2", "r1"), purchase("k3", "r2")])
+    (stale,) = await ledger.take_back([taking_back("b2", first.transaction_id, 0)])
+    await ledger.take_back([taking_back("b2", first.transaction_id, 1)])
+    async with database.reading() as tx:
+        found = await purchases_by_id(tx, [first.transaction_id, nothing.transaction_id, after.transaction_id])
+    kept = sorted(found.values(), key=lambda purchase: purchase.receipt)
     connection = await asyncpg.connect(dsn)
-    where = await connection.fetch("select points, (select count(*) from further_entry) as further from transaction order by posted_at")
+    further = await connection.fetchval("select count(*) from further_entry where kind = 'earning'")
     await connection.close()
     broken = [check.name async for check in verify(database) if not check.holds]
     await database.close()
-    assert (again.transaction_id, again.replayed) == (before.transaction_id, True)
+    assert (again.transaction_id, again.replayed) == (first.transaction_id, True)
     assert taken.refusal == "RECEIPT_ALREADY_POSTED"
-    assert after.transaction_id is not None
-    assert [tuple(row) for row in where] == [(None, 1), (10, 1)]
+    assert stale.refusal == "STALE"
+    said = [(p.receipt, p.points, p.total.amount_minor, p.contract_id, p.returned_minor, p.returns) for p in kept]
+    assert said == [
+        ("r0", 0, 1_000, terms.contract_id, 0, 0),
+        ("r1", 10, 1_000, terms.contract_id, 800, 2),
+        ("r2", 10, 1_000, terms.contract_id, 0, 0),
+    ]
+    assert [p.lines[0].amount_minor for p in kept] == [1_000, 1_000, 1_000]
+    assert further == 0
     assert broken == []

@@ -28,28 +28,25 @@ select programme_id, expires_on, bucket, member_id from lot;
 -- Indexes are made once the rows are there, which is quicker than row by row.
 alter table transaction drop constraint transaction_pkey;
 drop index transaction_of_member;
+drop index transaction_receipt;
 insert into transaction (bucket, transaction_id, kind, member_id, membership_id, partner_id, occurred_at, posted_at, period,
-                         programme_id, account, contract_id, points)
+                         programme_id, account, contract_id, points, receipt, currency, amount_minor, expires_on, charged)
 select i.bucket, ('2' || lpad(to_hex(k), 29, '0') || lpad(to_hex(i.bucket::int), 2, '0'))::uuid, 'earning', i.id, i.id,
        '00000000-0000-0000-0000-000000000002', now() - k * interval '1 second', now(), '2026-01-01',
-       '00000000-0000-0000-0000-000000000001', 'funder', '00000000-0000-0000-0000-000000000003', 1
+       '00000000-0000-0000-0000-000000000001', 'funder', '00000000-0000-0000-0000-000000000003', 1, 'r' || k, 'USD', 100,
+       '2026-07-31', false
   from generate_series(1, {TRANSACTIONS}) s (k) join ids i on i.n = k % {MEMBERS} + 1;
-alter table transaction add primary key (bucket, transaction_id);
+alter table transaction add primary key (transaction_id, bucket);
 create index transaction_of_member on transaction (bucket, member_id, occurred_at desc, transaction_id desc);
-insert into purchase (bucket, transaction_id, member_id, membership_id, partner_id, programme_id, contract_id, receipt,
-                      currency, amount_minor, points, expires_on)
-select bucket, transaction_id, member_id, membership_id, partner_id, '00000000-0000-0000-0000-000000000001',
-       '00000000-0000-0000-0000-000000000003', transaction_id::text, 'USD', 100, 1, '2026-07-31'
-  from transaction
- limit 100000;
+create unique index transaction_receipt on transaction (partner_id, receipt) where receipt is not null;
 insert into idempotency (owner_id, key, bucket, digest, transaction_id, answered_at)
-select partner_id, transaction_id::text, bucket, '', transaction_id, now() from purchase;
+select partner_id, transaction_id::text, bucket, '', transaction_id, now() from transaction limit 100000;
 insert into lot_take (bucket, transaction_id, lot_id, effect, points)
-select bucket, transaction_id, transaction_id, 'spent', 1 from purchase;
+select bucket, transaction_id, transaction_id, 'spent', 1 from transaction limit 100000;
 analyze;
 """
 
-GROWING = ("wallet", "lot", "transaction", "further_entry", "purchase", "idempotency", "lot_take", "expiry_due")
+GROWING = ("wallet", "lot", "transaction", "further_entry", "idempotency", "lot_take", "expiry_due")
 
 EARN = """select e.answers
   from (select array_agg(1::smallint) as term, array_agg('new-' || w.member_id) as keys, array_agg('x'::bytea) as digests,
