@@ -1,7 +1,7 @@
 -- depends: 0035_every_month
 -- A purchase is its transaction (decision 0024): what the till said lies in the same row, and what came back of it is
 -- added up from its returns. A purchase is two rows in the books, itself and its key's answer. Purchases from before move
--- into their transactions; a million of them take about a minute.
+-- into their transactions; a million of them take about half a minute.
 
 alter table transaction
   add column store_id uuid,
