@@ -4,6 +4,8 @@ Ids of what belongs to a member end in the byte of the member's bucket, so that 
 bucket its row lies (design, section 4).
 """
 
+import re
+from collections.abc import Mapping
 from typing import NewType
 from uuid import UUID
 
@@ -13,6 +15,8 @@ from typeid.base32 import encode
 from typeid.errors import TypeIDException
 
 Bucket = NewType("Bucket", int)
+
+_OUTSIDE = re.compile(r"\b[a-z]{3}_[0-7][0-9a-hjkmnp-tv-z]{25}\b")
 
 
 def new_id() -> UUID:
@@ -47,3 +51,19 @@ def read(prefix: str, text: str) -> UUID | None:
 def prefix_of(text: str) -> str:
     """What kind of id a text claims to be; empty when it has no prefix."""
     return text.rpartition("_")[0]
+
+
+def named_in(*said: object) -> list[str]:
+    """The ids in their outside form, of whatever kind, that stand in texts, lists and mappings, each once, in the order in
+    which they are met; also inside of a text, as literals of a document do."""
+    found: dict[str, None] = {}
+    left = list(reversed(said))
+    while left:
+        each = left.pop()
+        if isinstance(each, str):
+            found |= dict.fromkeys(_OUTSIDE.findall(each))
+        elif isinstance(each, Mapping):
+            left.extend(reversed(list(each.values())))
+        elif isinstance(each, list | tuple):
+            left.extend(reversed(each))
+    return list(found)

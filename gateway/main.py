@@ -30,6 +30,7 @@ from gateway.context import Doors
 from gateway.conversion.convert import Converter
 from gateway.database import Database
 from gateway.events.feed import Feed
+from gateway.http.budget import Budgets
 from gateway.http.console import console_routes
 from gateway.http.doorman import Doorman
 from gateway.http.endpoint import GraphQLEndpoint
@@ -63,7 +64,7 @@ class Gateway:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] == "/graphql":
             await self._graphql(scope, receive, send)
-        elif scope["type"] == "websocket" and scope["path"] == "/graphql":
+        elif scope["type"] == "websocket":
             await self._sockets(scope, receive, send)
         else:
             await self._pages(scope, receive, send)
@@ -103,11 +104,12 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
     await _register_own_clients(database, settings.base_url, clock)
     metrics = Metrics(database, ledger, jobs).scrape
     server = OAuthServer(tokens)
-    login = Login(server, tokens, doors, vault, audit)
+    budgets = Budgets(database)
+    login = Login(server, tokens, doors, vault, audit, budgets)
     fetcher = Fetcher(settings.jwks_hosts)
     trusted = read_issuers(settings.issuers_file) if settings.issuers_file else []
     issuers = OutsideIssuers(trusted, fetcher, database, clock, tokens.revocations)
-    oauth, health = OAuth(server, tokens, doors, fetcher), Health(database)
+    oauth, health = OAuth(server, tokens, doors, fetcher, budgets), Health(database)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -135,7 +137,7 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
         ],
     )
     doorman = Doorman(tokens, issuers, doors, settings.authorization_server == "on")
-    graphql = GraphQLEndpoint(engine, doorman, doors)
+    graphql = GraphQLEndpoint(engine, doorman, doors, budgets)
     return Gateway(graphql, Sockets(graphql, doorman), pages, jobs)
 
 

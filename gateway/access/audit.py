@@ -5,6 +5,7 @@ one before it (SHA-256 over the previous hash, the entry's number, what is told 
 entry cannot be changed, left out or put in between without it showing.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -20,11 +21,13 @@ from gateway.database import Database, Row, Tx, load_queries
 sql = load_queries(__file__, "audit.sql")
 
 COMMAND_LINE = "command_line"
+ABOUT_MAX = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Deed:
-    """Something that was done. `actor_kind`: operator, partner, member, command_line or nobody; `result`: ok, or a code."""
+    """Something that was done. `actor_kind`: operator, partner, member, command_line or nobody; `result`: ok, or a code;
+    `about`: the ids in their outside form, of members and whatever else, that it named or brought to light, at most ABOUT_MAX."""
 
     actor_kind: str
     actor_id: UUID | None
@@ -32,6 +35,7 @@ class Deed:
     action: str
     result: str
     token_id: str | None = None
+    about: Sequence[str] = ()
     details: dict[str, Any] = field(default_factory=dict)
 
 
@@ -66,13 +70,17 @@ class Audit:
             token=deed.token_id,
             action=deed.action,
             result=deed.result,
+            about=list(deed.about[:ABOUT_MAX]),
             sealed=self._vault.seal("audit", _written(deed.details), deed.action.encode()),
         )
 
-    async def page(self, before: int, most: int) -> list[Entry]:
-        """The log, the latest first."""
+    async def page(
+        self, before: int, most: int, actor: UUID | None = None, about: str | None = None, field: str | None = None
+    ) -> list[Entry]:
+        """The log, the latest first: all of it, or what `actor` did, what was done to `about`, what was done with a field."""
         async with self._database.reading() as tx:
-            return [self._entry(row) for row in await tx.all(sql.deeds, before=before, most=most)]
+            rows = await tx.all(sql.deeds, before=before, most=most, actor=actor, about=about, field=field)
+        return [self._entry(row) for row in rows]
 
     def _entry(self, row: Row) -> Entry:
         try:
@@ -80,7 +88,9 @@ class Audit:
         except CannotOpen:
             details = {}
         actor_id, token_id = row["actor_id"], row["token_id"]
-        deed = Deed(row["actor_kind"], actor_id, row["client_id"], row["action"], row["result"], token_id, details)
+        deed = Deed(
+            row["actor_kind"], actor_id, row["client_id"], row["action"], row["result"], token_id, row["about"], details
+        )  # fmt: skip
         return Entry(row["number"], row["at"], deed)
 
 

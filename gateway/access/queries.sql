@@ -97,9 +97,12 @@ with codes as (delete from authorization_code where expires_at < :now::timestamp
      once as (delete from used_once where until < :now returning 1),
      revoked as (delete from revocation where until < :now returning 1),
      failures as (delete from login_failure where last_at < :now::timestamptz - interval '1 day' returning 1),
-     refresh as (delete from refresh_token where expires_at < :now::timestamptz - interval '1 day' returning 1)
+     refresh as (delete from refresh_token where expires_at < :now::timestamptz - interval '1 day' returning 1),
+     -- Whoever comes back finds a full budget, as it is by then.
+     budgets as (delete from budget where as_of < clock_timestamp() - interval '1 hour' returning 1)
 select (select count(*) from codes) + (select count(*) from sessions) + (select count(*) from pushed)
-       + (select count(*) from once) + (select count(*) from revoked) + (select count(*) from failures) + (select count(*) from refresh);
+       + (select count(*) from once) + (select count(*) from revoked) + (select count(*) from failures) + (select count(*) from refresh)
+       + (select count(*) from budgets);
 
 -- name: jwks_uri_of(client_id)$
 -- Where a client publishes its keys.

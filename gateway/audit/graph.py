@@ -3,6 +3,7 @@
 import orjson
 import strawberry
 
+from gateway import ids
 from gateway.access.audit import Entry
 from gateway.context import Info
 from gateway.graph import BadInput, Connection, DateTime, connection, page, requires, show_id
@@ -21,17 +22,37 @@ class AuditEntry:
     token: str | None = strawberry.field(description="The id (jti) of the token that it was done with.")
     action: str
     result: str = strawberry.field(description="ok, or why not.")
+    about: list[strawberry.ID] = strawberry.field(
+        description="The members that it named or brought to light, and whatever else has an id, at most 500."
+    )
     details: str = strawberry.field(description="What it was done with, as JSON.")
+
+
+@strawberry.input(description="Which entries of the audit log: those that all that is given holds for.")
+class AuditFilter:
+    actor: strawberry.ID | None = strawberry.field(default=None, description="What this operator, partner or member did.")
+    about: strawberry.ID | None = strawberry.field(
+        default=None, description="What was done to this, or brought it to light: a member, a partner, a transaction."
+    )
+    field: str | None = strawberry.field(default=None, description="What was done with this field, such as closePeriod.")
 
 
 @strawberry.type
 class AuditQuery:
     @strawberry.field(directives=[requires("audit:read")], description="Who did what, the latest first.")
-    async def audit(self, info: Info, first: int, after: str | None = None) -> Connection[AuditEntry]:
+    async def audit(
+        self, info: Info, first: int, after: str | None = None, filter: AuditFilter | None = None
+    ) -> Connection[AuditEntry]:
         asked = page(first, after)
         if after is not None and not (after.isascii() and after.isdecimal() and len(after) <= CURSOR_MAX):
             raise BadInput(f"after is {after[:60]!r}, which is no cursor of this connection.")
-        found = await info.context.doors.audit.page(min(int(after), NEWEST) if after else NEWEST, first + 1)
+        only = filter or AuditFilter()
+        for name, id in (("actor", only.actor), ("about", only.about)):
+            if id is not None and ids.named_in(id) != [id]:
+                raise BadInput(f"{name} is {id[:60]!r}, which is no id.")
+        actor = ids.read(ids.prefix_of(only.actor), only.actor) if only.actor is not None else None
+        before = min(int(after), NEWEST) if after else NEWEST
+        found = await info.context.doors.audit.page(before, first + 1, actor, only.about, only.field)
         return connection([_show(entry) for entry in found], [str(entry.number) for entry in found], asked)
 
 
@@ -50,5 +71,6 @@ def _show(entry: Entry) -> AuditEntry:
         token=deed.token_id,
         action=deed.action,
         result=deed.result,
+        about=[strawberry.ID(id) for id in deed.about],
         details=orjson.dumps(deed.details).decode(),
     )

@@ -7,6 +7,7 @@ trip; what it has taken and not spent is at most CHUNK of the whole.
 import math
 from collections import OrderedDict
 from dataclasses import dataclass
+from ipaddress import IPv6Address, IPv6Network, ip_address
 from time import monotonic
 from typing import Any
 
@@ -29,6 +30,8 @@ class Plan:
     restore_rate: int
 
 
+# What one address may do before it has said who it is: log in, and push requests of apps that have no secret.
+STRANGERS = Plan(300, 5)
 PLANS = {
     "member": Plan(50_000, 2_000),
     "operator": Plan(500_000, 20_000),
@@ -62,6 +65,26 @@ class Budgets:
         if cost > plan.maximum:
             told = f"The operation costs {cost}, more than the whole budget of {plan.maximum}. Ask for fewer items at once."
             raise Refusing(400, "COST_TOO_HIGH", told)
+        taken, seconds = await self._spend(holder, plan, cost)
+        if seconds:
+            left = f"{int(taken.here + taken.left)} of {plan.maximum} are left"
+            raise Refusing(
+                429,
+                "THROTTLED",
+                f"This operation costs {cost}, and {left}; {plan.restore_rate} come back a second: try again in {seconds} s.",
+                {"Retry-After": str(seconds)},
+                {"cost": _shown(plan, taken, cost, 0)},
+            )
+        return _shown(plan, taken, cost, cost)
+
+    async def knock(self, address: str) -> int:
+        """Take one of what an address may do before it has said who it is; answers in how many seconds it may come back,
+        0 if it may go on now. Raises DatabaseAway."""
+        _, seconds = await self._spend(f"address {_network(address)}", STRANGERS, 1)
+        return seconds
+
+    async def _spend(self, holder: str, plan: Plan, cost: int) -> tuple[_Taken, int]:
+        """Take a cost; answers how the budget stands, and in how many seconds there is enough, 0 where it was taken."""
         taken = self._taken.get(holder)
         if taken is None or taken.here < cost:
             async with self._one_at_a_time(holder):
@@ -69,17 +92,9 @@ class Budgets:
                 if taken is None or taken.here < cost:
                     taken = await self._take(holder, plan, cost, taken.here if taken else 0.0)
         if taken.here < cost:
-            seconds = math.ceil((cost - taken.here - taken.left) / plan.restore_rate)
-            left = f"{int(taken.here + taken.left)} of {plan.maximum} are left"
-            raise Refusing(
-                429,
-                "THROTTLED",
-                f"This operation costs {cost}, and {left}; {plan.restore_rate} come back a second: try again in {seconds} s.",
-                {"Retry-After": str(max(seconds, 1))},
-                {"cost": _shown(plan, taken, cost, 0)},
-            )
+            return taken, max(math.ceil((cost - taken.here - taken.left) / plan.restore_rate), 1)
         taken.here -= cost
-        return _shown(plan, taken, cost, cost)
+        return taken, 0
 
     async def _take(self, holder: str, plan: Plan, cost: int, here: float) -> _Taken:
         async with self._database.reading() as tx:
@@ -108,6 +123,15 @@ def _holder(caller: Caller) -> str:
     if (caller.kind == "partner" or caller.acting_partner_id is not None) and not caller.outside:
         return f"client {caller.client_id}"
     return f"{caller.kind} {caller.subject_id}"
+
+
+def _network(address: str) -> str:
+    """The address, or the 64 bits of an IPv6 address that one customer has to itself."""
+    try:
+        given = ip_address(address)
+    except ValueError:
+        return address
+    return str(IPv6Network((given, 64), strict=False)) if isinstance(given, IPv6Address) else address
 
 
 def _shown(plan: Plan, taken: _Taken, requested: int, actual: int) -> dict[str, Any]:

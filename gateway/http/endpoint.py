@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 from graphql import ExecutionResult, GraphQLError, OperationDefinitionNode, OperationType, print_ast, separate_operations
-from starlette.requests import ClientDisconnect, HTTPConnection, Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -41,6 +41,7 @@ from gateway.http.engine import (
 from gateway.http.events import EVENT_STREAM, EventStream
 from gateway.http.refusing import Refusing, away
 from gateway.http.wire import GRAPHQL_JSON, JSON, negotiate, plain_type, read_request, respond
+from gateway.ids import named_in, show
 
 READING_COST = 5
 """Points a character of a document that this process has not read yet, whether it is accepted or not."""
@@ -64,9 +65,9 @@ class Admitted:
 class GraphQLEndpoint:
     """The one endpoint of the contract: an ASGI application that answers 405 itself, as GraphQL clients can read it."""
 
-    def __init__(self, engine: Engine, doorman: Doorman, doors: Doors) -> None:
-        self._engine, self._doorman, self._doors = engine, doorman, doors
-        self._documents, self._budgets = Documents(doors.database), Budgets(doors.database)
+    def __init__(self, engine: Engine, doorman: Doorman, doors: Doors, budgets: Budgets) -> None:
+        self._engine, self._doorman, self._doors, self._budgets = engine, doorman, doors, budgets
+        self._documents = Documents(doors.database)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -208,27 +209,32 @@ class GraphQLEndpoint:
             await self._doors.audit.note(_deed_of(admitted, "ASKED"))
         result = await self._execute(admitted)
         if not only_introspects(admitted):
-            await self._doors.audit.note(_deed_of(admitted, _result_of(result)))
+            await self._doors.audit.note(_deed_of(admitted, _result_of(result), result.data))
         return result
 
 
-def _deed_of(admitted: Admitted, result: str) -> Deed:
-    return deed_of(admitted.caller, admitted.prepared, admitted.operation, admitted.variables, result)
+def _deed_of(admitted: Admitted, result: str, answer: dict[str, Any] | None = None) -> Deed:
+    return deed_of(admitted.caller, admitted.prepared, admitted.operation, admitted.variables, result, answer)
 
 
 def deed_of(
-    caller: Caller, prepared: Prepared, operation: OperationDefinitionNode, variables: dict[str, Any] | None, result: str
-) -> Deed:
-    """What a caller does, for the audit log: by its fields, with the document and the variables it is done with."""
+    caller: Caller, prepared: Prepared, operation: OperationDefinitionNode, variables: dict[str, Any] | None, result: str,
+    answer: dict[str, Any] | None = None,
+) -> Deed:  # fmt: skip
+    """What a caller does, for the audit log: by its fields, with the document and the variables it is done with, about whom
+    these and the answer speak."""
     name = operation.name.value if operation.name else None
     action = f"{operation.operation.value} {' '.join(prepared.root_fields[name])}"
     # With the fragments that it spreads: arguments may stand there.
     document = print_ast(separate_operations(prepared.document)[name or ""])
     details: dict[str, Any] = {"variables": variables or {}, "document": document}
-    if caller.acting_partner_id is not None:
-        details |= {"member": str(caller.subject_id)}
-        return Deed("partner", caller.acting_partner_id, caller.client_id, action, result, caller.token_id, details)
-    return Deed(caller.kind, caller.subject_id, caller.client_id, action, result, caller.token_id, details)
+    about = named_in(variables, document, answer)
+    if caller.acting_partner_id is None:
+        return Deed(caller.kind, caller.subject_id, caller.client_id, action, result, caller.token_id, about, details)
+    assert caller.subject_id is not None
+    details |= {"member": str(caller.subject_id)}
+    about.insert(0, show("mem", caller.subject_id))
+    return Deed("partner", caller.acting_partner_id, caller.client_id, action, result, caller.token_id, about, details)
 
 
 def only_introspects(admitted: Admitted) -> bool:
@@ -273,8 +279,3 @@ def shown(result: ExecutionResult, executed: bool = True) -> dict[str, Any]:
     if result.extensions:
         body["extensions"] = result.extensions
     return body
-
-
-def address_of(request: HTTPConnection) -> str:
-    """From where somebody calls, as the socket says it."""
-    return request.client.host if request.client else ""

@@ -10,7 +10,7 @@ from starlette.responses import HTMLResponse, Response
 from gateway.events.feed import FOLLOWERS_MAX, UNREAD_MAX
 from gateway.graph import PAGE_MAX
 from gateway.http import limits, patience, socket
-from gateway.http.budget import PLANS
+from gateway.http.budget import PLANS, STRANGERS
 from gateway.http.engine import DOCUMENT_MAX_CHARS, TOKENS_MAX
 from gateway.http.headers import page_headers
 from gateway.http.wire import BODY_MAX_BYTES
@@ -40,6 +40,8 @@ async def show_limits(request: Request) -> Response:
     ]
     connections = [
         ("WebSockets from one address", socket.SOCKETS_OF_ONE),
+        ("logins and unauthenticated pushes from one address", STRANGERS.maximum),
+        ("of these come back a second", STRANGERS.restore_rate),
         ("operations at once over one WebSocket", socket.OPERATIONS_MAX),
         ("messages a second", socket.MESSAGES_A_SECOND),
         ("size of a message", f"{socket.MESSAGE_MAX_BYTES // 1024} KiB"),
@@ -47,6 +49,7 @@ async def show_limits(request: Request) -> Response:
         ("seconds without an operation", socket.IDLE_SECONDS),
         ("subscriptions of one member", FOLLOWERS_MAX),
         ("events that wait to be read", UNREAD_MAX),
+        ("seconds in which an answer must be read on", patience.UNREAD_SECONDS),
     ]
     plans = [(kind, plan, _KEPT_BY[kind]) for kind, plan in PLANS.items()]
     page = _page.render(plans=plans, documents=documents, connections=connections, list_size=limits.LIST_SIZE, nonce=nonce)

@@ -27,8 +27,11 @@ from gateway.access.vault import Vault
 from gateway.coalition.catalogue import NoCoalition
 from gateway.context import Doors
 from gateway.database import DatabaseAway, Row, Tx
+from gateway.http.budget import Budgets
 from gateway.http.headers import page_headers
 from gateway.http.oauth import NO_STORE, REQUEST_URI_PREFIX, check_resource, read_form
+from gateway.http.wire import address_of
+from gateway.ids import show
 
 SESSION_COOKIE = "__Host-gateway_console"  # sent by the browser to this host alone, over TLS (or the loopback)
 SESSION_LIFETIME = timedelta(hours=8)
@@ -44,8 +47,11 @@ _page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).fr
 class Login:
     """/oauth/authorize and /oauth/logout."""
 
-    def __init__(self, server: OAuthServer, tokens: Tokens, doors: Doors, vault: Vault, audit: Audit) -> None:
+    def __init__(
+        self, server: OAuthServer, tokens: Tokens, doors: Doors, vault: Vault, audit: Audit, budgets: Budgets
+    ) -> None:
         self._server, self._tokens, self._doors, self._vault, self._audit = server, tokens, doors, vault, audit
+        self._budgets = budgets
         # Passwords take long to check on purpose: whoever guesses many at once waits here, and holds no connections.
         self._gate = asyncio.Semaphore(LOGINS_AT_ONCE)
         self._waiting = 0
@@ -59,6 +65,10 @@ class Login:
                 raise InvalidRequestError("The form was sent by another site's page.")
             if len(form.get("login", "")) > LOGIN_MAX:
                 raise InvalidRequestError(f"A login name has {LOGIN_MAX} characters at most.")
+            seconds = await self._budgets.knock(address_of(request)) if form else 0
+            if seconds:
+                told = f"Too many logins were tried from your address. Try again in {seconds} seconds."
+                return HTMLResponse(told, 429, {**page_headers(""), "Retry-After": str(seconds)})
             async with self._turn(request), self._doors.database.transaction() as tx:
                 client = await tx.one(sql.oauth_client, client_id=parameters.get("client_id", ""))
                 if client is not None and client["partner_status"] == "suspended":
@@ -155,7 +165,8 @@ class Login:
         purpose = client["purpose"] or DEFAULT_PURPOSE
         consent = await grant(tx, account.member_id, client["partner_id"], purpose, asked, classes, evidence, now)
         details = {"consent": str(consent.id), "scopes": sorted(consent.scopes), "data_classes": sorted(consent.data_classes)}
-        deed = Deed("member", account.member_id, client["client_id"], "give consent", "ok", details=details)
+        about = [show("cns", consent.id), show("ptn", consent.partner_id)]
+        deed = Deed("member", account.member_id, client["client_id"], "give consent", "ok", about=about, details=details)
         await self._audit.note_in(tx, deed)
         return consent
 
@@ -189,8 +200,11 @@ class Login:
         login, code = form.get("login", ""), form.get("code", "").replace(" ", "")
         deed = Deed("nobody", None, client_id, "log in", "ok", details={"login": login})
         account = await check_login(tx, self._vault, login, form.get("password", ""), code, now)
-        found = replace(deed, actor_kind=account.kind, actor_id=account.account_id) if account else replace(deed, result="WRONG")
-        await self._audit.note_in(tx, found)
+        if account is None:
+            deed = replace(deed, result="WRONG")
+        else:
+            deed = replace(deed, actor_kind=account.kind, actor_id=account.member_id or account.account_id)
+        await self._audit.note_in(tx, deed)
         return account
 
     async def _session(self, request: HTTPRequest, tx: Tx, client_id: str, parameters: dict[str, str]) -> Account | None:

@@ -36,6 +36,8 @@ from gateway.access.tokens import TOKEN_SECONDS, TWO_FACTORS, TokenRefused, Toke
 from gateway.context import Doors
 from gateway.database import DatabaseAway, Tx
 from gateway.http import patience
+from gateway.http.budget import Budgets
+from gateway.http.wire import address_of
 
 FORM_MAX_BYTES = 16 * 1024
 GRANT_TYPES = (*CODE_GRANTS, "client_credentials", EXCHANGE)
@@ -50,8 +52,8 @@ Decide = Callable[[OAuthServer, Request, Desk, Tx], Awaitable[None]]
 class OAuth:
     """The endpoints below /oauth and /.well-known that programs call."""
 
-    def __init__(self, server: OAuthServer, tokens: Tokens, doors: Doors, fetcher: Fetcher) -> None:
-        self._server, self._tokens, self._doors, self._fetcher = server, tokens, doors, fetcher
+    def __init__(self, server: OAuthServer, tokens: Tokens, doors: Doors, fetcher: Fetcher, budgets: Budgets) -> None:
+        self._server, self._tokens, self._doors, self._fetcher, self._budgets = server, tokens, doors, fetcher, budgets
         self._remote: dict[str, RemoteKeys] = {}
 
     async def metadata(self, request: HTTPRequest) -> Response:
@@ -165,6 +167,13 @@ class OAuth:
             ways = [basic is not None, "client_secret" in parameters, "client_assertion" in parameters]
             if sum(ways) > 1:
                 raise InvalidRequestError("Authenticate the client in one way.")
+            if request.url.path.endswith("/par") and not any(ways):
+                # What a stranger pushes is kept for a while, so it is counted.
+                seconds = await self._budgets.knock(address_of(request))
+                if seconds:
+                    told = f"Too many requests were pushed from your address; try again in {seconds} s."
+                    body = {"error": "temporarily_unavailable", "error_description": told}
+                    return JSONResponse(body, 429, {**NO_STORE, "Retry-After": str(seconds)})
             fetched = await self._fetched_keys(parameters)
             async with self._doors.database.transaction() as tx:
                 desk = await self._desk(parameters, basic, fetched, tx)

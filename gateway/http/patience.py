@@ -1,4 +1,4 @@
-"""How long a client may take, and how much it may say, until it is known what it wants.
+"""How long a client may take, and how much it may say, until it is known what it wants, and to read its answer.
 
 A connection that dribbles is closed, so that it holds nothing up; httptools itself reads headers without end.
 """
@@ -12,6 +12,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 HEADER_SECONDS = 10
 BODY_SECONDS = 30
 QUERY_SECONDS = 120
+UNREAD_SECONDS = 60
 HEADER_MAX_BYTES = 64 * 1024
 
 
@@ -23,9 +24,11 @@ def _last_answer(status: str, message: str) -> bytes:
 
 
 class PatientHttp(HttpToolsProtocol):
-    """uvicorn's protocol, with a time by which the headers of a request must be there, the first one's and all others'."""
+    """uvicorn's protocol, with a time by which the headers of a request must be there, the first one's and all others', and
+    one in which an answer that piles up here must be read on."""
 
     _headers_due: TimerHandle | None = None
+    _reading_due: TimerHandle | None = None
     _header_bytes = 0
     _began_here = False
 
@@ -58,8 +61,17 @@ class PatientHttp(HttpToolsProtocol):
         self.transport.write(_last_answer("400 Bad Request", msg))
         self.transport.close()
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._reading_due = self.loop.call_later(UNREAD_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._stop_waiting_for_reading()
+        super().resume_writing()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_expecting()
+        self._stop_waiting_for_reading()
         super().connection_lost(exc)
 
     def _expect_headers(self) -> None:
@@ -70,6 +82,11 @@ class PatientHttp(HttpToolsProtocol):
         if self._headers_due is not None:
             self._headers_due.cancel()
             self._headers_due = None
+
+    def _stop_waiting_for_reading(self) -> None:
+        if self._reading_due is not None:
+            self._reading_due.cancel()
+            self._reading_due = None
 
     def _give_up(self) -> None:
         self._headers_due = None

@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 from graphql import ExecutionResult as GraphQLResult
+from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 from strawberry.asgi import ASGIWebSocketAdapter
@@ -25,9 +26,10 @@ from strawberry.types.unset import UNSET, UnsetType
 
 from gateway.access.caller import PUBLIC, Caller
 from gateway.http.doorman import Doorman
-from gateway.http.endpoint import GraphQLEndpoint, address_of
+from gateway.http.endpoint import GraphQLEndpoint
 from gateway.http.engine import DocumentRefused
 from gateway.http.refusing import Refusing
+from gateway.http.wire import address_of
 
 Results = AsyncGenerator[ExecutionResult | PreExecutionError, None]
 
@@ -61,13 +63,12 @@ class Sockets:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         websocket = WebSocket(scope, receive, send)
-        if GRAPHQL_TRANSPORT_WS_PROTOCOL not in websocket.scope["subprotocols"]:
-            await websocket.close(4406, "Speak graphql-transport-ws.")
-            return
         address = address_of(websocket)
-        if self._open >= SOCKETS_MAX or self._of[address] >= SOCKETS_OF_ONE:
-            await websocket.close(1013, "Too many sockets are open; come back later.")
-            return
+        try:
+            self._check(websocket, address)
+        except Refusing as no:
+            answer = JSONResponse({"errors": [no.error.formatted]}, no.status, no.headers)
+            return await websocket.send_denial_response(answer)
         self._open += 1
         self._of[address] += 1
         try:
@@ -78,6 +79,16 @@ class Sockets:
             self._of[address] -= 1
             if not self._of[address]:
                 del self._of[address]
+
+    def _check(self, websocket: WebSocket, address: str) -> None:
+        """Raises Refusing, before a socket is opened."""
+        if websocket.url.path != "/graphql":
+            raise Refusing(404, "BAD_REQUEST", "Sockets are opened at /graphql.")
+        if GRAPHQL_TRANSPORT_WS_PROTOCOL not in websocket.scope["subprotocols"]:
+            told = "Ask for the subprotocol graphql-transport-ws, which is what npm's graphql-ws speaks."
+            raise Refusing(400, "BAD_REQUEST", told)
+        if self._open >= SOCKETS_MAX or self._of[address] >= SOCKETS_OF_ONE:
+            raise Refusing(429, "BUSY", "Too many sockets are open; come back later.", {"Retry-After": "5"})
 
 
 class _View:

@@ -8,7 +8,7 @@ from types import NoneType
 from typing import Any
 
 import orjson
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
 from gateway.http import patience
@@ -111,3 +111,8 @@ def respond(body: dict[str, Any], status: int, media_type: str, headers: dict[st
             **(headers or {}),
         },
     )
+
+
+def address_of(request: HTTPConnection) -> str:
+    """From where somebody calls: as the socket says it, or a proxy that is trusted."""
+    return request.client.host if request.client else ""

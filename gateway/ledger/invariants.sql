@@ -403,7 +403,7 @@ having s.net_minor <> coalesce(sum(case when l.debtor_id = s.partner_id then l.g
 with chained as (
   select l.number, l.hash,
          audit_hash(coalesce(lag(l.hash) over (order by l.number), '\x'), l.number, l.at, l.actor_kind, l.actor_id, l.client_id,
-                    l.token_id, l.action, l.result, l.sealed) as expected,
+                    l.token_id, l.action, l.result, l.about, l.sealed) as expected,
          coalesce(lag(l.number) over (order by l.number), 0) as before
     from audit_log l)
 select c.number as entry

@@ -124,7 +124,7 @@ class PrivacyMutation:
             raise InputNotAccepted("confirm must be true: what is forgotten cannot be had back.", "confirm")
         async with doors.database.transaction() as tx:
             await people.forget_person(tx, member_id)
-            await doors.audit.note_in(tx, _deed(info, "forget person", {}))
+            await doors.audit.note_in(tx, _deed(info, "forget person"))
         return UpdatePersonPayload()
 
     @strawberry.mutation(
@@ -147,7 +147,7 @@ class PrivacyMutation:
                 tx, member_id, partner.id, input.purpose, frozenset(input.scopes), frozenset(input.data_classes), evidence,
                 doors.clock.now(),
             )  # fmt: skip
-            await doors.audit.note_in(tx, _deed(info, "give consent", {"consent": granted.id}))
+            await doors.audit.note_in(tx, _deed(info, "give consent", granted))
         return ConsentPayload(consent=show_consent(info, granted))
 
     @strawberry.mutation(
@@ -162,7 +162,7 @@ class PrivacyMutation:
             ended = await consents.withdraw(tx, member_id, consent_id, doors.clock.now()) if consent_id else None
             if ended is None:
                 raise InputNotAccepted(f"{input.consent[:60]!r} is no consent of yours.", "consent")
-            await doors.audit.note_in(tx, _deed(info, "withdraw consent", {"consent": ended.id}))
+            await doors.audit.note_in(tx, _deed(info, "withdraw consent", ended))
         return ConsentPayload(consent=show_consent(info, ended))
 
 
@@ -180,6 +180,7 @@ def _member(info: Info) -> UUID:
     return caller.member_id
 
 
-def _deed(info: Info, action: str, details: dict[str, Any]) -> Deed:
+def _deed(info: Info, action: str, consent: consents.Consent | None = None) -> Deed:
     caller = info.context.caller
-    return Deed("member", caller.member_id, caller.client_id, action, "ok", token_id=caller.token_id, details=details)
+    about = [ids.show("cns", consent.id), ids.show("ptn", consent.partner_id)] if consent else []
+    return Deed("member", caller.member_id, caller.client_id, action, "ok", caller.token_id, about)

@@ -1,5 +1,6 @@
 """Consent: what a member allows a partner, on the page or in its app; token exchange under it; and its end."""
 
+import asyncio
 import re
 from datetime import timedelta
 from typing import Any
@@ -263,6 +264,17 @@ async def test_the_same_consent_given_again_is_one_and_another_for_the_same_purp
     assert (await exchange(world, await ann_logs_in(world))).json()["scope"] == "profile:read"
     await world.ask(await ann_logs_in(world), WITHDRAW, i={"consent": narrow})
     assert (await exchange(world, await ann_logs_in(world))).json()["error"] == "invalid_grant"  # none stands behind it
+
+
+async def test_of_consents_that_are_given_at_the_same_moment_one_stands(world: World) -> None:
+    ann = await ann_logs_in(world)
+    await agree(world, "profile:read", purpose="pay at the pump")
+    scopes = (["profile:read"], ["balance:read"], ["balance:read", "profile:read"])
+    given = [{"partner": "fuel", "purpose": "pay at the pump", "scopes": each, "dataClasses": []} for each in (*scopes, *scopes)]
+    answers = await asyncio.gather(*(world.ask(ann, GRANT, i=each) for each in given))
+    assert [each["grantConsent"]["errors"] for each in answers] == [[]] * 6
+    standing = await world.sql("select consent_id from consent where withdrawn_at is null")
+    assert len(standing) == 1
 
 
 async def test_an_exchanged_token_ends_with_the_login_it_came_from(world: World) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway import ids
 from gateway.access import accounts
 from gateway.database import Database
 from tests.access.test_oauth import authorization, olga
@@ -159,6 +160,42 @@ async def test_the_log_says_who_did_what_with_which_token_and_how_it_ended(world
     await world.record("1.00")
     await ann_logs_in(world)
     assert [e["action"] for e in (await entries(world))][:2] == ["log in", "query audit"]
+    assert await world.broken() == []
+
+
+FILTERED = "query($f: AuditFilter!) { audit(first: 50, filter: $f) { nodes { action actor about result } } }"
+
+
+async def test_the_log_is_searched_by_who_did_it_to_whom_it_was_done_and_with_which_field(world: World) -> None:
+    operator = await world.operator()
+    ann = (await world.ask(operator, '{ memberByCard(card: "CARD-1") { id } }'))["memberByCard"]["id"]
+    nobody = ids.show("mem", ids.new_id_in(3))
+    await world.ask(operator, "query($i: ID!) { member(id: $i) { id } }", i=ann)
+    await world.ask(operator, f'{{ member(id: "{nobody}") {{ id }} }}')
+    given = {"idempotencyKey": "a", "member": ann, "programme": "MER", "partner": "grocer", "points": 5, "reason": "sorry"}
+    await world.ask(operator, ADJUST, i=given)
+    await new_operator(world, "sue", ["support"])
+    world.http.cookies.clear()
+    sue = await log_in(world, "console", f"{world.url}/graphiql", "sue", OPERATOR_PASSWORD)
+    await world.ask(sue, "query($i: ID!) { member(id: $i) { id } }", i=ann)
+
+    async def found(**only: str) -> list[dict[str, Any]]:
+        return (await world.ask(operator, FILTERED, f=only))["audit"]["nodes"]
+
+    of_ann = [e["action"] for e in await found(about=ann) if e["action"] != "query audit"]
+    assert of_ann == ["query member", "mutation adjustPoints", "mutation adjustPoints", "query member", "query memberByCard"]
+    of_nobody = [e["action"] for e in await found(about=nobody) if e["action"] != "query audit"]
+    assert of_nobody == ["query member"]
+    adjusted = await found(field="adjustPoints", about=ann)
+    assert [e["result"] for e in adjusted] == ["ok", "ASKED"]
+    assert adjusted[0]["about"][0] == ann
+    assert any(id.startswith("adj_") for id in adjusted[0]["about"])
+    of_sue = (await found(field="member"))[0]["actor"]
+    assert [e["action"] for e in await found(actor=of_sue)] == ["query member", "log in"]
+    assert await found(actor=of_sue, field="adjustPoints") == []
+    for only in ({"actor": "olga"}, {"about": ann[:-1]}, {"about": f"{ann} {ann}"}):
+        answer = await world.post(operator, FILTERED, f=only)
+        assert answer.json()["errors"][0]["extensions"]["code"] == "BAD_INPUT"
     assert await world.broken() == []
 
 

@@ -264,7 +264,7 @@ async def test_functions_with_their_owners_rights_look_at_nothing_their_caller_m
             " $$ begin raise exception 'it ran'; end $$;"
             "create domain pg_temp.text as pg_catalog.text check (pg_temp.evil(value))"
         )
-        deed = "select public.note_deed(now(), 'public', null, 'c', null, 'a', 'ok', '')"
+        deed = "select public.note_deed(now(), 'public', null, 'c', null, 'a', 'ok', '{}', '')"
         await connection.execute(deed)
     assert (await world.sql("select count(*) from audit_log where action = 'a'"))[0][0] == 1
 

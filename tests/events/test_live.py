@@ -233,8 +233,10 @@ async def test_one_address_opens_so_many_sockets_and_gets_them_back(world: World
 
         for _ in range(sockets.SOCKETS_OF_ONE):
             await one_more()
-        with pytest.raises(InvalidStatus):
+        with pytest.raises(InvalidStatus) as refused:
             await one_more()
+        assert refused.value.response.status_code == 429
+        assert refused.value.response.headers["retry-after"] == "5"
     async with asyncio.timeout(5), open_socket(world, await ann_logs_in(world)) as socket:
         await subscribe(socket)
         assert "data" in (await next_of(socket))["payload"]
@@ -261,6 +263,9 @@ async def test_sockets_that_say_nothing_too_much_or_nonsense_are_closed(world: W
         assert await closed_with(socket) == 1009
     async with connect(url, subprotocols=["graphql-transport-ws"]) as socket:  # type: ignore[list-item]
         assert await closed_with(socket) == 4408
-    with pytest.raises(Exception, match="403"):  # before it is accepted
-        await connect(url, subprotocols=["graphql-ws"]).__aenter__()  # type: ignore[list-item]
+    for path, protocol, status in (("/graphql", "graphql-ws", 400), ("/other", "graphql-transport-ws", 404)):
+        with pytest.raises(InvalidStatus) as refused:  # before it is accepted
+            await connect(url.replace("/graphql", path), subprotocols=[protocol]).__aenter__()  # type: ignore[list-item]
+        assert refused.value.response.status_code == status
+        assert json.loads(refused.value.response.body or b"")["errors"][0]["extensions"]["code"] == "BAD_REQUEST"
     assert await world.transactions() == 0

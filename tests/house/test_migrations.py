@@ -130,3 +130,19 @@ async def test_what_was_posted_before_purchases_moved_into_their_transactions_st
     assert [p.lines[0].amount_minor for p in kept] == [1_000, 1_000, 1_000]
     assert further == 0
     assert broken == []
+
+
+async def test_the_chain_of_the_audit_log_goes_on_over_what_was_noted_before(server: EmbeddedPostgres, versions: list[str]) -> None:
+    dsn = await create_database(server, "noted_before", versions[36])
+    connection = await asyncpg.connect(dsn)
+    await connection.execute("select note_deed(now(), 'operator', gen_random_uuid(), 'c', 't', 'look', 'ok', '\\x01')")
+    assert "0037_about" in migrate(dsn)
+    await connection.execute("select note_deed(now(), 'operator', null, 'c', 't', 'look', 'ok', '{}', '\\x02')")
+    await connection.execute("select note_deed(now(), 'operator', null, 'c', 't', 'look', 'ok', '{mem_a}', '\\x02')")
+    database = Database(dsn, 2)
+    await database.open()
+    assert [check.name async for check in verify(database) if not check.holds] == []
+    await connection.execute("update audit_log set about = '{mem_b}' where number = 3")
+    assert [check.name async for check in verify(database) if not check.holds] == ["audit_log_is_chained"]
+    await database.close()
+    await connection.close()

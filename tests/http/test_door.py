@@ -1,8 +1,10 @@
 """The door: registered documents, budgets, who is told the schema, entities, headers, and what comes from elsewhere."""
 
 import asyncio
+import contextlib
 import gzip
 import json
+import socket
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -10,6 +12,7 @@ from uuid import uuid4
 import asyncpg
 import httpx
 import pytest
+from graphql import get_introspection_query
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -18,10 +21,11 @@ from starlette.routing import Route
 from gateway.access.caller import Caller
 from gateway.database import Database
 from gateway.http import budget, patience
-from gateway.http.budget import PLANS
+from gateway.http.budget import PLANS, STRANGERS
 from gateway.http.documents import document_id
-from gateway.http.endpoint import address_of
 from gateway.http.refusing import Refusing
+from gateway.http.wire import address_of
+from tests.access.test_oauth import authorization
 from tests.points import ann_logs_in, bob_joins
 from tests.world import World, serving
 
@@ -187,9 +191,70 @@ async def test_the_page_of_limits_says_them_in_words(world: World) -> None:
         assert said in page
 
 
-async def connection(world: World) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def test_a_stranger_logs_in_and_pushes_so_often_from_one_address_and_no_more(world: World) -> None:
+    query, _ = authorization(world, client_id="member-app", redirect_uri="com.example.loyalty:/callback")
+
+    async def push() -> httpx.Response:
+        return await world.http.post("/oauth/par", data=query)
+
+    answers = [answer for _ in range(20) for answer in await asyncio.gather(*(push() for _ in range(20)))]
+    accepted = [answer for answer in answers if answer.status_code == 201]
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert len(accepted) + len(refused) == 400
+    assert STRANGERS.maximum <= len(accepted) < 400
+    assert (await world.sql("select count(*) from pushed_request"))[0][0] == len(accepted)
+    assert refused[0].json()["error"] == "temporarily_unavailable"
+    login = await world.http.post("/oauth/authorize", params=query, data={"login": "olga", "password": "guess"})
+    assert login.status_code == 429
+    assert "from your address" in login.text
+    assert (await world.sql("select count(*) from audit_log"))[0][0] == 0
+    # Whoever says who it is, and who only looks at the page, is not counted.
+    assert (await world.http.get("/oauth/authorize", params=query)).status_code == 200
+    assert await world.token("grocer")
+    await asyncio.sleep(int(login.headers["retry-after"]))
+    login = await world.http.post("/oauth/authorize", params=query, data={"login": "olga", "password": "guess"})
+    assert login.status_code == 401
+
+
+async def connection(world: World, receive_bytes: int = 0) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection; its kernel keeps only some `receive_bytes` that nobody reads, where that is given."""
     address = urlsplit(world.url)
-    return await asyncio.open_connection(address.hostname, address.port)
+    opened = socket.socket()
+    if receive_bytes:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+    opened.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(opened, (address.hostname, address.port))
+    return await asyncio.open_connection(sock=opened)
+
+
+async def test_who_asks_for_much_and_reads_nothing_of_it_is_let_go(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "UNREAD_SECONDS", 0.8)
+    asked = json.dumps({"query": get_introspection_query()})
+    head = f"POST /graphql HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {await world.token('grocer')}\r\n"
+    request = f"{head}Content-Type: application/json\r\nContent-Length: {len(asked)}\r\n\r\n{asked}".encode()
+    many = 40  # more than the kernel keeps for a socket
+    reader, writer = await connection(world, receive_bytes=65536)
+    reader._transport.pause_reading()  # type: ignore[attr-defined]  # nothing is read, as by a client that hangs
+    for _ in range(many):
+        writer.write(request)
+    await asyncio.sleep(5)
+    reader._transport.resume_reading()  # type: ignore[attr-defined]
+    got = b""
+    with contextlib.suppress(ConnectionResetError):
+        async with asyncio.timeout(5):
+            while piece := await reader.read(1 << 20):
+                got += piece
+    writer.close()
+    assert got.count(b"HTTP/1.1 200 OK") < many
+    # One that reads slowly, but reads, gets all of it.
+    reader, writer = await connection(world, receive_bytes=65536)
+    for _ in range(3):
+        writer.write(request)
+    got = b""
+    while got.count(b"HTTP/1.1 200 OK") < 3:
+        await asyncio.sleep(0.01)
+        got += await reader.read(1 << 14)
+    writer.close()
 
 
 async def test_who_dribbles_its_headers_or_its_body_is_let_go(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

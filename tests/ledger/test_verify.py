@@ -12,7 +12,7 @@ from tests.conftest import create_database, open_folder
 from tests.world import Founded, Place, World, open_world
 
 BREAK = {
-    "audit_log_is_chained": "select note_deed(now(), 'operator', null, 'c', null, 'look', 'ok', '\\x00'); update audit_log set result = 'no'",
+    "audit_log_is_chained": "select note_deed(now(), 'operator', null, 'c', null, 'look', 'ok', '{}', '\\x00'); update audit_log set result = 'no'",
     "entries_balance_to_zero": "update wallet set available = available + 1",
     "wallets_equal_their_entries": "update wallet set available = available + 1",
     "pending_equals_what_has_not_matured": "update maturing set cancelled = cancelled + 1 where matured_at is null",
