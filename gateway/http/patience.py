@@ -25,7 +25,7 @@ def _last_answer(status: str, message: str) -> bytes:
 
 class PatientHttp(HttpToolsProtocol):
     """uvicorn's protocol, with a time by which the headers of a request must be there, the first one's and all others', and
-    one in which an answer that piles up here must be read on."""
+    one in which somebody must read on of an answer that piles up here."""
 
     _headers_due: TimerHandle | None = None
     _reading_due: TimerHandle | None = None
@@ -63,7 +63,7 @@ class PatientHttp(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._reading_due = self.loop.call_later(UNREAD_SECONDS, self.transport.abort)
+        self._expect_reading()
 
     def resume_writing(self) -> None:
         self._stop_waiting_for_reading()
@@ -82,6 +82,16 @@ class PatientHttp(HttpToolsProtocol):
         if self._headers_due is not None:
             self._headers_due.cancel()
             self._headers_due = None
+
+    def _expect_reading(self) -> None:
+        self._reading_due = self.loop.call_later(UNREAD_SECONDS, self._check_reading, self.transport.get_write_buffer_size())
+
+    def _check_reading(self, unread: int) -> None:
+        """Whoever read on, however slowly, has as much time again."""
+        if self.transport.get_write_buffer_size() < unread:
+            self._expect_reading()
+        else:
+            self.transport.abort()
 
     def _stop_waiting_for_reading(self) -> None:
         if self._reading_due is not None:
