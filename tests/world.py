@@ -147,8 +147,8 @@ class World:
             return {"query": query}
         id, client = document_id(query), claims["client_id"]
         if (client, id) not in self.registered:
-            self.registered.add((client, id))
             await self.sql("insert into trusted_document values ($1, $2, $3, now()) on conflict do nothing", client, id, query)
+            self.registered.add((client, id))  # only now: others ask at the same time
         return {"documentId": id}
 
     async def ask(self, who: str, query: str, **variables: Any) -> dict[str, Any]:
