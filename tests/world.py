@@ -210,6 +210,16 @@ class World:
         """The one-time code of a login now; empty for one without a second factor."""
         return pyotp.TOTP(self.factors[login]).at(self.clock.now()) if login in self.factors else ""
 
+    async def disable(self, login: str) -> None:
+        """An operator's account ends, as by `gateway operator disable`."""
+        database = Database(self.dsn, 2)
+        await database.open()
+        async with database.transaction() as tx:
+            account = await tx.one(accounts.sql.account_by_login, login=login)
+            assert account is not None
+            await accounts.disable(tx, account, self.clock.now())
+        await database.close()
+
     async def sql(self, query: str, *arguments: Any) -> list[asyncpg.Record]:
         """A query as the database's owner, past every wall."""
         connection = await asyncpg.connect(self.dsn)

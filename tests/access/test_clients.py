@@ -209,13 +209,7 @@ async def test_unknown_and_wrong_take_as_long_and_say_the_same(world: World) -> 
         unknown.append(await token("partner-nobody"))
     assert 0.5 < statistics.median(known) / statistics.median(unknown) < 2
     await new_operator(world, "gone", ["support"])
-    database = Database(world.dsn, 2)
-    await database.open()
-    async with database.transaction() as tx:
-        account = await tx.one(accounts.sql.account_by_login, login="gone")
-        assert account is not None
-        await accounts.disable(tx, account, world.clock.now())
-    await database.close()
+    await world.disable("gone")
     known, unknown, disabled = [], [], []
     for n in range(12):
         if n % 4 == 0:  # the fifth wrong password would lock the login

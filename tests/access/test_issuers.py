@@ -170,13 +170,7 @@ async def test_an_outside_operator_steps_up_by_what_its_issuer_says_of_the_login
             assert (await world.sql("select count(*) from period where state <> 'open'"))[0][0] == 0
             closed = await close(acr="two", auth_time=now)
             assert closed.json()["data"]["closePeriod"]["errors"] == []
-            database = Database(world.dsn, 2)
-            await database.open()
-            async with database.transaction() as tx:
-                account = await tx.one(accounts.sql.account_by_login, login="olga")
-                assert account is not None
-                await accounts.disable(tx, account, world.clock.now())
-            await database.close()
+            await world.disable("olga")
             async with asyncio.timeout(2):  # whichever way she comes
                 while (await close(acr="two", auth_time=now)).status_code != 401:
                     await asyncio.sleep(0.05)

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -208,7 +209,9 @@ async def test_a_stranger_logs_in_and_pushes_so_often_from_one_address_and_no_mo
     # Whoever says who it is, and who only looks at the page, is not counted.
     assert (await world.http.get("/oauth/authorize", params=query)).status_code == 200
     assert await world.token("grocer")
-    await asyncio.sleep(int(login.headers["retry-after"]))
+    # Budgets go by the database's clock; as if the time had passed that the answer named.
+    seconds = timedelta(seconds=int(login.headers["retry-after"]))
+    await world.sql("update budget set as_of = as_of - $1::interval where holder = 'address 127.0.0.1'", seconds)
     login = await world.http.post("/oauth/authorize", params=query, data={"login": "olga", "password": "guess"})
     assert login.status_code == 401
 
