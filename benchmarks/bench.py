@@ -24,7 +24,7 @@ import httpx
 from access import measure_checks, measure_tokens
 from api import HOUSEHOLDS, ME, PORT, Tills, measure_api
 from ledger import measure_ledger
-from yardsticks import ROUNDS, bare_mutation, pgbench, process, rows
+from yardsticks import ROUNDS, age, bare_mutation, pgbench, process, rows
 
 from gateway.access import accounts
 from gateway.access.scopes import CEILING
@@ -103,6 +103,7 @@ def main() -> None:
         dsn = postgres.start()
         try:
             migrate(dsn)
+            age(postgres)
             p = pgbench(postgres)
             coalition = asyncio.run(create_world(dsn))
             measure_ledger(dsn, p)

@@ -60,6 +60,13 @@ class Yardstick:
         return median
 
 
+def age(postgres: EmbeddedPostgres) -> None:
+    """Have the log files that a server has once it has run for some time, and writes again instead of making new ones."""
+    fill = "select pg_logical_emit_message(false, '', ''); select pg_switch_wal();\n" * 64
+    command = [postgres.binaries / "psql", "-q", postgres.dsn]
+    subprocess.run(command, input=f"{fill}checkpoint;", check=True, capture_output=True, text=True)
+
+
 def pgbench(postgres: EmbeddedPostgres) -> Yardstick:
     """P: pgbench's transactions per second, initial connections left out."""
     dsn = postgres.dsn.replace("/postgres?", "/yardstick?")

@@ -5,6 +5,7 @@ must tell apart is told apart here, by SQLSTATE.
 """
 
 import re
+import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -28,6 +29,7 @@ POSTER_ROLE = "gateway_poster"
 ACQUIRE_SECONDS = 5
 COMMAND_SECONDS = 60
 SNAPSHOT_SECONDS = 3_600
+SEND_BUFFER_BYTES = 1024 * 1024
 
 Row = asyncpg.Record
 
@@ -36,19 +38,23 @@ class DatabaseAway(ConnectionError):
     """The database cannot be reached now; what was asked can be asked again."""
 
 
-class LostRace(RuntimeError):
+class PostedNothing(RuntimeError):
+    """A posting did nothing, and can be done again."""
+
+
+class LostRace(PostedNothing):
     """Another transaction came first and this one did nothing; done again, it finds what the other did."""
 
 
 class Duplicate(LostRace):
-    """A row that must be unique is there already: another request stored it in this very moment."""
+    """A row that must be unique is there already: it was not looked for, or another request stored it in this very moment."""
 
 
-class CreditShort(RuntimeError):
+class CreditShort(PostedNothing):
     """A batch found a partner's credit short in its slot, and posted nothing (SQLSTATE LG001)."""
 
 
-class WalletTooFull(RuntimeError):
+class WalletTooFull(PostedNothing):
     """A batch would have brought a wallet beyond what it can hold, and posted nothing (SQLSTATE LG002)."""
 
 
@@ -204,6 +210,7 @@ class Database:
             min_size=at_once,
             max_size=self._size,
             command_timeout=COMMAND_SECONDS,
+            init=_widen,
             reset=_nothing_to_reset,
             server_settings={"role": role, "application_name": "loyalty-gateway", "timezone": "UTC"},
         )
@@ -286,6 +293,12 @@ class Database:
                 return bool(await connection.fetchval("select true", timeout=2))
         except (*_AWAY, asyncpg.PostgresError):
             return False
+
+
+async def _widen(connection: Any) -> None:
+    """A batch of a thousand is more than a socket takes at once by default. What is left over would wait until the event
+    loop is done with the next batch, and the database with it."""
+    connection._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
 
 
 async def _nothing_to_reset(connection: Any) -> None:

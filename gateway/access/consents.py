@@ -42,7 +42,7 @@ async def grant(
     """Store a consent. The same one given again is the one that stands; another for the same purpose takes its place, and
     ends what was given under it."""
     bucket = bucket_of(member_id)
-    await tx.run(sql.decide_alone, member=member_id)
+    await tx.run(sql.decide_alone, bucket=bucket, member=member_id)
     before = [
         each
         for each in await consents_of(tx, member_id)

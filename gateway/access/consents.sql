@@ -3,9 +3,13 @@
 insert into consent (bucket, consent_id, member_id, partner_id, purpose, scopes, data_classes, notice_version, evidence, granted_at)
 values (:bucket, :consent_id, :member, :partner, :purpose, :scopes, :data_classes, :notice_version, :evidence::text::jsonb, :now);
 
--- name: decide_alone(member)!
+-- name: decide_alone(bucket, member)!
 -- Until the transaction ends nobody else gives a consent in this member's name.
-select pg_advisory_xact_lock(hashtextextended('consent ' || :member::uuid, 0));
+select
+  from member
+ where bucket = :bucket
+   and member_id = :member
+   for no key update;
 
 -- name: consent_by_id(bucket, consent_id)^
 -- One consent.

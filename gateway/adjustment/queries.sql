@@ -7,7 +7,10 @@ select adjustment_id, digest
 
 -- name: lock_operator(operator)!
 -- One adjustment of an operator after the other, so that what it does alone can be summed.
-select pg_advisory_xact_lock(hashtextextended('adjustments ' || :operator::uuid::text, 0));
+select
+  from account
+ where account_id = :operator
+   for no key update;
 
 -- name: adjusted_alone(operator, direction, since)$
 -- How many points an operator has given (1) or taken (-1) since a moment without anybody else.

@@ -10,7 +10,7 @@ import msgspec
 
 from gateway.batching import Claims, Lanes, OneAtATime
 from gateway.clock import Clock
-from gateway.database import CreditShort, Database, LostRace, Row, Statement, WalletTooFull, load_queries
+from gateway.database import CreditShort, Database, Duplicate, PostedNothing, Row, Statement, WalletTooFull, load_queries
 from gateway.ids import bucket_of, new_id_in
 
 sql = load_queries(__file__)
@@ -138,7 +138,10 @@ class Ledger:
         self._keys = Claims()
 
         def claiming_wallets(statement: Statement) -> Lanes[WalletItem, Answer]:
-            return Lanes(lambda items: self._call(statement, items, {}), _bucket, _wallet, lanes)
+            async def post(items: Sequence[WalletItem]) -> list[Answer]:
+                return await _again(lambda: self._call(statement, items, {}))
+
+            return Lanes(post, _bucket, _wallet, lanes)
 
         self._earnings = Lanes[Earning, Answer](self._post_earnings, _bucket, _receipt, lanes)
         self._returns: Lanes[Return, Answer] = claiming_wallets(sql.post_returns)
@@ -173,7 +176,7 @@ class Ledger:
         """
         await self._keys.claim([(key.owner_id, key.text)])
         try:
-            return await _again_if_lost(post)
+            return await _again(post)
         finally:
             self._posted()
             self._keys.free([(key.owner_id, key.text)])
@@ -213,15 +216,20 @@ class Ledger:
     async def _post_earnings(self, items: Sequence[Earning]) -> list[Answer]:
         """Post purchases the quick way; where the database says that this batch needs more care, with that care."""
         care = {"dealing": False, "careful": False}
-        while True:
+
+        async def post() -> list[Answer]:
             try:
                 return await self._call(sql.post_earnings, items, care)
             except CreditShort:
                 # The batch's slot of a partner's credit ran short: have the rest of the credit dealt out anew.
-                care |= {"dealing": True}
-            except WalletTooFull:
-                # Lock the wallets first and refuse, one by one, what does not fit.
-                care |= {"careful": True}
+                care["dealing"] = True
+                raise
+            except (WalletTooFull, Duplicate):
+                # Lock the wallets and look the receipts up first, and refuse one by one what does not fit.
+                care["careful"] = True
+                raise
+
+        return await _again(post)
 
     async def _call(self, statement: Statement, items: Sequence[Item], care: Mapping[str, bool]) -> list[Answer]:
         """Call a posting function: what it takes of the terms once, what it takes of the items in arrays.
@@ -253,10 +261,7 @@ class Ledger:
                 field = _OF_ITEMS[name]
                 given[name] = [getattr(i, field) for i in items]
 
-        async def post() -> Row:
-            return await self._database.post(statement, **{name: given[name] for name in statement.parameters})
-
-        row = await _again_if_lost(post)
+        row = await self._database.post(statement, **{name: given[name] for name in statement.parameters})
         self._posted()
         firsts, postings = row["firsts"], row["postings"]
         answers: dict[int, Answer] = {}
@@ -343,14 +348,14 @@ def _wallet(item: Return | Redemption | Hold | Capture) -> tuple[tuple[UUID, UUI
     return ((item.member_id, item.terms.programme_id),)
 
 
-LOST_AT_MOST = 5
+AGAIN_AT_MOST = 5
 
 
-async def _again_if_lost(post: Callable[[], Awaitable[Posted]]) -> Posted:
-    """Post, and again while another process wins the race for a key or a lock: nothing was posted then."""
-    for _ in range(LOST_AT_MOST):
+async def _again(post: Callable[[], Awaitable[Posted]]) -> Posted:
+    """Post, and again while nothing was posted: another process won a race, or the batch needs more care."""
+    for _ in range(AGAIN_AT_MOST):
         try:
             return await post()
-        except LostRace:
+        except PostedNothing:
             continue
     return await post()

@@ -86,6 +86,18 @@ async def test_the_same_receipt_under_another_key_is_refused_and_the_refusal_is_
     assert await world.available() == 25
 
 
+async def test_a_receipt_that_is_repeated_is_refused_and_its_neighbours_in_the_batch_are_posted_once(world: World) -> None:
+    await world.record("5.00", receipt="known")
+    replayed = world.purchase("10.00")
+    await world.ask("grocer", RECORD, input=replayed)
+    inputs = [world.purchase("20.00"), world.purchase("40.00", receipt="known"), replayed, world.purchase("80.00")]
+    answers = (await world.ask("grocer", RECORD_MANY, input=inputs))["recordPurchases"]
+    assert [a["earning"] and a["earning"]["points"] for a in answers] == [20, None, 10, 80]
+    assert [e["code"] for a in answers for e in a["errors"]] == ["RECEIPT_ALREADY_POSTED"]
+    assert await world.available() == 5 + 10 + 20 + 80
+    assert await world.broken() == []
+
+
 async def test_the_same_receipt_posted_at_once_under_many_keys_earns_once(world: World) -> None:
     inputs = [{**world.purchase("25.00"), "receipt": "one"} for _ in range(8)]
     answers = await asyncio.gather(*(world.ask("grocer", RECORD, input=input) for input in inputs))

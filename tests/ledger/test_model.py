@@ -4,7 +4,7 @@ import asyncio
 import os
 from calendar import monthrange
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -19,6 +19,7 @@ from tests.world import Place, World, open_world
 STEPS = int(os.environ.get("MODEL_STEPS", "30"))
 RUNS = int(os.environ.get("MODEL_RUNS", "6"))
 PENDING_DAYS = 3
+ALONE_A_DAY = 1_000
 
 Lots = dict[date, int]
 """Points by their last day. Everything is earned at one partner under one contract, so a day names a lot."""
@@ -88,6 +89,8 @@ def _machine(world: World, loop: asyncio.AbstractEventLoop) -> type[RuleBasedSta
         return (await world.sql("select account_id from account where login = 'olga'"))[0]["account_id"]
 
     who = st.sampled_from(["a", "b"])
+    # What the operator, who is the same in every run, has given (+) and taken (-) alone, and when.
+    alone: list[tuple[datetime, int]] = []
 
     class Points(RuleBasedStateMachine):
         """Two members of their own a run."""
@@ -259,6 +262,12 @@ def _machine(world: World, loop: asyncio.AbstractEventLoop) -> type[RuleBasedSta
                 assert codes(answer) == ["INSUFFICIENT_POINTS"]
                 return
             assert answer["errors"] == []
+            yesterday = world.clock.now() - timedelta(days=1)
+            that_day = sum(abs(p) for at, p in alone if at > yesterday and (p > 0) == (points > 0)) + abs(points)
+            assert (answer["adjustment"]["state"] == "POSTED") == (that_day <= ALONE_A_DAY)
+            if that_day > ALONE_A_DAY:
+                return
+            alone.append((world.clock.now(), points))
             if points > 0:
                 model.put(self.last_day(self.today), points)
                 model.owed -= sum(model.take(model.owed, self.today).values())

@@ -60,6 +60,7 @@ EARN = """select e.answers
   t.term, t.keys, t.digests, t.buckets, t.members, t.members, t.transactions, t.occurred, t.points, t.keys, t.members,
   t.points, t.lines, 0::smallint, false, false) e"""
 EARN_INTO_NEW_LOTS = EARN.replace("2026-07-31", "2026-09-30").replace("'new-'", "'newer-'")
+EARN_CAREFULLY = EARN.replace("false, false) e", "false, true) e").replace("'new-'", "'careful-'")
 EARN_PENDING = EARN.replace("array[null]::date[]", "array['2026-01-29']::date[]").replace("'new-'", "'pending-'")
 REDEEM = """select e.answers
   from (select array_agg(1::smallint) as term, array_agg('spend-' || w.member_id) as keys, array_agg('x'::bytea) as digests,
@@ -97,6 +98,7 @@ async def million(server: EmbeddedPostgres, template: str) -> str:
     [
         ("earn", EARN),
         ("earn into new lots", EARN_INTO_NEW_LOTS),
+        ("earn carefully", EARN_CAREFULLY),
         ("earn pending points", EARN_PENDING),
         ("redeem", REDEEM),
         ("expire", EXPIRE),
