@@ -14,7 +14,7 @@ from gateway.access.audit import Audit
 from gateway.access.caller import Caller
 from gateway.access.vault import Vault
 from gateway.clock import Clock
-from gateway.database import Database, Tx
+from gateway.database import Database, Row, Statement, Tx
 from gateway.refusals import NotAllowed
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 class Doors:
     """What lives as long as the process, wired together in `main.py`.
 
-    `activity` shows transactions by their kind: each slice brings its own, since members know none of them.
+    `activity` shows transactions by their kind: each slice brings its own, since members know none of them;
+    `activity_of_rows` those kinds whose rows of the journal say all there is to show.
     """
 
     database: Database
@@ -50,6 +51,7 @@ class Doors:
     audit: Audit
     vault: Vault
     activity: "Mapping[str, Callable[[Info, Tx, list[UUID]], Awaitable[Mapping[UUID, Any]]]]"
+    activity_of_rows: "Mapping[str, Callable[[Info, list[Row]], Mapping[UUID, Any]]]"
 
 
 @dataclass(slots=True)
@@ -78,6 +80,13 @@ class Context:
         if self.caller.kind == "operator":
             return self.database.reading()
         return self.database.reading_for(self.caller.partner_id, self.caller.member_id)
+
+    async def read(self, statement: Statement, **given: Any) -> list[Row]:
+        """One call of a reading function, which sees what `reading` sees in one round trip. Raises DatabaseAway."""
+        if self.caller.kind == "operator":
+            async with self.database.reading() as tx:
+                return await tx.all(statement, as_partner=None, as_member=None, **given)
+        return await self.database.read_for(self.caller.partner_id, self.caller.member_id, statement, **given)
 
     def partner(self) -> "Partner":
         """The partner that calls. Raises NotAllowed for anybody else, or while the partner is suspended."""

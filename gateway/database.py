@@ -251,6 +251,15 @@ class Database:
                 finally:
                     await connection.execute("commit")
 
+    async def read_for(self, partner_id: UUID | None, member_id: UUID | None, statement: Statement, **given: Any) -> list[Row]:
+        """One call of a reading function, which says itself who reads: as `reading_for` sees, in one round trip.
+
+        Raises DatabaseAway.
+        """
+        with _telling_away():
+            async with self._readers.acquire(timeout=ACQUIRE_SECONDS) as connection:
+                return await Tx(connection).all(statement, as_partner=partner_id, as_member=member_id, **given)
+
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Tx]:
         """A connection inside one transaction that commits at the end of the block. Raises DatabaseAway."""

@@ -46,7 +46,7 @@ from gateway.jobs.jobs import Jobs, all_jobs
 from gateway.ledger.post import Ledger
 from gateway.ledger.seal import prove
 from gateway.members.lookup import MemberLookup
-from gateway.schema import ACTIVITY, create_schema
+from gateway.schema import ACTIVITY, ACTIVITY_OF_ROWS, create_schema
 from gateway.settings import Settings
 from partners.protocols import PROTOCOLS
 
@@ -95,6 +95,7 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
         settlement_dir=settings.data_dir / "settlement",
         adjustment_limit=settings.adjustment_limit,
         activity=ACTIVITY,
+        activity_of_rows=ACTIVITY_OF_ROWS,
         feed=feed,
         audit=audit,
         vault=vault,

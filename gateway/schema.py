@@ -16,13 +16,14 @@ from gateway.coalition.graph import CoalitionMutation, CoalitionQuery, contract_
 from gateway.context import Info
 from gateway.conversion.graph import Conversion, ConversionMutation, ConversionQuery, conversion_activity
 from gateway.credit.graph import CreditMutation, CreditQuery
-from gateway.database import Tx
+from gateway.database import Row, Tx
 from gateway.earning.graph import (
     Earning,
     EarningMutation,
     EarningQuery,
     PurchaseReturn,
     earning_activity,
+    earning_activity_of_rows,
     return_activity,
 )
 from gateway.graph import PUBLIC, SCALARS, BadInput, Node
@@ -54,6 +55,7 @@ ACTIVITY: Mapping[str, Callable[[Info, Tx, list[UUID]], Awaitable[Mapping[UUID, 
     "adjustment": adjustment_activity,
     "expiry": expiry_activity,
 }
+ACTIVITY_OF_ROWS: Mapping[str, Callable[[Info, list[Row]], Mapping[UUID, Activity]]] = {"earning": earning_activity_of_rows}
 
 
 async def transaction_node(info: Info, id: UUID) -> Activity | None:

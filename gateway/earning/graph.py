@@ -7,7 +7,7 @@ import strawberry
 
 from gateway.coalition.graph import Programme, show_programme
 from gateway.context import Info
-from gateway.database import Tx
+from gateway.database import Row, Tx
 from gateway.earning import purchases, returns
 from gateway.earning.rules import EarningStep as Step
 from gateway.earning.rules import apply_rules
@@ -270,6 +270,11 @@ async def earning_activity(info: Info, tx: Tx, transactions: list[UUID]) -> dict
     """Earnings by transaction, those that the caller may see."""
     found = await purchases.purchases_by_id(tx, transactions)
     return seen_by_caller(info, found, show_earning)
+
+
+def earning_activity_of_rows(info: Info, rows: list[Row]) -> dict[UUID, Activity]:
+    """Earnings by transaction, out of their rows of the journal, those that the caller may see."""
+    return seen_by_caller(info, {row["transaction_id"]: purchases.purchase_of(row) for row in rows}, show_earning)
 
 
 async def return_activity(info: Info, tx: Tx, transactions: list[UUID]) -> dict[UUID, Activity]:

@@ -223,9 +223,8 @@ async def wallets_of(context: Context, member_id: UUID) -> list[Wallet]:
 
 
 async def _load_wallets(context: Context, members: list[UUID]) -> list[list[Wallet]]:
-    async with context.reading() as tx:
-        buckets = [ids.bucket_of(member) for member in members]
-        rows = await tx.all(history.sql.wallets_of_members, buckets=buckets, members=members)
+    buckets = [ids.bucket_of(member) for member in members]
+    rows = await context.read(history.sql.wallets_of_members, buckets=buckets, members=members)
     programmes = {id: show_programme(p) for id, p in context.coalition.programmes.items() if p.custody == "ledger"}
     found: dict[UUID, dict[UUID, Row]] = defaultdict(dict)
     for row in rows:
@@ -253,22 +252,26 @@ async def activity_of(
     """A page of what moved a member's points, the latest first; what happened at one partner where one is named."""
     asked = page(first, after)
     before_at, before_id = read_moment_cursor(after) if after else (NEWEST, LAST_ID)
-    async with info.context.reading() as tx:
-        rows = await tx.all(
-            history.sql.activity,
-            bucket=ids.bucket_of(member_id),
-            member=member_id,
-            partner=partner_id,
-            before_at=before_at,
-            before_id=before_id,
-            most=first + 1,
-        )
-        by_kind: dict[str, list[UUID]] = defaultdict(list)
-        for row in rows:
-            by_kind[row["kind"]].append(row["transaction_id"])
-        shown: dict[UUID, Activity] = {}
-        for kind, transactions in by_kind.items():
-            shown.update(await info.context.doors.activity[kind](info, tx, transactions))
+    rows = await info.context.read(
+        history.sql.activity,
+        bucket=ids.bucket_of(member_id),
+        member=member_id,
+        partner=partner_id,
+        before_at=before_at,
+        before_id=before_id,
+        most=first + 1,
+    )
+    by_kind: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        by_kind[row["kind"]].append(row)
+    doors = info.context.doors
+    shown: dict[UUID, Activity] = {}
+    for kind in by_kind.keys() & doors.activity_of_rows.keys():
+        shown.update(doors.activity_of_rows[kind](info, by_kind.pop(kind)))
+    if by_kind:
+        async with info.context.reading() as tx:
+            for kind, of_kind in by_kind.items():
+                shown.update(await doors.activity[kind](info, tx, [row["transaction_id"] for row in of_kind]))
     cursors = [moment_cursor(row["occurred_at"], row["transaction_id"]) for row in rows]
     return connection([shown[row["transaction_id"]] for row in rows], cursors, asked)
 

@@ -1,9 +1,7 @@
--- name: wallets_of_members(buckets, members)
--- Every wallet of the given members.
-select w.member_id, w.programme_id, w.available, w.pending, w.held, w.owed
-  from unnest(:buckets::smallint[], :members::uuid[]) i (bucket, member)
-  join wallet w on w.bucket = i.bucket and w.member_id = i.member
- order by w.member_id, w.programme_id;
+-- name: wallets_of_members(as_partner, as_member, buckets, members)
+-- Every wallet of the given members, as a partner or a member may see it.
+select member_id, programme_id, available, pending, held, owed
+  from read_wallets(:as_partner, :as_member, :buckets::smallint[], :members::uuid[]);
 
 -- name: expiring(bucket, member, programme, before)
 -- What is left in a wallet's lots that run out before a day, a row a day.
@@ -17,16 +15,12 @@ select expires_on, sum(remaining)::bigint as points
  group by expires_on
  order by expires_on;
 
--- name: activity(bucket, member, partner, before_at, before_id, most)
+-- name: activity(as_partner, as_member, bucket, member, partner, before_at, before_id, most)
 -- A member's transactions, newest first, from a cursor on; those of one partner where one is named.
-select t.transaction_id, t.kind, t.occurred_at
-  from transaction t
- where t.bucket = :bucket
-   and t.member_id = :member
-   and (:partner::uuid is null or t.partner_id = :partner)
-   and (t.occurred_at, t.transaction_id) < (:before_at::timestamptz, :before_id::uuid)
- order by t.occurred_at desc, t.transaction_id desc
- limit :most;
+select transaction_id, kind, member_id, membership_id, partner_id, programme_id, contract_id, store_id, receipt, currency,
+       amount_minor, points, expires_on, lines, occurred_at, posted_at, period, missed_period, matures_on, returned_minor,
+       returned_points, returns
+  from read_activity(:as_partner, :as_member, :bucket, :member, :partner, :before_at, :before_id, :most);
 
 -- name: wallet_at(bucket, member, programme, at)^
 -- A wallet as it stood at a moment of the ledger's time, from the journal alone: entries for the balance; holds, what
