@@ -62,7 +62,7 @@ def _parse_date_time(value: object) -> datetime:
 
 
 def _show_date_time(value: datetime) -> str:
-    return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    return (value if value.tzinfo is UTC else value.astimezone(UTC)).isoformat()[: -len("+00:00")] + "Z"
 
 
 def _parse_day(value: object) -> date:
@@ -138,7 +138,7 @@ SCALARS: dict[object, ScalarDefinition] = {
     YearMonth: strawberry.scalar(
         name="YearMonth",
         description="A settlement month such as 2026-10.",
-        serialize=lambda value: f"{value:%Y-%m}",
+        serialize=lambda value: value.isoformat()[: len("2026-10")],
         parse_value=_parse_month,
         parse_literal=_literal_of(_parse_month),
     ),
@@ -296,9 +296,23 @@ class Edge(Generic[T]):
 
 @strawberry.type(directives=[PUBLIC], description="A page of a list that can grow.")
 class Connection(Generic[T]):
-    edges: list[Edge[T]]
     nodes: list[T] = strawberry.field(description="The items without their cursors.")
-    page_info: PageInfo
+    cursor_of: strawberry.Private[Callable[[int], str]]
+    page_info_of: strawberry.Private[tuple[bool, bool]]
+
+    @strawberry.field
+    def edges(self) -> list[Edge[T]]:
+        return [Edge(cursor=self.cursor_of(n), node=node) for n, node in enumerate(self.nodes)]
+
+    @strawberry.field
+    def page_info(self) -> PageInfo:
+        has_next_page, has_previous_page = self.page_info_of
+        return PageInfo(
+            has_next_page=has_next_page,
+            has_previous_page=has_previous_page,
+            start_cursor=self.cursor_of(0) if self.nodes else None,
+            end_cursor=self.cursor_of(len(self.nodes) - 1) if self.nodes else None,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,16 +348,8 @@ def no_cursor(text: str) -> BadInput:
     return BadInput(f"after is {text[:60]!r}, which is no cursor of this connection.")
 
 
-def connection(nodes: Sequence[Any], cursors: Sequence[str], asked: Page) -> Connection[Any]:
-    """The page made of up to `first` of `nodes`; one more than asked for means that there is a next page."""
-    shown, marks = list(nodes[: asked.first]), list(cursors[: asked.first])
-    return Connection(
-        edges=[Edge(cursor=cursor, node=node) for cursor, node in zip(marks, shown, strict=True)],
-        nodes=shown,
-        page_info=PageInfo(
-            has_next_page=len(nodes) > asked.first,
-            has_previous_page=asked.after is not None,
-            start_cursor=marks[0] if marks else None,
-            end_cursor=marks[-1] if marks else None,
-        ),
-    )
+def connection(nodes: Sequence[Any], cursor_of: Callable[[int], str], asked: Page) -> Connection[Any]:
+    """The page made of up to `first` of `nodes`; one more than asked for means that there is a next page. `cursor_of` makes
+    the cursor of the n-th of them, when somebody asks for it."""
+    around = (len(nodes) > asked.first, asked.after is not None)
+    return Connection(nodes=list(nodes[: asked.first]), cursor_of=cursor_of, page_info_of=around)

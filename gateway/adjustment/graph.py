@@ -106,8 +106,8 @@ class AdjustmentQuery:
         async with info.context.reading() as tx:
             rows = await tx.all(adjust.sql.adjustments_awaiting, after_at=after_at, after_id=after_id, most=first + 1)
             found = await adjust.adjustments_by_id(tx, [row["adjustment_id"] for row in rows])
-        cursors = [moment_cursor(row["requested_at"], row["adjustment_id"]) for row in rows]
-        return connection([show_request(info, found[row["adjustment_id"]]) for row in rows], cursors, asked)
+        shown = [show_request(info, found[row["adjustment_id"]]) for row in rows]
+        return connection(shown, lambda n: moment_cursor(rows[n]["requested_at"], rows[n]["adjustment_id"]), asked)
 
 
 @strawberry.type

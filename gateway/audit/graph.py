@@ -53,7 +53,7 @@ class AuditQuery:
         actor = ids.read(ids.prefix_of(only.actor), only.actor) if only.actor is not None else None
         before = min(int(after), NEWEST) if after else NEWEST
         found = await info.context.doors.audit.page(before, first + 1, actor, only.about, only.field)
-        return connection([_show(entry) for entry in found], [str(entry.number) for entry in found], asked)
+        return connection([_show(entry) for entry in found], lambda n: str(found[n].number), asked)
 
 
 _PREFIXES = {"operator": "opr", "partner": "ptn", "member": "mem"}

@@ -146,7 +146,7 @@ class Partner(Node):
         asked = page(first, after)
         own = sorted((s for s in info.context.coalition.stores.values() if s.partner_id == self.partner_id), key=lambda s: s.code)
         own = [s for s in own if after is None or s.code > after]
-        return connection([Store(id=show_id("sto", s.id), code=s.code, name=s.name) for s in own], [s.code for s in own], asked)
+        return connection([Store(id=show_id("sto", s.id), code=s.code, name=s.name) for s in own], lambda n: own[n].code, asked)
 
     @strawberry.field(
         directives=[requires("contracts:read")],
@@ -189,7 +189,7 @@ class CoalitionQuery:
         asked = page(first, after)
         found = [p for p in info.context.coalition.partners.values() if after is None or p.code > after]
         found.sort(key=lambda p: p.code)
-        return connection([show_partner(p) for p in found], [p.code for p in found], asked)
+        return connection([show_partner(p) for p in found], lambda n: found[n].code, asked)
 
     @strawberry.field(directives=[PUBLIC], description="Every programme, by code.")
     def programmes(self, info: Info) -> list[Programme]:

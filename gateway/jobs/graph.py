@@ -91,7 +91,7 @@ class JobsQuery:
             )
             for row in rows
         ]
-        return connection(shown, [f"{row['expires_on']}~{row['member_id']}" for row in rows], asked)
+        return connection(shown, lambda n: f"{rows[n]['expires_on']}~{rows[n]['member_id']}", asked)
 
 
 def _read_cursor(text: str) -> tuple[date, UUID]:

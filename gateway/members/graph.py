@@ -234,7 +234,7 @@ class MembersQuery:
         async with info.context.reading() as tx:
             rows = await tx.all(lookup.sql.memberships_of_partner, partner=partner.id, after=from_id, most=first + 1)
         shown = [show_membership(lookup.membership_of(row)) for row in rows]
-        return connection(shown, [m.id for m in shown], asked)
+        return connection(shown, lambda n: shown[n].id, asked)
 
     @strawberry.field(directives=[requires("members:support")], description="A member by id, for operators.")
     async def member(self, info: Info, id: strawberry.ID) -> Member | None:

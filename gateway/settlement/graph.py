@@ -230,7 +230,7 @@ class SettlementQuery:
             raise no_cursor(after or "") from None
         async with info.context.reading() as tx:
             kept = await close.statements_of_partner(tx, partner.id, before, first + 1)
-        return connection([show_statement(info.context, k) for k in kept], [f"{k.month:%Y-%m}" for k in kept], asked)
+        return connection([show_statement(info.context, k) for k in kept], lambda n: f"{kept[n].month:%Y-%m}", asked)
 
 
 @strawberry.input(description="A month to close.")

@@ -159,7 +159,7 @@ class Wallet:
             )
             for row in rows
         ]
-        return connection(shown, [moment_cursor(row["posted_at"], row["transaction_id"]) for row in rows], asked)
+        return connection(shown, lambda n: moment_cursor(rows[n]["posted_at"], rows[n]["transaction_id"]), asked)
 
 
 @strawberry.type(directives=[requires("balance:read")], description="Something that happened to the caller's wallets.")
@@ -272,8 +272,11 @@ async def activity_of(
         async with info.context.reading() as tx:
             for kind, of_kind in by_kind.items():
                 shown.update(await doors.activity[kind](info, tx, [row["transaction_id"] for row in of_kind]))
-    cursors = [moment_cursor(row["occurred_at"], row["transaction_id"]) for row in rows]
-    return connection([shown[row["transaction_id"]] for row in rows], cursors, asked)
+
+    def cursor_of(n: int) -> str:
+        return moment_cursor(rows[n]["occurred_at"], rows[n]["transaction_id"])
+
+    return connection([shown[row["transaction_id"]] for row in rows], cursor_of, asked)
 
 
 def sees(info: Info, member_id: UUID, partner_id: UUID | None) -> bool:
