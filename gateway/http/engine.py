@@ -3,11 +3,11 @@
 import re
 import uuid
 from collections import OrderedDict
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from inspect import isawaitable
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from graphql import (
@@ -30,7 +30,7 @@ from gateway.batching import Busy
 from gateway.context import Context
 from gateway.database import DatabaseAway
 from gateway.graph import BadInput
-from gateway.http.executor import Coerced, CompiledExecutor
+from gateway.http.executor import Coerced, CompiledExecutor, Root, compile_root
 from gateway.http.guard import Need, fields_of, introspects, missing, needs_of, rights, root_fields, step_ups
 from gateway.http.limits import COST_MAX, Cost, check_shape, compile_cost
 from gateway.inputs import Coercers, NotPlain, coerce_variables, compile_variables
@@ -44,6 +44,8 @@ TOKENS_MAX = 2_000
 ERRORS_MAX = 5
 STEP_UP_SECONDS = 15 * 60
 
+T = TypeVar("T")
+
 log = structlog.get_logger(__name__)
 
 
@@ -52,7 +54,8 @@ class Prepared:
     """A document that is valid against the schema, and the scopes it needs.
 
     `bare` is the document without variable definitions, to be run once an operation's `coercers` have done their work;
-    `outputs` completes its values, unless directives make what it selects change from one execution to the next.
+    `outputs` completes its values, unless directives make what it selects change from one execution to the next; with it
+    `roots` has what asks just one field of its root.
     """
 
     document: DocumentNode
@@ -60,6 +63,7 @@ class Prepared:
     bare: DocumentNode
     coercers: dict[str | None, Coercers | None]
     outputs: Outputs | None
+    roots: dict[str | None, Root | None]
     steps_up: str | None
     introspects: bool
     root_fields: dict[str | None, tuple[str, ...]]
@@ -137,24 +141,31 @@ class Engine:
 
     def _compile(self, document: DocumentNode, outputs: Outputs | None) -> Prepared:
         operations = [d for d in document.definitions if isinstance(d, OperationDefinitionNode)]
-        costs = {o.name.value if o.name else None: compile_cost(self._schema, document, o) for o in operations}
-        coercers = {o.name.value if o.name else None: compile_variables(self._schema, o) for o in operations}
-        if len(operations) == 1:
-            coercers[None] = next(iter(coercers.values()))
-            costs[None] = next(iter(costs.values()))
+
+        def by_name(compiled: Callable[[OperationDefinitionNode], T]) -> dict[str | None, T]:
+            """What each operation compiles to, under its name, and where it is the only one without a name too."""
+            found = {o.name.value if o.name else None: compiled(o) for o in operations}
+            return found | ({None: next(iter(found.values()))} if len(operations) == 1 else {})
+
         bare = replace(
             document,
             definitions=tuple(
                 replace(d, variable_definitions=()) if isinstance(d, OperationDefinitionNode) else d for d in document.definitions
             ),
         )
-        needs = needs_of(document, self._schema, self.rights)
         asked = (tuple(field.split(".")) for field in fields_of(document, self._schema)) if self._step_ups else ()
-        steps_up = next((".".join(field) for field in asked if field in self._step_ups), None)
-        roots = {o.name.value if o.name else None: root_fields(document, o) for o in operations}
-        if len(operations) == 1:
-            roots[None] = next(iter(roots.values()))
-        return Prepared(document, needs, bare, coercers, outputs, steps_up, introspects(document), roots, costs)
+        return Prepared(
+            document=document,
+            needs=needs_of(document, self._schema, self.rights),
+            bare=bare,
+            coercers=by_name(lambda o: compile_variables(self._schema, o)),
+            outputs=outputs,
+            roots=by_name(lambda o: compile_root(self._schema, o) if outputs else None),
+            steps_up=next((".".join(field) for field in asked if field in self._step_ups), None),
+            introspects=introspects(document),
+            root_fields=by_name(lambda o: root_fields(document, o)),
+            costs=by_name(lambda o: compile_cost(self._schema, document, o)),
+        )
 
     def operation(self, prepared: Prepared, name: str | None, streamed: bool = False) -> OperationDefinitionNode:
         """The operation to run. Raises DocumentRefused when the document does not say which, and for a subscription unless
@@ -205,7 +216,7 @@ class Engine:
         if coercers is not None:
             try:
                 values = Coerced(coerce_variables(coercers, variables or {}))
-                values.outputs = prepared.outputs
+                values.outputs, values.root = prepared.outputs, prepared.roots.get(name)
                 document, executor = prepared.bare, CompiledExecutor
             except NotPlain:
                 pass  # graphql-core finds the same, and says where

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from gateway import outputs
+from gateway.http import executor
 from tests.points import bob_joins, codes, hold, reverse
 from tests.world import World
 
@@ -115,3 +116,75 @@ async def test_a_value_that_is_missing_where_it_must_not_be_is_told_as_graphql_c
     assert answer["data"] is None
     assert answer["errors"][0]["path"] == ["programmes", 0, "name"]
     assert "[Programme!]!" not in compiled
+
+
+@pytest.fixture
+def direct(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the root fields that were run without graphql-core looking for them."""
+    names: list[str] = []
+    run = executor.CompiledExecutor._execute_root
+
+    async def noting(self: executor.CompiledExecutor, root: executor.Root) -> Any:
+        names.append(str(root.path.key))
+        return await run(self, root)
+
+    monkeypatch.setattr(executor.CompiledExecutor, "_execute_root", noting)
+    return names
+
+
+ONE = "mutation($input: PurchaseInput!) { mine: recordPurchase(input: $input) { errors { code } earning { points @include(if: true) } } }"
+MANY = "mutation($input: [PurchaseInput!]!) { recordPurchases(input: $input) { earning { points @include(if: true) } } }"
+FIND = "query($ref: MemberRef!) { membership(ref: $ref) { externalId @include(if: true) } }"
+PAGE = "query($first: Int!, $after: String) { memberships(first: $first, after: $after) { nodes { externalId @include(if: true) } } }"
+
+
+@pytest.mark.parametrize(
+    ("query", "variables", "expected"),
+    [
+        (FIND, {"ref": {"externalId": "ann"}}, {"membership": {"externalId": "ann"}}),
+        (FIND, {"ref": {"externalId": "nobody"}}, {"membership": None}),
+        (PAGE, {"first": 5}, {"memberships": {"nodes": [{"externalId": "ann"}]}}),
+        (PAGE, {"first": 5, "after": None}, {"memberships": {"nodes": [{"externalId": "ann"}]}}),
+        (PAGE, {"first": 0}, None),
+        (MANY, {"input": [{"n": 1}] * 1_001}, None),
+    ],
+)
+async def test_one_root_field_is_answered_as_graphql_core_answers_it(
+    world: World, direct: list[str], query: str, variables: dict[str, Any], expected: Any
+) -> None:
+    if "input" in variables:
+        variables = {"input": [world.purchase("1.00") for _ in variables["input"]]}
+    slow = (await world.post("grocer", query, **variables)).json()
+    assert direct == []
+    quick = (await world.post("grocer", query.replace(" @include(if: true)", ""), **variables)).json()
+    assert len(direct) == 1
+    for error in [*slow.get("errors", ()), *quick.get("errors", ())]:
+        del error["locations"]  # the directive moves what stands behind it
+    assert (quick["data"], quick.get("errors")) == (slow["data"], slow.get("errors"))
+    assert quick["data"] == expected
+    assert (quick.get("errors") is None) == (expected is not None)
+    assert await world.transactions() == 0
+
+
+async def test_one_root_field_under_another_name_posts_once(world: World, direct: list[str]) -> None:
+    input = world.purchase("7.00")
+    quick = (await world.post("grocer", ONE.replace(" @include(if: true)", ""), input=input)).json()
+    assert direct == ["mine"]
+    slow = (await world.post("grocer", ONE, input=input)).json()
+    assert quick["data"] == slow["data"] == {"mine": {"errors": [], "earning": {"points": 7}}}
+    assert await world.transactions() == 1
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        '{ membership(ref: {externalId: "ann"}) { externalId } }',
+        "query($ref: MemberRef!) { membership(ref: $ref) { externalId } programmes { code } }",
+        "query($ref: MemberRef!) { ...Found } fragment Found on Query { membership(ref: $ref) { externalId } }",
+    ],
+)
+async def test_what_is_no_single_field_with_variables_is_left_to_graphql_core(world: World, direct: list[str], query: str) -> None:
+    variables = {"ref": {"externalId": "ann"}} if "$ref" in query else {}
+    answer = (await world.post("grocer", query, **variables)).json()
+    assert answer["data"]["membership"] == {"externalId": "ann"}
+    assert direct == []
