@@ -16,6 +16,7 @@ Answer = TypeVar("Answer")
 
 BATCH_MAX = 1_000
 QUEUE_MAX = 20_000
+ASIDE_AT_ONCE = 4
 
 
 class Busy(RuntimeError):
@@ -95,7 +96,8 @@ class Lanes(Generic[Item, Answer]):
     """Posts items in batches of up to BATCH_MAX, `count` batches side by side.
 
     `post` answers a batch in its order; `bucket` places an item in a lane; `claims` names what no other item of its
-    batch may claim. A caller that goes away leaves its items to be posted: they are never half-known.
+    batch may claim. A caller that goes away leaves its items to be posted: they are never half-known. A batch that raises
+    `stuck` waited for something that others hold: its items are posted one by one beside the lane, which goes on.
     """
 
     def __init__(
@@ -104,8 +106,11 @@ class Lanes(Generic[Item, Answer]):
         bucket: Callable[[Item], int],
         claims: Callable[[Item], Sequence[Hashable]],
         count: int,
+        stuck: type[Exception] = TimeoutError,
     ) -> None:
-        self._post, self._bucket, self._claims = post, bucket, claims
+        self._post, self._bucket, self._claims, self._stuck = post, bucket, claims, stuck
+        self._aside: set[asyncio.Task[None]] = set()
+        self._few = asyncio.Semaphore(ASIDE_AT_ONCE)
         self._queues: list[deque[tuple[Item, _Call[Answer], int]]] = [deque() for _ in range(count)]
         self._runners: list[asyncio.Task[None] | None] = [None] * count
 
@@ -137,7 +142,8 @@ class Lanes(Generic[Item, Answer]):
 
     async def drain(self) -> None:
         """Wait until everything queued has been posted."""
-        await asyncio.gather(*(runner for runner in self._runners if runner is not None))
+        while under_way := [*(runner for runner in self._runners if runner is not None), *self._aside]:
+            await asyncio.gather(*under_way)
 
     async def _run(self, lane: int) -> None:
         queue = self._queues[lane]
@@ -172,7 +178,19 @@ class Lanes(Generic[Item, Answer]):
                 return
             # One bad item must not fail its neighbours: nothing was posted, so post them one by one.
             for ticket in batch:
-                await self._post_batch([ticket])
+                if isinstance(error, self._stuck):
+                    self._post_aside(ticket)
+                else:
+                    await self._post_batch([ticket])
         else:
             for (_, call, position), answer in zip(batch, answers, strict=True):
                 call.answer(position, answer)
+
+    def _post_aside(self, ticket: tuple[Item, _Call[Answer], int]) -> None:
+        async def post() -> None:
+            async with self._few:
+                await self._post_batch([ticket])
+
+        task = asyncio.create_task(post())
+        self._aside.add(task)
+        task.add_done_callback(self._aside.discard)

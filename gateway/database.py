@@ -50,6 +50,10 @@ class Duplicate(LostRace):
     """A row that must be unique is there already: it was not looked for, or another request stored it in this very moment."""
 
 
+class Stuck(RuntimeError):
+    """A batch waited too long for a lock of somebody else's, and posted nothing (SQLSTATE 55P03)."""
+
+
 class CreditShort(PostedNothing):
     """A batch found a partner's credit short in its slot, and posted nothing (SQLSTATE LG001)."""
 
@@ -317,7 +321,7 @@ async def _nothing_to_reset(connection: Any) -> None:
 
 
 class _telling_away:  # noqa: N801 - used like a function
-    """Turns what the driver raises into what callers tell apart: DatabaseAway, Duplicate, CreditShort,
+    """Turns what the driver raises into what callers tell apart: DatabaseAway, Duplicate, Stuck, CreditShort,
     WalletTooFull, InputNotAccepted."""
 
     def __enter__(self) -> None:
@@ -330,6 +334,8 @@ class _telling_away:  # noqa: N801 - used like a function
             raise Duplicate(str(error)) from error
         if isinstance(error, asyncpg.DeadlockDetectedError | asyncpg.SerializationError):
             raise LostRace(str(error)) from error
+        if isinstance(error, asyncpg.LockNotAvailableError):
+            raise Stuck(str(error)) from error
         if isinstance(error, asyncpg.PostgresError) and error.sqlstate == "LG001":
             raise CreditShort from error
         if isinstance(error, asyncpg.PostgresError) and error.sqlstate == "LG002":

@@ -1,5 +1,16 @@
 -- depends: 0037_about
--- A receipt is looked up only where one is known to be repeated (decision 0025); the function is the same otherwise.
+-- A receipt is looked up only where one is known to be repeated (decision 0025).
+
+-- Lock what a batch takes credit from: one slot of each partner, or with `dealing` all of them, in the order of (partner,
+-- slot). Months are locked before slots, and slots before wallets, so that nothing waits in a circle.
+create function lock_slots(partners uuid[], of_slot smallint, dealing boolean) returns void
+language plpgsql volatile as $$
+begin
+  perform from public.credit_slot s
+    where s.partner_id = any(partners) and (dealing or s.slot = of_slot)
+    order by s.partner_id, s.slot
+      for update;
+end $$;
 
 -- Purchases: member +n, funder -n. Points go into the lot of (funder, contract, expiry day), at once or pending until
 -- `maturities`; what the member owes is repaid first, in the order of the batch.
@@ -26,6 +37,7 @@ declare
   owing boolean;
 begin
   if careful then
+    perform public.lock_slots(on_credit, slot, dealing);
     perform public.lock_wallets(buckets, members, public.by_term(programmes, term));
   end if;
   verdicts := public.look_keys_up(partners, term, keys, digests, buckets, periods);
@@ -59,3 +71,5 @@ begin
   select a.answers, a.firsts, a.postings into answers, firsts, postings
     from public.answer(at, 'earning', partners, term, keys, digests, buckets, members, transactions, verdicts, periods) a;
 end $$;
+
+revoke execute on function lock_slots from public;

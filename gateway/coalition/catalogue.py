@@ -56,7 +56,8 @@ class Programme:
 
 @dataclass(frozen=True, slots=True)
 class Partner:
-    """A member company. `protocol` and `endpoint` say how its own system is reached, if it has one."""
+    """A member company. `protocol` and `endpoint` say how its own system is reached, if it has one; `on_credit` whether its
+    purchases use up a credit."""
 
     id: UUID
     code: str
@@ -64,6 +65,7 @@ class Partner:
     status: str
     protocol: str | None
     endpoint: str | None
+    on_credit: bool
 
 
 @dataclass(frozen=True, slots=True)

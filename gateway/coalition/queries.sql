@@ -11,10 +11,11 @@ select programme_id, code, name, issuer_id, custody, expires_after_months, refun
  order by code;
 
 -- name: partners()
--- Every partner.
-select partner_id, code, name, status, protocol, endpoint
-  from partner
- order by code;
+-- Every partner, and whether its purchases use up a credit.
+select p.partner_id, p.code, p.name, p.status, p.protocol, p.endpoint,
+       exists (select from partner_credit c where c.partner_id = p.partner_id) as on_credit
+  from partner p
+ order by p.code;
 
 -- name: stores()
 -- Every store.

@@ -78,7 +78,7 @@ class CreditMutation:
     async def set_partner_credit(self, info: Info, input: SetPartnerCreditInput) -> PartnerCreditPayload:
         partner_id = partner_id_of(info, input.partner)
         limit = _amount(info, input.limit, "limit")
-        async with info.context.database.transaction() as tx:
+        async with info.context.changing() as tx:
             await credit.set_credit(tx, partner_id, limit, input.warn_percent, info.context.doors.clock.now())
         return PartnerCreditPayload(credit=await credit_of(info, partner_id))
 

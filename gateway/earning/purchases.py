@@ -109,8 +109,10 @@ async def record_purchases(
     memberships = await members.find(partner.id, [request.member for request in requests])
     keys = [Key(partner.id, request.idempotency_key, _digest(request)) for request in requests]
     items = [_item(p, m, key) for p, m, key in zip(priced, memberships, keys, strict=True)]
+    first, later = keys_of_refused(keys, items)
+    again = await first_answers(ledger, first)
     posted = iter(await ledger.earn([item for item in items if isinstance(item, Earning)]))
-    again = await first_answers(ledger, keys_of_refused(keys, items))
+    again |= await first_answers(ledger, later)
     outcomes: list[Purchase | Refused | UUID] = []
     for n, (item, p) in enumerate(zip(items, priced, strict=True)):
         answer = next(posted) if isinstance(item, Earning) else again.get(n)
@@ -167,6 +169,7 @@ def earning_terms(coalition: Coalition, contract: Contract, day: date) -> Terms:
         issue_price=contract.issue_price,
         expires_on=programme.expires_on(day),
         matures_on=day + timedelta(days=wait) if wait else None,
+        on_credit=coalition.partners[contract.partner_id].on_credit,
     )
 
 

@@ -38,7 +38,7 @@ class LedgerProof:
     leaf: str = strawberry.field(description="The transaction as it was sealed: canonical JSON.")
     path: list[ProofStep] = strawberry.field(description="From the leaf up.")
     header: str = strawberry.field(description="The block's header, which holds the root: canonical JSON.")
-    key_id: str = strawberry.field(description="Of the public key at /oauth/jwks.")
+    key_id: str = strawberry.field(description="Of the public key at /ledger/keys.")
     signature: str = strawberry.field(description="ES256 over the header, in hex.")
 
 

@@ -1,6 +1,6 @@
 """Posting: every movement of points is an item of a batch, posted by one call of one posting function."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from typing import TypeVar
@@ -8,9 +8,9 @@ from uuid import UUID
 
 import msgspec
 
-from gateway.batching import Claims, Lanes, OneAtATime
+from gateway.batching import Busy, Claims, Lanes, OneAtATime
 from gateway.clock import Clock
-from gateway.database import CreditShort, Database, Duplicate, PostedNothing, Row, Statement, WalletTooFull, load_queries
+from gateway.database import CreditShort, Database, Duplicate, PostedNothing, Row, Statement, Stuck, WalletTooFull, load_queries
 from gateway.ids import bucket_of, new_id_in
 
 sql = load_queries(__file__)
@@ -43,7 +43,7 @@ class Terms(msgspec.Struct, frozen=True):
     `month` is that of the event in the coalition's time zone. `issue_price` is in major units per point, for the
     partner's credit. Of an earning `expires_on` and `matures_on` (None: at once) say when its points run out and
     become available; of what takes points `day` says which lots can still be taken, and `today`, the ledger's own day,
-    which day's spending limit it counts against.
+    which day's spending limit it counts against. `on_credit`: the partner's purchases use up a credit.
     """
 
     partner_id: UUID
@@ -56,6 +56,7 @@ class Terms(msgspec.Struct, frozen=True):
     matures_on: date | None = None
     day: date | None = None
     today: date | None = None
+    on_credit: bool = False
 
 
 class Earning(msgspec.Struct, frozen=True):
@@ -135,15 +136,15 @@ class Ledger:
     def __init__(self, database: Database, clock: Clock, lanes: int, posted: Callable[[], None] = lambda: None) -> None:
         self._database, self._clock, self._posted = database, clock, posted
         self.one_at_a_time = OneAtATime()
-        self._keys = Claims()
+        self._names = Claims()
 
         def claiming_wallets(statement: Statement) -> Lanes[WalletItem, Answer]:
             async def post(items: Sequence[WalletItem]) -> list[Answer]:
                 return await _again(lambda: self._call(statement, items, {}))
 
-            return Lanes(post, _bucket, _wallet, lanes)
+            return Lanes(post, _bucket, _wallet, lanes, Stuck)
 
-        self._earnings = Lanes[Earning, Answer](self._post_earnings, _bucket, _receipt, lanes)
+        self._earnings = Lanes[Earning, Answer](self._post_earnings, _lane_of_earning, lambda _: (), lanes, Stuck)
         self._returns: Lanes[Return, Answer] = claiming_wallets(sql.post_returns)
         self._redemptions: Lanes[Redemption, Answer] = claiming_wallets(sql.post_redemptions)
         self._holds: Lanes[Hold, Answer] = claiming_wallets(sql.post_holds)
@@ -174,34 +175,43 @@ class Ledger:
 
         Another process may win a race for the key or a lock; then it is posted again and finds what the other did.
         """
-        await self._keys.claim([(key.owner_id, key.text)])
+        name = ("key", key.owner_id, key.text)
+        await self._names.claim([name])
         try:
             return await _again(post)
         finally:
             self._posted()
-            self._keys.free([(key.owner_id, key.text)])
+            self._names.free([name])
 
     async def _submit(self, lanes: Lanes[OneItem, Answer], items: Sequence[OneItem]) -> list[Answer]:
-        """Post items, those that share a key one after the other: what one key did first answers for it ever after."""
+        """Post items, those that share a key or a receipt one after the other: what came first decides.
+
+        When the caller goes away they are posted all the same, and hold their names until then, so that no item is left
+        half-known.
+        """
         answers: dict[int, Answer] = {}
         left = list(enumerate(items))
         while left:
-            keys: dict[tuple[UUID, str], int] = {}
+            now: list[tuple[int, OneItem]] = []
+            names: list[Hashable] = []
+            claimed: set[Hashable] = set()
             for n, item in left:
-                keys.setdefault((item.key.owner_id, item.key.text), n)
-            now = [(n, item) for n, item in left if keys[item.key.owner_id, item.key.text] == n]
-            got = await self._submit_claimed(lanes, list(keys), [item for _, item in now])
+                of_item = _names(item)
+                if claimed.isdisjoint(of_item):
+                    now.append((n, item))
+                    names.extend(of_item)
+                # What waits keeps its names, so that nothing behind it overtakes it.
+                claimed.update(of_item)
+            got = await self._submit_claimed(lanes, names, [item for _, item in now])
             answers.update(zip((n for n, _ in now), got, strict=True))
             left = [(n, item) for n, item in left if n not in answers]
         return [answers[n] for n in range(len(items))]
 
     async def _submit_claimed(
-        self, lanes: Lanes[OneItem, Answer], keys: Sequence[tuple[UUID, str]], items: Sequence[OneItem]
+        self, lanes: Lanes[OneItem, Answer], names: Sequence[Hashable], items: Sequence[OneItem]
     ) -> list[Answer]:
-        """Post items whose keys differ. When the caller goes away they are posted all the same, and hold their keys until
-        then, so that no item is left half-known."""
-        await self._keys.claim(keys)
-        return await lanes.submit(items, lambda: self._keys.free(keys))
+        await self._names.claim(names)
+        return await lanes.submit(items, lambda: self._names.free(names))
 
     async def drain(self) -> None:
         """Wait for what is under way."""
@@ -235,9 +245,11 @@ class Ledger:
         """Call a posting function: what it takes of the terms once, what it takes of the items in arrays.
 
         Items go in the order of their buckets and members, where neighbours are stored on the same pages; those of one
-        member stay in their own order.
+        member stay in their own order, and all do where a credit goes to those that came first.
         """
-        order = sorted(range(len(items)), key=lambda n: (_bucket(items[n]), items[n].member_id.int))
+        order = list(range(len(items)))
+        if not any(item.terms.on_credit for item in items):
+            order.sort(key=lambda n: (_bucket(items[n]), items[n].member_id.int))
         items = [items[n] for n in order]
         terms, numbers = _number_terms(items)
         buckets = [bucket_of(i.member_id) for i in items]
@@ -261,7 +273,12 @@ class Ledger:
                 field = _OF_ITEMS[name]
                 given[name] = [getattr(i, field) for i in items]
 
-        row = await self._database.post(statement, **{name: given[name] for name in statement.parameters})
+        try:
+            row = await self._database.post(statement, **{name: given[name] for name in statement.parameters})
+        except Stuck:
+            if len(items) > 1:
+                raise
+            raise Busy("Somebody else is at work on what this needs; try again in a moment.") from None
         self._posted()
         firsts, postings = row["firsts"], row["postings"]
         answers: dict[int, Answer] = {}
@@ -340,8 +357,15 @@ def _bucket(item: Item) -> int:
     return bucket_of(item.member_id)
 
 
-def _receipt(item: Earning) -> tuple[tuple[UUID, str]]:
-    return ((item.terms.partner_id, item.receipt),)
+def _lane_of_earning(item: Earning) -> int:
+    """By bucket, but what uses up one partner's credit stays in one lane: it goes to purchases in their order."""
+    return item.terms.partner_id.int if item.terms.on_credit else _bucket(item)
+
+
+def _names(item: Item) -> tuple[Hashable, ...]:
+    """What nothing else under way may have: an item's key, a purchase's receipt."""
+    key = ("key", item.key.owner_id, item.key.text)
+    return (key, ("receipt", item.terms.partner_id, item.receipt)) if isinstance(item, Earning) else (key,)
 
 
 def _wallet(item: Return | Redemption | Hold | Capture) -> tuple[tuple[UUID, UUID]]:

@@ -82,6 +82,15 @@ async def first_answer(ledger: Ledger, key: Key, refused: Refused) -> Answer:
     return kept
 
 
-def keys_of_refused(keys: Sequence[Key], items: Sequence[object]) -> dict[int, Key]:
-    """The keys of those requests that are refusals already, by their positions."""
-    return {n: key for n, (key, item) in enumerate(zip(keys, items, strict=True)) if isinstance(item, Refused)}
+def keys_of_refused(keys: Sequence[Key], items: Sequence[object]) -> tuple[dict[int, Key], dict[int, Key]]:
+    """The keys of those requests that are refusals already, by their positions: first those whose key nothing before them
+    has, whose answer is looked for before the others are posted, and those that come after an item of their key."""
+    first: dict[int, Key] = {}
+    later: dict[int, Key] = {}
+    posted: set[str] = set()
+    for n, (key, item) in enumerate(zip(keys, items, strict=True)):
+        if not isinstance(item, Refused):
+            posted.add(key.text)
+        else:
+            (later if key.text in posted else first)[n] = key
+    return first, later

@@ -69,8 +69,10 @@ async def redeem(
     memberships = await members.find(partner.id, [request.member for request in requests])
     keys = [Key(partner.id, request.idempotency_key, _digest(request)) for request in requests]
     items = [_item(coalition, partner, r, m, k, now) for r, m, k in zip(requests, memberships, keys, strict=True)]
+    first, later = keys_of_refused(keys, items)
+    again = await first_answers(ledger, first)
     posted = iter(await ledger.redeem([item for item in items if isinstance(item, RedemptionItem)]))
-    again = await first_answers(ledger, keys_of_refused(keys, items))
+    again |= await first_answers(ledger, later)
     outcomes: list[Redemption | Refused | UUID] = []
     for n, item in enumerate(items):
         answer = again.get(n) if isinstance(item, Refused) else next(posted)
