@@ -105,6 +105,7 @@ async def disable(tx: Tx, account: Row, now: datetime) -> None:
 async def _end_logins(tx: Tx, account: Row, now: datetime) -> None:
     await tx.run(sql.end_console_sessions, account_id=account["account_id"])
     await tx.run(sql.end_families, account_id=account["account_id"], ended_at=now)
+    await tx.run(sql.end_codes, account_id=account["account_id"], ended_at=now)
     await revoke_subject(tx, account["member_id"] or account["account_id"], now)
 
 

@@ -5,6 +5,7 @@ one before it (SHA-256 over the previous hash, the entry's number, what is told 
 entry cannot be changed, left out or put in between without it showing.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -22,12 +23,14 @@ sql = load_queries(__file__, "audit.sql")
 
 COMMAND_LINE = "command_line"
 ABOUT_MAX = 500
+DETAILS_MAX_BYTES = 128 * 1024
+CONTINUED = b'{"continued": true}'
 
 
 @dataclass(frozen=True, slots=True)
 class Deed:
     """Something that was done. `actor_kind`: operator, partner, member, command_line or nobody; `result`: ok, or a code;
-    `about`: the ids in their outside form, of members and whatever else, that it named or brought to light, at most ABOUT_MAX."""
+    `about`: the ids in their outside form, of members and whatever else, that it named or brought to light."""
 
     actor_kind: str
     actor_id: UUID | None
@@ -60,19 +63,21 @@ class Audit:
             await self.note_in(tx, deed)
 
     async def note_in(self, tx: Tx, deed: Deed) -> None:
-        """As part of a transaction that does it."""
-        await tx.run(
-            sql.note_deed,
-            at=self._clock.now(),
-            actor_kind=deed.actor_kind,
-            actor=deed.actor_id,
-            client=deed.client_id,
-            token=deed.token_id,
-            action=deed.action,
-            result=deed.result,
-            about=list(deed.about[:ABOUT_MAX]),
-            sealed=self._vault.seal("audit", _written(deed.details), deed.action.encode()),
-        )
+        """As part of a transaction that does it; in further entries what speaks of more than one can name."""
+        about, details = list(deed.about), _written(deed.details)
+        for start in range(0, max(len(about), 1), ABOUT_MAX):
+            await tx.run(
+                sql.note_deed,
+                at=self._clock.now(),
+                actor_kind=deed.actor_kind,
+                actor=deed.actor_id,
+                client=deed.client_id,
+                token=deed.token_id,
+                action=deed.action,
+                result=deed.result,
+                about=about[start : start + ABOUT_MAX],
+                sealed=self._vault.seal("audit", details if start == 0 else CONTINUED, deed.action.encode()),
+            )
 
     async def page(
         self, before: int, most: int, actor: UUID | None = None, about: str | None = None, field: str | None = None
@@ -95,8 +100,15 @@ class Audit:
 
 
 def _written(details: dict[str, Any]) -> bytes:
+    """Details as they are kept, for ever: of large variables their digest and how they begin."""
     try:
-        return orjson.dumps(details, default=str)
+        written = orjson.dumps(details, default=str)
     except orjson.JSONEncodeError:
         # JSON may come nested more deeply than it can be written again; the deed is noted all the same.
         return orjson.dumps({**details, "variables": "nested too deeply to be kept"}, default=str)
+    if len(written) <= DETAILS_MAX_BYTES:
+        return written
+    variables = orjson.dumps(details.get("variables"), default=str)
+    begins = variables[:1_000].decode(errors="replace")
+    short = {"bytes": len(variables), "sha256": hashlib.sha256(variables).hexdigest(), "begins": begins}
+    return orjson.dumps({**details, "variables": short}, default=str)

@@ -42,7 +42,7 @@ async def grant(
     """Store a consent. The same one given again is the one that stands; another for the same purpose takes its place, and
     ends what was given under it."""
     bucket = bucket_of(member_id)
-    await tx.run(sql.decide_alone, bucket=bucket, member=member_id)
+    await decide_alone(tx, member_id)
     before = [
         each
         for each in await consents_of(tx, member_id)
@@ -90,9 +90,16 @@ async def consents_of(tx: Tx, member_id: UUID) -> list[Consent]:
     return [_consent(row) for row in await tx.all(sql.consents_of_member, bucket=bucket_of(member_id), member=member_id)]
 
 
+async def decide_alone(tx: Tx, member_id: UUID) -> None:
+    """Until the transaction ends nobody else changes this member's consents. It comes before the audit log is written, whose
+    end everybody locks."""
+    await tx.run(sql.decide_alone, bucket=bucket_of(member_id), member=member_id)
+
+
 async def withdraw(tx: Tx, member_id: UUID, consent_id: UUID, now: datetime) -> Consent | None:
     """End a consent of a member and every token that was given under it; None where there is none."""
     bucket = bucket_of(consent_id)
+    await decide_alone(tx, member_id)
     row = await tx.one(sql.withdraw_consent, bucket=bucket, consent_id=consent_id, member=member_id, now=now)
     if row is None:
         return None

@@ -52,7 +52,7 @@ select r.token_hash, r.family_id, r.expires_at, r.used_at, f.client_id, f.accoun
        exists (select from refresh_token c where c.parent_hash = r.token_hash and c.used_at is not null) as succeeded
   from token_family f
   join refresh_token r on r.family_id = f.family_id
-  join account a on a.account_id = f.account_id
+  join account a on a.account_id = f.account_id and a.disabled_at is null
  where f.family_id = (select t.family_id from refresh_token t where t.token_hash = :token_hash)
    and r.token_hash = :token_hash
    for update of f;
@@ -209,12 +209,19 @@ update token_family
  where account_id = :account_id
    and ended_at is null;
 
+-- name: end_codes(account_id, ended_at)!
+-- No code of an account serves any more.
+update authorization_code
+   set used_at = :ended_at
+ where account_id = :account_id
+   and used_at is null;
+
 -- name: authorization_code(code_hash)^
 -- A code, locked until the token answer is decided, with the account it was given for.
 select c.code_hash, c.client_id, c.account_id, c.redirect_uri, c.scope, c.code_challenge, c.expires_at, c.used_at,
        c.family_id, c.key_thumbprint, c.authenticated_at, c.strong, c.consent_id, a.kind, a.member_id, a.roles
   from authorization_code c
-  join account a on a.account_id = c.account_id
+  join account a on a.account_id = c.account_id and a.disabled_at is null
  where c.code_hash = :code_hash
    for update of c;
 

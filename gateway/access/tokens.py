@@ -45,6 +45,11 @@ class Known:
     marks: tuple[str, ...]
 
 
+# A client or a person gets new tokens after the old ones were revoked. A token, a login or a consent that has ended is no more,
+# and whatever still names it was begun before it ended.
+LIVE_AGAIN = ("client:", "sub:")
+
+
 def marks_of(claims: dict[str, Any]) -> tuple[str, ...]:
     """What a token can be revoked by: itself and what it was exchanged for, its client, its subject, its family, its consent."""
     marks = [f"jti:{claims['jti']}", f"client:{claims['client_id']}", f"sub:{claims['sub']}"]
@@ -86,7 +91,9 @@ class Revocations:
 
     def hit(self, marks: tuple[str, ...], issued: int) -> bool:
         """Whether a token with these marks, issued then, was revoked."""
-        return bool(self._marks) and any(issued <= self._marks.get(mark, -1) for mark in marks)
+        return bool(self._marks) and any(
+            mark in self._marks and (not mark.startswith(LIVE_AGAIN) or issued <= self._marks[mark]) for mark in marks
+        )
 
 
 class Tokens:
@@ -102,6 +109,7 @@ class Tokens:
     def use_keys(self, keys: list[SigningKey]) -> None:
         """Sign with the active key from now on. Retired keys still show what they signed, tokens for RETIRED_SECONDS."""
         self._all = keys
+        self._known.clear()  # what a key had signed is looked at again
         self._signing = next(each.key for each in keys if each.state == "active")
         published = self._published()
         self._keys = KeySet([each.key for each in published])
@@ -223,9 +231,11 @@ class Tokens:
             raise TokenRefused("The token is not an access token.")
         if claims.get("iss") != self.issuer or claims.get("aud") != self.audience:
             raise TokenRefused("The token is for another gateway.")
-        expires = claims.get("exp")
+        issued, expires = claims.get("iat"), claims.get("exp")
         if not isinstance(expires, int) or expires <= int(self._clock.now().timestamp()):
             raise TokenRefused("The token has expired; ask for a new one.")
+        if not isinstance(issued, int) or expires - issued > TOKEN_SECONDS:
+            raise TokenRefused("The token lives longer than any of this gateway's.")
         if claims.get("kind") not in CEILING:
             raise TokenRefused("The token names no known kind of caller.")
         return claims

@@ -80,7 +80,7 @@ class Budgets:
     async def knock(self, address: str) -> int:
         """Take one of what an address may do before it has said who it is; answers in how many seconds it may come back,
         0 if it may go on now. Raises DatabaseAway."""
-        _, seconds = await self._spend(f"address {_network(address)}", STRANGERS, 1)
+        _, seconds = await self._spend(f"address {network_of(address)}", STRANGERS, 1)
         return seconds
 
     async def _spend(self, holder: str, plan: Plan, cost: int) -> tuple[_Taken, int]:
@@ -125,13 +125,16 @@ def _holder(caller: Caller) -> str:
     return f"{caller.kind} {caller.subject_id}"
 
 
-def _network(address: str) -> str:
+def network_of(address: str) -> str:
     """The address, or the 64 bits of an IPv6 address that one customer has to itself."""
     try:
         given = ip_address(address)
     except ValueError:
         return address
-    return str(IPv6Network((given, 64), strict=False)) if isinstance(given, IPv6Address) else address
+    if isinstance(given, IPv6Address):
+        # A socket for both families shows callers of IPv4 as ::ffff:198.51.100.7.
+        return str(given.ipv4_mapped or IPv6Network((given, 64), strict=False))
+    return str(given)
 
 
 def _shown(plan: Plan, taken: _Taken, requested: int, actual: int) -> dict[str, Any]:

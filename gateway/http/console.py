@@ -42,5 +42,5 @@ def console_routes() -> list[Route | Mount]:
             text = text.replace(tag, f'{tag}nonce="{nonce}" ')
         return HTMLResponse(text, headers={"Content-Security-Policy": POLICY.format(nonce=nonce)})
 
-    files = Assets(directory=folder / "assets", check_dir=False)
-    return [Route("/graphiql", page), Mount("/graphiql/assets", files)]
+    built = [Mount("/graphiql/assets", Assets(directory=folder / "assets"))] if (folder / "assets").is_dir() else []
+    return [Route("/graphiql", page), *built]

@@ -89,7 +89,7 @@ class GraphQLEndpoint:
             asked = await read_request(request)
             if media_type == EVENT_STREAM:
                 knows = partial(self._doorman.still_knows, authorizations[0] if authorizations else None)
-                return EventStream(await self.stream(caller, asked), knows)
+                return EventStream(await self.stream(caller, asked, request.method), knows)
             result = await self._answer(request, caller, asked)
         except Refusing as no:
             body = {"errors": [no.error.formatted]} | ({"extensions": no.extensions} if no.extensions else {})
@@ -102,17 +102,16 @@ class GraphQLEndpoint:
         return respond(shown(result, executed), status, media_type)
 
     async def _answer(self, request: Request, caller: Caller, asked: dict[str, Any]) -> ExecutionResult:
-        admitted = await self._admit(caller, asked)
-        if request.method == "GET" and admitted.operation.operation is not OperationType.QUERY:
-            raise Refusing(405, "METHOD_NOT_ALLOWED", "Send mutations with POST.", {"Allow": "POST"})
-        return await self._run(admitted)
+        return await self._run(await self._admit(caller, asked, request.method))
 
-    async def stream(self, caller: Caller, asked: dict[str, Any]) -> AsyncGenerator[ExecutionResult, None]:
+    async def stream(
+        self, caller: Caller, asked: dict[str, Any], method: str = "POST"
+    ) -> AsyncGenerator[ExecutionResult, None]:
         """Begin any operation; its results come as they are there: those of a subscription, or the only one.
 
         Raises Refusing, DocumentRefused; iterating raises Refusing.
         """
-        return self._results(await self._admit(caller, asked, streamed=True))
+        return self._results(await self._admit(caller, asked, method, streamed=True))
 
     async def _results(self, admitted: Admitted) -> AsyncGenerator[ExecutionResult, None]:
         if admitted.operation.operation is not OperationType.SUBSCRIPTION:
@@ -128,7 +127,7 @@ class GraphQLEndpoint:
                     yield ExecutionResult(result.data, result.errors, said)
                     said = None
 
-    async def _admit(self, caller: Caller, asked: dict[str, Any], streamed: bool = False) -> Admitted:
+    async def _admit(self, caller: Caller, asked: dict[str, Any], method: str, streamed: bool = False) -> Admitted:
         """Check all that can be checked before execution. Raises Refusing, DocumentRefused."""
         name, variables = asked.get("operationName"), asked.get("variables")
         with _refusing_what_is_away():
@@ -140,6 +139,8 @@ class GraphQLEndpoint:
         if prepared.introspects and not knows_schema(caller):
             raise Refusing(403, "FORBIDDEN", "The schema is told to partners and operators; schema.graphql holds it too.")
         operation = self._engine.operation(prepared, name, streamed)
+        if method == "GET" and operation.operation is OperationType.MUTATION:
+            raise Refusing(405, "METHOD_NOT_ALLOWED", "Send mutations with POST.", {"Allow": "POST"})
         try:
             self._check_rights(prepared, caller)
         except Refusing as no:
@@ -151,9 +152,10 @@ class GraphQLEndpoint:
         with _refusing_what_is_away():
             cost = await self._budgets.charge(caller, points)
             context = Context(caller, await self._doors.catalogue.current(), self._doors)
-        if caller.acting_partner_id is not None:
-            partner = context.coalition.partners[caller.acting_partner_id]
-            if partner.status != "active":
+        partner_id = caller.acting_partner_id or caller.partner_id
+        if partner_id is not None:
+            partner = context.coalition.partners.get(partner_id)
+            if partner is not None and partner.status != "active":
                 raise Refusing(403, "FORBIDDEN", f"{partner.name} is suspended.")
         return Admitted(prepared, variables, name, operation, caller, context, cost)
 
@@ -227,8 +229,11 @@ def deed_of(
     action = f"{operation.operation.value} {' '.join(prepared.root_fields[name])}"
     # With the fragments that it spreads: arguments may stand there.
     document = print_ast(separate_operations(prepared.document)[name or ""])
-    details: dict[str, Any] = {"variables": variables or {}, "document": document}
-    about = named_in(variables, document, answer)
+    # Nothing but what the operation declares: it does nothing with anything else.
+    declared = {d.variable.name.value for d in operation.variable_definitions or ()}
+    given = {variable: value for variable, value in (variables or {}).items() if variable in declared}
+    details: dict[str, Any] = {"variables": given, "document": document}
+    about = named_in(answer, given, document)
     if caller.acting_partner_id is None:
         return Deed(caller.kind, caller.subject_id, caller.client_id, action, result, caller.token_id, about, details)
     assert caller.subject_id is not None

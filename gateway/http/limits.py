@@ -1,7 +1,7 @@
 """What one document may ask for: how deep, how often under other names, and at what cost.
 
-The cost of a field is one, times the items of every list around it: `first` of a connection, the length of a list that a
-mutation was given, LIST_SIZE where nothing says how long a list is (docs/security.md, "Limits").
+The cost of a field is one, or what WEIGHTS says, times the items of every list around it: `first` of a connection, the length of
+a list that a mutation was given, LIST_SIZE where nothing says how long a list is (docs/security.md, "Limits").
 """
 
 from collections import Counter
@@ -36,6 +36,9 @@ DIRECTIVES_MAX = 30
 SELECTIONS_MAX = 5_000
 COST_MAX = 200_000
 LIST_SIZE = 5
+OPERATIONS_MAX = 20
+# A proof climbs through all transactions of its block; the integrity checks read the whole database.
+WEIGHTS = {"proof": 100, "integrity": 20_000}
 
 Cost = Callable[[Mapping[str, Any]], int]
 
@@ -49,13 +52,17 @@ def check_shape(document: DocumentNode) -> None:
     fragments = _fragments(document)
     if len(fragments) > FRAGMENTS_MAX:
         raise GraphQLError(f"The document has more than {FRAGMENTS_MAX} fragments.")
-    for operation in document.definitions:
-        if isinstance(operation, OperationDefinitionNode):
-            _check_operation(operation, fragments)
+    operations = [d for d in document.definitions if isinstance(d, OperationDefinitionNode)]
+    if len(operations) > OPERATIONS_MAX:
+        raise GraphQLError(f"The document has more than {OPERATIONS_MAX} operations.")
+    visited = 0
+    for operation in operations:
+        visited = _check_operation(operation, fragments, visited)
 
 
-def _check_operation(operation: OperationDefinitionNode, fragments: dict[str, FragmentDefinitionNode]) -> None:
-    aliases = directives = visited = 0
+def _check_operation(operation: OperationDefinitionNode, fragments: dict[str, FragmentDefinitionNode], visited: int) -> int:
+    """Answers how many selections were visited by now, of all operations of the document."""
+    aliases = directives = 0
     asked: Counter[tuple[str, ...]] = Counter()
 
     def walk(selections: SelectionSetNode, depth: int, place: tuple[str, ...], within: frozenset[str]) -> None:
@@ -87,6 +94,7 @@ def _check_operation(operation: OperationDefinitionNode, fragments: dict[str, Fr
                 raise GraphQLError(f"The document has more than {DIRECTIVES_MAX} directives.")
 
     walk(operation.selection_set, 1, (), frozenset())
+    return visited
 
 
 def compile_cost(schema: GraphQLSchema, document: DocumentNode, operation: OperationDefinitionNode) -> Cost:
@@ -112,7 +120,8 @@ def compile_cost(schema: GraphQLSchema, document: DocumentNode, operation: Opera
             return _one
         inner = _sum(of_selections(node.selection_set, get_named_type(field.type)))
         times = _times(node, field.type, _is_connection(parent))
-        return lambda variables: 1 + times(variables) * inner(variables)
+        weight = WEIGHTS.get(node.name.value, 1)
+        return lambda variables: weight + times(variables) * inner(variables)
 
     root = schema.get_root_type(operation.operation)
     cost = _sum(of_selections(operation.selection_set, root))
@@ -168,4 +177,5 @@ _BATCHES = ("input", "refs", "representations")
 
 
 def _count(value: Any) -> int:
-    return max(value, 0) if isinstance(value, int) else LIST_SIZE
+    # GraphQL's Int may be written as 5.0 (section 3.5.1); what is no Int at all is refused before it costs anything.
+    return max(int(value), 0) if isinstance(value, int | float) and abs(value) < 2**31 else LIST_SIZE

@@ -19,7 +19,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from gateway.access.accounts import CONSOLE_CLIENT, Account, LoginLocked, account_of, check_login, secret_hash
 from gateway.access.accounts import Login as AccountLogin
 from gateway.access.audit import Audit, Deed
-from gateway.access.consents import DATA_CLASSES, Consent, grant
+from gateway.access.consents import DATA_CLASSES, Consent, decide_alone, grant
 from gateway.access.scopes import CATALOGUE, DELEGABLE
 from gateway.access.server import Desk, OAuthServer, Request, read_parameters
 from gateway.access.tokens import Tokens, sql
@@ -204,6 +204,8 @@ class Login:
             deed = replace(deed, result="WRONG")
         else:
             deed = replace(deed, actor_kind=account.kind, actor_id=account.member_id or account.account_id)
+            if account.member_id is not None:
+                await decide_alone(tx, account.member_id)
         await self._audit.note_in(tx, deed)
         return account
 

@@ -32,9 +32,9 @@ from gateway.access.grants import CONFIDENTIAL_METHODS
 from gateway.access.jwks import Fetcher, KeysAway, RemoteKeys, read_keys
 from gateway.access.scopes import CATALOGUE, ROLES
 from gateway.access.server import Desk, OAuthServer, Request, read_basic, read_parameters
-from gateway.access.tokens import TOKEN_SECONDS, TWO_FACTORS, TokenRefused, Tokens, marks_of, sql
+from gateway.access.tokens import TOKEN_SECONDS, TWO_FACTORS, Revocations, TokenRefused, Tokens, marks_of, sql
 from gateway.context import Doors
-from gateway.database import DatabaseAway, Tx
+from gateway.database import DatabaseAway, Row, Tx
 from gateway.http import patience
 from gateway.http.budget import Budgets
 from gateway.http.wire import address_of
@@ -227,6 +227,9 @@ class OAuth:
         desk = Desk(now, await tx.one(sql.oauth_client, client_id=client_id) if client_id.isprintable() else None)
         if desk.client is not None and desk.client["partner_status"] == "suspended":
             desk.client = None
+        if desk.client is not None and not _is_confidential(desk.client) and (basic or _CREDENTIALS & parameters.keys()):
+            # Authlib would take no notice of them, and the client for one that has shown who it is.
+            raise OAuth2Error(error="invalid_client", description=CLIENT_REFUSED, status_code=401)
         if assertion is not None and desk.client is not None:
             registered = desk.client["jwks"]
             keys = read_keys(orjson.loads(registered)) if registered is not None else fetched
@@ -241,6 +244,8 @@ class OAuth:
             desk.claims = None if desk.refresh is not None else self._claims(token)
         if asked == EXCHANGE and "subject_token" in parameters:
             desk.subject = self._claims(parameters["subject_token"])
+            if desk.subject is not None and await self._just_revoked(tx, desk.subject):
+                desk.subject = None
         desk.consent = await self._consent(desk, tx)
         return desk
 
@@ -265,6 +270,13 @@ class OAuth:
         except TokenRefused:
             return None
         return None if self._tokens.revocations.hit(marks_of(claims), claims["iat"]) else claims
+
+    async def _just_revoked(self, tx: Tx, claims: dict[str, Any]) -> bool:
+        """Whether a token was revoked in the seconds of which this process does not know yet: nothing may follow from it."""
+        known = Revocations()
+        rows = await tx.all(sql.revocations, now=self._doors.clock.now())
+        known.replace({row["mark"]: row["revoked_at"].timestamp() for row in rows})
+        return known.hit(marks_of(claims), claims["iat"])
 
     async def _check_proof(
         self, request: HTTPRequest, endpoint: str, server: OAuthServer, asked: Request, desk: Desk, tx: Tx
@@ -310,7 +322,12 @@ def check_resource(parameters: dict[str, str], tokens: Tokens) -> None:
             raise OAuth2Error(error="invalid_target", description=f"The resource is {tokens.audience}.", status_code=400)
 
 
-_CREDENTIALS = ("client_secret", "client_assertion", "client_assertion_type")
+_CREDENTIALS = {"client_secret", "client_assertion", "client_assertion_type"}
+
+
+def _is_confidential(client: Row) -> bool:
+    """Whether a client can show who it is: it has secrets, or keys."""
+    return bool(client["secrets"] or client["jwks"] or client["jwks_uri"])
 
 
 async def _once(tx: Tx, said: bytes, until: datetime) -> None:

@@ -25,6 +25,7 @@ from strawberry.types.execution import PreExecutionError
 from strawberry.types.unset import UNSET, UnsetType
 
 from gateway.access.caller import PUBLIC, Caller
+from gateway.http.budget import network_of
 from gateway.http.doorman import Doorman
 from gateway.http.endpoint import GraphQLEndpoint
 from gateway.http.engine import DocumentRefused
@@ -63,7 +64,7 @@ class Sockets:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         websocket = WebSocket(scope, receive, send)
-        address = address_of(websocket)
+        address = network_of(address_of(websocket))
         try:
             self._check(websocket, address)
         except Refusing as no:

@@ -255,6 +255,42 @@ async def test_an_exchanged_token_ends_with_the_token_it_came_from(world: World)
     await until_revoked(world, acting)
 
 
+async def test_nothing_is_exchanged_for_a_token_that_was_revoked_a_moment_ago(world: World) -> None:
+    await agree(world, "profile:read")
+    ann = await ann_logs_in(world)
+    # Written past this process, which reads what was revoked once a second: it cannot know yet.
+    for mark in (f"jti:{said_by(ann)['jti']}", f"sid:{said_by(ann)['sid']}", f"sub:{said_by(ann)['sub']}"):
+        now = world.clock.now()
+        await world.sql("insert into revocation values ($1, $2, $3)", mark, now, now + timedelta(minutes=10))
+        refused = await exchange(world, ann)
+        assert (refused.status_code, refused.json()["error"]) == (400, "invalid_grant"), mark
+        await world.sql("delete from revocation")
+
+
+async def test_what_is_begun_after_a_login_has_ended_ends_with_it(world: World) -> None:
+    await agree(world, "profile:read")
+    ann = await ann_logs_in(world)
+    now = world.clock.now()
+    world.clock.set(now + timedelta(seconds=5))
+    acting = (await exchange(world, ann)).json()["access_token"]
+    # The login ended before the exchange, by another process's clock or a commit that took its time.
+    await world.sql("insert into revocation values ($1, $2, $3)", f"sid:{said_by(ann)['sid']}", now, now + timedelta(minutes=10))
+    await until_revoked(world, acting)
+
+
+async def test_logins_on_the_page_and_consents_of_the_app_at_the_same_moment_all_succeed(world: World) -> None:
+    ann = await ann_logs_in(world)
+    await client_with_page(world)
+    given = {"partner": "fuel", "purpose": "to show your points at the pump", "scopes": ["profile:read"], "dataClasses": []}
+    form = {"login": "ann", "password": "ann's password"}
+    pages = [ask_on_the_page(world, **form) for _ in range(4)]
+    answers = await asyncio.gather(*pages, *(world.ask(ann, GRANT, i=given) for _ in range(4)))
+    assert [page.status_code for page, _ in answers[:4]] == [303] * 4  # type: ignore[misc]
+    assert [answer["grantConsent"]["errors"] for answer in answers[4:]] == [[]] * 4  # type: ignore[call-overload]
+    assert (await world.sql("select deadlocks from pg_stat_database where datname = current_database()"))[0][0] == 0
+    assert len(await world.sql("select from consent where withdrawn_at is null")) == 1
+
+
 async def test_the_same_consent_given_again_is_one_and_another_for_the_same_purpose_takes_its_place(world: World) -> None:
     first = await agree(world, "balance:read", "profile:read")
     assert await agree(world, "balance:read", "profile:read") == first

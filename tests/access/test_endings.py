@@ -22,6 +22,7 @@ from gateway.access.tokens import RETIRED_SECONDS, Subject, TokenRefused, Tokens
 from gateway.access.vault import Vault
 from gateway.cipher import CannotOpen, new_key
 from gateway.database import Database
+from tests.access.test_oauth import authorization, olga
 from tests.house.test_embedded import Gateway
 from tests.points import ann_logs_in, until_revoked
 from tests.world import OPERATOR_PASSWORD, World, log_in
@@ -235,6 +236,52 @@ async def test_a_retired_key_opens_nothing_once_its_tokens_have_ended(world: Wor
     with pytest.raises(TokenRefused, match="not one of this gateway's"):
         running.verify(thief.issue(grocer, "partner-grocer", CEILING["partner"], world.clock.now()))
     assert running.verify(running.issue(grocer, "partner-grocer", CEILING["partner"], world.clock.now())).subject_id == grocer.id
+    await database.close()
+
+
+async def test_a_token_that_lives_longer_than_ours_do_opens_nothing_and_none_is_remembered_past_its_key(world: World) -> None:
+    database = Database(world.dsn, 2)
+    await database.open()
+    keys = await load_signing_keys(database, await world.vault(database), world.clock)
+    running = Tokens(world.url, keys, world.clock)
+    grocer = Subject("partner", (await world.sql("select partner_id from partner where code = 'grocer'"))[0][0])
+    honest = running.issue(grocer, "partner-grocer", CEILING["partner"], world.clock.now())
+    signing = next(each.key for each in keys if each.state == "active")
+    header, claims = jwt_header(honest), jwt.decode(honest, signing, algorithms=["ES256"]).claims
+    forged = jwt.encode(header, {**claims, "exp": claims["iat"] + 301}, signing, algorithms=["ES256"])
+    with pytest.raises(TokenRefused, match="lives longer"):
+        running.verify(forged)
+    assert running.verify(honest).subject_id == grocer.id
+    async with database.transaction() as tx:
+        await rotate_signing_keys(tx, await world.vault(database), world.clock.now())
+    await world.sql("update signing_key set retired_at = $1 where state = 'retired'", world.clock.now() - timedelta(days=1))
+    await read_again(database, await world.vault(database), running, world.clock)
+    with pytest.raises(TokenRefused, match="not one of this gateway's"):
+        running.verify(honest)
+    await database.close()
+
+
+async def test_a_code_serves_nobody_once_its_account_has_a_new_password_or_is_disabled(world: World) -> None:
+    query, verifier = authorization(world)
+    form = {"grant_type": "authorization_code", "client_id": "console", "redirect_uri": query["redirect_uri"], "code_verifier": verifier}
+    database = Database(world.dsn, 2)
+    await database.open()
+    for ending in ("password", "disabled"):
+        world.http.cookies.clear()
+        world.clock.set(world.clock.now() + timedelta(seconds=30))
+        login = {**olga(world), "password": NEW_PASSWORD if ending == "disabled" else OPERATOR_PASSWORD}
+        answer = await world.http.post("/oauth/authorize", params=query, data=login)
+        code = parse_qs(urlparse(answer.headers["location"]).query)["code"][0]
+        async with database.transaction() as tx:
+            if ending == "password":
+                await accounts.set_password(tx, "operator", "olga", NEW_PASSWORD, None, world.clock.now())
+            else:
+                account = await tx.one(accounts.sql.account_by_login, login="olga")
+                assert account is not None
+                await accounts.disable(tx, account, world.clock.now())
+        refused = await world.http.post("/oauth/token", data={**form, "code": code})
+        assert (refused.status_code, refused.json()["error"]) == (400, "invalid_grant"), ending
+    assert (await world.sql("select count(*) from token_family where ended_at is null"))[0][0] == 0
     await database.close()
 
 

@@ -13,7 +13,8 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import KeySet
 
-from tests.world import OPERATOR_PASSWORD, World, log_in
+from gateway import ids
+from tests.world import OPERATOR_PASSWORD, RECORD, World, log_in
 
 ME = "{ partner { code } }"
 
@@ -275,9 +276,14 @@ async def test_a_suspended_partner_gets_no_token_and_can_post_nothing(world: Wor
     refused = await ask_token(world, {"grant_type": "client_credentials"}, auth=world.clients["grocer"])
     assert refused.status_code == 401
     async with asyncio.timeout(5):
-        while not (answer := await world.record("10.00"))["errors"]:
+        while (answer := await world.post("grocer", "{ programmes { code } }")).status_code == 200:
             pass  # what this process knows of the coalition is at most a second old
-    assert [e["code"] for e in answer["errors"]] == ["NOT_ALLOWED"]
+    assert (answer.status_code, answer.json()["errors"][0]["extensions"]["code"]) == (403, "FORBIDDEN")
+    membership = ids.show("mbs", (await world.sql("select membership_id from membership limit 1"))[0][0])
+    looked = await world.post("grocer", "query($i: ID!) { node(id: $i) { id } }", i=membership)
+    posted = await world.post("grocer", RECORD, input=world.purchase("10.00"))
+    assert (looked.status_code, posted.status_code) == (403, 403)
+    assert await world.transactions() == 0
 
 
 STRANGE = (("response_type", "é"), ("response_type", 'a"b'), ("response_type", "a\\b"), ("redirect_uri", "https://x/é"), ("max_age", "²"))

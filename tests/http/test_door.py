@@ -19,7 +19,7 @@ from starlette.routing import Route
 from gateway.access.caller import Caller
 from gateway.database import Database
 from gateway.http import budget, patience
-from gateway.http.budget import PLANS, STRANGERS
+from gateway.http.budget import PLANS, STRANGERS, network_of
 from gateway.http.documents import document_id
 from gateway.http.refusing import Refusing
 from gateway.http.wire import address_of
@@ -214,6 +214,37 @@ async def test_a_stranger_logs_in_and_pushes_so_often_from_one_address_and_no_mo
     await world.sql("update budget set as_of = as_of - $1::interval where holder = 'address 127.0.0.1'", seconds)
     login = await world.http.post("/oauth/authorize", params=query, data={"login": "olga", "password": "guess"})
     assert login.status_code == 401
+
+
+@pytest.mark.parametrize("credentials", [{"client_secret": ""}, {"client_secret": "x"}, None])
+async def test_an_app_without_secrets_that_sends_some_is_refused_and_nothing_is_kept(world: World, credentials: dict[str, str] | None) -> None:
+    query, _ = authorization(world, client_id="member-app", redirect_uri="com.example.loyalty:/callback")
+    basic = {"auth": ("member-app", "x")} if credentials is None else {}
+    answer = await world.http.post("/oauth/par", data={**query, **(credentials or {})}, **basic)  # type: ignore[arg-type]
+    assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
+    assert (await world.sql("select count(*) from pushed_request"))[0][0] == 0
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("::ffff:198.51.100.7", "::ffff:203.0.113.9", False),
+        ("::ffff:198.51.100.7", "198.51.100.7", True),
+        ("2001:db8::1", "2001:db8::ffff", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+    ],
+)
+def test_an_address_is_known_by_what_one_customer_has(one: str, other: str, same: bool) -> None:
+    assert (network_of(one) == network_of(other)) is same
+
+
+async def test_no_mutation_runs_by_get_as_a_stream_either(world: World) -> None:
+    headers = {"Authorization": f"Bearer {await world.token('grocer')}"}
+    query = 'mutation { enrolMember(input: {externalId: "new"}) { errors { code } } }'
+    for accept in ("application/json", "text/event-stream"):
+        answer = await world.http.get("/graphql", params={"query": query}, headers={**headers, "Accept": accept})
+        assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    assert await world.sql("select from external_id where external_id = 'new'") == []
 
 
 async def connection(world: World) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

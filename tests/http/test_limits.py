@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from graphql import OperationDefinitionNode, get_introspection_query, parse
 
-from gateway.http.limits import ALIASES_MAX, COST_MAX, DIRECTIVES_MAX, LIST_SIZE, compile_cost
+from gateway.http.limits import ALIASES_MAX, COST_MAX, DIRECTIVES_MAX, LIST_SIZE, OPERATIONS_MAX, WEIGHTS, compile_cost
 from tests.world import World, engine
 
 STORES = "{ partners(first: %d) { nodes { code stores(first: %d) { nodes { code name } } } } }"
@@ -33,6 +33,8 @@ def cost(text: str, **variables: Any) -> int:
             {"i": [1] * 8},
             1 + 8 * (1 + LIST_SIZE),
         ),
+        ("query($n: Int!) { partners(first: $n) { nodes { code } } }", {"n": 200.0}, 1 + 200 * 2),
+        ('{ node(id: "txn_1") { ... on Earning { proof { leaf } } } }', {}, 1 + WEIGHTS["proof"] + 1),
     ],
 )
 def test_the_cost_is_one_a_field_times_the_lists_around_it(text: str, variables: dict[str, Any], expected: int) -> None:
@@ -71,6 +73,13 @@ def test_the_largest_batch_with_all_that_it_answers_is_not_too_dear() -> None:
         ("{" + " programmes { code }" * 480 + " }", "programmes more than 12 times"),
         ("{ ...A ...A } fragment A on Query {" + " ... on Query { programmes { code } }" * 7 + " }", "programmes more than 12 times"),
         ("query($n: [Int!] = [" + "1 " * 2_000 + "]) { programmes { code } }", "2000 tokens"),
+        (" ".join(f"query Q{n} {{ programmes {{ code }} }}" for n in range(OPERATIONS_MAX + 1)), f"{OPERATIONS_MAX} operations"),
+        (
+            " ".join(f"query Q{n} {{ " + "...A " * 12 + "}" for n in range(OPERATIONS_MAX))
+            + " fragment A on Query { programmes { ...P } conversionRates { from { ...P } to { ...P } } }"
+            + " fragment P on Programme { id code name custody refundPolicy pendingDays spendMost spendMostADay transferable }",
+            "selections",
+        ),
         ("{ __typename } " + " ".join(f"fragment F{n} on Query {{ __typename }}" for n in range(51)), "50 fragments"),
         (
             "{ ...A ...A } fragment A on Query { " + " ".join(f"a{n}: programmes {{ code }}" for n in range(16)) + " }",
