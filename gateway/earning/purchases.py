@@ -23,6 +23,7 @@ from gateway.refusals import (
     InputNotAccepted,
     Refused,
     StoreUnknown,
+    WalletFull,
 )
 from gateway.replay import digest
 
@@ -255,7 +256,8 @@ def _outcome(
     """The purchase; the id of the first one for a replay, to be loaded; or the refusal."""
     if answer.refusal is not None:
         month = item.terms.month if isinstance(item, Earning) else None
-        return refusal_of(answer.refusal, key=request.idempotency_key, receipt=request.receipt, month=month)
+        refused = refusal_of(answer.refusal, key=request.idempotency_key, receipt=request.receipt, month=month)
+        return refused.at("total", "amount") if isinstance(refused, WalletFull) else refused
     assert answer.transaction_id is not None
     if answer.replayed:
         return answer.transaction_id

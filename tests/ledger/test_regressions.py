@@ -7,7 +7,9 @@ from gateway import ids
 from tests.adjustment.test_adjust import adjust
 from tests.conversion.test_convert import convert, fault, quote
 from tests.credit.test_credit import set_credit
+from tests.ledger.test_batches import locked_wallet, waits
 from tests.points import bob_joins, capture, codes, hold, release, reverse, run_job, second_operator, terms
+from tests.wallets.test_history import AS_OF, mer
 from tests.world import World
 
 
@@ -108,4 +110,39 @@ async def test_a_wallet_never_holds_more_than_a_json_reader_can_count(world: Wor
     assert codes((await world.ask(otto, approve, i={"adjustment": second}))["approveAdjustment"]) == ["AMOUNT_NOT_ACCEPTED"]
     assert codes(await world.record("1.00")) == ["AMOUNT_NOT_ACCEPTED"]
     assert await world.available() == 2**53 - 1
+    assert await world.broken() == []
+
+
+async def test_a_members_past_knows_of_debts_that_a_released_hold_repaid(world: World) -> None:
+    await world.record("10.00", receipt="r")
+    held = (await hold(world, 10))["hold"]["id"]
+    await world.give_back("r")
+    await release(world, held)
+    wallet = await world.wallet()
+    then = (await mer(world, AS_OF, at=world.clock.now().isoformat()))["asOf"]
+    assert {name: then[name] for name in ("available", "held", "owed")} == {"available": 0, "held": 0, "owed": 0}
+    assert (wallet["available"], wallet["held"], wallet["owed"]) == (0, 0, 0)
+    assert await world.broken() == []
+
+
+async def test_a_hold_that_is_released_as_its_time_ends_is_told_of_once_and_as_what_it_was(world: World) -> None:
+    await world.record("100.00")
+    released, expired = (await hold(world, 10))["hold"]["id"], (await hold(world, 10))["hold"]["id"]
+    world.clock.set(world.clock.now() + timedelta(hours=1))
+    world.tokens.clear()
+    await world.token("fuel")
+    now, today = world.clock.now(), world.clock.now().date()
+    run_out = "select post_run_out_holds($1, $2, $3, 500)"
+    async with locked_wallet(world):
+        letting_go = asyncio.create_task(release(world, released))
+        await waits(world, 1)
+        running_out = [asyncio.create_task(world.sql(run_out, now, today, today.replace(day=1))) for _ in range(2)]
+        await waits(world, 3)
+    assert codes(await letting_go) == []
+    assert sorted((await each)[0][0] for each in running_out) == [0, 1]
+    told = await world.sql("select kind, transactions from outbox where kind in ('release', 'hold_expired') order by kind")
+    assert [(row["kind"], [ids.show("hld", id) for id in row["transactions"]]) for row in told] == [
+        ("hold_expired", [expired]),
+        ("release", [released]),
+    ]
     assert await world.broken() == []
