@@ -139,7 +139,7 @@ async def test_a_hold_that_is_released_as_its_time_ends_is_told_of_once_and_as_w
         running_out = [asyncio.create_task(world.sql(run_out, now, today, today.replace(day=1))) for _ in range(2)]
         await waits(world, 3)
     assert codes(await letting_go) == []
-    assert sorted((await each)[0][0] for each in running_out) == [0, 1]
+    assert sorted([(await each)[0][0] for each in running_out]) == [0, 1]
     told = await world.sql("select kind, transactions from outbox where kind in ('release', 'hold_expired') order by kind")
     assert [(row["kind"], [ids.show("hld", id) for id in row["transactions"]]) for row in told] == [
         ("hold_expired", [expired]),
