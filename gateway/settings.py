@@ -10,7 +10,7 @@ from typing import Any
 
 from gateway.cipher import KEY_BYTES
 
-JOBS = ("conversions", "credit", "expire", "holds", "mature", "notices", "seal", "tidy")
+JOBS = ("conversions", "credit", "expire", "fold", "holds", "mature", "notices", "seal", "tidy")
 
 
 class BadSetting(ValueError):
@@ -40,7 +40,7 @@ class Settings:
     )
     jobs: tuple[str, ...] = _setting(
         "GATEWAY_JOBS",
-        "conversions,credit,expire,holds,mature,notices,seal,tidy",
+        "conversions,credit,expire,fold,holds,mature,notices,seal,tidy",
         "Background jobs this process takes part in, by comma; empty: none.",
     )
     issuers_file: Path | None = _setting(

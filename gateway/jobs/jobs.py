@@ -153,6 +153,10 @@ def all_jobs(database: Database, catalogue: Catalogue, converter: Converter, sig
                     break
         return told
 
+    async def fold(now: datetime) -> int:
+        (folded,) = await database.post(ledger_sql.fold_deltas)
+        return int(folded)
+
     async def seal_all(now: datetime) -> int:
         sealed = 0
         while count := await seal(database, signer, now):
@@ -178,6 +182,7 @@ def all_jobs(database: Database, catalogue: Catalogue, converter: Converter, sig
         Job("conversions", "Moves on exchanges that a crash or a silent partner left under way.", "* * * * * */5", convert),
         Job("credit", "Warns of partners whose credit runs short.", "* * * * *", warn),
         Job("expire", "Expires points whose last day is over.", "* * * * * 30", expire_all),
+        Job("fold", "Adds up what batches noted for settlement.", "* * * * * 15", fold),
         Job("holds", "Gives back what holds whose time is over set aside.", "* * * * * */5", run_out),
         Job("mature", "Makes pending points available whose day has come.", "* * * * * */10", mature),
         Job("notices", "Announces points that run out within 30 days.", "* * * * * 45", notice),

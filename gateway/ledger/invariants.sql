@@ -293,6 +293,50 @@ select k.owner_id, k.key, k.transaction_id
    and h.hold_id is null
    and c.conversion_id is null;
 
+-- name: what_was_posted_answers_a_key()
+-- Every purchase, return and redemption is the answer to a key that was accepted.
+select t.transaction_id, t.kind
+  from transaction t
+  left join idempotency k on k.bucket = t.bucket and k.transaction_id = t.transaction_id
+ where t.kind in ('earning', 'return', 'redemption')
+   and k.transaction_id is null;
+
+-- name: redemptions_equal_their_entries()
+-- A redemption is of the partner and the membership of its transaction, and took what its entries took.
+select r.transaction_id, r.points, e.points as in_entries
+  from redemption r
+  join transaction t on t.bucket = r.bucket and t.transaction_id = r.transaction_id
+  left join (
+    select bucket, transaction_id, programme_id, -sum(points) as points
+      from entry
+     where kind = 'redemption'
+     group by bucket, transaction_id, programme_id) e on e.bucket = r.bucket and e.transaction_id = r.transaction_id
+ where (r.points, r.programme_id, r.partner_id, r.membership_id)
+       is distinct from (e.points, e.programme_id, t.partner_id, t.membership_id);
+
+-- name: captures_equal_their_redemptions()
+-- What was captured of a hold is what its redemptions took, or, of an order's hold, its conversion.
+select h.hold_id, h.captured, r.points as redeemed, c.take as converted
+  from hold h
+  left join (
+    select bucket, hold_id, sum(points) as points
+      from redemption
+     group by bucket, hold_id) r on r.bucket = h.bucket and r.hold_id = h.hold_id
+  left join conversion c on c.bucket = h.bucket and c.hold_id = h.hold_id
+ where h.captured <> case when h.membership_id is not null then coalesce(r.points, 0)
+                          when h.state = 'captured' then coalesce(c.take, 0) else 0 end;
+
+-- name: transfers_equal_their_entries()
+-- Each half of a transfer is what its entries moved.
+select f.transaction_id, f.points, e.points as in_entries
+  from transfer f
+  left join (
+    select bucket, transaction_id, sum(points) as points
+      from entry
+     where kind = 'transfer'
+     group by bucket, transaction_id) e on e.bucket = f.bucket and e.transaction_id = f.transaction_id
+ where case f.direction when 'in' then f.points else -f.points end is distinct from e.points;
+
 -- name: reversals_stay_within_redemptions()
 -- What was given back of a redemption is what its reversals and its lots say, and never more than it took.
 select r.transaction_id, r.points, r.restored

@@ -179,15 +179,19 @@ select count(*) as batches, min(posted_at) as since
 select post_expiry_notices(:at, :programme, :by_day, :most);
 
 -- name: expiry_preview(programme, through, after_day, after_member, most)
--- Who loses what, and when, if nothing is spent before.
-select l.member_id, l.expires_on, sum(l.remaining)::bigint as points
+-- Who loses what, and when, if nothing is spent before; points that are pending until then count.
+select l.member_id, l.expires_on, sum(l.remaining + l.pending)::bigint as points
   from expiry_due d
   join lot l
     on l.bucket = d.bucket and l.member_id = d.member_id and l.programme_id = d.programme_id and l.expires_on = d.expires_on
  where d.programme_id = :programme
    and d.expires_on <= :through
    and (d.expires_on, d.member_id) > (:after_day::date, :after_member::uuid)
-   and l.remaining > 0
+   and l.remaining + l.pending > 0
  group by l.member_id, l.expires_on
  order by l.expires_on, l.member_id
  limit :most;
+
+-- name: fold_deltas()^
+-- Add up what batches noted for settlement; answers how many deltas became one with others.
+select fold_deltas();

@@ -12,7 +12,7 @@ from gateway.ledger.post import Key, Ledger
 from gateway.ledger.post import sql as ledger_sql
 from gateway.ledger.refused import post_once, refusal_of
 from gateway.redemption.redeem import check_spending, redemptions_by_id, sql
-from gateway.refusals import RedemptionUnknown
+from gateway.refusals import InputNotAccepted, RedemptionUnknown
 from gateway.replay import digest
 
 
@@ -68,6 +68,8 @@ async def _post(
         found = (await redemptions_by_id(tx, [request.redemption_id])).get(request.redemption_id)
         if found is None or found.partner_id != partner.id:
             raise RedemptionUnknown
+        if occurred_at < found.occurred_at:
+            raise InputNotAccepted("The reversal happened before its redemption.", "occurredAt")
     row = await database.post(
         ledger_sql.post_reversal,
         at=now,

@@ -123,3 +123,12 @@ async def test_twenty_captures_at_once_take_no_more_than_the_hold(world: World) 
     assert {c for a in answers for c in codes(a)} == {"CAPTURE_EXCEEDS_HOLD"}
     assert (await world.wallet())["held"] == 10
     assert await world.broken() == []
+
+
+async def test_a_capture_dated_before_the_day_of_its_hold_is_refused_and_takes_nothing(world: World) -> None:
+    await world.record("50.00")
+    placed = (await hold(world, 20))["hold"]["id"]
+    early = (world.clock.now() - timedelta(days=1)).isoformat()
+    refused = await capture(world, placed, 20, occurredAt=early)
+    assert [(e["code"], "before" in e["message"]) for e in refused["errors"]] == [("INPUT_NOT_ACCEPTED", True)]
+    assert (await world.wallet())["held"] == 20

@@ -3,7 +3,7 @@
 import asyncio
 from datetime import timedelta
 
-from tests.points import run_job
+from tests.points import run_job, terms
 from tests.world import Place, World, open_world
 
 
@@ -19,7 +19,7 @@ async def test_jobs_run_by_themselves_and_are_visible_to_operators_and_in_metric
 async def look_at_jobs(world: World) -> None:
     query = "{ jobs { name sentence schedule lastRun lastSuccess lagSeconds done error } }"
     jobs = {job["name"]: job for job in (await world.ask(await world.operator(), query))["jobs"]}
-    assert set(jobs) == {"conversions", "credit", "expire", "holds", "mature", "notices", "seal", "tidy"}
+    assert set(jobs) == {"conversions", "credit", "expire", "fold", "holds", "mature", "notices", "seal", "tidy"}
     assert jobs["seal"]["done"] == 1
     assert jobs["seal"]["error"] is None
     assert all(job["sentence"] for job in jobs.values())
@@ -66,3 +66,25 @@ async def test_a_job_that_fails_says_what_of_and_the_next_run_clears_it(world: W
     await world.sql("alter function elsewhere rename to post_expiry_notices")
     await run_job(world, "notices")
     assert (await world.sql("select error from job_run where job = 'notices'"))[0]["error"] is None
+
+
+async def test_the_preview_of_expiry_counts_what_is_pending_until_then(world: World) -> None:
+    await terms(world, pendingDays=200)
+    await world.record("30.00")
+    preview = """query($through: Date!) { expiryPreview(programme: "MER", through: $through, first: 10) { nodes { expiresOn points } } }"""
+    rows = (await world.ask(await world.operator(), preview, through="2027-12-31"))["expiryPreview"]["nodes"]
+    assert rows == [{"expiresOn": "2027-04-30", "points": 30}]
+
+
+async def test_what_batches_noted_is_added_up_and_says_the_same_also_while_more_is_posted(world: World) -> None:
+    for n in range(5):
+        await world.record(f"{n}.00", who="grocer")
+    sums = "select kind, partner_id, sum(points) as points, sum(transactions) as times, sum(amount_minor) as amount from delta group by 1, 2 order by 1, 2"
+    before, noted = await world.sql(sums), len(await world.sql("select from delta"))
+    await asyncio.gather(run_job(world, "fold"), run_job(world, "fold"))
+    assert await world.sql(sums) == before
+    assert len(await world.sql("select from delta")) == 1 < noted
+    await asyncio.gather(*(world.record("1.00") for _ in range(10)), *(run_job(world, "fold") for _ in range(3)))
+    assert await run_job(world, "fold") in (0, *range(2, 12))
+    assert len(await world.sql("select from delta")) == 1
+    assert await world.broken() == []

@@ -78,3 +78,11 @@ async def test_the_month_settles_redeemed_less_reversed(world: World) -> None:
     )
     assert [tuple(line) for line in lines] == [("redeem", 400, 312), ("reversal", 100, 78)]
     assert await world.broken() == []
+
+
+async def test_a_reversal_dated_before_its_redemption_is_refused_and_gives_nothing_back(world: World) -> None:
+    await world.record("50.00")
+    spent = (await world.redeem(20))["redemption"]["id"]
+    refused = await reverse(world, spent, 5, occurredAt=(world.clock.now() - timedelta(minutes=1)).isoformat())
+    assert [(e["code"], "before" in e["message"]) for e in refused["errors"]] == [("INPUT_NOT_ACCEPTED", True)]
+    assert await world.available() == 30

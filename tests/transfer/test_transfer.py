@@ -51,6 +51,7 @@ async def test_to_oneself_a_blocked_card_or_nobody_is_refused_and_nothing_moves(
 
 
 async def test_a_repeated_key_moves_points_once_also_when_twenty_ask_at_once(world: World) -> None:
+    await ann_logs_in(world)  # once, before they all ask
     await bob_joins(world)
     await world.record("100.00")
     answers = await asyncio.gather(*(give(world, 30, idempotencyKey="same") for _ in range(20)))
