@@ -1,9 +1,13 @@
 """`gateway keys`: the keys that sign tokens and blocks."""
 
+from datetime import timedelta
+from typing import Annotated
+
 import typer
 from rich.table import Table
 
 from gateway.access import signing_keys
+from gateway.access.tokens import RETIRED_SECONDS
 from gateway.access.vault import open_vault, rewrap_vault
 from gateway.cli.running import noting, out, settings_of, with_database
 from gateway.clock import SystemClock
@@ -26,14 +30,21 @@ def keys_list() -> None:
 
 
 @keys_app.command("rotate")
-def keys_rotate() -> None:
+def keys_rotate(
+    leaked: Annotated[bool, typer.Option(help="Somebody may have the keys: all tokens end, the next key goes too.")] = False,
+) -> None:
     """Sign with the next key from now on, in every process within two seconds; what the old key signed stays good."""
 
     async def work(opened: Database) -> None:
-        vault = await open_vault(opened, settings_of())
+        vault, now = await open_vault(opened, settings_of()), SystemClock().now()
         await signing_keys.load_signing_keys(opened, vault, SystemClock())
         async with opened.transaction() as tx:
-            await signing_keys.rotate_signing_keys(tx, vault, SystemClock().now())
+            if leaked:
+                long_ago = now - timedelta(seconds=RETIRED_SECONDS)
+                await signing_keys.rotate_signing_keys(tx, vault, now, long_ago)
+                await signing_keys.rotate_signing_keys(tx, vault, now, long_ago)
+            else:
+                await signing_keys.rotate_signing_keys(tx, vault, now)
 
     with_database(work, noting("keys rotate"))
     out.print("Rotated. `gateway keys list` shows the keys.")

@@ -33,7 +33,7 @@ from gateway.wallets.graph import Activity, activity_fields, seen_by_caller
 @strawberry.type(directives=[requires("members:support")], description="Points that one transaction had brought.")
 class PointsOrigin:
     transaction: strawberry.ID
-    kind: str = strawberry.field(description="earning, adjustment or transfer.")
+    kind: str = strawberry.field(description="earning or adjustment.")
     receipt: str | None = strawberry.field(description="Of the purchase.")
     partner: Partner | None
     occurred_at: DateTime
@@ -50,7 +50,8 @@ class Take:
 
     @strawberry.field(
         directives=[requires("members:support")],
-        description="The purchases that brought these points, by the rule that the first to come are the first to go.",
+        description="The purchases that brought these points, also to another member who gave them, by the rule that the first "
+        "to come are the first to go.",
     )
     async def origins(self, info: Info) -> list[PointsOrigin]:
         async with info.context.reading() as tx:

@@ -1,7 +1,7 @@
 """A wallet's past: as it stood at a moment, its running balance, and the trace from a spent point to its purchase."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -28,7 +28,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Points of a spent lot that one transaction had brought: a purchase with its receipt, an adjustment, a transfer."""
+    """Points of a spent lot that one transaction had brought: a purchase with its receipt, or an adjustment."""
 
     transaction_id: UUID
     kind: str
@@ -71,7 +71,8 @@ async def whole(tx: Tx, member_id: UUID, programme_id: UUID) -> AsyncIterator[Ro
 
 
 async def origins(tx: Tx, lot_id: UUID, transaction_id: UUID) -> list[Origin]:
-    """Where the points came from that a transaction took out of a lot.
+    """Where the points came from that a transaction took out of a lot; of points that another member gave, where they had
+    come from before.
 
     Points of a lot are alike, so it is a rule that says which went first: those that came first. A return takes back
     what its own purchase brought, as far as that is still there; what a reversal gave back counts as never taken.
@@ -81,11 +82,33 @@ async def origins(tx: Tx, lot_id: UUID, transaction_id: UUID) -> list[Origin]:
     takes = await tx.all(sql.takes_of_lot, bucket=bucket, lot=lot_id)
     left = {row["transaction_id"]: row["points"] for row in credits}
     for take in takes:
+        before = left.copy()
         wanted = take["points"] if take["transaction_id"] == transaction_id else take["kept"]
         taken = _take_from(left, wanted, take["purchase_id"])
         if take["transaction_id"] == transaction_id:
-            return [_origin(row, taken[row["transaction_id"]]) for row in credits if row["transaction_id"] in taken]
+            found: list[Origin] = []
+            for row in credits:
+                id = row["transaction_id"]
+                if id in taken:
+                    found += await _origins_of_credit(tx, lot_id, row, row["points"] - before[id], taken[id])
+            return found
     return []
+
+
+async def _origins_of_credit(tx: Tx, lot_id: UUID, credit: Row, skipped: int, points: int) -> list[Origin]:
+    """Where `points` of a credit came from, after the first `skipped` of them."""
+    if credit["kind"] != "transfer":
+        return [_origin(credit, points)]
+    given = await tx.one(sql.lot_before_transfer, bucket=bucket_of(lot_id), lot=lot_id, transaction=credit["transaction_id"])
+    assert given is not None
+    found: list[Origin] = []
+    for origin in await origins(tx, given["lot_id"], given["other_transaction_id"]):
+        part = min(max(origin.points - skipped, 0), points)
+        skipped = max(skipped - origin.points, 0)
+        points -= part
+        if part:
+            found.append(replace(origin, points=part))
+    return found
 
 
 def _take_from(left: dict[UUID, int], wanted: int, own: UUID | None) -> dict[UUID, int]:

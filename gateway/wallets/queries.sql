@@ -123,6 +123,18 @@ select t.transaction_id, t.kind, p.receipt, t.partner_id, t.occurred_at,
    and coalesce(p.points, a.points, m.points) is not null
  order by t.posted_at, t.transaction_id;
 
+-- name: lot_before_transfer(bucket, lot, transaction)^
+-- Out of which lot of the giver a transfer brought points into a lot, and the giver's half of it.
+select o.lot_id, f.other_transaction_id
+  from lot l
+  join transfer f on f.bucket = l.bucket and f.transaction_id = :transaction
+  join lot o
+    on o.bucket = get_byte(uuid_send(f.other_member_id), 15) and o.member_id = f.other_member_id
+   and o.programme_id = l.programme_id and o.funder_id = l.funder_id and o.contract_id = l.contract_id
+   and o.expires_on = l.expires_on
+ where l.bucket = :bucket
+   and l.lot_id = :lot;
+
 -- name: takes_of_lot(bucket, lot)
 -- What took points out of a lot and kept them, in the order of posting; a return names the purchase it is of.
 select k.transaction_id, t.kind, r.purchase_id, (k.points - k.restored)::bigint as kept, k.points

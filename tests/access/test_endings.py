@@ -252,9 +252,9 @@ async def test_a_token_that_lives_longer_than_ours_do_opens_nothing_and_none_is_
     with pytest.raises(TokenRefused, match="lives longer"):
         running.verify(forged)
     assert running.verify(honest).subject_id == grocer.id
+    long_ago = world.clock.now() - timedelta(seconds=RETIRED_SECONDS)
     async with database.transaction() as tx:
-        await rotate_signing_keys(tx, await world.vault(database), world.clock.now())
-    await world.sql("update signing_key set retired_at = $1 where state = 'retired'", world.clock.now() - timedelta(days=1))
+        await rotate_signing_keys(tx, await world.vault(database), world.clock.now(), long_ago)
     await read_again(database, await world.vault(database), running, world.clock)
     with pytest.raises(TokenRefused, match="not one of this gateway's"):
         running.verify(honest)

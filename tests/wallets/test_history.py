@@ -3,7 +3,8 @@
 from datetime import timedelta
 from typing import Any
 
-from tests.points import ann_logs_in, capture, hold, release, run_job, terms
+from tests.points import ann_logs_in, bob_joins, capture, hold, release, run_job, terms
+from tests.transfer.test_transfer import give
 from tests.world import World
 
 AS_OF = """
@@ -94,6 +95,28 @@ async def test_a_redeemed_point_leads_back_to_the_purchase_that_brought_it(world
             {"kind": "earning", "receipt": "r2", "points": 10, "partner": {"code": "grocer"}},
         ],
     }]  # fmt: skip
+
+
+async def test_points_that_were_given_away_lead_back_to_the_purchases_of_who_gave_them(world: World) -> None:
+    await bob_joins(world)
+    await world.record("10.00", receipt="r0")
+    await world.record("20.00", receipt="r1")
+    await world.record("4.00", receipt="own", member={"externalId": "bob"})
+    for points in (5, 15):
+        world.clock.set(world.clock.now() + timedelta(seconds=1))
+        assert (await give(world, points))["errors"] == []
+    world.clock.set(world.clock.now() + timedelta(seconds=1))
+    await world.redeem(7, who="grocer", member={"externalId": "bob"})
+    spent = (await world.redeem(10, who="grocer", member={"externalId": "bob"}))["redemption"]["id"]
+    trace = """query($id: ID!) { node(id: $id) { ... on Redemption { takes { points origins { kind receipt points } } } } }"""
+    (take,) = (await world.ask(await world.operator(), trace, id=spent))["node"]["takes"]
+    # Bob has 4 of his own, then 5 of r0, then 5 of r0 and 10 of r1; 7 of these 24 are gone.
+    assert take["points"] == 10
+    by_receipt: dict[str, int] = {}
+    for origin in take["origins"]:
+        assert origin["kind"] == "earning"
+        by_receipt[origin["receipt"]] = by_receipt.get(origin["receipt"], 0) + origin["points"]
+    assert by_receipt == {"r0": 7, "r1": 3}
 
 
 async def test_a_partner_cannot_read_a_wallets_history(world: World) -> None:
