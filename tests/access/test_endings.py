@@ -340,11 +340,14 @@ async def test_the_command_line_suspends_and_admits_and_keeps_what_a_client_was_
         "operator factor eve",
         "operator code eve",
         "operator disable eve",
+        "keys rotate --leaked",
     ):
         ran = gateway.run(*command.split())
         assert ran.returncode == 0, ran.stderr
         if command == "operator code eve":
             assert ran.stdout.strip().isdigit()
+    gone = await world.sql("select from signing_key where state = 'retired' and retired_at <= now() - interval '10 minutes'")
+    assert (len(gone), len(await world.sql("select from signing_key where state <> 'retired'"))) == (2, 2)
     kept = (await world.sql("select dpop_bound, redirect_uris, purpose from oauth_client where client_id = 'partner-fuel'"))[0]
     assert tuple(kept) == (True, ["https://fuel.example/back"], "saving")
     assert gateway.run("partner", "client", "fuel", "--no-dpop").returncode == 0
