@@ -75,6 +75,9 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
     clock, engine = clock or SystemClock(), engine or Engine(create_schema())
     database = Database(dsn, settings.pool_size)
     await database.open()
+    # Of its own, so that no crowd at the pool delays what was revoked.
+    watching = Database(dsn, 1)
+    await watching.open()
     vault = await open_vault(database, settings)
     audit = Audit(database, vault, clock)
     catalogue = Catalogue(database)
@@ -114,13 +117,14 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        running = [asyncio.create_task(each) for each in (jobs.run(), follow(database, vault, tokens, clock), feed.run())]
+        running = [asyncio.create_task(each) for each in (jobs.run(), follow(watching, vault, tokens, clock), feed.run())]
         yield
         for task in running:
             task.cancel()
         await ledger.drain()
         await connections.close()
         await fetcher.close()
+        await watching.close()
         await database.close()
 
     pages = Starlette(

@@ -87,18 +87,27 @@ class RemoteKeys:
         self._keys: KeySet | None = None
         self._fetched = self._tried = float("-inf")
         self._one = asyncio.Lock()
+        self._refreshing: asyncio.Task[None] | None = None
 
     async def keys(self, key_id: str | None = None) -> KeySet:
-        """The keys; fetched again when they are old, or do not hold `key_id`. Raises KeysAway."""
+        """The keys; fetched again when they are old, or do not hold `key_id`. Nobody waits for a key that is known.
+
+        Raises KeysAway.
+        """
         now = monotonic()
         known = self._keys is not None and (key_id is None or any(key.kid == key_id for key in self._keys.keys))
-        if self._keys is None or now - self._fetched > FRESH_SECONDS or not known:
-            async with self._one:  # whoever waited finds what the first one fetched
-                if self._tried < now and monotonic() - self._tried > (AGAIN_SECONDS if self._keys is not None else 1):
-                    await self._fetch()
+        if not known or now - self._fetched > STALE_SECONDS:
+            await self._fetch_once(now)
+        elif now - self._fetched > FRESH_SECONDS and (self._refreshing is None or self._refreshing.done()):
+            self._refreshing = asyncio.create_task(self._fetch_once(now))
         if self._keys is None or monotonic() - self._fetched > STALE_SECONDS:
             raise KeysAway(f"The keys of {self._url} cannot be had now.")
         return self._keys
+
+    async def _fetch_once(self, asked: float) -> None:
+        async with self._one:  # whoever waited finds what the first one fetched
+            if self._tried < asked and monotonic() - self._tried > (AGAIN_SECONDS if self._keys is not None else 1):
+                await self._fetch()
 
     async def _fetch(self) -> None:
         self._tried = monotonic()

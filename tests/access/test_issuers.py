@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import orjson
 import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey, RSAKey
@@ -287,3 +288,31 @@ async def test_the_built_in_server_can_be_switched_off(place: Place) -> None:
 def test_a_file_of_issuers_that_cannot_be_used_is_refused_in_words(tmp_path: Path, changes: dict[str, str]) -> None:
     with pytest.raises(BadIssuers, match="issuer 1"):
         read_issuers(trusting(tmp_path, "https://idp.example", "x", **changes))
+
+
+async def test_nobody_waits_for_an_issuer_that_hangs_while_its_keys_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jwks, "FRESH_SECONDS", 0)
+    monkeypatch.setattr(jwks, "AGAIN_SECONDS", 0)
+    key = ECKey.generate_key("P-256", private=True, auto_kid=True)
+    body = orjson.dumps({"keys": [key.as_dict(private=False)]})
+    asked: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        if len(asked) == 1:
+            writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            await writer.drain()
+            writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    host = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    fetcher = Fetcher([host])
+    remote = RemoteKeys(fetcher, f"http://{host}/keys")
+    first = await remote.keys(key.kid)
+    async with asyncio.timeout(2):  # a fetch that hangs is given up after jwks.FETCH_SECONDS, which is more
+        assert await remote.keys(key.kid) is first
+        while len(asked) < 2:
+            await asyncio.sleep(0.01)
+        assert await remote.keys(key.kid) is first
+    await fetcher.close()
+    server.close()
