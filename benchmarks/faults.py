@@ -2,10 +2,10 @@
 
     python benchmarks/faults.py [ROUNDS] [SEED]
 
-Each round posts purchases, redemptions, holds and captures over HTTP, kills a process with SIGKILL, waits until the
-gateway is ready again, and sends every request of the round again with its key. Then every request that was answered must
-give its first answer, and be in the ledger once; at the end every invariant must hold. Prints a line a round; ends with 1
-on the first breach.
+Each round posts purchases, returns, redemptions, their reversals, holds and captures over HTTP, kills a process with SIGKILL,
+waits until the gateway is ready again, and sends every request of the round again with its key. Then every request that was
+answered must give its first answer, and be in the ledger once; at the end every invariant must hold. Prints a line a round;
+ends with 1 on the first breach.
 """
 
 import asyncio
@@ -34,10 +34,14 @@ RECORD = "mutation($i: PurchaseInput!) { recordPurchase(input: $i) { earning { i
 REDEEM = "mutation($i: RedeemPointsInput!) { redeemPoints(input: $i) { redemption { id points } errors { code } } }"
 HOLD = "mutation($i: HoldPointsInput!) { holdPoints(input: $i) { hold { id points } errors { code } } }"
 RETURN = "mutation($i: ReturnInput!) { returnPurchase(input: $i) { purchaseReturn { id points } errors { code } } }"
+CAPTURE = "mutation($i: CaptureHoldInput!) { captureHold(input: $i) { redemption { id points } errors { code } } }"
+REVERSE = "mutation($i: ReverseRedemptionInput!) { reverseRedemption(input: $i) { reversal { id points } errors { code } } }"
 ENROL = "mutation($i: [EnrolMemberInput!]!) { enrolMembers(input: $i) { errors { code } } }"
 
 
-KEPT = ("INSUFFICIENT_POINTS", "RECEIPT_ALREADY_POSTED")
+KEPT = (
+    "INSUFFICIENT_POINTS", "RECEIPT_ALREADY_POSTED", "HOLD_NOT_OPEN", "CAPTURE_EXCEEDS_HOLD", "REVERSAL_EXCEEDS_REDEMPTION",
+)  # fmt: skip
 """Refusals by the ledger, which are kept like any answer."""
 
 
@@ -113,6 +117,8 @@ class Till:
         self.http, self.client, self.chance = http, client, chance
         self.token, self.number = "", 0
         self.receipts: list[str] = []
+        self.holds: list[str] = []
+        self.redemptions: list[str] = []
 
     async def log_in(self) -> None:
         answer = await self.http.post("/oauth/token", data={"grant_type": "client_credentials"}, auth=self.client)
@@ -130,7 +136,13 @@ class Till:
             return RECORD, {"idempotencyKey": key, "member": member, **given}
         if what < 0.7:
             return REDEEM, {"idempotencyKey": key, "member": member, "programme": "MER", "points": self.chance.randrange(1, 40)}
-        if what < 0.85:
+        if what < 0.75 and self.holds:
+            chosen = self.chance.choice(self.holds)
+            return CAPTURE, {"idempotencyKey": key, "hold": chosen, "points": self.chance.randrange(1, 20)}
+        if what < 0.8 and self.redemptions:
+            chosen = self.chance.choice(self.redemptions)
+            return REVERSE, {"idempotencyKey": key, "redemption": chosen, "points": self.chance.randrange(1, 20)}
+        if what < 0.88:
             return HOLD, {"idempotencyKey": key, "member": member, "programme": "MER", "points": self.chance.randrange(1, 40)}
         receipt = self.chance.choice(self.receipts)
         given = {"receipt": receipt, "occurredAt": "2026-01-02T12:00:01Z", "total": {"amount": "1.00", "currency": "USD"}}
@@ -151,6 +163,12 @@ class Till:
             raise Breach(f"{answer.status_code}: {body}")
         payload: dict[str, Any] = next(iter(body["data"].values()))
         return payload
+
+    def remember(self, answer: dict[str, Any]) -> None:
+        """What later requests can be about."""
+        for name, known in (("hold", self.holds), ("redemption", self.redemptions)):
+            if answer.get(name):
+                known.append(answer[name]["id"])
 
 
 async def one_round(coalition: Coalition, till: Till, victim: str) -> tuple[int, int]:
@@ -185,13 +203,17 @@ async def one_round(coalition: Coalition, till: Till, victim: str) -> tuple[int,
         kept = first is not None and all(error["code"] in KEPT for error in first["errors"])
         if kept and again != first:
             raise Breach(f"{input} was answered {first} at first and {again} later")
+        till.remember(again)
     return answered, REQUESTS
 
 
 async def once_in_the_ledger(coalition: Coalition) -> None:
     connection = await asyncpg.connect(coalition.dsn)
     try:
-        twice = await connection.fetch("select receipt from purchase group by receipt having count(*) > 1")
+        twice = await connection.fetch(
+            "select t.kind, t.transaction_id from transaction t left join idempotency k on k.transaction_id = t.transaction_id "
+            "where k.key is null"
+        )
         lost = await connection.fetch(
             "select key from idempotency k where transaction_id is not null "
             "and not exists (select from transaction t where t.transaction_id = k.transaction_id) "

@@ -33,7 +33,7 @@ from gateway.wallets.graph import Activity, activity_fields, seen_by_caller
 @strawberry.type(directives=[requires("members:support")], description="Points that one transaction had brought.")
 class PointsOrigin:
     transaction: strawberry.ID
-    kind: str = strawberry.field(description="earning or adjustment.")
+    kind: str = strawberry.field(description="earning, adjustment, or transfer: given on too often to be followed.")
     receipt: str | None = strawberry.field(description="Of the purchase.")
     partner: Partner | None
     occurred_at: DateTime

@@ -28,7 +28,8 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Points of a spent lot that one transaction had brought: a purchase with its receipt, or an adjustment."""
+    """Points of a spent lot that one transaction had brought: a purchase with its receipt, an adjustment, or a gift that
+    lies too many others back."""
 
     transaction_id: UUID
     kind: str
@@ -70,9 +71,12 @@ async def whole(tx: Tx, member_id: UUID, programme_id: UUID) -> AsyncIterator[Ro
         at, id = rows[-1]["posted_at"], rows[-1]["transaction_id"]
 
 
-async def origins(tx: Tx, lot_id: UUID, transaction_id: UUID) -> list[Origin]:
+GENERATIONS_MAX = 20
+
+
+async def origins(tx: Tx, lot_id: UUID, transaction_id: UUID, generations: int = GENERATIONS_MAX) -> list[Origin]:
     """Where the points came from that a transaction took out of a lot; of points that another member gave, where they had
-    come from before.
+    come from before, through so many `generations` of gifts.
 
     Points of a lot are alike, so it is a rule that says which went first: those that came first. A return takes back
     what its own purchase brought, as far as that is still there; what a reversal gave back counts as never taken.
@@ -82,27 +86,28 @@ async def origins(tx: Tx, lot_id: UUID, transaction_id: UUID) -> list[Origin]:
     takes = await tx.all(sql.takes_of_lot, bucket=bucket, lot=lot_id)
     left = {row["transaction_id"]: row["points"] for row in credits}
     for take in takes:
+        if take["transaction_id"] != transaction_id:
+            _take_from(left, take["kept"], take["purchase_id"])
+            continue
         before = left.copy()
-        wanted = take["points"] if take["transaction_id"] == transaction_id else take["kept"]
-        taken = _take_from(left, wanted, take["purchase_id"])
-        if take["transaction_id"] == transaction_id:
-            found: list[Origin] = []
-            for row in credits:
-                id = row["transaction_id"]
-                if id in taken:
-                    found += await _origins_of_credit(tx, lot_id, row, row["points"] - before[id], taken[id])
-            return found
+        taken = _take_from(left, take["points"], take["purchase_id"])
+        found: list[Origin] = []
+        for row in credits:
+            id = row["transaction_id"]
+            if id in taken:
+                found += await _origins_of_credit(tx, lot_id, row, row["points"] - before[id], taken[id], generations)
+        return found
     return []
 
 
-async def _origins_of_credit(tx: Tx, lot_id: UUID, credit: Row, skipped: int, points: int) -> list[Origin]:
+async def _origins_of_credit(tx: Tx, lot_id: UUID, credit: Row, skipped: int, points: int, generations: int) -> list[Origin]:
     """Where `points` of a credit came from, after the first `skipped` of them."""
-    if credit["kind"] != "transfer":
+    if credit["kind"] != "transfer" or generations == 0:
         return [_origin(credit, points)]
     given = await tx.one(sql.lot_before_transfer, bucket=bucket_of(lot_id), lot=lot_id, transaction=credit["transaction_id"])
     assert given is not None
     found: list[Origin] = []
-    for origin in await origins(tx, given["lot_id"], given["other_transaction_id"]):
+    for origin in await origins(tx, given["lot_id"], given["other_transaction_id"], generations - 1):
         part = min(max(origin.points - skipped, 0), points)
         skipped = max(skipped - origin.points, 0)
         points -= part
