@@ -121,7 +121,14 @@ class Till:
         self.redemptions: list[str] = []
 
     async def log_in(self) -> None:
-        answer = await self.http.post("/oauth/token", data={"grant_type": "client_credentials"}, auth=self.client)
+        grant = {"grant_type": "client_credentials"}
+        for _ in range(50):
+            answer = await self.http.post("/oauth/token", data=grant, auth=self.client)
+            if answer.status_code != 503:
+                break
+            await asyncio.sleep(0.1)  # it met a connection that died with the server
+        if answer.status_code != 200:
+            raise Breach(f"{answer.status_code}: {answer.text}")
         self.token = answer.json()["access_token"]
 
     def request(self) -> tuple[str, dict[str, Any]]:
