@@ -46,12 +46,13 @@ CHECK_SECONDS = 1
 
 @dataclass
 class Session:
-    """One socket: who is behind it, once it has said so."""
+    """One socket: who is behind it, once it has said so; `admitted` whether an operation of it ran lately."""
 
     websocket: WebSocket
     caller: Caller = PUBLIC
     authorization: str | None = None
     connection_params: Mapping[str, Any] | None = None
+    admitted: bool = False
 
 
 class Sockets:
@@ -151,6 +152,7 @@ class _Operations:
         except Refusing as no:
             yield PreExecutionError(data=None, errors=[no.error], extensions=no.extensions)
             return
+        session.admitted = True
         try:
             async for result in results:
                 yield _kind(result)
@@ -192,15 +194,14 @@ class _Handler(BaseGraphQLTransportWSHandler[Session, None]):
         elif not _fits(message):
             await self.handle_invalid_message("Failed to parse message")
         else:
-            if message.get("type") == "subscribe":
-                self._quiet = 0
             await super().handle_message(_named(message))
 
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(CHECK_SECONDS)
             self._messages = 0
-            self._quiet = 0 if self.operations else self._quiet + 1
+            self._quiet = 0 if self.operations or self.context.admitted else self._quiet + 1
+            self.context.admitted = False
             if not await self._doorman.still_knows(self.context.authorization):
                 return await self.websocket.close(4403, "The token has ended; come back with a new one.")
             if self._quiet * CHECK_SECONDS >= IDLE_SECONDS:

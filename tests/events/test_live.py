@@ -1,6 +1,8 @@
 """walletChanged, followed by clients that others wrote: npm's graphql-ws and graphql-sse."""
 
 import asyncio
+import contextlib
+import itertools
 import json
 import sys
 from collections.abc import AsyncIterator
@@ -213,6 +215,13 @@ async def test_a_queue_that_is_not_read_is_cut_off_with_a_cursor_and_nothing_is_
     assert points == list(range(1, 401))
 
 
+async def ask_for_what_is_refused(socket: ClientConnection) -> None:
+    with contextlib.suppress(ConnectionClosed):
+        for n in itertools.count():
+            await socket.send(json.dumps({"type": "subscribe", "id": f"{n}", "payload": {"query": "{ programmes { code } }"}}))
+            await asyncio.sleep(0.05)
+
+
 async def test_sockets_that_do_nothing_are_closed_and_those_that_follow_are_not(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sockets, "IDLE_SECONDS", 2)
     token = await ann_logs_in(world)
@@ -220,6 +229,10 @@ async def test_sockets_that_do_nothing_are_closed_and_those_that_follow_are_not(
         await subscribe(following)
         await next_of(following)
         assert await closed_with(idle) == 4408
+        # Asking again and again for what is refused keeps nothing open.
+        async with open_socket(world, token) as refused, asyncio.TaskGroup() as group:
+            group.create_task(ask_for_what_is_refused(refused))
+            assert await closed_with(refused) == 4408
         await world.record("5.00")
         assert (await next_of(following))["payload"]["data"]["walletChanged"]["activity"]["points"] == 5
 
