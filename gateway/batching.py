@@ -17,6 +17,7 @@ Answer = TypeVar("Answer")
 BATCH_MAX = 1_000
 QUEUE_MAX = 20_000
 ASIDE_AT_ONCE = 4
+ASIDE_MAX = 2 * BATCH_MAX
 
 
 class Busy(RuntimeError):
@@ -137,8 +138,8 @@ class Lanes(Generic[Item, Answer]):
 
     @property
     def waiting(self) -> int:
-        """Items that no batch has taken yet."""
-        return sum(map(len, self._queues))
+        """Items that no batch has taken yet, and those that are posted beside a lane."""
+        return sum(map(len, self._queues)) + len(self._aside)
 
     async def drain(self) -> None:
         """Wait until everything queued has been posted."""
@@ -187,6 +188,10 @@ class Lanes(Generic[Item, Answer]):
                 call.answer(position, answer)
 
     def _post_aside(self, ticket: tuple[Item, _Call[Answer], int]) -> None:
+        if len(self._aside) >= ASIDE_MAX:
+            ticket[1].fail(Busy("Too much waits for what somebody else is at work on; try again in a moment."))
+            return
+
         async def post() -> None:
             async with self._few:
                 await self._post_batch([ticket])

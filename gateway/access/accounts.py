@@ -104,8 +104,9 @@ async def disable(tx: Tx, account: Row, now: datetime) -> None:
 
 async def _end_logins(tx: Tx, account: Row, now: datetime) -> None:
     await tx.run(sql.end_console_sessions, account_id=account["account_id"])
-    await tx.run(sql.end_families, account_id=account["account_id"], ended_at=now)
+    # Codes first: one that is being redeemed is waited for, and what it began is seen then.
     await tx.run(sql.end_codes, account_id=account["account_id"], ended_at=now)
+    await tx.run(sql.end_families, account_id=account["account_id"], ended_at=now)
     await revoke_subject(tx, account["member_id"] or account["account_id"], now)
 
 
@@ -144,6 +145,9 @@ async def check_login(tx: Tx, vault: Vault, login: str, password: str, code: str
         row = None
     strong = row is not None and row["second_factor"] is not None
     if row is not None and strong and not await _serves(tx, vault, row, code, now):
+        row = None
+    # Checking took its time: the password may be another by now, or the account disabled. It stays so until the login is kept.
+    if row is not None and not await tx.value(sql.account_stands, account_id=row["account_id"], password_hash=stored):
         row = None
     if row is None:
         await tx.run(sql.note_login_failure, login_hash=login_hash, failures=failures + 1, at=now)

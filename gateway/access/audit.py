@@ -24,6 +24,7 @@ sql = load_queries(__file__, "audit.sql")
 COMMAND_LINE = "command_line"
 ABOUT_MAX = 500
 DETAILS_MAX_BYTES = 128 * 1024
+TEXT_MAX = 500
 CONTINUED = b'{"continued": true}'
 
 
@@ -108,7 +109,22 @@ def _written(details: dict[str, Any]) -> bytes:
         return orjson.dumps({**details, "variables": "nested too deeply to be kept"}, default=str)
     if len(written) <= DETAILS_MAX_BYTES:
         return written
-    variables = orjson.dumps(details.get("variables"), default=str)
-    begins = variables[:1_000].decode(errors="replace")
-    short = {"bytes": len(variables), "sha256": hashlib.sha256(variables).hexdigest(), "begins": begins}
-    return orjson.dumps({**details, "variables": short}, default=str)
+    written = orjson.dumps({**details, "variables": _shortened(details.get("variables"))}, default=str)
+    if len(written) <= DETAILS_MAX_BYTES:
+        return written
+    return orjson.dumps({**details, "variables": _digested(details.get("variables"))})
+
+
+def _shortened(value: Any) -> Any:
+    """The same with every long text told by its digest, so that nothing short is lost behind it."""
+    if isinstance(value, dict):
+        return {name: _shortened(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_shortened(each) for each in value]
+    return _digested(value) if isinstance(value, str) and len(value) > TEXT_MAX else value
+
+
+def _digested(value: Any) -> dict[str, Any]:
+    whole = orjson.dumps(value, default=str)
+    begins = whole[:TEXT_MAX].decode(errors="replace")
+    return {"bytes": len(whole), "sha256": hashlib.sha256(whole).hexdigest(), "begins": begins}

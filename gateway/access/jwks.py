@@ -90,13 +90,11 @@ class RemoteKeys:
         self._refreshing: asyncio.Task[None] | None = None
 
     async def keys(self, key_id: str | None = None) -> KeySet:
-        """The keys; fetched again when they are old, or do not hold `key_id`. Nobody waits for a key that is known.
-
-        Raises KeysAway.
-        """
+        """The keys; fetched again when they are old, or do not hold `key_id`. Nobody waits for a key that is known and was there
+        not long ago. Raises KeysAway."""
         now = monotonic()
         known = self._keys is not None and (key_id is None or any(key.kid == key_id for key in self._keys.keys))
-        if not known or now - self._fetched > STALE_SECONDS:
+        if not known or now - self._fetched > 2 * FRESH_SECONDS:
             await self._fetch_once(now)
         elif now - self._fetched > FRESH_SECONDS and (self._refreshing is None or self._refreshing.done()):
             self._refreshing = asyncio.create_task(self._fetch_once(now))

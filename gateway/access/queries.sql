@@ -139,6 +139,15 @@ select account_id, kind, login, password_hash, member_id, roles, second_factor, 
   from account
  where login = :login;
 
+-- name: account_stands(account_id, password_hash)$
+-- Whether an account still has a password and is not disabled; nobody changes that until the transaction ends.
+select true
+  from account
+ where account_id = :account_id
+   and password_hash = :password_hash
+   and disabled_at is null
+   for share;
+
 -- name: account_by_id(account_id)^
 -- A local account by its id.
 select account_id, kind, login, password_hash, member_id, roles, second_factor, factor_step

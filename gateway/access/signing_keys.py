@@ -45,13 +45,17 @@ async def read_signing_keys(tx: Tx, vault: Vault) -> list[SigningKey]:
     return found
 
 
-async def rotate_signing_keys(tx: Tx, vault: Vault, now: datetime, retired_at: datetime | None = None) -> None:
-    """The next key signs from now on and another one is published as next; the one that signed keeps its public part.
+async def replace_signing_keys(tx: Tx, vault: Vault, now: datetime, long_ago: datetime) -> None:
+    """Somebody else may have the keys: new ones sign and are published as next, and all before count as retired `long_ago`."""
+    await rotate_signing_keys(tx, vault, now)
+    await rotate_signing_keys(tx, vault, now)
+    await tx.run(sql.end_retired_keys, retired_at=long_ago)
 
-    `retired_at`: as if it had been retired then, if not now.
-    """
+
+async def rotate_signing_keys(tx: Tx, vault: Vault, now: datetime) -> None:
+    """The next key signs from now on and another one is published as next; the one that signed keeps its public part."""
     await tx.run(sql.lock_signing_keys)
-    await tx.run(sql.retire_active_key, retired_at=retired_at or now)
+    await tx.run(sql.retire_active_key, retired_at=now)
     await tx.run(sql.activate_next_key)
     await _make_key(tx, vault, "next", now)
 

@@ -28,6 +28,12 @@ update signing_key
        retired_at = :retired_at
  where state = 'active';
 
+-- name: end_retired_keys(retired_at)!
+-- As if every retired key had been retired long ago: what it signed for tokens is good no more.
+update signing_key
+   set retired_at = least(retired_at, :retired_at)
+ where state = 'retired';
+
 -- name: activate_next_key()!
 -- The key that was published as next signs from now on.
 update signing_key

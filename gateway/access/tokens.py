@@ -25,6 +25,8 @@ from gateway.database import Database, load_queries
 from gateway.settings import Settings
 
 TOKEN_SECONDS = 300
+# How far the clocks of processes may differ.
+AHEAD_SECONDS = 60
 # A retired key's tokens have all ended by then.
 RETIRED_SECONDS = 2 * TOKEN_SECONDS
 KNOWN_TOKENS = 10_000
@@ -236,6 +238,8 @@ class Tokens:
             raise TokenRefused("The token has expired; ask for a new one.")
         if not isinstance(issued, int) or expires - issued > TOKEN_SECONDS:
             raise TokenRefused("The token lives longer than any of this gateway's.")
+        if issued > self._clock.now().timestamp() + AHEAD_SECONDS:
+            raise TokenRefused("The token is of a time to come.")
         if claims.get("kind") not in CEILING:
             raise TokenRefused("The token names no known kind of caller.")
         return claims

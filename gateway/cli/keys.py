@@ -40,9 +40,7 @@ def keys_rotate(
         await signing_keys.load_signing_keys(opened, vault, SystemClock())
         async with opened.transaction() as tx:
             if leaked:
-                long_ago = now - timedelta(seconds=RETIRED_SECONDS)
-                await signing_keys.rotate_signing_keys(tx, vault, now, long_ago)
-                await signing_keys.rotate_signing_keys(tx, vault, now, long_ago)
+                await signing_keys.replace_signing_keys(tx, vault, now, now - timedelta(seconds=RETIRED_SECONDS))
             else:
                 await signing_keys.rotate_signing_keys(tx, vault, now)
 

@@ -252,12 +252,13 @@ def _is_watched(caller: Caller) -> bool:
 
 
 def _result_of(result: ExecutionResult) -> str:
-    """ok, or the codes of errors and of refusals in payloads."""
+    """ok, or the codes of errors and of refusals in payloads, with an ok where something was done all the same."""
     codes = {str((error.extensions or {}).get("code", "ERROR")) for error in result.errors or ()}
     for payload in (result.data or {}).values():
         for each in payload if isinstance(payload, list) else [payload]:
             refusals = each.get("errors") if isinstance(each, dict) else None
             codes |= {str(refusal.get("code", "REFUSED")) for refusal in refusals or ()}
+            codes |= {"ok"} if each is not None and not refusals else set()
     return " ".join(sorted(codes)) or "ok"
 
 

@@ -14,16 +14,17 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import KeySet
 
-from gateway.access import accounts, tokens
+from gateway.access import accounts, consents, tokens
 from gateway.access.follow import read_again
 from gateway.access.scopes import CEILING
-from gateway.access.signing_keys import load_signing_keys, rotate_signing_keys
+from gateway.access.signing_keys import load_signing_keys, replace_signing_keys, rotate_signing_keys
 from gateway.access.tokens import RETIRED_SECONDS, Subject, TokenRefused, Tokens
 from gateway.access.vault import Vault
 from gateway.cipher import CannotOpen, new_key
 from gateway.database import Database
 from tests.access.test_oauth import authorization, olga
 from tests.house.test_embedded import Gateway
+from tests.ledger.test_batches import waits
 from tests.points import ann_logs_in, until_revoked
 from tests.world import OPERATOR_PASSWORD, World, log_in
 
@@ -248,13 +249,16 @@ async def test_a_token_that_lives_longer_than_ours_do_opens_nothing_and_none_is_
     honest = running.issue(grocer, "partner-grocer", CEILING["partner"], world.clock.now())
     signing = next(each.key for each in keys if each.state == "active")
     header, claims = jwt_header(honest), jwt.decode(honest, signing, algorithms=["ES256"]).claims
-    forged = jwt.encode(header, {**claims, "exp": claims["iat"] + 301}, signing, algorithms=["ES256"])
-    with pytest.raises(TokenRefused, match="lives longer"):
-        running.verify(forged)
+    later = claims["iat"] + 10 * 365 * 86_400
+    for changes, words in (({"exp": claims["iat"] + 301}, "lives longer"), ({"iat": later, "exp": later + 300}, "to come")):
+        with pytest.raises(TokenRefused, match=words):
+            running.verify(jwt.encode(header, {**claims, **changes}, signing, algorithms=["ES256"]))
     assert running.verify(honest).subject_id == grocer.id
     long_ago = world.clock.now() - timedelta(seconds=RETIRED_SECONDS)
     async with database.transaction() as tx:
-        await rotate_signing_keys(tx, await world.vault(database), world.clock.now(), long_ago)
+        # It leaked, which was noticed after a rotation.
+        await rotate_signing_keys(tx, await world.vault(database), world.clock.now())
+        await replace_signing_keys(tx, await world.vault(database), world.clock.now(), long_ago)
     await read_again(database, await world.vault(database), running, world.clock)
     with pytest.raises(TokenRefused, match="not one of this gateway's"):
         running.verify(honest)
@@ -282,6 +286,41 @@ async def test_a_code_serves_nobody_once_its_account_has_a_new_password_or_is_di
         refused = await world.http.post("/oauth/token", data={**form, "code": code})
         assert (refused.status_code, refused.json()["error"]) == (400, "invalid_grant"), ending
     assert (await world.sql("select count(*) from token_family where ended_at is null"))[0][0] == 0
+    await database.close()
+
+
+async def test_a_login_that_was_under_way_when_its_password_changed_leads_nowhere(world: World) -> None:
+    """The login has checked the old password and waits, as for the member's row; the new one is set meanwhile."""
+    await ann_logs_in(world)
+    query, _ = authorization(world, client_id="member-app", redirect_uri=REDIRECT)
+    ann: Any = (await world.sql("select member_id from card where number = 'CARD-1'"))[0][0]
+    database = Database(world.dsn, 2)
+    await database.open()
+    async with database.transaction() as tx:
+        await consents.decide_alone(tx, ann)
+        login = asyncio.create_task(
+            world.http.post("/oauth/authorize", params=query, data={"login": "ann", "password": "ann's password"})
+        )
+        await waits(world, 1)
+        changing = asyncio.create_task(set_password(world, "ann", "another password", ann))
+        await waits(world, 2)
+    assert (await login).status_code == 303  # it came first, and what it led to ends with the new password
+    await changing
+    code = parse_qs(urlparse((await login).headers["location"]).query)["code"][0]
+    form = {"grant_type": "authorization_code", "client_id": "member-app", "redirect_uri": REDIRECT, "code": code, "code_verifier": "x" * 43}
+    refused = await world.http.post("/oauth/token", data=form)
+    assert (refused.status_code, refused.json()["error"]) == (400, "invalid_grant")
+    assert (await world.sql("select count(*) from authorization_code where used_at is null"))[0][0] == 0
+    late = await world.http.post("/oauth/authorize", params=query, data={"login": "ann", "password": "ann's password"})
+    assert late.status_code == 401
+    await database.close()
+
+
+async def set_password(world: World, login: str, password: str, member_id: Any) -> None:
+    database = Database(world.dsn, 1)
+    await database.open()
+    async with database.transaction() as tx:
+        await accounts.set_password(tx, "member", login, password, member_id, world.clock.now())
     await database.close()
 
 

@@ -214,10 +214,16 @@ async def test_variables_that_nothing_declares_neither_hide_whom_a_deed_was_abou
     assert [e["action"] for e in found] == ["query _entities"]
     of_ann = (await world.ask(operator, FILTERED, f={"about": ann, "field": "_entities"}))["audit"]["nodes"]
     assert [e["action"] for e in of_ann] == ["query _entities"]
-    large = {"idempotencyKey": "a", "member": ann, "programme": "MER", "partner": "grocer", "points": 5, "reason": "x" * 300_000}
-    await world.post(operator, ADJUST, i=large)
+    good = {"idempotencyKey": "a", "member": ann, "programme": "MER", "partner": "grocer", "points": 777, "reason": "sorry"}
+    two = "mutation($a: AdjustPointsInput!, $b: AdjustPointsInput!) { x: adjustPoints(input: $a) { errors { code } } y: adjustPoints(input: $b) { errors { code } } }"
+    said = await world.ask(operator, two, a={**good, "idempotencyKey": "b", "programme": "x" * 300_000}, b=good)
+    assert [len(said[name]["errors"]) for name in "xy"] == [1, 0]
     kept = await world.sql("select max(length(sealed)) from audit_log")
     assert kept[0][0] < DETAILS_MAX_BYTES
+    whole = (await entries(world))[0]
+    assert (whole["action"], whole["result"]) == ("mutation adjustPoints", "PROGRAMME_UNKNOWN ok")
+    assert '"points":777' in whole["details"].replace(" ", "")
+    assert '"bytes":300002' in whole["details"].replace(" ", "")
     assert await world.broken() == []
 
 

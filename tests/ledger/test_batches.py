@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 
 from gateway import database
-from gateway.batching import Busy, Lanes
+from gateway.batching import ASIDE_MAX, Busy, Lanes
 from gateway.points import MAX_POINTS
 from tests.credit.test_credit import set_credit
 from tests.points import codes
@@ -246,3 +246,28 @@ async def test_a_wallet_that_somebody_else_holds_holds_nobody_else_up(world: Wor
         assert (await world.ask("grocer", RECORD, input=held))["recordPurchase"]["errors"] == []
     assert await world.available() == 11
     assert await world.broken() == []
+
+
+async def test_what_is_stuck_is_bounded_and_counted_as_waiting() -> None:
+    class Held(Exception):
+        pass
+
+    let_go = asyncio.Event()
+
+    async def post(items: Sequence[int]) -> list[int]:
+        if len(items) > 1:
+            raise Held
+        await let_go.wait()
+        return list(items)
+
+    lanes = Lanes[int, int](post, bucket=lambda i: 0, claims=lambda _: (), count=1, stuck=Held)
+    calls = [asyncio.create_task(lanes.submit(list(range(1_000)))) for _ in range(4)]
+    for refused in calls[2:]:
+        with pytest.raises(Busy):
+            await refused
+    assert lanes.waiting == ASIDE_MAX
+    assert not any(call.done() for call in calls[:2])
+    let_go.set()
+    assert [len(each) for each in await asyncio.gather(*calls[:2])] == [1_000, 1_000]
+    await lanes.drain()
+    assert lanes.waiting == 0
