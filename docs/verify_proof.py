@@ -4,8 +4,9 @@
 
 `proof.json` is the object below `proof` in the answer to
 { node(id: "txn_...") { ... on Activity { proof { leaf header keyId signature path { side hash } } } } },
-`keys.json` what the gateway serves at /ledger/keys. Prints the transaction and exits with 0
-if it is in a block that the gateway signed, else says what is wrong and exits with 1.
+`keys.json` what the gateway serves at /ledger/keys. Prints the transaction's id and content and exits with 0
+if it is in a block that the gateway signed, else says what is wrong and exits with 1. Compare the id with
+the one that was asked for: another transaction's proof is a proof, too.
 """
 
 import base64
@@ -72,10 +73,21 @@ def check(proof, jwks):
     return None
 
 
+def outside(transaction):
+    """The id as the API shows it: the UUID's 128 bits, five at a time (TypeID)."""
+    number, digits = int(transaction.replace("-", ""), 16), "0123456789abcdefghjkmnpqrstvwxyz"
+    return "txn_" + "".join(digits[number >> shift & 31] for shift in range(125, -1, -5))
+
+
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit("Usage: python verify_proof.py proof.json keys.json")
     with open(sys.argv[1]) as proof_file, open(sys.argv[2]) as jwks_file:
         given, keys = json.load(proof_file), json.load(jwks_file)
+    if not isinstance(given, dict) or not {"leaf", "header", "keyId", "signature", "path"} <= given.keys():
+        sys.exit(f"{sys.argv[1]} is not the object below `proof`, with leaf, header, keyId, signature and path.")
     fault = check(given, keys)
     if fault:
         sys.exit(f"NOT PROVEN: {fault}.")
-    print(f"Proven. Block {json.loads(given['header'])['height']} holds: {given['leaf']}")
+    content = json.loads(given["leaf"])
+    print(f"Proven. Block {json.loads(given['header'])['height']} holds {outside(content['transaction'])}: {given['leaf']}")

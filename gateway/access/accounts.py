@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import orjson
@@ -113,6 +114,17 @@ async def _end_logins(tx: Tx, account: Row, now: datetime) -> None:
 async def revoke_subject(tx: Tx, subject_id: UUID, now: datetime) -> None:
     """Every token of a subject that was issued before ends, within two seconds in every process."""
     await tx.run(sql.revoke, mark=f"sub:{subject_id}", revoked_at=now, until=now + timedelta(seconds=2 * TOKEN_SECONDS))
+
+
+def is_redirect_uri(uri: str) -> bool:
+    """Whether a code may be sent there: over HTTPS, to this machine, or to an app by a scheme of its own, which has a dot
+    (RFC 8252, section 7.1)."""
+    parts = urlsplit(uri)
+    if "#" in uri or not uri.isprintable():
+        return False
+    if parts.scheme == "http":
+        return parts.hostname in ("127.0.0.1", "localhost", "::1")
+    return bool(parts.netloc) if parts.scheme == "https" else "." in parts.scheme
 
 
 class LoginLocked(Exception):

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.access.accounts import APP_CLIENT, CONSOLE_CLIENT, register_public_client
+from gateway.access.accounts import APP_CLIENT, CONSOLE_CLIENT, is_redirect_uri, register_public_client
 from gateway.access.scopes import MEMBER
 from gateway.cli.running import noting, out, with_database
 from gateway.clock import SystemClock
@@ -25,7 +25,7 @@ def app_register(
         raise typer.BadParameter(f"{client!r} is no client id: 2 to 40 lower-case letters, digits and hyphens.")
     if client in (APP_CLIENT, CONSOLE_CLIENT, "gateway-token") or client.startswith(PARTNERS_PREFIX):
         raise typer.BadParameter(f"{client!r} is the gateway's own or a partner's; choose another.")
-    if wrong := [uri for uri in redirect if ":" not in uri or "#" in uri or not uri.isprintable()]:
+    if wrong := [uri for uri in redirect if not is_redirect_uri(uri)]:
         raise typer.BadParameter(f"{wrong[0]!r} is no redirect URI, such as com.example.app:/back or https://app.example/back.")
 
     async def work(opened: Database) -> None:

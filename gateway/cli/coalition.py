@@ -77,6 +77,9 @@ def partner_client(
     What no option changes stays as it was.
     """
 
+    if wrong := [uri for uri in redirect or () if not accounts.is_redirect_uri(uri)]:
+        raise typer.BadParameter(f"{wrong[0]!r} is no redirect URI, such as https://partner.example/back.")
+
     async def work(opened: Database) -> tuple[str, str | None]:
         async with opened.transaction() as tx:
             coalition = await read_coalition(tx)

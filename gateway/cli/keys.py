@@ -45,7 +45,8 @@ def keys_rotate(
                 await signing_keys.rotate_signing_keys(tx, vault, now)
 
     with_database(work, noting("keys rotate"))
-    out.print("Rotated. `gateway keys list` shows the keys.")
+    ended = " Every token has ended, and what the old keys signed for tokens counts as retired ten minutes ago." if leaked else ""
+    out.print(f"Rotated.{ended} `gateway keys list` shows the keys.")
 
 
 @keys_app.command("rewrap")

@@ -41,7 +41,7 @@ async def close_period(
     if month > coalition.day_of(now).replace(day=1):
         raise StateConflict(f"The month {month:%Y-%m} has not begun.").at("month")
     if month == coalition.day_of(now).replace(day=1) and not early and await _is_open(database, month):
-        told = f"The month {month:%Y-%m} is not over; closing it for good now has to be asked for: early."
+        told = f"The month {month:%Y-%m} is not over; closing it for good now has to be asked for (early, --early)."
         raise StateConflict(told).at("month")
     async with database.transaction() as tx:
         state = await tx.value(sql.begin_closing, month=month)

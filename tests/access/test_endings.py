@@ -397,6 +397,10 @@ async def test_the_command_line_suspends_and_admits_and_keeps_what_a_client_was_
     assert (await world.http.post("/oauth/token", **asked)).status_code == 200  # type: ignore[arg-type]
     assert gateway.run("partner", "suspend", "nobody").returncode != 0
     assert gateway.run("operator", "disable", "nobody").returncode != 0
+    for elsewhere in ("http://evil.example/x", "javascript:alert(1)", "https:///x", "com.example:/x#y"):
+        assert gateway.run("app", "register", "ours", "--redirect", elsewhere).returncode != 0
+        assert gateway.run("partner", "client", "fuel", "--redirect", elsewhere).returncode != 0
+    assert gateway.run("app", "register", "ours", "--redirect", "http://127.0.0.1:3000/back", "--redirect", "com.ours:/x").returncode == 0
     (world.data_dir / "bad.graphql").write_text("query { nothing }")
     refused = gateway.run("documents", "register", "member-app", str(world.data_dir / "bad.graphql"))
     assert refused.returncode != 0

@@ -50,12 +50,14 @@ async def test_a_proof_is_checked_by_the_independent_script_and_a_changed_one_is
         proof = (await world.ask("grocer", PROOF, id=id))["node"]["proof"]
         said = check(world.data_dir, proof, keys)
         assert said.returncode == 0, said.stderr
+        assert f"holds {id}: " in said.stdout
     assert json.loads(proof["leaf"])["entries"][0]["points"] == 7
     changed = {**proof, "leaf": proof["leaf"].replace('"points":7', '"points":8')}
     assert "does not lead to the block's root" in check(world.data_dir, changed, keys).stderr
     header = json.loads(proof["header"])
     forged = {**proof, "header": json.dumps({**header, "leaves": header["leaves"] + 1}, sort_keys=True, separators=(",", ":"))}
     assert "not signed with this key" in check(world.data_dir, forged, keys).stderr
+    assert "not the object below `proof`" in check(world.data_dir, {"data": {"proof": proof}}, keys).stderr
     assert (await world.post("fuel", PROOF, id=bought[0])).json()["data"]["node"] is None
 
 
