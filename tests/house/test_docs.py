@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gateway.access.issuers import read_issuers
 from gateway.coalition.partner_file import read_partner_file
+from gateway.refusals import RefusalCode
 from tests.house.test_embedded import Gateway
 from tests.points import ENROL, ann_logs_in
 from tests.world import World, log_in
@@ -68,12 +69,19 @@ def test_the_operators_commands_work_as_written(dsn: str, tmp_path: Path) -> Non
 
 async def test_the_documents_that_partners_are_shown_work_as_written(world: World) -> None:
     await world.ask("grocer", ENROL, i={"externalId": "you"})
-    await world.record("50.00", member={"externalId": "you"})
+    await world.record("50.00", member={"externalId": "you"}, receipt="R-1")
     blocks = re.findall(r"```graphql\n(.*?)```", (ROOT / "docs/integrating.md").read_text(), re.S)
     assert blocks
     for block in blocks:
+        block = block.replace("2026-11-02T12:00:00Z", world.clock.now().isoformat())
         payload = next(iter((await world.ask("grocer", block)).values()))
         assert payload["errors"] == [], block
+
+
+def test_every_code_of_a_refusal_is_told_with_what_to_do() -> None:
+    table = (ROOT / "docs/integrating.md").read_text().split("### Refusals")[1].split("## Redemptions")[0]
+    told = re.findall(r"`([A-Z_]+)`", table)
+    assert sorted(told) == sorted(code.value for code in RefusalCode)
 
 
 def test_every_page_that_is_linked_is_there() -> None:
