@@ -1,11 +1,13 @@
 """Joins the slices' GraphQL types into one schema."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
 import strawberry
 from strawberry.federation.schema import FederationAny
+from strawberry.federation.schema_directives import RequiresScopes
 from strawberry.schema.config import StrawberryConfig
 from strawberry.tools import merge_types
 
@@ -81,13 +83,26 @@ NODES: dict[str, Callable[[Info, UUID], Awaitable[Node | None]]] = {
 }
 
 
+async def _found(info: Info, prefix: str, id: UUID) -> Node | None:
+    """An object by its id; none for a caller whose scopes open nothing of it, who is not told that it exists either."""
+    node: Any = await NODES[prefix](info, id)
+    return node if node is not None and _opens(node.__strawberry_definition__, info.context.caller.scopes) else None
+
+
+@lru_cache(maxsize=1_000)
+def _opens(definition: Any, scopes: frozenset[str]) -> bool:
+    declared = [d for of in (definition, *definition.fields) for d in of.directives or ()]
+    needs = [alternative for d in declared if isinstance(d, RequiresScopes) for alternative in d.scopes]
+    return not needs or any(scopes.issuperset(map(str, alternative)) for alternative in needs)
+
+
 @strawberry.type
 class NodeQuery:
     @strawberry.field(directives=[PUBLIC], description="Anything with an id; null if it is not there or not yours to see.")
     async def node(self, info: Info, id: strawberry.ID) -> Node | None:
         prefix = ids.prefix_of(id)
         found = ids.read(prefix, id) if prefix in NODES else None
-        return await NODES[prefix](info, found) if found else None
+        return await _found(info, prefix, found) if found else None
 
 
 # The entities of the federation (`@key(fields: "id")`), by the prefix of their ids.
@@ -126,7 +141,7 @@ async def _entity(info: Info, representation: Any) -> Node | None:
     if not isinstance(text, str) or ENTITIES.get(prefix) != type_name:
         return None
     found = ids.read(prefix, text)
-    return await NODES[prefix](info, found) if found is not None else None
+    return await _found(info, prefix, found) if found is not None else None
 
 
 def schema_text() -> str:

@@ -227,6 +227,18 @@ async def test_variables_that_nothing_declares_neither_hide_whom_a_deed_was_abou
     assert await world.broken() == []
 
 
+async def test_a_role_that_may_not_look_at_members_does_not_learn_which_there_are(world: World) -> None:
+    ann = (await world.ask(await world.operator(), '{ memberByCard(card: "CARD-1") { id } }'))["memberByCard"]["id"]
+    await new_operator(world, "fin", ["finance"])
+    world.http.cookies.clear()
+    fin = await log_in(world, "console", f"{world.url}/graphiql", "fin", OPERATOR_PASSWORD)
+    found = "query($i: ID!) { node(id: $i) { __typename id } }"
+    assert (await world.ask(fin, found, i=ann))["node"] is None
+    assert (await world.ask(await world.operator(), found, i=ann))["node"] == {"__typename": "Member", "id": ann}
+    entity = "query($r: [_Any!]!) { _entities(representations: $r) { __typename } }"
+    assert (await world.ask(fin, entity, r=[{"__typename": "Member", "id": ann}]))["_entities"] == [None]
+
+
 async def test_what_an_operator_was_refused_before_it_ran_is_in_the_log(world: World) -> None:
     given = {"month": "2026-01"}
     for login, role, status in (("sue", "support", 403), ("weak", "admin", 401)):
