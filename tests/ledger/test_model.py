@@ -5,7 +5,9 @@ import os
 from calendar import monthrange
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from fractions import Fraction
 from typing import Any
+from uuid import UUID
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -20,17 +22,21 @@ STEPS = int(os.environ.get("MODEL_STEPS", "30"))
 RUNS = int(os.environ.get("MODEL_RUNS", "6"))
 PENDING_DAYS = 3
 ALONE_A_DAY = 1_000
+RATES = {"grocer": Fraction(1), "fuel": Fraction(1, 2)}
+"""Points per 1.00."""
 
-Lots = dict[date, int]
-"""Points by their last day. Everything is earned at one partner under one contract, so a day names a lot."""
+Lot = tuple[date, UUID]
+"""A last day and a funder, each of which has one contract: in this order lots are spent."""
+Lots = dict[Lot, int]
 
 
 @dataclass
 class Purchase:
     member: str
+    partner: str
     cents: int
     points: int
-    last_day: date
+    lot: Lot
     unripe: int
     ripens: date | None
 
@@ -42,27 +48,27 @@ class Member:
     holds: dict[str, Lots] = field(default_factory=dict)
     redemptions: dict[str, Lots] = field(default_factory=dict)
 
-    def put(self, last_day: date, points: int) -> None:
-        self.lots[last_day] = self.lots.get(last_day, 0) + points
+    def put(self, lot: Lot, points: int) -> None:
+        self.lots[lot] = self.lots.get(lot, 0) + points
 
-    def take(self, points: int, today: date, first: date | None = None) -> Lots:
+    def take(self, points: int, today: date, first: Lot | None = None) -> Lots:
         """Up to so many points, first-expiring first; `first` goes before all others."""
         taken: Lots = {}
-        for day in sorted(self.lots, key=lambda d: (d != first, d)):
-            if day >= today or day == first:
-                part = min(points, self.lots[day])
+        for lot in sorted(self.lots, key=lambda each: (each != first, each)):
+            if lot[0] >= today or lot == first:
+                part = min(points, self.lots[lot])
                 if part:
-                    taken[day] = part
-                    self.lots[day] -= part
+                    taken[lot] = part
+                    self.lots[lot] -= part
                     points -= part
         return taken
 
     def spendable(self, today: date) -> int:
-        return sum(points for day, points in self.lots.items() if day >= today)
+        return sum(points for (day, _), points in self.lots.items() if day >= today)
 
     def settle(self, today: date) -> None:
         """What is over expires; what is owed is repaid out of what is there."""
-        self.lots = {day: points for day, points in self.lots.items() if day >= today}
+        self.lots = {lot: points for lot, points in self.lots.items() if lot[0] >= today}
         self.owed -= sum(self.take(self.owed, today).values())
 
 
@@ -89,6 +95,8 @@ def _machine(world: World, loop: asyncio.AbstractEventLoop) -> type[RuleBasedSta
         return (await world.sql("select account_id from account where login = 'olga'"))[0]["account_id"]
 
     who = st.sampled_from(["a", "b"])
+    where = st.sampled_from(["grocer", "fuel"])
+    funders: dict[str, UUID] = {}
     # What the operator, who is the same in every run, has given (+) and taken (-) alone, and when.
     alone: list[tuple[datetime, int]] = []
 
@@ -101,6 +109,7 @@ def _machine(world: World, loop: asyncio.AbstractEventLoop) -> type[RuleBasedSta
             self.members = {"a": Member(), "b": Member()}
             self.purchases: dict[str, Purchase] = {}
             self.waiting = False
+            funders.update((row["code"], row["partner_id"]) for row in wait(world.sql("select code, partner_id from partner")))
             world.tokens.clear()
             world.tokens["operator"] = wait(mint(world, "operator", wait(operator_id())))
             wait(terms(world, pendingDays=0))
@@ -126,15 +135,15 @@ def _machine(world: World, loop: asyncio.AbstractEventLoop) -> type[RuleBasedSta
             year, month = divmod(day.year * 12 + day.month - 1 + 6, 12)
             return date(year, month + 1, monthrange(year, month + 1)[1])
 
-        @rule(member=who, cents=st.integers(0, 20_000), days=st.integers(0, 100))
-        def buy(self, member: str, cents: int, days: int) -> None:
+        @rule(member=who, partner=where, cents=st.integers(0, 20_000), days=st.integers(0, 100))
+        def buy(self, member: str, partner: str, cents: int, days: int) -> None:
             at = world.clock.now() - timedelta(days=days)
             receipt = f"{self.run}-{len(self.purchases)}"
             amount = f"{cents // 100}.{cents % 100:02d}"
-            answer = wait(world.record(amount, receipt=receipt, occurredAt=at.isoformat(), **self.ref(member)))
-            points, last_day = cents // 100, self.last_day(at.date())
+            answer = wait(world.record(amount, who=partner, receipt=receipt, occurredAt=at.isoformat(), **self.ref(member)))
+            points, lot = cents * RATES[partner] // 100, (self.last_day(at.date()), funders[partner])
             assert answer["earning"]["points"] == points
-            bought = Purchase(member, cents, points, last_day, 0, None)
+            bought = Purchase(member, partner, cents, points, lot, 0, None)
             self.purchases[receipt] = bought
             model = self.members[member]
             if self.waiting and points:
@@ -142,7 +151,7 @@ def _machine(world: World, loop: asyncio.AbstractEventLoop) -> type[RuleBasedSta
                 return
             repaid = min(points, model.owed)
             model.owed -= repaid
-            model.put(last_day, points - repaid)
+            model.put(lot, points - repaid)
 
         @rule(data=st.data())
         def give_back(self, data: st.DataObject) -> None:
@@ -151,16 +160,17 @@ def _machine(world: World, loop: asyncio.AbstractEventLoop) -> type[RuleBasedSta
             receipt = data.draw(st.sampled_from(sorted(self.purchases)))
             bought = self.purchases[receipt]
             cents = data.draw(st.integers(1, bought.cents + 100))
-            answer = wait(world.give_back(receipt, total={"amount": f"{cents // 100}.{cents % 100:02d}", "currency": "USD"}))
+            total = {"amount": f"{cents // 100}.{cents % 100:02d}", "currency": "USD"}
+            answer = wait(world.give_back(receipt, who=bought.partner, total=total))
             if cents > bought.cents:
                 assert codes(answer) == ["RETURN_EXCEEDS_PURCHASE"]
                 return
-            points = bought.points - (bought.cents - cents) // 100
+            points = bought.points - (bought.cents - cents) * RATES[bought.partner] // 100
             assert answer["purchaseReturn"]["points"] == -points
             unripe = min(points, bought.unripe)
             bought.unripe -= unripe
             model = self.members[bought.member]
-            taken = sum(model.take(points - unripe, self.today, bought.last_day).values())
+            taken = sum(model.take(points - unripe, self.today, bought.lot).values())
             model.owed += points - unripe - taken
             bought.cents, bought.points = bought.cents - cents, bought.points - points
 
@@ -269,7 +279,7 @@ def _machine(world: World, loop: asyncio.AbstractEventLoop) -> type[RuleBasedSta
                 return
             alone.append((world.clock.now(), points))
             if points > 0:
-                model.put(self.last_day(self.today), points)
+                model.put((self.last_day(self.today), funders["grocer"]), points)
                 model.owed -= sum(model.take(model.owed, self.today).values())
             else:
                 model.take(-points, self.today)
@@ -287,7 +297,7 @@ def _machine(world: World, loop: asyncio.AbstractEventLoop) -> type[RuleBasedSta
             for member, model in self.members.items():
                 for bought in self.purchases.values():
                     if bought.member == member and bought.ripens is not None and bought.ripens <= self.today:
-                        model.put(bought.last_day, bought.unripe)
+                        model.put(bought.lot, bought.unripe)
                         bought.unripe, bought.ripens = 0, None
                 model.owed -= sum(model.take(model.owed, self.today).values())
                 if days >= 29:
@@ -318,7 +328,8 @@ def _machine(world: World, loop: asyncio.AbstractEventLoop) -> type[RuleBasedSta
                 expected = (sum(model.lots.values()), unripe, held, model.owed)
                 assert (wallet["available"], wallet["pending"], wallet["held"], wallet["owed"]) == expected
 
-        def teardown(self) -> None:
+        @invariant()
+        def the_ledger_holds(self) -> None:
             assert wait(world.broken()) == []
 
     return Points
