@@ -51,23 +51,32 @@ async def _nothing(opened: Database) -> None:
 
 @app.command()
 def verify(
-    chain: Annotated[bool, typer.Option("--chain", help="Walk the sealed blocks instead: hashes and signatures.")] = False,
+    chain: Annotated[
+        bool, typer.Option("--chain", help="Walk the sealed blocks instead: hashes, signatures, and what they seal.")
+    ] = False,
+    known: Annotated[str, typer.Option(help="With --chain: a block that was there before, as an earlier run named it.")] = "",
 ) -> None:
     """Check every invariant of the ledger, or its sealed chain; exit status 1 if something is broken."""
     settings = settings_of()
+    try:
+        mark = seal.Mark.read(known) if known else None
+    except ValueError:
+        raise typer.BadParameter(f"{known!r} is no block: HEIGHT:HASH, as `gateway verify --chain` prints it.") from None
 
     async def walk(opened: Database) -> bool:
         clock = SystemClock()
         signer = await open_tokens(opened, settings, clock)
         blocks = transactions = 0
         sound = True
-        async for height, count, fault in seal.verify_chain(opened, signer):
+        async for height, count, fault in seal.verify_chain(opened, signer, mark):
             if height:
                 blocks, transactions = height, transactions + count
             if fault is not None:
                 sound = False
                 out.print(f"[bold red]BROKEN[/] {f'block {height}: ' if height else ''}{fault}")
         out.print(f"{blocks} blocks with {transactions:,} transactions{' hold.' if sound else '.'}")
+        if sound and (last := await seal.last_mark(opened)) is not None:
+            out.print(f"Note the last one where nobody who owns this database can change it: --known {last}", soft_wrap=True)
         return sound
 
     async def work(opened: Database) -> bool:

@@ -163,17 +163,49 @@ def _read_block(row: Row) -> Block:
     )  # fmt: skip
 
 
-async def verify_chain(database: Database, signer: Signer) -> AsyncIterator[tuple[int, int, str | None]]:
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A block as somebody has noted it elsewhere: who owns the database can make a chain anew, and not this."""
+
+    height: int
+    hash: bytes
+
+    def __str__(self) -> str:
+        return f"{self.height}:{self.hash.hex()}"
+
+    @classmethod
+    def read(cls, text: str) -> "Mark":
+        """Raises ValueError."""
+        height, _, digest = text.partition(":")
+        return cls(int(height), bytes.fromhex(digest))
+
+
+async def last_mark(database: Database) -> Mark | None:
+    """The last block, to be noted elsewhere; None while there is none."""
+    async with database.reading() as tx:
+        row = await tx.one(sql.last_block)
+    return Mark(row["height"], row["hash"]) if row is not None else None
+
+
+async def verify_chain(
+    database: Database, signer: Signer, known: Mark | None = None
+) -> AsyncIterator[tuple[int, int, str | None]]:
     """Walk every block: (height, transactions, what is wrong with it or None). The last answer, of height 0, says how
-    many transactions that should be sealed are not."""
+    many transactions that should be sealed are not, or that a block is gone that is `known` to have been there."""
     async with database.snapshot() as tx:
         previous, height = FIRST, 0
         while (row := await tx.one(sql.block_at, height=height + 1)) is not None:
             block = _read_block(row)
-            yield block.height, block.leaves, await _fault(tx, block, previous, signer)
+            fault = await _fault(tx, block, previous, signer)
+            if known is not None and block.height == known.height and block.hash != known.hash:
+                fault = fault or "it is another block than the one that is known"
+            yield block.height, block.leaves, fault
             previous, height = block.hash, block.height
         missing = await tx.value(sql.unsealed_before_last)
-        yield 0, missing, f"{missing} transactions are missing from the sealed ledger" if missing else None
+        fault = f"{missing} transactions are missing from the sealed ledger" if missing else None
+        if known is not None and height < known.height:
+            fault = f"block {known.height}, which is known, is gone: the chain ends with block {height}"
+        yield 0, missing, fault
 
 
 async def _fault(tx: Tx, block: Block, previous: bytes, signer: Signer) -> str | None:

@@ -5,7 +5,7 @@ import hashlib
 import json
 import subprocess
 import sys
-from datetime import UTC
+from datetime import UTC, timedelta
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ import pytest
 from gateway.clock import SystemClock
 from gateway.database import Database
 from gateway.ledger import merkle
-from gateway.ledger.seal import seal, verify_chain
+from gateway.ledger.seal import Mark, last_mark, seal, verify_chain
 from tests.adjustment.test_adjust import adjust
 from tests.points import run_job
 from tests.world import World
@@ -155,3 +155,27 @@ def test_merkle_paths_lead_to_the_root_for_every_size_and_leaf() -> None:
                 climbed = hashlib.sha256(b"\x01" + left + right).digest()
             assert climbed == merkle.root(leaves)
     assert len({merkle.root([merkle.leaf_hash(bytes([n])) for n in range(size)]) for size in range(1, 20)}) == 19
+
+
+async def test_a_chain_that_was_wiped_and_made_anew_is_told_by_a_block_that_was_noted_elsewhere(world: World) -> None:
+    await world.record("5.00")
+    await run_job(world, "seal")
+    database = Database(world.dsn, 2)
+    await database.open()
+    signer = await world.signer(database, SystemClock())
+    known = await last_mark(database)
+    assert known is not None
+    assert Mark.read(str(known)) == known
+    assert [fault async for _, _, fault in verify_chain(database, signer, known) if fault] == []
+    await world.sql("delete from sealed")
+    await world.sql("delete from block")
+    assert [fault async for _, _, fault in verify_chain(database, signer, known) if fault] == [
+        "block 1, which is known, is gone: the chain ends with block 0"
+    ]
+    world.clock.set(world.clock.now() + timedelta(seconds=1))
+    await run_job(world, "seal")
+    assert await faults(world) == []  # by itself it is sound
+    assert [fault async for _, _, fault in verify_chain(database, signer, known) if fault] == [
+        "it is another block than the one that is known"
+    ]
+    await database.close()
