@@ -16,6 +16,7 @@ Answer = TypeVar("Answer")
 
 BATCH_MAX = 1_000
 QUEUE_MAX = 20_000
+CLAIMANTS_MAX = 2_000
 ASIDE_AT_ONCE = 4
 ASIDE_MAX = 2 * BATCH_MAX
 
@@ -44,11 +45,19 @@ class Claims:
 
     def __init__(self) -> None:
         self._taken: dict[Hashable, asyncio.Future[None]] = {}
+        self._waiting = 0
 
     async def claim(self, names: Sequence[Hashable]) -> None:
-        """Take all of `names`, which are distinct, at one moment when all of them are free."""
+        """Take all of `names`, which are distinct, at one moment when all of them are free. Raises Busy when CLAIMANTS_MAX
+        callers wait already."""
         while (busy := next((self._taken[name] for name in names if name in self._taken), None)) is not None:
-            await asyncio.shield(busy)
+            if self._waiting >= CLAIMANTS_MAX:
+                raise Busy("Too many requests wait for one another; try again in a moment.")
+            self._waiting += 1
+            try:
+                await asyncio.shield(busy)
+            finally:
+                self._waiting -= 1
         freed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         for name in names:
             self._taken[name] = freed

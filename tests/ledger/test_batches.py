@@ -11,8 +11,8 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from gateway import database
-from gateway.batching import ASIDE_MAX, Busy, Lanes
+from gateway import batching, database
+from gateway.batching import ASIDE_MAX, Busy, Claims, Lanes
 from gateway.points import MAX_POINTS
 from tests.credit.test_credit import set_credit
 from tests.points import codes
@@ -271,3 +271,20 @@ async def test_what_is_stuck_is_bounded_and_counted_as_waiting() -> None:
     assert [len(each) for each in await asyncio.gather(*calls[:2])] == [1_000, 1_000]
     await lanes.drain()
     assert lanes.waiting == 0
+
+
+async def test_so_many_wait_for_one_key_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "CLAIMANTS_MAX", 2)
+    claims = Claims()
+    await claims.claim(["k"])
+    waiting = [asyncio.create_task(claims.claim(["k", n])) for n in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(Busy):
+        await claims.claim(["k"])
+    await claims.claim(["other"])
+    claims.free(["k"])
+    await waiting[0]
+    claims.free(["k", 0])
+    await waiting[1]
+    claims.free(["k", 1])
+    await claims.claim(["k"])
