@@ -129,7 +129,7 @@ def load_queries(beside: str, file: str = "queries.sql") -> Any:
     """The named queries of the SQL file beside a module; `sql = load_queries(__file__)`."""
     adapter: Any = AsyncPGAdapter()  # type: ignore[no-untyped-call]
     loader = QueryLoader(adapter, None, attribute="__", mandatory_parameters=False)
-    found = loader.load_query_data_from_file(Path(beside).with_name(file))
+    found = loader.load_query_data_from_file(Path(beside).parent / file)
     return SimpleNamespace(
         **{
             q.query_name: Statement(

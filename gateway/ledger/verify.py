@@ -23,8 +23,9 @@ class Check:
 
 
 def invariants() -> list[Statement]:
-    """The checks of `invariants.sql`; the sentence over each query says what must hold."""
-    return list(vars(load_queries(__file__, "invariants.sql")).values())
+    """The checks of the folder `invariants`; the sentence over each query says what must hold."""
+    found = (load_queries(__file__, f"invariants/{about}.sql") for about in ("wallets", "transactions", "settlement"))
+    return [check for queries in found for check in vars(queries).values()]
 
 
 async def verify(database: Database) -> AsyncIterator[Check]:

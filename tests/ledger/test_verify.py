@@ -1,6 +1,8 @@
-"""Every invariant can fail: each is broken on purpose, past the walls, and named."""
+"""Every invariant can fail: each is broken on purpose, in every way it looks for, past the walls, and named."""
 
 import shutil
+from datetime import timedelta
+from typing import Any
 
 import asyncpg
 import pytest
@@ -8,56 +10,22 @@ import pytest
 from gateway.database import Database
 from gateway.embedded import EmbeddedPostgres
 from gateway.ledger.verify import invariants, verify
+from tests.adjustment.test_adjust import adjust
 from tests.conftest import create_database, open_folder
+from tests.conversion.test_convert import convert, quote
+from tests.credit.test_credit import pay, set_credit
+from tests.ledger.breaches import BREAK, UNCHECKED
+from tests.points import bob_joins, capture, hold, mint, release, reverse, run_job, terms
+from tests.settlement.test_close import close_through
+from tests.transfer.test_transfer import give
 from tests.world import Founded, Place, World, open_world
-
-BREAK = {
-    "audit_log_is_chained": "select note_deed(now(), 'operator', null, 'c', null, 'look', 'ok', '{}', '\\x00'); update audit_log set result = 'no'",
-    "entries_balance_to_zero": "update wallet set available = available + 1",
-    "wallets_equal_their_entries": "update wallet set available = available + 1",
-    "pending_equals_what_has_not_matured": "update maturing set cancelled = cancelled + 1 where matured_at is null",
-    "reversals_stay_within_redemptions": "update redemption set restored = restored + 1 where restored > 0",
-    "transfers_arrive": "update transfer set points = points + 1 where direction = 'in'",
-    "adjustments_were_decided": "update adjustment set points = points + 1",
-    "what_runs_out_is_looked_for": "delete from expiry_due",
-    "everything_is_announced": "delete from outbox where kind = 'redemption'",
-    "wallets_equal_their_lots": "update lot set remaining = remaining - 1, spent = spent + 1 where remaining > 0",
-    "held_equals_open_holds": "alter table hold drop constraint hold_adds_up; update hold set state = 'open', captured = 0",
-    "lots_add_up": "alter table lot drop constraint lot_check; update lot set original = original + 1",
-    "lots_equal_their_takes": "delete from lot_take where effect = 'spent'",
-    "takes_equal_their_entries": "update lot_take set points = points + 1 where effect = 'spent'",
-    "returns_are_taken_back_or_owed": "update purchase_return set owed = owed + 1",
-    "debt_equals_what_was_not_repaid": "update wallet set owed = owed + 1, available = available + 1",
-    "returns_stay_within_purchases": "update purchase_return set amount_minor = 1000000",
-    "lots_equal_what_came_in": "update transaction set expires_on = expires_on + 1 where kind = 'earning'",
-    "nobody_is_below_zero": "alter table wallet drop constraint wallet_available_check; update wallet set available = -1",
-    "deltas_equal_entries": "update delta set points = points + 1 where kind = 'earning'",
-    "deltas_equal_purchases": "update delta set transactions = transactions + 1 where kind = 'earning'",
-    "entries_belong_to_their_transactions": "update further_entry set member_id = gen_random_uuid()",
-    "transactions_are_complete": "delete from redemption",
-    "conversions_follow_their_quotes": "update quote set give = give + 1",
-    "holds_are_resolved_once": "update hold set state = 'released' where state = 'captured'",
-    "receipts_are_posted_once": "drop index transaction_receipt; update transaction set receipt = 'r' where kind = 'earning'",
-    "what_was_posted_answers_a_key": "update idempotency set refusal = 'INSUFFICIENT_POINTS', transaction_id = null where transaction_id in (select transaction_id from redemption)",
-    "redemptions_equal_their_entries": "update redemption set partner_id = gen_random_uuid()",
-    "captures_equal_their_redemptions": "update redemption set hold_id = null",
-    "transfers_equal_their_entries": "update transfer set points = points + 1",
-    "answers_name_transactions": "update idempotency set transaction_id = gen_random_uuid() where refusal is null",
-    "buckets_are_the_members_own": "update wallet set bucket = (bucket + 1) % 256",
-    "statements_equal_the_sums": "update statement set issued = issued + 1",
-    "lines_follow_their_prices": "update statement_line set gross_minor = gross_minor + 1",
-}
 
 
 async def live(world: World) -> None:
-    """Everything happens once."""
-    from tests.adjustment.test_adjust import adjust
-    from tests.conversion.test_convert import convert, quote
-    from tests.points import bob_joins, capture, hold, release, reverse, run_job, terms
-    from tests.settlement.test_close import close_through
-    from tests.transfer.test_transfer import give
-
+    """Everything happens at least once, to Ann and Bob: some of it in a month that is closed, some a year later."""
     await bob_joins(world)
+    await set_credit(world, "1000.00")
+    await pay(world, "1.00", "p")
     await world.record("900.00", receipt="r")
     placed = (await hold(world, 50))["hold"]
     await capture(world, placed["id"], 20)
@@ -66,26 +34,47 @@ async def live(world: World) -> None:
     await reverse(world, redeemed["id"], 10)
     assert (await give(world, 30))["errors"] == []
     assert (await adjust(world, 70))["errors"] == []
+    assert (await adjust(world, -20))["errors"] == []
     await world.give_back("r", total={"amount": "100.00", "currency": "USD"})
     await world.redeem(300)
     quoted = (await quote(world))["quote"]
     assert (await convert(world, quoted["id"]))["errors"] == []
-    await terms(world, pendingDays=200)
-    await world.record("60.00")
-    await run_job(world, "seal")
+    await world.record("30.00", receipt="spent", member={"externalId": "bob"})
+    assert (await world.redeem(60, "grocer", member={"externalId": "bob"}))["errors"] == []
+    assert (await world.give_back("spent"))["purchaseReturn"]["owed"] == 30
+    await world.record("10.00", member={"externalId": "bob"})
     await close_through(world, 10)
+
+    await terms(world, pendingDays=1)
+    await world.record("5.00")
+    world.clock.set(world.clock.now() + timedelta(days=260))
+    world.tokens.clear()
+    operator = (await world.sql("select account_id from account where login = 'olga'"))[0]["account_id"]
+    world.tokens["operator"] = await mint(world, "operator", operator)
+    assert await run_job(world, "mature") == 1
+    assert await run_job(world, "expire") > 0
+    await terms(world, pendingDays=300)
+    await world.record("60.00")
+    await terms(world, pendingDays=0)
+    await world.record("80.00")
+    world.clock.set(world.clock.now() + timedelta(days=40))
+    world.tokens.clear()
+    await world.record("70.00")
+    await hold(world, 10)
+    await world.redeem(15)
+    await run_job(world, "seal")
     assert await world.broken() == []
 
 
 @pytest.fixture(scope="session")
 async def lively(server: EmbeddedPostgres, founded: Founded) -> str:
-    """The name of a database in which everything has happened once, to copy from."""
+    """A database in which everything has happened."""
     folder = open_folder()
     dsn = await create_database(server, "lively", founded.template)
     async with open_world(Place(dsn, folder, founded)) as world:
         await live(world)
     shutil.rmtree(folder, ignore_errors=True)
-    return "lively"
+    return dsn
 
 
 def test_every_invariant_is_broken_here_on_purpose() -> None:
@@ -94,14 +83,47 @@ def test_every_invariant_is_broken_here_on_purpose() -> None:
 
 
 @pytest.mark.parametrize("name", list(BREAK))
-async def test_a_broken_invariant_is_named(server: EmbeddedPostgres, lively: str, name: str) -> None:
-    dsn = await create_database(server, f"broken_{name}"[:60], lively)
-    connection = await asyncpg.connect(dsn)
-    for statement in BREAK[name].split("; "):
-        await connection.execute(statement)
+async def test_a_broken_invariant_is_found_in_every_way_it_can_break(lively: str, name: str) -> None:
+    invariant = next(i for i in invariants() if i.name == name)
+    connection: Any = await asyncpg.connect(lively)
+    unnoticed = []
+    for breach in BREAK[name]:
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute(UNCHECKED)
+        done = [await connection.execute(statement) for statement in breach.split("; ")]
+        if done[-1].endswith(" 0") or not await connection.fetch(invariant.text):
+            unnoticed.append((breach, done))
+        await transaction.rollback()
+    whole = await connection.fetch(invariant.text)
+    await connection.close()
+    assert (unnoticed, whole) == ([], [])
+
+
+async def test_verify_names_what_is_broken(server: EmbeddedPostgres, lively: str) -> None:
+    dsn = await create_database(server, "broken", "lively")
+    connection: Any = await asyncpg.connect(dsn)
+    await connection.execute("update statement set returned = returned + 1 where returned > 0")
     await connection.close()
     database = Database(dsn, 2)
     await database.open()
-    broken = [check.name async for check in verify(database) if not check.holds]
+    broken = [check async for check in verify(database) if not check.holds]
     await database.close()
-    assert name in broken
+    assert [check.name for check in broken] == ["statements_equal_the_sums"]
+    assert broken[0].breaches == 1
+
+
+async def test_a_ledger_that_takes_what_runs_out_last_is_found_out(world: World) -> None:
+    function = (await world.sql("select pg_get_functiondef('choose_lots'::regproc) as text"))[0]["text"]
+    assert "order by l.expires_on," in function
+    await world.sql(function.replace("order by l.expires_on,", "order by l.expires_on desc,"))
+    await world.record("30.00")
+    for days in (40, 1):
+        world.clock.set(world.clock.now() + timedelta(days=days))
+        world.tokens.clear()
+        await world.record("20.00")
+    assert await world.broken() == []
+    world.clock.set(world.clock.now() + timedelta(hours=1))
+    world.tokens.clear()
+    assert (await world.redeem(25))["errors"] == []
+    assert await world.broken() == ["what_runs_out_first_is_taken_first"]
