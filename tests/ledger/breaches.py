@@ -248,18 +248,18 @@ BREAK: dict[str, tuple[str, ...]] = {
     ),
     "statements_equal_the_sums": (
         *(
-        f"update statement set {counted} = {counted} + 1"
-        for counted in (
-            "purchases", "amount_minor", "issued", "returns", "returned", "redemptions", "redeemed", "conversions",
-            "converted_out", "converted_in",
-        )
+            f"update statement set {counted} = {counted} + 1"
+            for counted in (
+                "purchases", "amount_minor", "issued", "returns", "returned", "redemptions", "redeemed", "conversions",
+                "converted_out", "converted_in",
+            )
         ),
         "delete from delta",
     ),
     "lines_equal_the_sums": (
         *(
-        f"update statement_line set points = points + 1 where kind = '{kind}'"
-        for kind in ("issue", "return", "fee", "redeem", "reversal", "conversion")
+            f"update statement_line set points = points + 1 where kind = '{kind}'"
+            for kind in ("issue", "return", "fee", "redeem", "reversal", "conversion")
         ),
         "delete from statement_line",
         "update statement_line set contract_id = gen_random_uuid()",
