@@ -195,11 +195,14 @@ class Ledger:
             now: list[tuple[int, OneItem]] = []
             names: list[Hashable] = []
             claimed: set[Hashable] = set()
+            behind: set[Hashable] = set()
             for n, item in left:
                 of_item = _names(item)
-                if claimed.isdisjoint(of_item):
+                if claimed.isdisjoint(of_item) and (not behind or behind.isdisjoint(_turns(item))):
                     now.append((n, item))
                     names.extend(of_item)
+                else:
+                    behind.update(_turns(item))
                 # What waits keeps its names, so that nothing behind it overtakes it.
                 claimed.update(of_item)
             got = await self._submit_claimed(lanes, names, [item for _, item in now])
@@ -366,6 +369,12 @@ def _names(item: Item) -> tuple[Hashable, ...]:
     """What nothing else under way may have: an item's key, a purchase's receipt."""
     key = ("key", item.key.owner_id, item.key.text)
     return (key, ("receipt", item.terms.partner_id, item.receipt)) if isinstance(item, Earning) else (key,)
+
+
+def _turns(item: Item) -> tuple[Hashable, ...]:
+    """What items of one request use up in their order: a wallet, and a partner's credit."""
+    wallet = (item.member_id, item.terms.programme_id)
+    return (wallet, item.terms.partner_id) if item.terms.on_credit else (wallet,)
 
 
 def _wallet(item: Return | Redemption | Hold | Capture) -> tuple[tuple[UUID, UUID]]:

@@ -143,6 +143,15 @@ async def test_credit_goes_to_those_that_come_first_in_the_batch(world: World) -
     assert await world.broken() == []
 
 
+async def test_what_waits_for_a_receipt_keeps_its_turn_at_the_credit(world: World) -> None:
+    await members(world, 3)
+    await set_credit(world, "1.00")
+    refused, second, third = (world.purchase(f"{n}.00", member={"externalId": f"m{i}"}) for i, n in enumerate((150, 60, 80)))
+    second["receipt"] = refused["receipt"]
+    assert await outcomes(world, [refused, second, third]) == [["CREDIT_LIMIT_REACHED"], [], ["CREDIT_LIMIT_REACHED"]]
+    assert await world.broken() == []
+
+
 async def test_what_a_full_wallet_refuses_takes_no_room_from_what_comes_after_it(world: World) -> None:
     await world.record("1.00")
     await world.sql("update wallet set available = $1", MAX_POINTS - 10)

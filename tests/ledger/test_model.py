@@ -3,9 +3,7 @@
 import asyncio
 import os
 from calendar import monthrange
-from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
-from fractions import Fraction
+from datetime import date, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -14,62 +12,22 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from gateway import ids
-from tests.adjustment.test_adjust import ADJUST
-from tests.points import TRANSFER, capture, codes, hold, mint, release, reverse, run_job, terms
+from tests.conversion.test_convert import CONVERT, QUOTE, fault
+from tests.credit.test_credit import pay, set_credit, usd
+from tests.ledger.model import CONVERTED_AT_ONCE, Books, Lot, Terms
+from tests.points import ADJUST, TRANSFER, capture, codes, hold, mint, release, reverse, run_job, terms
 from tests.world import Place, World, open_world
 
 STEPS = int(os.environ.get("MODEL_STEPS", "30"))
 RUNS = int(os.environ.get("MODEL_RUNS", "6"))
-PENDING_DAYS = 3
-ALONE_A_DAY = 1_000
-RATES = {"grocer": Fraction(1), "fuel": Fraction(1, 2)}
-"""Points per 1.00."""
 
-Lot = tuple[date, UUID]
-"""A last day and a funder, each of which has one contract: in this order lots are spent."""
-Lots = dict[Lot, int]
-
-
-@dataclass
-class Purchase:
-    member: str
-    partner: str
-    cents: int
-    points: int
-    lot: Lot
-    unripe: int
-    ripens: date | None
-
-
-@dataclass
-class Member:
-    lots: Lots = field(default_factory=dict)
-    owed: int = 0
-    holds: dict[str, Lots] = field(default_factory=dict)
-    redemptions: dict[str, Lots] = field(default_factory=dict)
-
-    def put(self, lot: Lot, points: int) -> None:
-        self.lots[lot] = self.lots.get(lot, 0) + points
-
-    def take(self, points: int, today: date, first: Lot | None = None) -> Lots:
-        """Up to so many points, first-expiring first; `first` goes before all others."""
-        taken: Lots = {}
-        for lot in sorted(self.lots, key=lambda each: (each != first, each)):
-            if lot[0] >= today or lot == first:
-                part = min(points, self.lots[lot])
-                if part:
-                    taken[lot] = part
-                    self.lots[lot] -= part
-                    points -= part
-        return taken
-
-    def spendable(self, today: date) -> int:
-        return sum(points for (day, _), points in self.lots.items() if day >= today)
-
-    def settle(self, today: date) -> None:
-        """What is over expires; what is owed is repaid out of what is there."""
-        self.lots = {lot: points for lot, points in self.lots.items() if lot[0] >= today}
-        self.owed -= sum(self.take(self.owed, today).values())
+EARN_MANY = "mutation($i: [PurchaseInput!]!) { recordPurchases(input: $i) { earning { id points } errors { code } } }"
+SPEND_MANY = "mutation($i: [RedeemPointsInput!]!) { redeemPointsBatch(input: $i) { redemption { id points } errors { code } } }"
+CONVERTED = """
+select coalesce(sum(-e.points), 0)::bigint as points
+  from entry e join card c on c.member_id = e.member_id
+ where e.account = 'custody' and c.number = $1
+"""
 
 
 async def test_random_sequences_agree_with_a_small_model(place: Place) -> None:
@@ -84,6 +42,16 @@ def _run(machine: type[RuleBasedStateMachine]) -> None:
     run_state_machine_as_test(machine, settings=quiet)  # type: ignore[no-untyped-call]
 
 
+def money(cents: int) -> dict[str, str]:
+    return usd(f"{cents // 100}.{cents % 100:02d}")
+
+
+def last_day(day: date) -> date:
+    """Points of MER run out at the end of the sixth month."""
+    year, month = divmod(day.year * 12 + day.month - 1 + 6, 12)
+    return date(year, month + 1, monthrange(year, month + 1)[1])
+
+
 def _machine(world: World, loop: asyncio.AbstractEventLoop) -> type[RuleBasedStateMachine]:
     def wait(coroutine: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, loop).result(60)
@@ -91,14 +59,17 @@ def _machine(world: World, loop: asyncio.AbstractEventLoop) -> type[RuleBasedSta
     async def member_id(name: str) -> Any:
         return (await world.sql("select member_id from card where number = $1", f"C-{name}"))[0]["member_id"]
 
-    async def operator_id() -> Any:
-        return (await world.sql("select account_id from account where login = 'olga'"))[0]["account_id"]
+    async def operator() -> str:
+        id = (await world.sql("select account_id from account where login = 'olga'"))[0]["account_id"]
+        return await mint(world, "operator", id)
 
     who = st.sampled_from(["a", "b"])
     where = st.sampled_from(["grocer", "fuel"])
+    maybe = st.none() | st.integers(50, 400)
+    shopping = st.tuples(who, st.integers(0, 20_000), st.integers(0, 100))
     funders: dict[str, UUID] = {}
-    # What the operator, who is the same in every run, has given (+) and taken (-) alone, and when.
-    alone: list[tuple[datetime, int]] = []
+    # The operator, the programme and the partners are the same in every run.
+    shared = Terms()
 
     class Points(RuleBasedStateMachine):
         """Two members of their own a run."""
@@ -106,20 +77,22 @@ def _machine(world: World, loop: asyncio.AbstractEventLoop) -> type[RuleBasedSta
         def __init__(self) -> None:
             super().__init__()
             self.run = next(world.numbers)
-            self.members = {"a": Member(), "b": Member()}
-            self.purchases: dict[str, Purchase] = {}
-            self.waiting = False
+            self.books = Books(shared, ["a", "b"], world.clock.now())
             funders.update((row["code"], row["partner_id"]) for row in wait(world.sql("select code, partner_id from partner")))
             world.tokens.clear()
-            world.tokens["operator"] = wait(mint(world, "operator", wait(operator_id())))
-            wait(terms(world, pendingDays=0))
-            for member in self.members:
+            world.tokens["operator"] = wait(operator())
+            self.set_terms(0, None, None)
+            for member in self.books.members:
+                known = {"externalId": self.name(member), "card": f"C-{self.name(member)}"}
                 for partner, verb, kind in (
                     ("grocer", "enrolMember", "EnrolMemberInput"),
                     ("fuel", "linkMembership", "LinkMembershipInput"),
+                    ("airline", "linkMembership", "LinkMembershipInput"),
                 ):
                     query = f"mutation($i: {kind}!) {{ {verb}(input: $i) {{ errors {{ code }} }} }}"
-                    wait(world.ask(partner, query, i={"externalId": self.name(member), "card": f"C-{self.name(member)}"}))
+                    assert wait(world.ask(partner, query, i=known))[verb]["errors"] == []
+                # Something to spend, so that most sequences do not begin with refusals.
+                self.buy_something("fuel", (member, 100_000, 20))
 
         def name(self, member: str) -> str:
             return f"{member}{self.run}"
@@ -127,206 +100,191 @@ def _machine(world: World, loop: asyncio.AbstractEventLoop) -> type[RuleBasedSta
         def ref(self, member: str) -> dict[str, Any]:
             return {"member": {"externalId": self.name(member)}}
 
-        @property
-        def today(self) -> date:
-            return world.clock.now().date()
+        def lot(self, partner: str, day: date) -> Lot:
+            return last_day(day), funders[partner]
 
-        def last_day(self, day: date) -> date:
-            year, month = divmod(day.year * 12 + day.month - 1 + 6, 12)
-            return date(year, month + 1, monthrange(year, month + 1)[1])
+        def new_receipt(self) -> str:
+            return f"{self.run}-{next(world.numbers)}"
 
-        @rule(member=who, partner=where, cents=st.integers(0, 20_000), days=st.integers(0, 100))
-        def buy(self, member: str, partner: str, cents: int, days: int) -> None:
-            at = world.clock.now() - timedelta(days=days)
-            receipt = f"{self.run}-{len(self.purchases)}"
-            amount = f"{cents // 100}.{cents % 100:02d}"
-            answer = wait(world.record(amount, who=partner, receipt=receipt, occurredAt=at.isoformat(), **self.ref(member)))
-            points, lot = cents * RATES[partner] // 100, (self.last_day(at.date()), funders[partner])
-            assert answer["earning"]["points"] == points
-            bought = Purchase(member, partner, cents, points, lot, 0, None)
-            self.purchases[receipt] = bought
-            model = self.members[member]
-            if self.waiting and points:
-                bought.unripe, bought.ripens = points, at.date() + timedelta(days=PENDING_DAYS)
-                return
-            repaid = min(points, model.owed)
-            model.owed -= repaid
-            model.put(lot, points - repaid)
+        def agree(self, answer: dict[str, Any], refusal: str | None) -> None:
+            assert codes(answer) == ([] if refusal is None else [refusal])
+
+        def purchase(self, member: str, cents: int, days: int, receipt: str, key: str) -> dict[str, Any]:
+            at = (world.clock.now() - timedelta(days=days)).isoformat()
+            return {"idempotencyKey": key, "receipt": receipt, "occurredAt": at, "total": money(cents), **self.ref(member)}
+
+        def expect_purchase(self, partner: str, member: str, cents: int, days: int, receipt: str) -> str | None:
+            on = (world.clock.now() - timedelta(days=days)).date()
+            return self.books.buy(receipt, member, partner, cents, on, self.lot(partner, on))
+
+        @rule(partner=where, bought=shopping)
+        def buy(self, partner: str, bought: tuple[str, int, int]) -> None:
+            self.buy_something(partner, bought)
+
+        def buy_something(self, partner: str, bought: tuple[str, int, int]) -> None:
+            receipt = self.new_receipt()
+            given = self.purchase(*bought, receipt, f"k{receipt}")
+            answer = wait(world.record("0", who=partner, **given))
+            self.agree(answer, self.expect_purchase(partner, *bought, receipt))
+            if answer["earning"]:
+                assert answer["earning"]["points"] == self.books.purchases[receipt].points
+
+        @rule(partner=where, many=st.lists(st.tuples(shopping, st.sampled_from(["", "", "again", "receipt", "key"])), max_size=6))
+        def buy_many(self, partner: str, many: list[tuple[tuple[str, int, int], str]]) -> None:
+            """A batch answers like single calls in its order, also where its items contradict each other."""
+            inputs: list[dict[str, Any]] = []
+            expected: list[Any] = []
+            for bought, twist in many:
+                receipt = self.new_receipt()
+                given = self.purchase(*bought, receipt, f"k{receipt}")
+                if twist == "again" and inputs:
+                    inputs.append(inputs[0])
+                    expected.append(expected[0])
+                elif twist == "key" and inputs:
+                    inputs.append({**given, "idempotencyKey": inputs[0]["idempotencyKey"]})
+                    expected.append("IDEMPOTENCY_KEY_REUSED")
+                else:
+                    receipt = inputs[-1]["receipt"] if twist == "receipt" and inputs else receipt
+                    inputs.append({**given, "receipt": receipt})
+                    refusal = self.expect_purchase(partner, *bought, receipt)
+                    expected.append(refusal or self.books.purchases[receipt].points)
+            answers = wait(world.ask(partner, EARN_MANY, i=inputs))["recordPurchases"]
+            assert [a["earning"]["points"] if a["earning"] else codes(a)[0] for a in answers] == expected
 
         @rule(data=st.data())
         def give_back(self, data: st.DataObject) -> None:
-            if not self.purchases:
+            if not self.books.purchases:
                 return
-            receipt = data.draw(st.sampled_from(sorted(self.purchases)))
-            bought = self.purchases[receipt]
+            receipt = data.draw(st.sampled_from(sorted(self.books.purchases)))
+            bought = self.books.purchases[receipt]
             cents = data.draw(st.integers(1, bought.cents + 100))
-            total = {"amount": f"{cents // 100}.{cents % 100:02d}", "currency": "USD"}
-            answer = wait(world.give_back(receipt, who=bought.partner, total=total))
-            if cents > bought.cents:
-                assert codes(answer) == ["RETURN_EXCEEDS_PURCHASE"]
-                return
-            points = bought.points - (bought.cents - cents) * RATES[bought.partner] // 100
-            assert answer["purchaseReturn"]["points"] == -points
-            unripe = min(points, bought.unripe)
-            bought.unripe -= unripe
-            model = self.members[bought.member]
-            taken = sum(model.take(points - unripe, self.today, bought.lot).values())
-            model.owed += points - unripe - taken
-            bought.cents, bought.points = bought.cents - cents, bought.points - points
+            points = self.books.points_of_return(receipt, cents)
+            answer = wait(world.give_back(receipt, who=bought.partner, total=money(cents)))
+            self.agree(answer, self.books.give_back(receipt, cents))
+            if answer["purchaseReturn"]:
+                assert answer["purchaseReturn"]["points"] == -points
 
-        @rule(member=who, points=st.integers(1, 300))
+        @rule(member=who, points=st.integers(1, 150))
         def redeem(self, member: str, points: int) -> None:
             answer = wait(world.redeem(points, **self.ref(member)))
-            if points > self.members[member].spendable(self.today):
-                assert codes(answer) == ["INSUFFICIENT_POINTS"]
-            else:
-                assert answer["errors"] == []
-                self.members[member].redemptions[answer["redemption"]["id"]] = self.members[member].take(points, self.today)
+            self.agree(answer, self.books.redeem(member, points, (answer["redemption"] or {}).get("id", "")))
 
-        @rule(member=who, points=st.integers(1, 300))
-        def set_aside(self, member: str, points: int) -> None:
-            until = (world.clock.now() + timedelta(days=29)).isoformat()
-            answer = wait(hold(world, points, expiresAt=until, **self.ref(member)))
-            if points > self.members[member].spendable(self.today):
-                assert codes(answer) == ["INSUFFICIENT_POINTS"]
-            else:
-                self.members[member].holds[answer["hold"]["id"]] = self.members[member].take(points, self.today)
+        @rule(many=st.lists(st.tuples(who, st.integers(1, 150)), max_size=5))
+        def redeem_many(self, many: list[tuple[str, int]]) -> None:
+            common = {"programme": "MER"}
+            inputs = [
+                {**common, "idempotencyKey": f"r{next(world.numbers)}", "points": points, **self.ref(member)} for member, points in many
+            ]
+            for (member, points), answer in zip(many, wait(world.ask("fuel", SPEND_MANY, i=inputs))["redeemPointsBatch"], strict=True):
+                self.agree(answer, self.books.redeem(member, points, (answer["redemption"] or {}).get("id", "")))
+
+        @rule(member=who, points=st.integers(1, 150), days=st.integers(1, 30))
+        def set_aside(self, member: str, points: int, days: int) -> None:
+            until = world.clock.now() + timedelta(days=days)
+            answer = wait(hold(world, points, expiresAt=until.isoformat(), **self.ref(member)))
+            self.agree(answer, self.books.hold(member, points, until, (answer["hold"] or {}).get("id", "")))
+
+        def draw(self, of: dict[str, Any], data: st.DataObject) -> str | None:
+            return data.draw(st.sampled_from(sorted(of))) if of else None
 
         @rule(member=who, points=st.integers(1, 200), data=st.data())
         def use_what_is_set_aside(self, member: str, points: int, data: st.DataObject) -> None:
-            held = self.members[member].holds
-            if not held:
-                return
-            id = data.draw(st.sampled_from(sorted(held)))
-            answer = wait(capture(world, id, points))
-            if points > sum(held[id].values()):
-                assert codes(answer) == ["CAPTURE_EXCEEDS_HOLD"]
-                return
-            taken: Lots = {}
-            for day in sorted(held[id]):
-                taken[day] = min(points, held[id][day])
-                held[id][day] -= taken[day]
-                points -= taken[day]
-            self.members[member].redemptions[answer["redemption"]["id"]] = taken
-            if not any(held[id].values()):
-                del held[id]
+            if id := self.draw(self.books.members[member].holds, data):
+                answer = wait(capture(world, id, points))
+                self.agree(answer, self.books.capture(member, id, points, (answer["redemption"] or {}).get("id", "")))
 
         @rule(member=who, data=st.data())
         def let_go(self, member: str, data: st.DataObject) -> None:
-            model = self.members[member]
-            if not model.holds:
-                return
-            id = data.draw(st.sampled_from(sorted(model.holds)))
-            assert wait(release(world, id))["errors"] == []
-            for day, points in model.holds.pop(id).items():
-                model.put(day, points)
-            model.settle(self.today)
+            if id := self.draw(self.books.members[member].holds, data):
+                assert wait(release(world, id))["errors"] == []
+                self.books.release(member, id)
 
         @rule(member=who, points=st.integers(1, 100), data=st.data())
         def undo(self, member: str, points: int, data: st.DataObject) -> None:
-            model = self.members[member]
-            if not model.redemptions:
-                return
-            id = data.draw(st.sampled_from(sorted(model.redemptions)))
-            taken = model.redemptions[id]
-            answer = wait(reverse(world, id, points))
-            if points > sum(taken.values()):
-                assert codes(answer) == ["REVERSAL_EXCEEDS_REDEMPTION"]
-                return
-            for day in sorted(taken, reverse=True):
-                part = min(points, taken[day])
-                taken[day] -= part
-                model.put(day, part)
-                points -= part
-            model.settle(self.today)
+            if id := self.draw(self.books.members[member].redemptions, data):
+                self.agree(wait(reverse(world, id, points)), self.books.reverse(member, id, points))
 
         @rule(member=who, points=st.integers(1, 200))
         def give_away(self, member: str, points: int) -> None:
-            giver, taker = self.members[member], self.members["b" if member == "a" else "a"]
-            card = f"C-{self.name('b' if member == 'a' else 'a')}"
-            given = {"idempotencyKey": f"t{next(world.numbers)}", "card": card, "programme": "MER", "points": points}
+            other = "b" if member == "a" else "a"
+            given = {"idempotencyKey": f"t{next(world.numbers)}", "card": f"C-{self.name(other)}", "programme": "MER", "points": points}
             token = wait(mint(world, "member", wait(member_id(self.name(member)))))
             answer = wait(world.ask(token, TRANSFER, i=given))["transferPoints"]
-            if points > giver.spendable(self.today):
-                assert codes(answer) == ["INSUFFICIENT_POINTS"]
-                return
-            assert answer["errors"] == []
-            for day, part in giver.take(points, self.today).items():
-                taker.put(day, part)
-            taker.owed -= sum(taker.take(taker.owed, self.today).values())
+            self.agree(answer, self.books.transfer(member, other, points))
 
         @rule(member=who, points=st.integers(-100, 100).filter(bool))
         def correct(self, member: str, points: int) -> None:
-            model = self.members[member]
             given = {
-                "idempotencyKey": f"j{next(world.numbers)}",
-                "member": ids.show("mem", wait(member_id(self.name(member)))),
-                "programme": "MER",
-                "partner": "grocer",
-                "points": points,
-                "reason": "test",
-            }
-            token = wait(mint(world, "operator", wait(operator_id())))
-            answer = wait(world.ask(token, ADJUST, i=given))["adjustPoints"]
-            if -points > model.spendable(self.today):
-                assert codes(answer) == ["INSUFFICIENT_POINTS"]
-                return
-            assert answer["errors"] == []
-            yesterday = world.clock.now() - timedelta(days=1)
-            that_day = sum(abs(p) for at, p in alone if at > yesterday and (p > 0) == (points > 0)) + abs(points)
-            assert (answer["adjustment"]["state"] == "POSTED") == (that_day <= ALONE_A_DAY)
-            if that_day > ALONE_A_DAY:
-                return
-            alone.append((world.clock.now(), points))
-            if points > 0:
-                model.put((self.last_day(self.today), funders["grocer"]), points)
-                model.owed -= sum(model.take(model.owed, self.today).values())
+                "idempotencyKey": f"j{next(world.numbers)}", "member": ids.show("mem", wait(member_id(self.name(member)))),
+                "programme": "MER", "partner": "grocer", "points": points, "reason": "test",
+            }  # fmt: skip
+            answer = wait(world.ask(wait(operator()), ADJUST, i=given))["adjustPoints"]
+            refusal = self.books.adjust(member, points, self.lot("grocer", self.books.today))
+            if refusal == "AWAITING_APPROVAL":
+                assert answer["adjustment"]["state"] == refusal
             else:
-                model.take(-points, self.today)
+                self.agree(answer, refusal)
 
-        @rule(days=st.integers(1, 40), wait_for_points=st.booleans())
-        def time_passes(self, days: int, wait_for_points: bool) -> None:
+        @rule(member=who, times=st.integers(1, 2), mode=st.sampled_from(["none", "none", "refuse", "lose_answer"]))
+        def convert(self, member: str, times: int, mode: str) -> None:
+            """The airline may refuse, or its answer may be lost until it is asked for again."""
+            points = times * CONVERTED_AT_ONCE
+            given = {"from": "MER", "to": "SKY", "take": points, **self.ref(member)}
+            quoted = wait(world.ask("airline", QUOTE, input=given))["quoteConversion"]["quote"]
+            wait(fault(world, mode))
+            order = {"idempotencyKey": f"c{next(world.numbers)}", "quote": quoted["id"], **self.ref(member)}
+            answer = wait(world.ask("airline", CONVERT, input=order))["convertPoints"]
+            wait(fault(world, "none"))
+            refusal = self.books.convert(member, points, mode == "refuse")
+            if refusal is None and mode == "lose_answer":
+                self.agree(answer, "STATE_CONFLICT")
+                answer = wait(world.ask("airline", CONVERT, input=order))["convertPoints"]
+            self.agree(answer, "NOT_ALLOWED" if refusal is None and mode == "refuse" else refusal)
+
+        @rule(pending=st.sampled_from([0, 0, 3]), most=maybe, most_a_day=maybe)
+        def set_terms(self, pending: int, most: int | None, most_a_day: int | None) -> None:
+            wait(terms(world, pendingDays=pending, spendMost=most, spendMostADay=most_a_day))
+            shared.pending_days, shared.most, shared.most_a_day = pending, most, most_a_day
+
+        @rule(within_balance=st.booleans())
+        def set_refund_policy(self, within_balance: bool) -> None:
+            policy = "within_balance" if within_balance else "allow_debt"
+            wait(world.sql("update programme set refund_policy = $1 where code = 'MER'", policy))
+            shared.within_balance = within_balance
+
+        @rule(more=st.integers(-200, 1_000))
+        def set_credit(self, more: int) -> None:
+            """A limit of a little more or less than is used: some purchases fit, some do not."""
+            shared.credit = max(shared.used + more, 0)
+            assert wait(set_credit(world, money(shared.credit)["amount"]))["errors"] == []
+
+        @rule(cents=st.integers(1, 300))
+        def pay_credit(self, cents: int) -> None:
+            if shared.credit is not None:
+                assert wait(pay(world, money(cents)["amount"], f"p{next(world.numbers)}"))["errors"] == []
+                shared.used -= cents
+
+        @rule(days=st.sampled_from([0, 1, 1, 2, 5, 20, 40, 100]))
+        def time_passes(self, days: int) -> None:
             world.clock.set(world.clock.now() + timedelta(days=days))
             world.tokens.clear()
-            token = wait(mint(world, "operator", wait(operator_id())))
-            world.tokens["operator"] = token
-            wait(terms(world, pendingDays=PENDING_DAYS if wait_for_points else 0))
-            self.waiting = wait_for_points
+            world.tokens["operator"] = wait(operator())
             for job in ("mature", "holds", "expire"):
                 wait(run_job(world, job))
-            for member, model in self.members.items():
-                for bought in self.purchases.values():
-                    if bought.member == member and bought.ripens is not None and bought.ripens <= self.today:
-                        model.put(bought.lot, bought.unripe)
-                        bought.unripe, bought.ripens = 0, None
-                model.owed -= sum(model.take(model.owed, self.today).values())
-                if days >= 29:
-                    for taken in model.holds.values():
-                        for day, points in taken.items():
-                            model.put(day, points)
-                    model.holds.clear()
-                model.settle(self.today)
-            # Holds of less than 29 days ago go on; the model knows no ages, so they are let go here.
-            for member, model in self.members.items():
-                for _ in list(model.holds):
-                    self.let_all_go(member)
-
-        def let_all_go(self, member: str) -> None:
-            model = self.members[member]
-            id, taken = model.holds.popitem()
-            assert wait(release(world, id))["errors"] == []
-            for day, points in taken.items():
-                model.put(day, points)
-            model.settle(self.today)
+            self.books.time_passes(days)
 
         @invariant()
         def the_wallets_are_the_models(self) -> None:
-            for member, model in self.members.items():
+            for member in self.books.members:
                 wallet = wait(world.wallet(external_id=self.name(member)))
-                unripe = sum(p.unripe for p in self.purchases.values() if p.member == member)
-                held = sum(sum(taken.values()) for taken in model.holds.values())
-                expected = (sum(model.lots.values()), unripe, held, model.owed)
-                assert (wallet["available"], wallet["pending"], wallet["held"], wallet["owed"]) == expected
+                converted = wait(world.sql(CONVERTED, f"C-{self.name(member)}"))[0]["points"]
+                found = (wallet["available"], wallet["pending"], wallet["held"], wallet["owed"], converted)
+                assert found == self.books.standing(member)
+
+        @invariant()
+        def the_credit_is_the_models(self) -> None:
+            if shared.credit is not None:
+                assert wait(world.sql("select sum(used) as used from credit_slot"))[0]["used"] == shared.used
 
         @invariant()
         def the_ledger_holds(self) -> None:
