@@ -22,3 +22,7 @@ begin
   end if;
   execute replace(found, before, uncounted || before);
 end $$;
+
+-- A wallet at a moment of the past looks for all holds of a member, not for the open ones alone.
+create index hold_of_member on hold (bucket, member_id, programme_id);
+drop index hold_open;

@@ -22,6 +22,7 @@ from gateway.graph import (
     requires,
     show_id,
 )
+from gateway.ids import bucket_of
 from gateway.ledger.expire import expire
 from gateway.ledger.post import sql as ledger_sql
 from gateway.refusals import NotAllowed, Refused
@@ -82,6 +83,7 @@ class JobsQuery:
                 programme=found.id,
                 through=through,
                 after_day=after_day,
+                after_bucket=bucket_of(after_member),
                 after_member=after_member,
                 most=first + 1,
             )

@@ -178,18 +178,20 @@ select count(*) as batches, min(posted_at) as since
 -- Announce what runs out soon; answers how many members were told.
 select post_expiry_notices(:at, :programme, :by_day, :most);
 
--- name: expiry_preview(programme, through, after_day, after_member, most)
+-- name: expiry_preview(programme, through, after_day, after_bucket, after_member, most)
 -- Who loses what, and when, if nothing is spent before; points that are pending until then count.
-select l.member_id, l.expires_on, sum(l.remaining + l.pending)::bigint as points
+select d.member_id, d.expires_on, l.points
   from expiry_due d
-  join lot l
-    on l.bucket = d.bucket and l.member_id = d.member_id and l.programme_id = d.programme_id and l.expires_on = d.expires_on
+ cross join lateral (
+    select sum(o.remaining + o.pending)::bigint as points
+      from lot o
+     where o.bucket = d.bucket and o.member_id = d.member_id and o.programme_id = d.programme_id
+       and o.expires_on = d.expires_on) l
  where d.programme_id = :programme
    and d.expires_on <= :through
-   and (d.expires_on, d.member_id) > (:after_day::date, :after_member::uuid)
-   and l.remaining + l.pending > 0
- group by l.member_id, l.expires_on
- order by l.expires_on, l.member_id
+   and (d.expires_on, d.bucket, d.member_id) > (:after_day::date, :after_bucket::smallint, :after_member::uuid)
+   and l.points > 0
+ order by d.expires_on, d.bucket, d.member_id
  limit :most;
 
 -- name: fold_deltas()^

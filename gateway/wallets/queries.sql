@@ -26,50 +26,58 @@ select transaction_id, kind, member_id, membership_id, partner_id, programme_id,
 -- A wallet as it stood at a moment of the ledger's time, from the journal alone: entries for the balance; holds, what
 -- was captured of them and when they ended for what was held; purchases that had not matured for what was pending;
 -- returns and what repaid them for what was owed.
-with posted as (
-  select t.transaction_id, t.kind
+with posted as materialized (
+  select t.transaction_id
     from transaction t
    where t.bucket = :bucket and t.member_id = :member and t.posted_at <= :at
+),
+held as materialized (
+  select h.hold_id, h.points, h.programme_id, h.placed_at, h.resolved_at
+    from hold h
+   where h.bucket = :bucket and h.member_id = :member
+),
+returned as materialized (
+  select v.purchase_id, v.points, v.owed
+    from posted p
+    join purchase_return v on v.bucket = :bucket and v.transaction_id = p.transaction_id
 )
 select coalesce((select sum(e.points)
                    from posted p
                    join entry e on e.bucket = :bucket and e.transaction_id = p.transaction_id
                   where e.programme_id = :programme), 0)::bigint as points,
        coalesce((select sum(h.points - coalesce(c.captured, 0))
-                   from hold h
-                   left join lateral (
-                     select sum(r.points) as captured
-                       from redemption r
-                       join posted p on p.transaction_id = r.transaction_id
-                      where r.bucket = :bucket and r.hold_id = h.hold_id) c on true
-                  where h.bucket = :bucket and h.member_id = :member and h.programme_id = :programme
+                   from held h
+                   left join (
+                     select r.hold_id, sum(r.points) as captured
+                       from posted p
+                       join redemption r on r.bucket = :bucket and r.transaction_id = p.transaction_id
+                      group by r.hold_id) c on c.hold_id = h.hold_id
+                  where h.programme_id = :programme
                     and h.placed_at <= :at and (h.resolved_at is null or h.resolved_at > :at)), 0)::bigint as held,
-       coalesce((select sum(m.points - coalesce(r.cancelled, 0))
-                   from maturing m
-                   join posted p on p.transaction_id = m.transaction_id
-                   left join lateral (
-                     select least(coalesce(sum(v.points), 0), m.points) as cancelled
-                       from purchase_return v
-                       join posted q on q.transaction_id = v.transaction_id
-                      where v.bucket = :bucket and v.purchase_id = m.transaction_id) r on true
-                  where m.bucket = :bucket and m.programme_id = :programme
+       coalesce((select sum(m.points - least(coalesce(r.points, 0), m.points))
+                   from posted p
+                   join maturing m on m.bucket = :bucket and m.transaction_id = p.transaction_id
+                   left join (
+                     select purchase_id, sum(points) as points
+                       from returned
+                      group by purchase_id) r on r.purchase_id = m.transaction_id
+                  where m.programme_id = :programme
                     and (m.matured_at is null or m.matured_at > :at)), 0)::bigint as pending,
-       (coalesce((select sum(v.owed)
-                    from posted p
-                    join purchase_return v on v.bucket = :bucket and v.transaction_id = p.transaction_id
-                    join purchase b on b.bucket = v.bucket and b.transaction_id = v.purchase_id
+       (coalesce((select sum(r.owed)
+                    from returned r
+                    join purchase b on b.bucket = :bucket and b.transaction_id = r.purchase_id
                    where b.programme_id = :programme), 0)
         - coalesce((select sum(k.points)
-                      from lot_take k
+                      from (
+                        select p.transaction_id as id
+                          from posted p
+                          left join maturing m on m.bucket = :bucket and m.transaction_id = p.transaction_id
+                         where m.transaction_id is null or m.matured_at <= :at
+                        union all
+                        select h.hold_id from held h where h.resolved_at <= :at) s
+                      join lot_take k on k.bucket = :bucket and k.transaction_id = s.id and k.effect = 'repaid'
                       join lot l on l.bucket = k.bucket and l.lot_id = k.lot_id
-                      left join maturing m on m.bucket = k.bucket and m.transaction_id = k.transaction_id
-                     where k.bucket = :bucket and k.effect = 'repaid' and l.member_id = :member
-                       and l.programme_id = :programme
-                       and (m.transaction_id is null or m.matured_at <= :at)
-                       and (k.transaction_id in (select p.transaction_id from posted p)
-                            or exists (select from hold h
-                                        where h.bucket = k.bucket and h.hold_id = k.transaction_id
-                                          and h.resolved_at <= :at))), 0))::bigint as owed;
+                     where l.programme_id = :programme), 0))::bigint as owed;
 
 -- name: history(bucket, member, programme, before_at, before_id, most)
 -- A wallet's entries, a row a transaction, the latest posted first, each with the balance after it.
@@ -138,10 +146,17 @@ select o.lot_id, f.other_transaction_id
 -- name: takes_of_lot(bucket, lot)
 -- What took points out of a lot and kept them, in the order of posting; a return names the purchase it is of.
 select k.transaction_id, t.kind, r.purchase_id, (k.points - k.restored)::bigint as kept, k.points
-  from lot_take k
-  left join transaction t on t.bucket = k.bucket and t.transaction_id = k.transaction_id
-  left join hold h on h.bucket = k.bucket and h.hold_id = k.transaction_id
+  from lot l
+ cross join lateral (
+    select p.transaction_id, p.kind, p.posted_at
+      from transaction p
+     where p.bucket = l.bucket and p.member_id = l.member_id
+    union all
+    select h.hold_id, null, h.resolved_at
+      from hold h
+     where h.bucket = l.bucket and h.member_id = l.member_id) t
+  join lot_take k on k.bucket = l.bucket and k.transaction_id = t.transaction_id and k.lot_id = l.lot_id
   left join purchase_return r on r.bucket = k.bucket and r.transaction_id = k.transaction_id
- where k.bucket = :bucket
-   and k.lot_id = :lot
- order by coalesce(t.posted_at, h.resolved_at), k.transaction_id;
+ where l.bucket = :bucket
+   and l.lot_id = :lot
+ order by t.posted_at, k.transaction_id;
