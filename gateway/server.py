@@ -11,7 +11,7 @@ import uvloop
 from starlette.types import ASGIApp
 
 from gateway.embedded import EmbeddedPostgres
-from gateway.http.patience import PatientHttp
+from gateway.http.patience import PatientHttp, PatientSocket
 from gateway.http.socket import MESSAGE_MAX_BYTES
 from gateway.local import check_port
 from gateway.main import create_app
@@ -59,7 +59,7 @@ def server_config(app: ASGIApp, host: str = "127.0.0.1", port: int = 0, proxies:
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         http=PatientHttp,
-        ws="websockets-sansio",
+        ws=PatientSocket,
         ws_max_size=MESSAGE_MAX_BYTES,
         ws_per_message_deflate=False,  # costs 70 KiB a socket, and lets small messages grow large
     )

@@ -1,19 +1,27 @@
 """How long a client may take, and how much it may say, until it is known what it wants, and to read its answer.
 
-A connection that dribbles is closed, so that it holds nothing up; httptools itself reads headers without end.
+A connection that dribbles is closed, so that it holds nothing up; httptools itself reads headers without end, and uvicorn
+answers pings without end, whether or not anybody reads the answers.
 """
 
-from asyncio import TimerHandle
+from asyncio import AbstractEventLoop, TimerHandle, Transport
 from typing import Any
 
 import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame
 
 HEADER_SECONDS = 10
 BODY_SECONDS = 30
 QUERY_SECONDS = 120
 UNREAD_SECONDS = 60
 HEADER_MAX_BYTES = 64 * 1024
+# Of a whole request, however it is cut into chunks: four times the largest body that is read.
+REQUEST_MAX_BYTES = 16 * 1024 * 1024
+# A body that is late is told so by whoever reads it; a few seconds later the connection goes.
+GRACE_SECONDS = 5
+CONTROL_FRAMES_A_SECOND = 20
 
 
 def _last_answer(status: str, message: str) -> bytes:
@@ -23,71 +31,30 @@ def _last_answer(status: str, message: str) -> bytes:
     return head.encode() + body
 
 
-class PatientHttp(HttpToolsProtocol):
-    """uvicorn's protocol, with a time by which the headers of a request must be there, the first one's and all others', and
-    one in which somebody must read on of an answer that piles up here."""
+class _ExpectsReading:
+    """A protocol on whose connection somebody must read on of what piles up here; who reads on, however slowly, has as much
+    time again."""
 
-    _headers_due: TimerHandle | None = None
+    loop: AbstractEventLoop
+    transport: Transport
     _reading_due: TimerHandle | None = None
-    _header_bytes = 0
-    _began_here = False
-
-    def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
-        self._expect_headers()
-
-    def data_received(self, data: bytes) -> None:
-        self._began_here = False
-        super().data_received(data)
-        # What came before the headers in the same piece of data is not told apart from them, so a message counts from its second.
-        if self._headers_due is not None and not self._began_here:
-            self._header_bytes += len(data)
-            if self._header_bytes > HEADER_MAX_BYTES and not self.transport.is_closing():
-                told = f"The headers are larger than {HEADER_MAX_BYTES} bytes."
-                self.transport.write(_last_answer("431 Request Header Fields Too Large", told))
-                self.transport.close()
-
-    def on_message_begin(self) -> None:
-        self._began_here = True
-        if self._headers_due is None:
-            self._expect_headers()
-        super().on_message_begin()
-
-    def on_headers_complete(self) -> None:
-        self._stop_expecting()
-        super().on_headers_complete()
-
-    def send_400_response(self, msg: str) -> None:
-        self.transport.write(_last_answer("400 Bad Request", msg))
-        self.transport.close()
 
     def pause_writing(self) -> None:
-        super().pause_writing()
+        super().pause_writing()  # type: ignore[misc]
         self._expect_reading()
 
     def resume_writing(self) -> None:
         self._stop_waiting_for_reading()
-        super().resume_writing()
+        super().resume_writing()  # type: ignore[misc]
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_expecting()
         self._stop_waiting_for_reading()
-        super().connection_lost(exc)
-
-    def _expect_headers(self) -> None:
-        self._headers_due = self.loop.call_later(HEADER_SECONDS, self._give_up)
-
-    def _stop_expecting(self) -> None:
-        self._header_bytes = 0
-        if self._headers_due is not None:
-            self._headers_due.cancel()
-            self._headers_due = None
+        super().connection_lost(exc)  # type: ignore[misc]
 
     def _expect_reading(self) -> None:
         self._reading_due = self.loop.call_later(UNREAD_SECONDS, self._check_reading, self.transport.get_write_buffer_size())
 
     def _check_reading(self, unread: int) -> None:
-        """Whoever read on, however slowly, has as much time again."""
         if self.transport.get_write_buffer_size() < unread:
             self._expect_reading()
         else:
@@ -98,7 +65,108 @@ class PatientHttp(HttpToolsProtocol):
             self._reading_due.cancel()
             self._reading_due = None
 
+
+class PatientHttp(_ExpectsReading, HttpToolsProtocol):
+    """uvicorn's protocol, with a time by which the headers of a request must be there, the first one's and all others', one by
+    which all of it must, and a size."""
+
+    _headers_due: TimerHandle | None = None
+    _request_due: TimerHandle | None = None
+    _header_bytes = _request_bytes = 0
+    _began_here = False
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._expect_headers()
+
+    def data_received(self, data: bytes) -> None:
+        self._began_here = False
+        super().data_received(data)
+        # What came before a message in the same piece of data is not told apart from it, so a message counts from its second.
+        if self._began_here or self.transport.is_closing():
+            return
+        if self._headers_due is not None:
+            self._header_bytes += len(data)
+            if self._header_bytes > HEADER_MAX_BYTES:
+                told = f"The headers are larger than {HEADER_MAX_BYTES} bytes."
+                self.transport.write(_last_answer("431 Request Header Fields Too Large", told))
+                self.transport.close()
+        elif self._request_due is not None:
+            self._request_bytes += len(data)
+            if self._request_bytes > REQUEST_MAX_BYTES:
+                self.transport.abort()
+
+    def on_message_begin(self) -> None:
+        self._began_here = True
+        if self._headers_due is None:
+            self._expect_headers()
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # Trailers, which nobody here reads, come after the body; uvicorn would add them to the headers for ever.
+        if self._headers_due is not None:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._stop_expecting()
+        self._request_bytes = 0
+        self._request_due = self.loop.call_later(BODY_SECONDS + GRACE_SECONDS, self._give_up)
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._stop_expecting()
+        super().on_message_complete()
+
+    def handle_websocket_upgrade(self) -> None:
+        self._stop_expecting()
+        self._stop_waiting_for_reading()
+        super().handle_websocket_upgrade()
+
+    def send_400_response(self, msg: str) -> None:
+        self.transport.write(_last_answer("400 Bad Request", msg))
+        self.transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_expecting()
+        super().connection_lost(exc)
+
+    def _expect_headers(self) -> None:
+        self._headers_due = self.loop.call_later(HEADER_SECONDS, self._give_up)
+
+    def _stop_expecting(self) -> None:
+        self._header_bytes = 0
+        for due in (self._headers_due, self._request_due):
+            if due is not None:
+                due.cancel()
+        self._headers_due = self._request_due = None
+
     def _give_up(self) -> None:
-        self._headers_due = None
+        self._stop_expecting()
         if self.transport is not None and not self.transport.is_closing():
             self.transport.close()
+
+
+class PatientSocket(_ExpectsReading, WebSocketsSansIOProtocol):
+    """uvicorn's protocol of WebSockets; who sends more pings and pongs than anybody needs, or reads no answers, goes."""
+
+    _second = _controls = 0
+
+    def handle_ping(self) -> None:
+        if not self._counts():
+            self.transport.abort()
+        elif self.writable.is_set():  # else the answer waits, and goes with what is written next
+            super().handle_ping()
+
+    def handle_pong(self, event: Frame) -> None:
+        if not self._counts():
+            self.transport.abort()
+        else:
+            super().handle_pong(event)
+
+    def _counts(self) -> bool:
+        """Whether another control frame is within what one second allows."""
+        second = int(self.loop.time())
+        if second != self._second:
+            self._second, self._controls = second, 0
+        self._controls += 1
+        return self._controls <= CONTROL_FRAMES_A_SECOND

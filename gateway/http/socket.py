@@ -41,6 +41,7 @@ SOCKETS_OF_ONE = 200
 MESSAGE_MAX_BYTES = 256 * 1024
 MESSAGES_A_SECOND = 50
 IDLE_SECONDS = 60
+REASON_MAX_BYTES = 123
 CHECK_SECONDS = 1
 
 
@@ -169,13 +170,20 @@ def _kind(result: GraphQLResult) -> ExecutionResult | PreExecutionError:
     return ExecutionResult(data=result.data, errors=result.errors, extensions=result.extensions)
 
 
+class _Adapter(ASGIWebSocketAdapter):
+    """Says why it closes in as many bytes as a close frame has (RFC 6455, section 5.5)."""
+
+    async def close(self, code: int, reason: str) -> None:
+        await super().close(code, reason.encode()[:REASON_MAX_BYTES].decode(errors="ignore"))
+
+
 class _Handler(BaseGraphQLTransportWSHandler[Session, None]):
     """One socket, bounded: in what it says, how often, and how long it says nothing."""
 
     def __init__(self, endpoint: GraphQLEndpoint, doorman: Doorman, session: Session) -> None:
         view: Any = _View(doorman)
         operations: Any = _Operations(endpoint)
-        adapter = ASGIWebSocketAdapter(view, session.websocket, session.websocket)
+        adapter = _Adapter(view, session.websocket, session.websocket)
         super().__init__(view, adapter, session, None, operations, timedelta(seconds=INIT_SECONDS), OPERATIONS_MAX)
         self._doorman = doorman
         self._messages = self._quiet = 0
@@ -232,6 +240,7 @@ def _fits(message: Any) -> bool:
     return message["type"] == "complete" or (
         isinstance(payload, dict)
         and isinstance(payload.get("documentId") or payload.get("query"), str)
+        and not (payload.get("documentId") and payload.get("query"))
         and isinstance(payload.get("variables"), dict | None)
         and isinstance(payload.get("operationName"), str | None)
     )

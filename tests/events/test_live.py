@@ -1,25 +1,30 @@
 """walletChanged, followed by clients that others wrote: npm's graphql-ws and graphql-sse."""
 
 import asyncio
+import base64
 import contextlib
 import itertools
 import json
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocket
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from gateway.http import patience
 from gateway.http import socket as sockets
 from gateway.http.documents import document_id
 from tests.access.test_clients import CLIENTS, ROOT, clients
 from tests.points import ann_logs_in
-from tests.world import World
+from tests.world import World, serving
 
 __all__ = ["clients"]
 
@@ -235,6 +240,54 @@ async def test_sockets_that_do_nothing_are_closed_and_those_that_follow_are_not(
             assert await closed_with(refused) == 4408
         await world.record("5.00")
         assert (await next_of(following))["payload"]["data"]["walletChanged"]["activity"]["points"] == 5
+
+
+async def test_pings_are_answered_and_floods_of_them_are_not(world: World) -> None:
+    token = await ann_logs_in(world)
+    async with open_socket(world, token) as socket:
+        await subscribe(socket)
+        await next_of(socket)
+        for _ in range(5):
+            await asyncio.wait_for(await socket.ping(), 5)
+
+    async def flood(say: Callable[[], Awaitable[object]]) -> None:
+        while True:
+            await say()
+            await asyncio.sleep(0)
+
+    for which in ("ping", "pong"):
+        async with open_socket(world, token) as socket, asyncio.timeout(10):
+            with pytest.raises(ConnectionClosed):
+                await flood(getattr(socket, which))
+
+
+async def test_a_socket_whose_answers_nobody_reads_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "UNREAD_SECONDS", 0.8)
+
+    async def say_much(socket: WebSocket) -> None:
+        await socket.accept()
+        while True:
+            await socket.send_text("x" * 100_000)
+
+    async with serving(Starlette(routes=[WebSocketRoute("/", say_much)])) as (url, server, _):
+        reader, writer = await asyncio.open_connection(*url.removeprefix("http://").split(":"))
+        key = base64.b64encode(b"0123456789abcdef").decode()
+        head = f"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}"
+        writer.write(f"{head}\r\n\r\n".encode())
+        assert b"101" in await reader.readuntil(b"\r\n\r\n")
+        async with asyncio.timeout(10):
+            while server.server_state.connections:
+                await asyncio.sleep(0.05)
+        writer.close()
+
+
+async def test_why_a_socket_closes_fits_into_its_last_frame(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    async with open_socket(world, None) as socket:
+        await socket.send(json.dumps({"type": "é" * 500}))
+        with pytest.raises(ConnectionClosed):
+            await asyncio.wait_for(socket.recv(), 5)
+        assert socket.close_code == 4400
+    assert "Traceback" not in caplog.text
 
 
 async def test_one_address_opens_so_many_sockets_and_gets_them_back(world: World) -> None:

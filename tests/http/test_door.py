@@ -202,6 +202,8 @@ async def test_a_stranger_logs_in_and_pushes_so_often_from_one_address_and_no_mo
     assert STRANGERS.maximum <= len(accepted) < 400
     assert (await world.sql("select count(*) from pushed_request"))[0][0] == len(accepted)
     assert refused[0].json()["error"] == "temporarily_unavailable"
+    # Budgets go by the database's clock, which stands still from here on.
+    await world.sql("update budget set available = 0, as_of = clock_timestamp() + interval '1 day' where holder = 'address 127.0.0.1'")
     login = await world.http.post("/oauth/authorize", params=query, data={"login": "olga", "password": "guess"})
     assert login.status_code == 429
     assert "from your address" in login.text
@@ -209,9 +211,9 @@ async def test_a_stranger_logs_in_and_pushes_so_often_from_one_address_and_no_mo
     # Whoever says who it is, and who only looks at the page, is not counted.
     assert (await world.http.get("/oauth/authorize", params=query)).status_code == 200
     assert await world.token("grocer")
-    # Budgets go by the database's clock; as if the time had passed that the answer named.
+    # As if the time had passed that the answer named.
     seconds = timedelta(seconds=int(login.headers["retry-after"]))
-    await world.sql("update budget set as_of = as_of - $1::interval where holder = 'address 127.0.0.1'", seconds)
+    await world.sql("update budget set as_of = clock_timestamp() - $1::interval where holder = 'address 127.0.0.1'", seconds)
     login = await world.http.post("/oauth/authorize", params=query, data={"login": "olga", "password": "guess"})
     assert login.status_code == 401
 
@@ -294,6 +296,45 @@ async def test_who_dribbles_its_headers_or_its_body_is_let_go(world: World, monk
     assert b"BODY_TOO_SLOW" in answer
     writer.close()
     assert (await world.post("grocer", PARTNER)).status_code == 200
+
+
+HEAD_IN_CHUNKS = b"POST /livez HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+async def test_trailers_are_read_by_nobody_and_a_request_without_an_end_is_cut_off(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = await connection(world)
+    writer.write(HEAD_IN_CHUNKS + b"0\r\nX-Trailer: y\r\n\r\nGET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert (await asyncio.wait_for(reader.readuntil(b"alive"), 5)).count(b"HTTP/1.1 ") == 2
+    writer.close()
+
+    monkeypatch.setattr(patience, "REQUEST_MAX_BYTES", 1 << 20)
+    for said in (b"x1: y\r\n" * 10_000, b"x" * 70_000, b"1\r\nx\r\n" * 10_000):
+        reader, writer = await connection(world)
+        writer.write(HEAD_IN_CHUNKS + (b"" if said[:1] == b"1" else b"0\r\n") + (b"x: " if said[1:2] == b"x" else b""))
+        with pytest.raises(ConnectionError):
+            await pour(writer, said, 64 << 20)
+        writer.close()
+    assert (await world.post("grocer", PARTNER)).status_code == 200
+
+
+async def pour(writer: asyncio.StreamWriter, said: bytes, most: int) -> None:
+    for _ in range(most // len(said)):
+        writer.write(said)
+        await writer.drain()
+
+
+async def test_a_request_that_was_answered_before_its_end_ends_in_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "BODY_SECONDS", 0.4)
+    monkeypatch.setattr(patience, "GRACE_SECONDS", 0.4)
+    reader, writer = await connection(world)
+    writer.write(HEAD_IN_CHUNKS)
+    answer = asyncio.create_task(reader.read())
+    async with asyncio.timeout(5):
+        while not answer.done():
+            writer.write(b"1\r\nx\r\n")
+            await asyncio.sleep(0.05)
+    assert (await answer).startswith(b"HTTP/1.1 405")
+    writer.close()
 
 
 async def test_huge_headers_are_refused_and_bombs_are_not_unpacked(world: World) -> None:
