@@ -38,6 +38,10 @@ class KeysAway(Exception):
     """The keys cannot be had, and none are kept that are young enough."""
 
 
+# Nothing compressed: what is small on the wire could be large here.
+_ASKED = {"Accept": "application/json", "Accept-Encoding": "identity"}
+
+
 class Fetcher:
     """Fetches JSON over HTTPS from hosts that are allowed, without following redirects; HTTP from the loopback alone."""
 
@@ -59,10 +63,12 @@ class Fetcher:
             self._http = httpx.AsyncClient(timeout=FETCH_SECONDS, follow_redirects=False, trust_env=False)
         body = bytearray()
         try:
-            async with self._http.stream("GET", url, headers={"Accept": "application/json"}) as answer:
+            async with self._http.stream("GET", url, headers=_ASKED) as answer:
                 if answer.status_code != 200:
                     raise KeysAway(f"{url} answered {answer.status_code}.")
-                async for chunk in answer.aiter_bytes():
+                if answer.headers.get("content-encoding", "identity") != "identity":
+                    raise KeysAway(f"{url} answered with what is compressed.")
+                async for chunk in answer.aiter_raw():
                     body += chunk
                     if len(body) > SIZE_MAX:
                         raise KeysAway(f"{url} answered with more than {SIZE_MAX} bytes.")

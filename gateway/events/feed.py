@@ -12,6 +12,7 @@ from uuid import UUID
 
 import structlog
 
+from gateway.batching import OneAtATime
 from gateway.database import Database, DatabaseAway, Listener
 from gateway.events.outbox import BadCursor, Event, Place, end_of_outbox, events_of, read_batches, read_events_of
 
@@ -75,6 +76,7 @@ class Feed:
         self._followers: dict[UUID, set[_Follower]] = {}
         self._place: Place | None = None
         self._joining = asyncio.Lock()
+        self._one_at_a_time = OneAtATime()
         self._wake = asyncio.Event()
         self._posted = False
 
@@ -173,7 +175,8 @@ class Feed:
             scanned += BATCHES_AT_ONCE
             if scanned > CATCH_UP_BATCHES:
                 raise BadCursor("The cursor is too old to catch up from; read the wallets anew and begin without one.")
-            async with self._database.reading() as tx:
+            # However many catch up on one member at once, they take one connection.
+            async with self._one_at_a_time(member_id), self._database.reading() as tx:
                 found, place = await read_events_of(tx, member_id, place, BATCHES_AT_ONCE)
             for event in found:
                 if Place.read(event.cursor) <= end:

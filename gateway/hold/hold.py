@@ -106,9 +106,10 @@ async def capture(
             hold = await hold_of_partner(tx, partner.id, request.hold_id)
         occurred_at = request.occurred_at or now
         programme = coalition.programmes[hold.programme_id]
-        if coalition.day_of(occurred_at) < coalition.day_of(hold.placed_at):
+        day = coalition.check_occurred(occurred_at, now)
+        if day < coalition.day_of(hold.placed_at):
             raise InputNotAccepted("The capture happened before the day of its hold.", "occurredAt")
-        terms = spending_terms(coalition, partner, programme.code, coalition.check_occurred(occurred_at, now), now)
+        terms = spending_terms(coalition, partner, programme.code, day, now)
         item = Capture(key, terms, hold.member_id, hold.id, occurred_at, request.points, request.reference)
         answer = (await ledger.capture([item]))[0]
     except Refused as refused:

@@ -90,22 +90,28 @@ class Budgets:
             async with self._one_at_a_time(holder):
                 taken = self._taken.get(holder)
                 if taken is None or taken.here < cost:
-                    taken = await self._take(holder, plan, cost, taken.here if taken else 0.0)
+                    taken = await self._take(holder, plan, cost, taken or _Taken(0.0, 0.0, 0.0))
         if taken.here < cost:
             return taken, max(math.ceil((cost - taken.here - taken.left) / plan.restore_rate), 1)
         taken.here -= cost
         return taken, 0
 
-    async def _take(self, holder: str, plan: Plan, cost: int, here: float) -> _Taken:
-        async with self._database.reading() as tx:
-            row = await tx.one(
-                sql.take_budget,
-                holder=holder,
-                most=float(plan.maximum),
-                rate=float(plan.restore_rate),
-                needed=cost - here,
-                wanted=plan.maximum * CHUNK,
-            )
+    async def _take(self, holder: str, plan: Plan, cost: int, before: _Taken) -> _Taken:
+        # Nobody spends meanwhile what is counted as being there still.
+        here, before.here = before.here, 0.0
+        try:
+            async with self._database.reading() as tx:
+                row = await tx.one(
+                    sql.take_budget,
+                    holder=holder,
+                    most=float(plan.maximum),
+                    rate=float(plan.restore_rate),
+                    needed=cost - here,
+                    wanted=plan.maximum * CHUNK,
+                )
+        except BaseException:
+            before.here = here
+            raise
         assert row is not None
         self._taken[holder] = taken = _Taken(here + row["taken"], row["left_over"], monotonic())
         self._taken.move_to_end(holder)

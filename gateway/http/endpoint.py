@@ -59,6 +59,7 @@ class Admitted:
     operation: OperationDefinitionNode
     caller: Caller
     context: Context
+    points: int
     cost: dict[str, Any]
 
 
@@ -68,6 +69,7 @@ class GraphQLEndpoint:
     def __init__(self, engine: Engine, doorman: Doorman, doors: Doors, budgets: Budgets) -> None:
         self._engine, self._doorman, self._doors, self._budgets = engine, doorman, doors, budgets
         self._documents = Documents(doors.database)
+        self._under_way: set[asyncio.Task[ExecutionResult]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -114,18 +116,29 @@ class GraphQLEndpoint:
         return self._results(await self._admit(caller, asked, method, streamed=True))
 
     async def _results(self, admitted: Admitted) -> AsyncGenerator[ExecutionResult, None]:
-        if admitted.operation.operation is not OperationType.SUBSCRIPTION:
+        if admitted.operation.operation is OperationType.MUTATION:
+            yield await self._run_to_its_end(admitted)
+            return
+        if admitted.operation.operation is OperationType.QUERY:
             yield await self._run(admitted)
             return
         with _refusing_what_is_away():
-            if _is_watched(admitted.caller):
+            if _is_watched(admitted.caller, admitted.prepared):
                 await self._doors.audit.note(_deed_of(admitted, "ok"))
             subscribed = self._engine.subscribe(admitted.prepared, admitted.variables, admitted.operation_name, admitted.context)
-            said: dict[str, Any] | None = {"cost": admitted.cost}  # once, with the first event: that is when it is paid
+            cost: dict[str, Any] | None = admitted.cost  # of the first event, which was paid when it began
             async with aclosing(subscribed) as results:
                 async for result in results:
-                    yield ExecutionResult(result.data, result.errors, said)
-                    said = None
+                    cost = cost or await self._budgets.charge(admitted.caller, admitted.points)
+                    yield ExecutionResult(result.data, result.errors, {"cost": cost})
+                    cost = None
+
+    async def _run_to_its_end(self, admitted: Admitted) -> ExecutionResult:
+        """Run a mutation; when its client goes away it goes on, and its result still comes into the audit log."""
+        running = asyncio.create_task(self._run(admitted))
+        self._under_way.add(running)
+        running.add_done_callback(self._under_way.discard)
+        return await asyncio.shield(running)
 
     async def _admit(self, caller: Caller, asked: dict[str, Any], method: str, streamed: bool = False) -> Admitted:
         """Check all that can be checked before execution. Raises Refusing, DocumentRefused."""
@@ -144,7 +157,7 @@ class GraphQLEndpoint:
         try:
             self._check_rights(prepared, caller)
         except Refusing as no:
-            if _is_watched(caller):
+            if _is_watched(caller, prepared):
                 with _refusing_what_is_away():
                     await self._doors.audit.note(deed_of(caller, prepared, operation, variables, no.code))
             raise
@@ -157,18 +170,17 @@ class GraphQLEndpoint:
             partner = context.coalition.partners.get(partner_id)
             if partner is not None and partner.status != "active":
                 raise Refusing(403, "FORBIDDEN", f"{partner.name} is suspended.")
-        return Admitted(prepared, variables, name, operation, caller, context, cost)
+        return Admitted(prepared, variables, name, operation, caller, context, points, cost)
 
     async def _text(self, caller: Caller, asked: dict[str, Any]) -> str:
         """The document: as it was sent, or registered under the id that was sent. Raises Refusing, DatabaseAway."""
         id = asked.get("documentId")
+        if caller is PUBLIC:
+            raise Refusing(401, "UNAUTHENTICATED", "Send a bearer token.", {"WWW-Authenticate": "Bearer"})
         if id is None:
             if caller.kind == "member" and caller.acting_partner_id is None:
                 told = "Apps of members send the id of a registered document: documentId (docs/integrating.md)."
                 raise Refusing(403, "DOCUMENT_NOT_TRUSTED", told)
-            if caller is PUBLIC:
-                told = "Documents of one's own are for partners and operators: send a bearer token."
-                raise Refusing(401, "UNAUTHENTICATED", told, {"WWW-Authenticate": "Bearer"})
             query: str = asked["query"]
             return query
         text = await self._documents.text(caller.client_id, id)
@@ -193,10 +205,11 @@ class GraphQLEndpoint:
     async def _run(self, admitted: Admitted) -> ExecutionResult:
         # A mutation is never broken off: what it posts stands, and its answer must say so.
         most = patience.QUERY_SECONDS if admitted.operation.operation is OperationType.QUERY else None
+        execute = self._run_audited if _is_watched(admitted.caller, admitted.prepared) else self._execute
         try:
             with _refusing_what_is_away():
                 async with asyncio.timeout(most):
-                    result = await (self._run_audited if _is_watched(admitted.caller) else self._execute)(admitted)
+                    result = await execute(admitted)
         except TimeoutError:
             told = f"The query took more than {most} seconds. Ask for less at once."
             raise Refusing(503, "TOO_SLOW", told, {"Retry-After": "1"}) from None
@@ -206,7 +219,7 @@ class GraphQLEndpoint:
         return await self._engine.run(admitted.prepared, admitted.variables, admitted.operation_name, admitted.context)
 
     async def _run_audited(self, admitted: Admitted) -> ExecutionResult:
-        """What operators do, and partners in the name of members, stands in the audit log: a mutation before it is run too."""
+        """Note what is done: a mutation before it is run, too."""
         if admitted.operation.operation is OperationType.MUTATION:
             await self._doors.audit.note(_deed_of(admitted, "ASKED"))
         result = await self._execute(admitted)
@@ -247,8 +260,10 @@ def only_introspects(admitted: Admitted) -> bool:
     return all(name.startswith("__") for name in admitted.prepared.root_fields[admitted.operation_name])
 
 
-def _is_watched(caller: Caller) -> bool:
-    return caller.kind == "operator" or caller.acting_partner_id is not None
+def _is_watched(caller: Caller, prepared: Prepared) -> bool:
+    """What stands in the audit log: what operators do, and partners in the name of members or with what is known of people."""
+    of_partner = caller.acting_partner_id is not None or (caller.kind == "partner" and prepared.asks_of_people)
+    return caller.kind == "operator" or of_partner
 
 
 def _result_of(result: ExecutionResult) -> str:

@@ -55,7 +55,7 @@ class Prepared:
 
     `bare` is the document without variable definitions, to be run once an operation's `coercers` have done their work;
     `outputs` completes its values, unless directives make what it selects change from one execution to the next; with it
-    `roots` has what asks just one field of its root.
+    `roots` has what asks just one field of its root; `asks_of_people`: for what is known of members as people.
     """
 
     document: DocumentNode
@@ -65,6 +65,7 @@ class Prepared:
     outputs: Outputs | None
     roots: dict[str | None, Root | None]
     steps_up: str | None
+    asks_of_people: bool
     introspects: bool
     root_fields: dict[str | None, tuple[str, ...]]
     costs: dict[str | None, Cost]
@@ -153,7 +154,7 @@ class Engine:
                 replace(d, variable_definitions=()) if isinstance(d, OperationDefinitionNode) else d for d in document.definitions
             ),
         )
-        asked = (tuple(field.split(".")) for field in fields_of(document, self._schema)) if self._step_ups else ()
+        asked = [tuple(field.split(".")) for field in fields_of(document, self._schema)]
         return Prepared(
             document=document,
             needs=needs_of(document, self._schema, self.rights),
@@ -162,6 +163,7 @@ class Engine:
             outputs=outputs,
             roots=by_name(lambda o: compile_root(self._schema, o) if outputs else None),
             steps_up=next((".".join(field) for field in asked if field in self._step_ups), None),
+            asks_of_people=any(type_ == "Person" for type_, _ in asked),
             introspects=introspects(document),
             root_fields=by_name(lambda o: root_fields(document, o)),
             costs=by_name(lambda o: compile_cost(self._schema, document, o)),

@@ -40,6 +40,9 @@ OPERATIONS_MAX = 20
 # A proof climbs through all transactions of its block; the integrity checks read the whole database.
 WEIGHTS = {"proof": 100, "integrity": 20_000}
 
+# The schema's types are as many as there are; what is told of them lies in memory, and costs a share of what is read elsewhere.
+INTROSPECTED_AT_ONCE = 50
+
 Cost = Callable[[Mapping[str, Any]], int]
 
 
@@ -116,8 +119,14 @@ def compile_cost(schema: GraphQLSchema, document: DocumentNode, operation: Opera
 
     def of_field(node: FieldNode, parent: Any) -> Cost:
         field = getattr(parent, "fields", {}).get(node.name.value)
-        if field is None or node.selection_set is None:
+        if node.selection_set is None:
             return _one
+        if field is None:  # __schema and __type, which are fields of no type
+            told = _sum(of_selections(node.selection_set, schema.type_map[_META[node.name.value]]))
+            return lambda variables: 1 + told(variables) // INTROSPECTED_AT_ONCE
+        if node.name.value == "types" and parent.name == "__Schema":
+            told = _sum(of_selections(node.selection_set, schema.type_map["__Type"]))
+            return lambda variables: 1 + len(schema.type_map) * told(variables)
         inner = _sum(of_selections(node.selection_set, get_named_type(field.type)))
         times = _times(node, field.type, _is_connection(parent))
         weight = WEIGHTS.get(node.name.value, 1)
@@ -173,6 +182,7 @@ def _times(node: FieldNode, type_: Any, in_connection: bool) -> Cost:
     return lambda variables: LIST_SIZE
 
 
+_META = {"__schema": "__Schema", "__type": "__Type"}
 _BATCHES = ("input", "refs", "representations")
 
 

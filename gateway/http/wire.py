@@ -34,9 +34,9 @@ async def read_request(request: Request) -> dict[str, Any]:
         return _check_kinds(_read_query(request))
     if request.method != "POST":
         raise Refusing(405, "METHOD_NOT_ALLOWED", "Send GraphQL requests with POST, or queries with GET.", {"Allow": "GET, POST"})
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != JSON:
-        raise Refusing(415, "UNSUPPORTED_MEDIA_TYPE", "Send the request as application/json.")
+    kind, _, parameters = request.headers.get("content-type", "").lower().partition(";")
+    if kind.strip() != JSON or ("charset" in parameters and "utf-8" not in parameters):
+        raise Refusing(415, "UNSUPPORTED_MEDIA_TYPE", "Send the request as application/json, in UTF-8.")
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise Refusing(415, "UNSUPPORTED_MEDIA_TYPE", "Send the body as it is, without a content encoding.")
     body = bytearray()

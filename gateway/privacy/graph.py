@@ -111,6 +111,7 @@ class PrivacyMutation:
         person = people.normal_person(input.name, input.email, input.phone)
         async with doors.database.transaction() as tx:
             await people.store_person(tx, doors.vault, member_id, person, doors.clock.now())
+            await doors.audit.note_in(tx, _deed(info, "update person"))
         return UpdatePersonPayload(person=Person(name=person.name, email=person.email, phone=person.phone))
 
     @strawberry.mutation(

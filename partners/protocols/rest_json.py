@@ -5,6 +5,7 @@
 429 and 5xx are no answer.
 """
 
+import asyncio
 import ssl
 from functools import cache
 from urllib.parse import quote
@@ -37,6 +38,8 @@ class RestJson:
             follow_redirects=False,
             verify=trusted(),
             trust_env=False,
+            # What is small on the wire could be large here.
+            headers={"Accept-Encoding": "identity"},
         )
 
     async def credit(self, account: str, points: int, reference: str) -> Credit:
@@ -53,12 +56,16 @@ class RestJson:
 
     async def _ask(self, method: str, path: str, body: object) -> dict[str, object]:
         try:
-            async with self._client.stream(method, path, json=body) as response:
+            async with asyncio.timeout(TIMEOUT_SECONDS), self._client.stream(method, path, json=body) as response:
+                if response.headers.get("content-encoding", "identity") != "identity":
+                    raise PartnerSilent("The answer is compressed, which nobody asked for.")
                 content = bytearray()
-                async for chunk in response.aiter_bytes():
+                async for chunk in response.aiter_raw():
                     content += chunk
                     if len(content) > ANSWER_MAX_BYTES:
                         raise PartnerSilent(f"The answer is larger than {ANSWER_MAX_BYTES} bytes.")
+        except TimeoutError:
+            raise PartnerSilent(f"The answer was not there within {TIMEOUT_SECONDS} seconds.") from None
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise PartnerUnreached(repr(error)) from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:

@@ -1,16 +1,19 @@
 """An airline's account system that speaks `rest_json` and keeps its balances in SQLite.
 
-Faults are ordered over the wire with `PUT /faults`: `{"mode": "refuse" | "silent" | "lose_answer" | "none",
-"times": n}`, so that a test can see what the gateway makes of them.
+Faults are ordered over the wire with `PUT /faults`: `{"mode": "refuse" | "silent" | "lose_answer" | "drip" | "bomb" | "none",
+"times": n}`, so that a test can see what the gateway makes of them. The last two spoil balances: they come a byte at a time, or
+as a little that unpacks to much.
 """
 
 import asyncio
 import sqlite3
+import zlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 SCHEMA = """
@@ -20,6 +23,17 @@ create table if not exists credit (
   points integer not null check (points > 0)
 )
 """
+
+
+async def _drip() -> AsyncIterator[bytes]:
+    while True:
+        yield b" "
+        await asyncio.sleep(0.2)
+
+
+def _bomb() -> bytes:
+    packing = zlib.compressobj()
+    return b"".join(packing.compress(b" " * (1 << 20)) for _ in range(64)) + packing.compress(b'{"balance": 1}') + packing.flush()
 
 
 class Airline:
@@ -37,6 +51,10 @@ class Airline:
 
     async def read(self, request: Request) -> Response:
         account = request.path_params["account"]
+        if self._fault == "drip":
+            return StreamingResponse(_drip(), media_type="application/json")
+        if self._fault == "bomb":
+            return Response(_bomb(), headers={"Content-Encoding": "deflate"}, media_type="application/json")
         return JSONResponse({"account": account, "balance": self.balance(account)})
 
     async def credit(self, request: Request) -> Response:

@@ -1,7 +1,13 @@
 """What an operator does to the coalition through the API: partners with their stores, programmes, prices, rates."""
 
+import asyncio
+import tracemalloc
 from typing import Any
 
+import pytest
+
+from partners.protocols import rest_json
+from tests.conversion.test_convert import fault
 from tests.points import ENROL
 from tests.world import World
 
@@ -64,6 +70,25 @@ async def test_a_partner_that_moves_is_reached_at_its_new_address_at_once(world:
     assert await availability() == "UNAVAILABLE"
     await told(world, ONBOARD, **moves, endpoint=world.airline_url)
     assert await availability() == "AVAILABLE"
+
+
+@pytest.mark.parametrize("mode", ["drip", "bomb"])
+async def test_a_partner_that_drips_or_floods_keeps_nothing_else_from_the_member(
+    world: World, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    monkeypatch.setattr(rest_json, "TIMEOUT_SECONDS", 0.6)
+    await world.record("5.00")
+    await fault(world, mode)
+    query = "query($ref: MemberRef!) { membership(ref: $ref) { wallets { available } nativeBalance { availability points } } }"
+    await world.token("airline")
+    tracemalloc.start()
+    async with asyncio.timeout(5):
+        found = (await world.ask("airline", query, ref={"externalId": "ann"}))["membership"]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 16 << 20
+    assert found["nativeBalance"] == {"availability": "UNAVAILABLE", "points": None}
+    assert found["wallets"][0]["available"] == 5
 
 
 async def test_a_partner_keeps_its_connection_until_null_takes_it_away(world: World) -> None:

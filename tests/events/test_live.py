@@ -148,7 +148,7 @@ async def test_nobody_sees_another_members_events_and_a_partner_none(world: Worl
         await world.record("5.00")
         seen = (await next_of(socket))["payload"]
         assert seen["data"]["walletChanged"]["activity"]["points"] == 5
-        assert "extensions" not in seen  # the cost is paid once
+        assert seen["extensions"]["cost"]["actualQueryCost"] == begin["extensions"]["cost"]["actualQueryCost"]
     async with open_socket(world, await world.token("grocer")) as socket:
         await subscribe(socket)
         assert (await next_of(socket))["type"] == "error"
@@ -186,6 +186,32 @@ async def test_what_cannot_begin_is_refused_before_a_stream_opens(world: World) 
     assert (await world.http.post("/graphql", json={"query": "subscription { nothing }"}, headers=partner)).status_code == 400
     plain = await world.post("grocer", "subscription { walletChanged { cursor } }")
     assert "text/event-stream" in plain.json()["errors"][0]["message"]
+
+
+async def test_every_event_is_paid_for_and_who_has_spent_all_comes_back_for_the_rest(world: World) -> None:
+    token = await ann_logs_in(world)
+    async with open_socket(world, token) as socket:
+        await subscribe(socket)
+        cursor = (await next_of(socket))["payload"]["data"]["walletChanged"]["cursor"]
+        await world.record("1.00")
+        cursor = (await next_of(socket))["payload"]["data"]["walletChanged"]["cursor"]
+        # Nothing is left, and nothing comes back.
+        await world.sql("update budget set available = 0, as_of = clock_timestamp() + interval '1 day'")
+        seen = [1]
+        while True:
+            await world.record(f"{len(seen) + 1}.00")
+            said = await next_of(socket)
+            if said["type"] == "error" or said["payload"]["data"] is None:
+                break
+            cursor = said["payload"]["data"]["walletChanged"]["cursor"]
+            seen.append(said["payload"]["data"]["walletChanged"]["activity"]["points"])
+            assert len(seen) < 1_000
+        error = said["payload"][0] if said["type"] == "error" else said["payload"]["errors"][0]
+        assert error["extensions"]["code"] == "THROTTLED"
+    await world.sql("update budget set available = 50000")
+    async with open_socket(world, token) as socket:
+        await subscribe(socket, after=cursor)
+        assert (await next_of(socket))["payload"]["data"]["walletChanged"]["activity"]["points"] == len(seen) + 1
 
 
 async def test_a_cursor_that_is_none_is_told(world: World) -> None:

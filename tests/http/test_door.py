@@ -59,8 +59,11 @@ async def test_a_document_serves_the_client_that_registered_it(world: World) -> 
     ann = await ann_logs_in(world)
     named = await world.named(ann, PARTNER)
     assert (await send(world, await world.token("grocer"), **named)).status_code == 404
-    assert (await send(world, None, **named)).status_code == 404
     assert (await send(world, ann, **named)).status_code == 403
+    # A stranger is not told which there are, and no database is asked for it.
+    for id in (named["documentId"], "sha256:" + 64 * "0"):
+        stranger = await send(world, None, documentId=id)
+        assert (stranger.status_code, stranger.headers["www-authenticate"]) == (401, "Bearer")
 
 
 async def test_the_schema_and_its_names_are_told_to_partners_and_operators_alone(world: World) -> None:
@@ -115,6 +118,27 @@ async def test_who_has_spent_its_budget_waits_and_nobody_else_does(world: World)
     with pytest.raises(Refusing, match="are left"):
         await other.charge(Caller("member", same, "member-app", frozenset()), 40_000)
     assert (await other.charge(Caller("member", other_member, "member-app", frozenset()), 40_000))["actualQueryCost"] == 40_000
+
+
+async def test_what_waits_for_more_of_the_budget_gives_nothing_of_it_back(world: World) -> None:
+    """Small operations that are sent while a large one waits for the database do not count for less."""
+    plan, caller = PLANS["member"], Caller("member", uuid4(), "member-app", frozenset())
+    budgets = budget.Budgets(await opened(world))
+    await budgets.charge(caller, 1)
+    frozen = "update budget set as_of = clock_timestamp() + interval '1 day' where holder like 'member %'"
+    await world.sql(frozen)
+    connection = await asyncpg.connect(world.dsn)
+    async with connection.transaction():
+        await connection.execute(frozen)
+        large = asyncio.create_task(budgets.charge(caller, 30_000))
+        await asyncio.sleep(0.1)
+        small = [asyncio.create_task(budgets.charge(caller, 100)) for _ in range(400)]
+        await asyncio.sleep(0.1)
+    await connection.close()
+    results = await asyncio.gather(large, *small, return_exceptions=True)
+    spent = 1 + sum(result["actualQueryCost"] for result in results if isinstance(result, dict))
+    left = (await world.sql("select available from budget where holder like 'member %'"))[0][0]
+    assert 30_000 < spent <= plan.maximum - left
 
 
 async def opened(world: World) -> Any:
@@ -350,6 +374,10 @@ async def test_huge_headers_are_refused_and_bombs_are_not_unpacked(world: World)
     assert answer.startswith(b"HTTP/1.1 400")
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
     writer.close()
+    sent = {"query": "{ programmes { code } }"}
+    for charset, status in (("utf-8", 200), ("UTF-8", 200), ("utf-16", 415), ("latin-1", 415)):
+        headers = {"Authorization": f"Bearer {await world.token('grocer')}", "Content-Type": f"application/json; charset={charset}"}
+        assert (await world.http.post("/graphql", content=json.dumps(sent), headers=headers)).status_code == status
     large = {"query": "{ programmes { code } }", "extensions": {"padding": "x" * 1_000_000}}
     token = {"Authorization": f"Bearer {await world.token('grocer')}"}
     assert (await world.http.post("/graphql", json=large, headers=token)).status_code == 200

@@ -58,6 +58,14 @@ def test_the_largest_batch_with_all_that_it_answers_is_not_too_dear() -> None:
     assert cost("query IntrospectionQuery " + get_introspection_query().split("IntrospectionQuery", 1)[1]) < COST_MAX
 
 
+def test_the_schema_costs_what_telling_it_takes_and_more_under_many_names() -> None:
+    once = cost("{ __schema { types { name fields { name args { name } } } } }")
+    aliased = cost("{ __schema { " + " ".join(f"a{n}: types {{ name fields {{ name args {{ name }} }} }}" for n in range(29)) + " } }")
+    assert once > 50
+    assert aliased > 28 * (once - 1)
+    assert cost("{ __schema { types { name } } }") < once < cost("query " + get_introspection_query().split("IntrospectionQuery", 1)[1])
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

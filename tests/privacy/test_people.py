@@ -1,6 +1,7 @@
 """What is known of members as people: encrypted, found by blind index, shown to those who may see it, forgotten for good."""
 
 import base64
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -34,6 +35,15 @@ async def test_a_member_says_who_it_is_and_operators_find_it_however_it_is_writt
         assert found == [{"id": me, "person": {"name": "Ann Other"}}]
     assert (await world.ask(await world.operator(), find, p={"email": "bob@example.org"}))["membersBy"] == []
     assert (await world.post("grocer", find, p={"email": "ann.other@example.org"})).status_code == 403
+
+
+@pytest.mark.parametrize("text", ["a" + "\u0300\u0316" * 100_000 + "@example.com", "1" * 100_000, "+" + "\u0660" * 100_000])
+def test_what_is_too_long_for_an_address_or_a_number_is_not_looked_at(text: str) -> None:
+    began = time.process_time()
+    for normal in (normal_email, normal_phone):
+        with pytest.raises(InputNotAccepted):
+            normal(text)
+    assert time.process_time() - began < 0.5
 
 
 async def test_nothing_of_a_person_can_be_read_in_the_database(world: World) -> None:

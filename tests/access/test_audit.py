@@ -1,0 +1,71 @@
+"""The audit log holds what it must, also where somebody goes away or asks for itself."""
+
+import asyncio
+import contextlib
+import json
+
+from websockets.exceptions import ConnectionClosed
+
+from tests.access.test_consent import agree
+from tests.adjustment.test_adjust import ann
+from tests.events.test_live import open_socket
+from tests.ledger.test_batches import locked_wallet, waits
+from tests.points import ADJUST, ann_logs_in
+from tests.privacy.test_people import ANN, UPDATE
+from tests.world import World
+
+
+async def noted(world: World) -> list[tuple[str, str, str]]:
+    """Who did what, and how it ended."""
+    rows = await world.sql("select actor_kind, action, result from audit_log order by number")
+    return [(row["actor_kind"], row["action"], row["result"]) for row in rows]
+
+
+async def test_a_mutation_whose_client_goes_away_is_posted_and_its_result_noted(world: World) -> None:
+    operator = await world.operator()
+    await world.record("50.00")
+    given = {"member": await ann(world), "programme": "MER", "partner": "grocer", "points": 7, "reason": "A till was down"}
+    before = len(await noted(world))
+    for n, leave in enumerate(("complete", "close")):
+        variables = {"i": {**given, "idempotencyKey": f"a{n}"}}
+        asked = {"type": "subscribe", "id": "1", "payload": {"query": ADJUST, "variables": variables}}
+        async with open_socket(world, operator) as socket:
+            async with locked_wallet(world):
+                await socket.send(json.dumps(asked))
+                await waits(world, 1)
+                if leave == "close":
+                    await socket.close()
+                else:
+                    await socket.send(json.dumps({"type": "complete", "id": "1"}))
+                    await asyncio.wait_for(await socket.ping(), 5)
+            async with asyncio.timeout(5):
+                while await world.available() < 50 + 7 * (n + 1):
+                    await asyncio.sleep(0.02)
+            async with asyncio.timeout(5):
+                while len(await noted(world)) < before + 2 * (n + 1):
+                    await asyncio.sleep(0.02)
+            with contextlib.suppress(ConnectionClosed):
+                await socket.close()
+    assert (await noted(world))[before:] == [
+        ("operator", "mutation adjustPoints", "ASKED"),
+        ("operator", "mutation adjustPoints", "ok"),
+    ] * 2
+    assert await world.broken() == []
+
+
+async def test_a_partner_that_asks_what_is_known_of_people_is_noted_and_what_else_it_asks_is_not(world: World) -> None:
+    member = await ann_logs_in(world)
+    await world.ask(member, UPDATE, i=ANN)
+    assert (await noted(world))[-1] == ("member", "update person", "ok")
+    await agree(world, data_classes=("contact",))
+    before = len(await noted(world))
+    await world.ask("fuel", "{ memberships(first: 10) { nodes { id } } }")
+    assert len(await noted(world)) == before
+    query = "{ memberships(first: 10) { nodes { id person { email } } } }"
+    found = (await world.ask("fuel", query))["memberships"]["nodes"]
+    assert found[0]["person"]["email"] == "ann.other@example.org"
+    assert (await noted(world))[before:] == [("partner", "query memberships", "ok")]
+    about = (await world.sql("select about from audit_log order by number desc limit 1"))[0]["about"]
+    assert found[0]["id"] in about
+    sealed = await world.sql("select true from audit_log where about::text || action like '%example.org%'")
+    assert sealed == []
