@@ -93,27 +93,40 @@ async def set_password(
     if account_id is None:
         raise StateConflict(f"The login {login!r} belongs to another account.")
     if before is not None:
-        await _end_logins(tx, before, now)
+        await end_logins(tx, before, now)
     return account_id
 
 
 async def disable(tx: Tx, account: Row, now: datetime) -> None:
     """Neither a password nor an outside issuer opens the account, until it is given a new password; what was begun has ended."""
     await tx.run(sql.disable_account, account_id=account["account_id"], at=now)
-    await _end_logins(tx, account, now)
+    await end_logins(tx, account, now)
 
 
-async def _end_logins(tx: Tx, account: Row, now: datetime) -> None:
+async def end_logins(tx: Tx, account: Row, now: datetime) -> None:
+    """Sessions, codes, refresh tokens and access tokens of an account end, within two seconds in every process."""
     await tx.run(sql.end_console_sessions, account_id=account["account_id"])
     # Codes first: one that is being redeemed is waited for, and what it began is seen then.
     await tx.run(sql.end_codes, account_id=account["account_id"], ended_at=now)
-    await tx.run(sql.end_families, account_id=account["account_id"], ended_at=now)
+    for ended in await tx.all(sql.end_families, account_id=account["account_id"], ended_at=now):
+        await _revoke(tx, f"sid:{ended['family_id']}", now)
     await revoke_subject(tx, account["member_id"] or account["account_id"], now)
 
 
 async def revoke_subject(tx: Tx, subject_id: UUID, now: datetime) -> None:
     """Every token of a subject that was issued before ends, within two seconds in every process."""
-    await tx.run(sql.revoke, mark=f"sub:{subject_id}", revoked_at=now, until=now + timedelta(seconds=2 * TOKEN_SECONDS))
+    await _revoke(tx, f"sub:{subject_id}", now)
+
+
+async def end_partner(tx: Tx, partner_id: UUID, now: datetime) -> None:
+    """Every token of a partner that was issued before ends, those with which it acts for members too."""
+    await revoke_subject(tx, partner_id, now)
+    for client in await tx.all(sql.clients_of_partner, partner=partner_id):
+        await _revoke(tx, f"client:{client['client_id']}", now)
+
+
+async def _revoke(tx: Tx, mark: str, now: datetime) -> None:
+    await tx.run(sql.revoke, mark=mark, revoked_at=now, until=now + timedelta(seconds=2 * TOKEN_SECONDS))
 
 
 def is_redirect_uri(uri: str) -> bool:

@@ -98,7 +98,8 @@ class Client(ClientMixin):  # type: ignore[misc]
 
 
 def _within(scope: str | None, allowed: set[str]) -> str | None:
-    if not scope:
+    """The scope that was asked for, if it is allowed; all that is where none was asked for. An empty one was cut to nothing."""
+    if scope is None:
         return " ".join(sorted(allowed))
     return scope if set(scope_to_list(scope)) <= allowed else None
 
@@ -116,7 +117,7 @@ def claimed_client_id(assertion: str) -> str:
     """Whose assertion it claims to be, to know whose keys to check it with; empty where it says nothing."""
     try:
         found = unverified(assertion, 1).get("sub")
-    except (ValueError, TypeError, IndexError):
+    except (ValueError, TypeError, IndexError, RecursionError):
         return ""
     return found if isinstance(found, str) else ""
 
@@ -125,7 +126,7 @@ def key_id_of(assertion: str) -> str | None:
     """With which of its keys an assertion says it was signed."""
     try:
         found = unverified(assertion, 0).get("kid")
-    except (ValueError, TypeError, IndexError):
+    except (ValueError, TypeError, IndexError, RecursionError):
         return None
     return found if isinstance(found, str) else None
 
@@ -156,7 +157,7 @@ def read_assertion(assertion: str, keys: KeySet, issuer: str, now: datetime) -> 
 def _claims(assertion: str, key: Key) -> dict[str, Any] | None:
     try:
         return jwt.decode(assertion, key, registry=JOSE).claims
-    except (JoseError, ValueError, TypeError, KeyError):
+    except (JoseError, ValueError, TypeError, KeyError, RecursionError):
         return None
 
 

@@ -42,7 +42,7 @@ def read_proof(proof: str, method: str, url: str, now: datetime, access_token: s
         key = _KEYS[str(jwk.get("kty"))].import_key(jwk)
         claims = jwt.decode(proof, key, registry=JOSE).claims
         proven_url = _plain(str(claims.get("htu", "")))
-    except (JoseError, ValueError, TypeError, KeyError, IndexError):
+    except (JoseError, ValueError, TypeError, KeyError, IndexError, RecursionError):
         raise BadProof("The DPoP proof's signature does not hold.") from None
     if claims.get("htm") != method or proven_url != url:
         raise BadProof(f"The DPoP proof is for another request than {method} {url}.")

@@ -95,12 +95,16 @@ class CodeGrant(AuthorizationCodeGrant):  # type: ignore[misc]
     TOKEN_ENDPOINT_AUTH_METHODS = ("none", *CONFIDENTIAL_METHODS)
 
     def save_authorization_code(self, code: str, request: OAuth2Request) -> None:
+        client = request.client
+        # Who asks for nothing in particular gets all that its client may have, but for a partner what the member agreed to.
+        everything = client.row["scopes"] if client.partner_id is None else ()
+        asked = set(scope_to_list(request.scope) if request.scope else everything)
         self.server.desk.new_code = {
             "code_hash": secret_hash(code),
             "client_id": request.client.get_client_id(),
             "account_id": request.user.account_id,
             "redirect_uri": request.payload.redirect_uri,
-            "scope": " ".join(sorted(set(scope_to_list(request.scope)) & CEILING[request.user.kind])),
+            "scope": " ".join(sorted(asked & CEILING[request.user.kind])),
             "consent_id": self.server.desk.consent.id if self.server.desk.consent is not None else None,
             "code_challenge": request.payload.data["code_challenge"],
             "key_thumbprint": request.payload.data.get("dpop_jkt"),
@@ -146,9 +150,10 @@ class ClientGrant(ClientCredentialsGrant):  # type: ignore[misc]
 
 
 class RefreshGrant(RefreshTokenGrant):  # type: ignore[misc]
-    """Refresh. An app's token serves once; one that served before ends its whole family, except, for GRACE, the immediate
-    predecessor of one that was not used yet. A partner's is bound to its client, which proves itself each time, and is not
-    rotated (FAPI 2.0, section 5.3.2.1)."""
+    """Refresh. Of each generation of an app's tokens one serves, for GRACE all of it; what comes later than that, or after one of
+    the next generation served, ends the whole family. So two tabs go on side by side, and of two who refresh apart neither
+    does. A partner's token is bound to its client, which proves itself each time, and is not rotated (FAPI 2.0, section
+    5.3.2.1)."""
 
     TOKEN_ENDPOINT_AUTH_METHODS = ("none", *CONFIDENTIAL_METHODS)
     INCLUDE_NEW_REFRESH_TOKEN = True
@@ -163,7 +168,7 @@ class RefreshGrant(RefreshTokenGrant):  # type: ignore[misc]
         if desk.client is not None and desk.client["partner_id"] is not None:
             self.INCLUDE_NEW_REFRESH_TOKEN = False
             return Token(row, is_refresh=True) if desk.consent is not None else None
-        if row["used_at"] is not None and (row["succeeded"] or desk.now - row["used_at"] > GRACE):
+        if row["succeeded"] or (row["first_used_at"] is not None and desk.now - row["first_used_at"] > GRACE):
             desk.ended_family = row["family_id"]
             return None
         return Token(row, is_refresh=True)

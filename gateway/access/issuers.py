@@ -73,6 +73,8 @@ def read_issuers(path: Path) -> list[Issuer]:
             raise BadIssuers(f"{where}: kind is partner, member or operator, and the ceiling holds scopes of that kind alone")
         if wrong := [name for name in ("algorithms", "ceiling", "strong") if not isinstance(said.get(name, []), list)]:
             raise BadIssuers(f"{where}: {', '.join(wrong)}: give a list")
+        if not said["algorithms"]:
+            raise BadIssuers(f"{where}: algorithms is empty; name those that the issuer signs with")
         sets = {name: frozenset(said.get(name, ())) for name in ("ceiling", "strong")}
         issuers.append(Issuer(**{**said, **sets, "algorithms": tuple(said["algorithms"])}))
     return issuers
@@ -158,12 +160,12 @@ class OutsideIssuers:
             decoded = jwt.decode(token, keys, registry=JWSRegistry(algorithms=list(issuer.algorithms)))
         except KeysAway as away:
             raise TokenRefused(str(away)) from None
-        except (JoseError, ValueError, KeyError, TypeError, IndexError):
+        except (JoseError, ValueError, KeyError, TypeError, IndexError, RecursionError):
             raise TokenRefused("The token is not one of its issuer's.") from None
         if issuer.type is not None and str(decoded.header.get("typ", "")).removeprefix("application/") != issuer.type:
             raise TokenRefused("The token is not an access token.")
-        if decoded.claims.get("iss") != issuer.issuer or "cnf" in decoded.claims:
-            raise TokenRefused("The token is of another issuer, or bound to a key.")
+        if decoded.claims.get("iss") != issuer.issuer or not {"cnf", "act"}.isdisjoint(decoded.claims):
+            raise TokenRefused("The token is of another issuer, bound to a key, or of somebody who acts for another.")
         return decoded.claims
 
 

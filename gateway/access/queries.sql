@@ -17,6 +17,12 @@ values (:digest, :until)
 on conflict do nothing
 returning true;
 
+-- name: clients_of_partner(partner)
+-- Every client of a partner.
+select client_id
+  from oauth_client
+ where partner_id = :partner;
+
 -- name: store_secret(secret_hash, client_id, created_at)!
 -- A further secret of a client.
 insert into oauth_secret (secret_hash, client_id, created_at)
@@ -45,22 +51,29 @@ update token_family
    set ended_at = coalesce(ended_at, :ended_at)
  where family_id = :family_id;
 
--- name: refresh_token(token_hash)^
--- A refresh token with its family, locked until the answer is decided, and whether one that followed it was used.
-select r.token_hash, r.family_id, r.expires_at, r.used_at, f.client_id, f.account_id, f.scope, f.key_thumbprint, f.ended_at, f.consent_id,
-       a.kind, a.member_id, a.roles,
-       exists (select from refresh_token c where c.parent_hash = r.token_hash and c.used_at is not null) as succeeded
-  from token_family f
-  join refresh_token r on r.family_id = f.family_id
-  join account a on a.account_id = f.account_id and a.disabled_at is null
- where f.family_id = (select t.family_id from refresh_token t where t.token_hash = :token_hash)
-   and r.token_hash = :token_hash
-   for update of f;
+-- name: lock_family(token_hash)!
+-- Whoever comes with another token of the same family waits until the answer is decided.
+select from token_family
+ where family_id = (select t.family_id from refresh_token t where t.token_hash = :token_hash)
+   for update;
 
--- name: store_refresh_token(token_hash, family_id, parent_hash, issued_at, expires_at)!
+-- name: refresh_token(token_hash)^
+-- A refresh token with its family, when one of its generation served first, and whether one of a later generation did.
+select r.token_hash, r.family_id, r.expires_at, r.used_at, r.generation, f.client_id, f.account_id, f.scope, f.key_thumbprint,
+       f.ended_at, f.consent_id, a.kind, a.member_id, a.roles,
+       (select min(s.used_at) from refresh_token s where s.family_id = r.family_id and s.generation = r.generation) as first_used_at,
+       exists (
+         select from refresh_token s
+          where s.family_id = r.family_id and s.generation > r.generation and s.used_at is not null) as succeeded
+  from refresh_token r
+  join token_family f on f.family_id = r.family_id
+  join account a on a.account_id = f.account_id and a.disabled_at is null
+ where r.token_hash = :token_hash;
+
+-- name: store_refresh_token(token_hash, family_id, generation, issued_at, expires_at)!
 -- Keep a new refresh token; only its hash is kept.
-insert into refresh_token (token_hash, family_id, parent_hash, issued_at, expires_at)
-values (:token_hash, :family_id, :parent_hash, :issued_at, :expires_at);
+insert into refresh_token (token_hash, family_id, generation, issued_at, expires_at)
+values (:token_hash, :family_id, :generation, :issued_at, :expires_at);
 
 -- name: use_refresh_token(token_hash, used_at)!
 -- A refresh token serves once.
@@ -211,12 +224,13 @@ update account
 delete from console_session
  where account_id = :account_id;
 
--- name: end_families(account_id, ended_at)!
--- End every refresh token of an account.
+-- name: end_families(account_id, ended_at)
+-- End every refresh token of an account; answers the logins that they came from.
 update token_family
    set ended_at = :ended_at
  where account_id = :account_id
-   and ended_at is null;
+   and ended_at is null
+returning family_id;
 
 -- name: end_codes(account_id, ended_at)!
 -- No code of an account serves any more.
@@ -253,11 +267,12 @@ insert into console_session (session_hash, account_id, expires_at, authenticated
 values (:session_hash, :account_id, :expires_at, :authenticated_at, :strong);
 
 -- name: console_session(session_hash, now)^
--- The operator behind a session that has not run out.
+-- The operator behind a session that has not run out; nobody ends it until the transaction does, so that its code is seen then.
 select account_id, authenticated_at, strong
   from console_session
  where session_hash = :session_hash
-   and expires_at > :now;
+   and expires_at > :now
+   for share;
 
 -- name: end_console_session(session_hash)!
 -- Log out.

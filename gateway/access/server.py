@@ -142,7 +142,7 @@ class OAuthServer(AuthorizationServer):  # type: ignore[misc]
             self.desk.new_refresh = {
                 "token_hash": secret_hash(str(refresh)),
                 "family_id": family_id,
-                "parent_hash": self.desk.refresh["token_hash"] if self.desk.refresh is not None else None,
+                "generation": self.desk.refresh["generation"] + 1 if self.desk.refresh is not None else 1,
                 "issued_at": self.desk.now,
                 "expires_at": self.desk.now + REFRESH_LIFETIME,
             }
@@ -224,17 +224,21 @@ REPEATED = ("response_type", "response_mode", "grant_type", "redirect_uri", "sco
 
 
 def read_parameters(pairs: list[tuple[str, str]]) -> dict[str, str]:
-    """Parameters, each at most once and of printable text. Raises OAuth2Error (RFC 6749, section 3.2)."""
+    """Parameters, each at most once and of printable text; one without a value is as if it were not there. Raises OAuth2Error
+    (RFC 6749, section 3.2)."""
     parameters: dict[str, str] = {}
+    seen: set[str] = set()
     for name, value in pairs:
-        if name in parameters:
+        if name in seen:
             raise InvalidRequestError("A parameter is repeated.")
-        if not value.isprintable():
+        if not (name + value).isprintable():
             raise InvalidRequestError("A parameter holds control characters.")
+        seen.add(name)
         # Authlib repeats these in its errors, which may hold nothing else (RFC 6749, section 5.2).
         if name in REPEATED and not re.fullmatch(r"[\x20-\x21\x23-\x5B\x5D-\x7E]*", value):
             raise InvalidRequestError(f"The parameter {name} holds characters that it cannot have.")
-        parameters[name] = value
+        if value:
+            parameters[name] = value
     return parameters
 
 

@@ -226,7 +226,7 @@ class Tokens:
             self.use_keys(self._all)  # a retired key has ended since
         try:
             decoded = jwt.decode(token, self._keys, algorithms=["ES256"])
-        except (JoseError, ValueError, KeyError, TypeError):
+        except (JoseError, ValueError, KeyError, TypeError, RecursionError):
             raise TokenRefused("The token is not one of this gateway's.") from None
         claims = decoded.claims
         if decoded.header.get("typ") != "at+jwt":

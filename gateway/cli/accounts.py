@@ -63,7 +63,7 @@ def operator_disable(login: Annotated[str, typer.Argument(help="Login name.")]) 
 
 @operator_app.command("factor")
 def operator_factor(login: Annotated[str, typer.Argument(help="Login name.")]) -> None:
-    """Give an operator a new second factor (TOTP): what closes, approves and adjusts needs one.
+    """Give an operator a new second factor (TOTP): what closes, approves and adjusts needs one. Its sessions and tokens end.
 
     Prints the address that an authenticator app reads, this once.
     """
@@ -74,6 +74,7 @@ def operator_factor(login: Annotated[str, typer.Argument(help="Login name.")]) -
             account = await tx.one(sql.account_by_login, login=login)
             if account is None or account["kind"] != "operator":
                 raise typer.BadParameter(f"There is no operator {login!r}.")
+            await accounts.end_logins(tx, account, SystemClock().now())
             return await accounts.set_second_factor(tx, vault, account["account_id"])
 
     secret = with_database(work, noting("operator factor", login=login))

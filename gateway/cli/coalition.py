@@ -101,7 +101,7 @@ def partner_client(
 
 @partner_app.command("suspend")
 def partner_suspend(code: Annotated[str, typer.Argument(help="The partner's code.")]) -> None:
-    """Shut a partner out: it gets no token, and what it holds opens nothing, within seconds."""
+    """Shut a partner out: it gets no token, and those it holds end within seconds, for good."""
     _set_status(code, "suspended")
 
 
@@ -114,8 +114,11 @@ def partner_admit(code: Annotated[str, typer.Argument(help="The partner's code."
 def _set_status(code: str, status: str) -> None:
     async def work(opened: Database) -> None:
         async with opened.transaction() as tx:
-            if await tx.value(sql.set_partner_status, code=code, status=status) is None:
+            partner_id = await tx.value(sql.set_partner_status, code=code, status=status)
+            if partner_id is None:
                 raise typer.BadParameter(f"There is no partner {code!r}.")
+            if status == "suspended":
+                await accounts.end_partner(tx, partner_id, SystemClock().now())
 
     with_database(work, noting(f"partner {status}", partner=code))
     out.print(f"{code} is {status}.")

@@ -24,7 +24,7 @@ from gateway.access.scopes import CATALOGUE, DELEGABLE
 from gateway.access.server import Desk, OAuthServer, Request, read_parameters
 from gateway.access.tokens import Tokens, sql
 from gateway.access.vault import Vault
-from gateway.coalition.catalogue import NoCoalition
+from gateway.coalition.catalogue import Coalition, NoCoalition
 from gateway.context import Doors
 from gateway.database import DatabaseAway, Row, Tx
 from gateway.http.budget import Budgets
@@ -69,6 +69,7 @@ class Login:
             if seconds:
                 told = f"Too many logins were tried from your address. Try again in {seconds} seconds."
                 return HTMLResponse(told, 429, {**page_headers(""), "Retry-After": str(seconds)})
+            coalition = await self._coalition()  # before a connection is held, and before anything is decided that must be kept
             async with self._turn(request), self._doors.database.transaction() as tx:
                 client = await tx.one(sql.oauth_client, client_id=parameters.get("client_id", ""))
                 if client is not None and client["partner_status"] == "suspended":
@@ -88,12 +89,12 @@ class Login:
                     try:
                         account = await self._log_in(tx, client["client_id"], form, desk.now)
                     except LoginLocked as locked:
-                        return await self._ask(client, parameters, form.get("login", ""), str(locked), 429)
+                        return _ask(coalition, client, parameters, form.get("login", ""), str(locked), 429)
                 if account is not None and client["partner_id"] is not None and account.kind != "member":
                     account = None  # nobody but a member can allow a partner something in its own name
                 if account is None and form.get("decision") != "deny":
                     wrong = "The login name, the password or the one-time code is wrong." if form else ""
-                    return await self._ask(client, parameters, form.get("login", ""), wrong, 401 if wrong else 200)
+                    return _ask(coalition, client, parameters, form.get("login", ""), wrong, 401 if wrong else 200)
                 if account is not None and client["partner_id"] is not None:
                     desk.consent = await self._agree(tx, client, parameters, account, desk.now)
                 server = self._server.at(desk)
@@ -170,30 +171,11 @@ class Login:
         await self._audit.note_in(tx, deed)
         return consent
 
-    async def _ask(self, client: Row, parameters: dict[str, str], login: str, error: str, status: int) -> Response:
+    async def _coalition(self) -> Coalition | None:
         try:
-            found = await self._doors.catalogue.current()
-            coalition, partner = found.name, found.partners.get(client["partner_id"])
+            return await self._doors.catalogue.current()
         except NoCoalition:
-            coalition, partner = "the loyalty gateway", None
-        asked = parameters.get("scope", "").split()
-        # An app that asks for nothing in particular gets all that it may have, and the page says so.
-        scopes = asked or (client["scopes"] if client["client_id"] != CONSOLE_CLIENT and client["partner_id"] is None else [])
-        of_partner = client["partner_id"] is not None
-        shown = [scope for scope in scopes if scope in (DELEGABLE if of_partner else CATALOGUE)]
-        classes = [each for each in parameters.get("data_classes", "").split() if of_partner and each in DATA_CLASSES]
-        nonce = secrets.token_urlsafe(16)
-        page = _page.render(
-            coalition=coalition,
-            client=partner.name if partner is not None else client["name"],
-            sentences=[CATALOGUE[scope] for scope in shown] or ["log you in"],
-            sees=[DATA_CLASSES[each] for each in classes],
-            purpose=(client["purpose"] or DEFAULT_PURPOSE) if of_partner else None,
-            login=login,
-            error=error,
-            nonce=nonce,
-        )
-        return HTMLResponse(page, status, page_headers(nonce))
+            return None
 
     async def _log_in(self, tx: Tx, client_id: str, form: dict[str, str], now: datetime) -> Account | None:
         """The account behind a filled form, and a line of the audit log. Raises LoginLocked."""
@@ -249,11 +231,36 @@ class Login:
         """End the console's session."""
         cookie = request.cookies.get(SESSION_COOKIE)
         if cookie is not None:
-            async with self._doors.database.reading() as tx:
-                await tx.run(sql.end_console_session, session_hash=secret_hash(cookie))
+            try:
+                async with self._doors.database.reading() as tx:
+                    await tx.run(sql.end_console_session, session_hash=secret_hash(cookie))
+            except DatabaseAway:
+                return HTMLResponse("The database does not answer. Try again in a moment.", 503, page_headers(""))
         response = Response(status_code=204)
         response.delete_cookie(SESSION_COOKIE, path="/", secure=True, httponly=True)
         return response
+
+
+def _ask(coalition: Coalition | None, client: Row, parameters: dict[str, str], login: str, error: str, status: int) -> Response:
+    partner = coalition.partners.get(client["partner_id"]) if coalition is not None else None
+    asked = parameters.get("scope", "").split()
+    # An app that asks for nothing in particular gets all that it may have, and the page says so.
+    scopes = asked or (client["scopes"] if client["client_id"] != CONSOLE_CLIENT and client["partner_id"] is None else [])
+    of_partner = client["partner_id"] is not None
+    shown = [scope for scope in scopes if scope in (DELEGABLE if of_partner else CATALOGUE)]
+    classes = [each for each in parameters.get("data_classes", "").split() if of_partner and each in DATA_CLASSES]
+    nonce = secrets.token_urlsafe(16)
+    page = _page.render(
+        coalition=coalition.name if coalition is not None else "the loyalty gateway",
+        client=partner.name if partner is not None else client["name"],
+        sentences=[CATALOGUE[scope] for scope in shown] or ["log you in"],
+        sees=[DATA_CLASSES[each] for each in classes],
+        purpose=(client["purpose"] or DEFAULT_PURPOSE) if of_partner else None,
+        login=login,
+        error=error,
+        nonce=nonce,
+    )
+    return HTMLResponse(page, status, page_headers(nonce))
 
 
 def _comes_from_elsewhere(request: HTTPRequest) -> bool:
@@ -261,7 +268,10 @@ def _comes_from_elsewhere(request: HTTPRequest) -> bool:
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
     if site is not None:
         return site not in ("same-origin", "none")
-    return origin is not None and urlsplit(origin).netloc != request.headers.get("host")
+    try:
+        return origin is not None and urlsplit(origin).netloc != request.headers.get("host")
+    except ValueError:
+        return True
 
 
 def _hash(request_uri: str) -> bytes:

@@ -240,6 +240,7 @@ class OAuth:
         # What a request names counts for the grant it asks for, and for no other; `token` is of revocation and introspection.
         token = parameters.get("refresh_token") if asked == "refresh_token" else None if asked else parameters.get("token")
         if token is not None:
+            await tx.run(sql.lock_family, token_hash=secret_hash(token))
             desk.refresh = await tx.one(sql.refresh_token, token_hash=secret_hash(token))
             desk.claims = None if desk.refresh is not None else self._claims(token)
         if asked == EXCHANGE and "subject_token" in parameters:

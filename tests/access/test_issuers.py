@@ -283,7 +283,7 @@ async def test_the_built_in_server_can_be_switched_off(place: Place) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"algorithms": '["none"]'}, {"algorithms": '["HS256"]'}, {"kind": '"king"'}, {"ceiling": '["settlement:close"]'}, {"colour": '"red"'}],
+    [{"algorithms": '["none"]'}, {"algorithms": "[]"}, {"algorithms": '["HS256"]'}, {"kind": '"king"'}, {"ceiling": '["settlement:close"]'}, {"colour": '"red"'}],
 )
 def test_a_file_of_issuers_that_cannot_be_used_is_refused_in_words(tmp_path: Path, changes: dict[str, str]) -> None:
     with pytest.raises(BadIssuers, match="issuer 1"):

@@ -1,0 +1,186 @@
+"""Somebody else has a cookie, a token, a password: how soon it serves no more, and what it gives away until then."""
+
+import asyncio
+import base64
+import json
+from datetime import timedelta
+from urllib.parse import parse_qs, urlparse
+
+import pytest
+
+from gateway.access import accounts
+from gateway.coalition import catalogue
+from gateway.database import Database, DatabaseAway
+from tests.access.test_endings import PARTNER, app_tokens, refresh
+from tests.access.test_keys import keyed_client
+from tests.access.test_oauth import authorization, exchange, olga
+from tests.access.test_operators import session_of
+from tests.points import ann_logs_in, until_revoked
+from tests.world import OPERATOR_PASSWORD, World, log_in, said_by
+
+ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+SEES = "{ programmes { code } }"
+
+
+async def ask_for_codes(world: World, query: dict[str, str], cookie: str, codes: list[str]) -> None:
+    """As often as the session is good for one."""
+    while True:
+        answer = await world.http.get("/oauth/authorize", params=query, headers={"cookie": cookie})
+        if answer.status_code != 303:
+            return
+        codes += parse_qs(urlparse(answer.headers["location"]).query)["code"]
+
+
+async def test_a_stolen_session_in_full_use_ends_with_the_password_and_leaves_no_code(world: World) -> None:
+    """A code that is on its way while the sessions end is waited for, and ends with them."""
+    await world.operator()
+    database = Database(world.dsn, 2)
+    await database.open()
+    for round in range(3):
+        query, verifier = authorization(world)
+        await world.http.post("/oauth/authorize", params=query, data=olga(world))
+        codes: list[str] = []
+        asking = [asyncio.create_task(ask_for_codes(world, query, session_of(world), codes)) for _ in range(8)]
+        async with asyncio.timeout(10):
+            while len(codes) < 20:
+                await asyncio.sleep(0.01)
+        async with database.transaction() as tx:
+            await accounts.set_password(tx, "operator", "olga", OPERATOR_PASSWORD, None, world.clock.now())
+        await asyncio.gather(*asking)
+        answers = [await world.http.post("/oauth/token", data=exchange(world, code, verifier)) for code in codes]
+        assert {answer.status_code for answer in answers} == {400}, round
+        world.http.cookies.clear()
+        world.clock.set(world.clock.now() + timedelta(minutes=1))
+    await database.close()
+
+
+async def test_a_crowd_at_the_login_page_keeps_nobody_from_the_api(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalogue, "STALE_SECONDS", 0)
+    query, _ = authorization(world)
+    await world.token("grocer")
+    async with asyncio.timeout(4):
+        pages = [world.http.get("/oauth/authorize", params=query) for _ in range(60)]
+        answers = await asyncio.gather(*pages, *(world.post("grocer", PARTNER) for _ in range(20)))
+    assert {answer.status_code for answer in answers} == {200}
+
+
+async def test_nothing_is_checked_that_could_not_be_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong password that is not counted could be guessed for ever: where the page cannot be shown none is looked at."""
+
+    async def away(self: catalogue.Catalogue) -> None:
+        raise DatabaseAway
+
+    query, _ = authorization(world)
+    with monkeypatch.context() as patched:
+        patched.setattr(catalogue.Catalogue, "current", away)
+        for password in ("wrong", OPERATOR_PASSWORD):
+            answer = await world.http.post("/oauth/authorize", params=query, data={**olga(world), "password": password})
+            assert answer.status_code == 503
+    assert await world.sql("select from login_failure") == await world.sql("select from authorization_code") == []
+
+
+async def test_of_two_who_refresh_apart_neither_goes_on(world: World) -> None:
+    """Whoever took a token in the seconds of grace is found out at the next refresh."""
+    first = (await app_tokens(world))["refresh_token"]
+    own, stolen = [(await refresh(world, first)).json()["refresh_token"] for _ in range(2)]
+    world.clock.set(world.clock.now() + timedelta(seconds=200))
+    own = (await refresh(world, own)).json()
+    world.clock.set(world.clock.now() + timedelta(seconds=11))
+    assert (await refresh(world, stolen)).status_code == 400
+    assert (await refresh(world, own["refresh_token"])).status_code == 400
+    await until_revoked(world, own["access_token"])
+
+
+async def test_two_tabs_go_on_side_by_side_for_days(world: World) -> None:
+    tabs = [(await app_tokens(world))["refresh_token"]] * 2
+    for _ in range(5):
+        for n, seconds in ((0, 0), (1, 9)):
+            world.clock.set(world.clock.now() + timedelta(seconds=seconds))
+            answer = await refresh(world, tabs[n])
+            assert answer.status_code == 200
+            tabs[n] = answer.json()["refresh_token"]
+        world.clock.set(world.clock.now() + timedelta(days=1))
+    assert tabs[0] != tabs[1]
+
+
+async def test_a_scope_that_nobody_of_the_kind_has_gives_nothing_and_none_gives_all(world: World) -> None:
+    redirect = f"{world.url}/graphiql"
+    assert said_by(await log_in(world, "console", redirect, "olga", OPERATOR_PASSWORD, scope="balance:read"))["scope"] == ""
+    await ann_logs_in(world)
+    world.http.cookies.clear()
+    nothing = await log_in(world, "console", redirect, "ann", "ann's password", scope="audit:read")
+    assert said_by(nothing)["scope"] == ""
+    assert (await world.post(nothing, "{ me { id } }")).status_code == 403
+    world.http.cookies.clear()
+    world.clock.set(world.clock.now() + timedelta(seconds=30))  # the one-time code served
+    everything = await log_in(world, "console", redirect, "olga", OPERATOR_PASSWORD)
+    assert len(said_by(everything)["scope"].split()) > 5
+
+
+async def test_what_was_begun_while_the_password_changed_ends_too(world: World) -> None:
+    """The command that changes it may be slow, or on a machine whose clock is behind."""
+    given = await app_tokens(world)
+    database = Database(world.dsn, 2)
+    await database.open()
+    member = (await world.sql("select member_id from card where number = 'CARD-1'"))[0]["member_id"]
+    async with database.transaction() as tx:
+        await accounts.set_password(tx, "member", "ann", "another password", member, world.clock.now() - timedelta(seconds=30))
+    await database.close()
+    await until_revoked(world, given["access_token"])
+    assert (await refresh(world, given["refresh_token"])).status_code == 400
+
+
+async def test_a_partners_tokens_do_not_come_back_when_it_is_admitted_again(world: World) -> None:
+    leaked = await world.token("grocer")
+    partner = (await world.sql("select partner_id from partner where code = 'grocer'"))[0]["partner_id"]
+    database = Database(world.dsn, 2)
+    await database.open()
+    async with database.transaction() as tx:
+        await accounts.end_partner(tx, partner, world.clock.now())
+    await database.close()
+    await until_revoked(world, leaked)
+    world.clock.set(world.clock.now() + timedelta(seconds=1))
+    world.tokens.clear()
+    assert (await world.post("grocer", PARTNER)).status_code == 200
+    marks = {row["mark"] for row in await world.sql("select mark from revocation")}
+    assert marks == {f"sub:{partner}", "client:partner-grocer"}
+
+
+def nested(levels: int) -> str:
+    """JSON so deep that reading it must not end in a traceback, in the form of a JWT's part."""
+    return base64.urlsafe_b64encode(b'{"a":' * levels + b"1" + b"}" * levels).rstrip(b"=").decode()
+
+
+async def test_a_stranger_gets_a_no_and_no_500_for_what_is_nested_or_malformed(world: World) -> None:
+    client_id, _ = await keyed_client(world, "fuel", dpop=False)
+    claims = base64.urlsafe_b64encode(json.dumps({"sub": client_id}).encode()).rstrip(b"=").decode()
+    form = {"grant_type": "client_credentials", "client_assertion_type": ASSERTION_TYPE}
+    for levels in (500, 980, 1_020):
+        for header, payload in ((nested(levels), claims), (nested(levels), nested(levels)), (nested(10), nested(levels))):
+            answer = await world.http.post("/oauth/token", data={**form, "client_assertion": f"{header}.{payload}.x"})
+            assert answer.status_code in (400, 401), (levels, answer.text)
+            for proof in (f"{header}.{payload}.x", f"{header}.{payload}.{nested(3)}"):
+                answer = await world.http.post(
+                    "/oauth/token", data={"grant_type": "client_credentials"}, auth=world.clients["grocer"], headers={"DPoP": proof[:4_000]}
+                )
+                assert (answer.status_code, answer.json()["error"]) == (400, "invalid_dpop_proof")
+                answer = await world.http.post("/graphql", json={"query": SEES}, headers={"Authorization": f"Bearer {header}.{payload}.x"})
+                assert answer.status_code == 401
+    query, _ = authorization(world, client_id="member-app", redirect_uri="com.example.loyalty:/callback")
+    answer = await world.http.post("/oauth/par", data={**query, "a\0b": "1"})
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
+    for origin in ("http://[", "http://]:1", "null", "x"):
+        answer = await world.http.post("/oauth/authorize", params=query, data=olga(world), headers={"Origin": origin})
+        assert answer.status_code == 400
+    assert await world.sql("select from pushed_request") == []
+
+
+async def test_a_parameter_without_a_value_is_as_if_it_were_not_there(world: World) -> None:
+    answer = await world.http.post("/oauth/token", data={"grant_type": "client_credentials", "scope": ""}, auth=world.clients["grocer"])
+    assert "points:earn" in answer.json()["scope"]
+    twice = [("grant_type", "client_credentials"), ("scope", ""), ("scope", "partner")]
+    answer = await world.http.post(
+        "/oauth/token", content="&".join(f"{name}={value}" for name, value in twice), auth=world.clients["grocer"],
+        headers={"Content-Type": "application/x-www-form-urlencoded"},
+    )  # fmt: skip
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
