@@ -30,14 +30,25 @@ class OneAtATime:
 
     def __init__(self) -> None:
         self._locks: WeakValueDictionary[Hashable, asyncio.Lock] = WeakValueDictionary()
+        self._waiting = 0
 
     @asynccontextmanager
     async def __call__(self, *name: Hashable) -> AsyncIterator[None]:
+        """Raises Busy when CLAIMANTS_MAX callers wait already."""
         lock = self._locks.get(name)
         if lock is None:
             lock = self._locks[name] = asyncio.Lock()
-        async with lock:
+        if lock.locked() and self._waiting >= CLAIMANTS_MAX:
+            raise Busy("Too many requests wait for one another; try again in a moment.")
+        self._waiting += 1
+        try:
+            await lock.acquire()
+        finally:
+            self._waiting -= 1
+        try:
             yield
+        finally:
+            lock.release()
 
 
 class Claims:
@@ -107,7 +118,8 @@ class Lanes(Generic[Item, Answer]):
 
     `post` answers a batch in its order; `bucket` places an item in a lane; `claims` names what no other item of its
     batch may claim. A caller that goes away leaves its items to be posted: they are never half-known. A batch that raises
-    `stuck` waited for something that others hold: its items are posted one by one beside the lane, which goes on.
+    `stuck` waited for something that others hold: its items are posted beside the lane, which goes on, those of one `wallet`
+    together, and those that are stuck again are told to come back.
     """
 
     def __init__(
@@ -117,9 +129,11 @@ class Lanes(Generic[Item, Answer]):
         claims: Callable[[Item], Sequence[Hashable]],
         count: int,
         stuck: type[Exception] = TimeoutError,
+        wallet: Callable[[Item], Hashable] = id,
     ) -> None:
-        self._post, self._bucket, self._claims, self._stuck = post, bucket, claims, stuck
+        self._post, self._bucket, self._claims, self._stuck, self._wallet = post, bucket, claims, stuck, wallet
         self._aside: set[asyncio.Task[None]] = set()
+        self._items_aside = 0
         self._few = asyncio.Semaphore(ASIDE_AT_ONCE)
         self._queues: list[deque[tuple[Item, _Call[Answer], int]]] = [deque() for _ in range(count)]
         self._runners: list[asyncio.Task[None] | None] = [None] * count
@@ -148,7 +162,7 @@ class Lanes(Generic[Item, Answer]):
     @property
     def waiting(self) -> int:
         """Items that no batch has taken yet, and those that are posted beside a lane."""
-        return sum(map(len, self._queues)) + len(self._aside)
+        return sum(map(len, self._queues)) + self._items_aside
 
     async def drain(self) -> None:
         """Wait until everything queued has been posted."""
@@ -182,29 +196,44 @@ class Lanes(Generic[Item, Answer]):
         except ConnectionError as error:
             for _, call, _ in batch:
                 call.fail(error)
+        except self._stuck:
+            by_wallet: dict[Hashable, list[tuple[Item, _Call[Answer], int]]] = {}
+            for ticket in batch:
+                by_wallet.setdefault(self._wallet(ticket[0]), []).append(ticket)
+            for tickets in by_wallet.values():
+                if len(by_wallet) == 1:
+                    _tell_busy(tickets)
+                else:
+                    self._post_aside(tickets)
         except Exception as error:
             if len(batch) == 1:
                 batch[0][1].fail(error)
                 return
             # One bad item must not fail its neighbours: nothing was posted, so post them one by one.
             for ticket in batch:
-                if isinstance(error, self._stuck):
-                    self._post_aside(ticket)
-                else:
-                    await self._post_batch([ticket])
+                await self._post_batch([ticket])
         else:
             for (_, call, position), answer in zip(batch, answers, strict=True):
                 call.answer(position, answer)
 
-    def _post_aside(self, ticket: tuple[Item, _Call[Answer], int]) -> None:
-        if len(self._aside) >= ASIDE_MAX:
-            ticket[1].fail(Busy("Too much waits for what somebody else is at work on; try again in a moment."))
+    def _post_aside(self, tickets: list[tuple[Item, _Call[Answer], int]]) -> None:
+        if self._items_aside + len(tickets) > ASIDE_MAX:
+            _tell_busy(tickets)
             return
+        self._items_aside += len(tickets)
 
         async def post() -> None:
-            async with self._few:
-                await self._post_batch([ticket])
+            try:
+                async with self._few:
+                    await self._post_batch(tickets)
+            finally:
+                self._items_aside -= len(tickets)
 
         task = asyncio.create_task(post())
         self._aside.add(task)
         task.add_done_callback(self._aside.discard)
+
+
+def _tell_busy(tickets: Sequence[tuple[Item, _Call[Answer], int]]) -> None:
+    for _, call, _ in tickets:
+        call.fail(Busy("Somebody else is at work on what this needs; try again in a moment."))

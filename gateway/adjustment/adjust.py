@@ -78,6 +78,10 @@ async def adjust(
         # The same key was stored by another request in this very moment, and is found now.
         async with database.transaction() as tx:
             adjustment_id = await _find_or_store(tx, coalition, operator_id, limit, request, content, now)
+    async with database.reading() as tx:
+        kept = await tx.one(sql.adjustment_by_key, owner=operator_id, key=request.idempotency_key)
+    if kept is not None and kept["refusal"] is not None:
+        raise refusal_of(kept["refusal"], points=abs(kept["points"]))
     return await _read(database, adjustment_id)
 
 
@@ -97,7 +101,12 @@ async def decide(
         if row["requested_by"] == operator_id:
             raise NotAllowed("A second operator decides; this adjustment is your own.")
         if row["state"] == "awaiting_approval":
-            await _conclude(tx, coalition, adjustment_id, wanted, operator_id, now)
+            programme = coalition.programmes[row["programme_id"]]
+            verdict = await _conclude(tx, coalition, adjustment_id, programme, wanted, operator_id, row["occurred_at"], now)
+            if verdict != "post":
+                # Leaving the transaction by an exception undoes the decision too.
+                points = abs((await adjustments_by_id(tx, [adjustment_id]))[adjustment_id].points)
+                raise refusal_of(verdict, points=points, month=coalition.day_of(row["occurred_at"]).replace(day=1))
         elif row["state"] != wanted:
             raise StateConflict(f"The adjustment was {row['state']} before.")
     return await _read(database, adjustment_id)
@@ -141,7 +150,11 @@ async def _find_or_store(
         expires_on=programme.expires_on(day),
     )
     if abs(request.points) + alone <= limit:
-        await _conclude(tx, coalition, adjustment_id, "posted", None, now)
+        verdict = await _conclude(tx, coalition, adjustment_id, programme, "posted", None, now, now)
+        if verdict == "PERIOD_NOT_OPEN":
+            raise refusal_of(verdict, month=day.replace(day=1))  # no answer for ever: the month may be opened
+        if verdict != "post":
+            await tx.run(sql.refuse_adjustment, bucket=bucket, id=adjustment_id, refusal=verdict)
     return adjustment_id
 
 
@@ -163,17 +176,26 @@ def _on_behalf_of(coalition: Coalition, request: AdjustRequest, now: datetime) -
 
 
 async def _conclude(
-    tx: Tx, coalition: Coalition, adjustment_id: UUID, state: str, decided_by: UUID | None, now: datetime
-) -> None:
-    bucket = bucket_of(adjustment_id)
-    await tx.run(sql.decide_adjustment, bucket=bucket, id=adjustment_id, state=state, decided_by=decided_by, at=now)
-    if state == "posted":
-        month = coalition.day_of(now).replace(day=1)
-        (verdict,) = await tx.post(ledger_sql.post_adjustment, at=now, bucket=bucket, adjustment=adjustment_id, month=month)
-        if verdict != "post":
-            # Leaving the transaction by an exception undoes the decision too.
-            points = abs((await adjustments_by_id(tx, [adjustment_id]))[adjustment_id].points)
-            raise refusal_of(verdict, points=points, month=month)
+    tx: Tx, coalition: Coalition, adjustment_id: UUID, programme: Programme, state: str, decided_by: UUID | None,
+    occurred_at: datetime, now: datetime,
+) -> str:  # fmt: skip
+    """Decide, and post what was decided for; answers what the ledger said."""
+    bucket, day = bucket_of(adjustment_id), coalition.day_of(now)
+    await tx.run(
+        sql.decide_adjustment,
+        bucket=bucket,
+        id=adjustment_id,
+        state=state,
+        decided_by=decided_by,
+        at=now,
+        day=day,
+        expires_on=programme.expires_on(day),
+    )
+    if state != "posted":
+        return "post"
+    month = coalition.day_of(occurred_at).replace(day=1)
+    (verdict,) = await tx.post(ledger_sql.post_adjustment, at=now, bucket=bucket, adjustment=adjustment_id, month=month)
+    return str(verdict)
 
 
 async def _read(database: Database, adjustment_id: UUID) -> Adjustment:

@@ -1,6 +1,6 @@
 -- name: adjustment_by_key(owner, key)^
 -- The adjustment that a key asked for.
-select adjustment_id, digest
+select adjustment_id, digest, points, refusal
   from adjustment
  where owner_id = :owner
    and key = :key;
@@ -31,18 +31,28 @@ values (:bucket, :id, :owner, :key, :digest, :member, :programme, :partner, :con
 
 -- name: adjustment_for_update(bucket, id)^
 -- An adjustment's state, locked while it is decided.
-select state, requested_by
+select state, requested_by, programme_id, occurred_at
   from adjustment
  where bucket = :bucket
    and adjustment_id = :id
    for update;
 
--- name: decide_adjustment(bucket, id, state, decided_by, at)!
--- Note what was decided and, where a second operator had to, by whom.
+-- name: decide_adjustment(bucket, id, state, decided_by, at, day, expires_on)!
+-- Note what was decided and, where a second operator had to, by whom; what is given lasts from the day of the decision on.
 update adjustment
    set state = :state,
        decided_by = :decided_by,
-       decided_at = :at
+       decided_at = :at,
+       day = :day,
+       expires_on = :expires_on
+ where bucket = :bucket
+   and adjustment_id = :id;
+
+-- name: refuse_adjustment(bucket, id, refusal)!
+-- The ledger refused what one operator could have made alone: that is the answer to its key.
+update adjustment
+   set state = 'rejected',
+       refusal = :refusal
  where bucket = :bucket
    and adjustment_id = :id;
 

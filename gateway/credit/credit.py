@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from gateway.database import Tx, load_queries
+from gateway.database import Row, Tx, load_queries
 from gateway.refusals import IdempotencyKeyReused, InputNotAccepted
 
 sql = load_queries(__file__)
@@ -22,6 +22,14 @@ class Payment:
     partner_id: UUID
     amount_minor: int
     reference: str | None
+
+
+def runs_short(row: Row) -> bool:
+    """Whether a partner has used so much of its limit, or, where it prepays, of what it paid last, that it should pay."""
+    used, percent = row["used"], row["warn_percent"]
+    if row["limit_minor"] > 0:
+        return bool(used * 100 >= row["limit_minor"] * percent)
+    return bool(-used * 100 <= row["last_paid_minor"] * (100 - percent))
 
 
 async def set_credit(tx: Tx, partner_id: UUID, limit_minor: int, warn_percent: int, now: datetime) -> None:

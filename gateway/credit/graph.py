@@ -33,7 +33,7 @@ async def credit_of(info: Info, partner_id: UUID) -> PartnerCredit | None:
     return PartnerCredit(
         limit=money(Amount(row["limit_minor"], currency)),
         used=money(Amount(used_minor, currency)),
-        warning=row["used"] * 100 >= row["limit_minor"] * row["warn_percent"],
+        warning=credit.runs_short(row),
     )
 
 

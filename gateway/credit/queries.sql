@@ -1,10 +1,10 @@
 -- name: credit_of(partner)^
--- A partner's credit and what is used of it, in minor units.
-select c.limit_minor, c.warn_percent, sum(s.used) as used
+-- A partner's credit, what is used of it and what it paid last, in minor units.
+select c.limit_minor, c.warn_percent, c.last_paid_minor, sum(s.used) as used
   from partner_credit c
   join credit_slot s on s.partner_id = c.partner_id
  where c.partner_id = :partner
- group by c.limit_minor, c.warn_percent;
+ group by c.limit_minor, c.warn_percent, c.last_paid_minor;
 
 -- name: set_credit(partner, limit_minor, warn_percent, at)!
 -- Set what a partner may owe.

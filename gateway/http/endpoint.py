@@ -23,7 +23,7 @@ from gateway.access.tokens import TWO_FACTORS
 from gateway.batching import Busy
 from gateway.coalition.catalogue import NoCoalition
 from gateway.context import Context, Doors
-from gateway.database import DatabaseAway
+from gateway.database import DatabaseAway, Stuck
 from gateway.http import patience
 from gateway.http.budget import Budgets
 from gateway.http.documents import Documents
@@ -288,6 +288,9 @@ def _refusing_what_is_away() -> Iterator[None]:
         raise away() from None
     except Busy as error:
         raise Refusing(429, "BUSY", str(error), {"Retry-After": "1"}) from None
+    except Stuck:
+        told = "Somebody else is at work on what this needs; try again in a moment."
+        raise Refusing(429, "BUSY", told, {"Retry-After": "1"}) from None
 
 
 def shown(result: ExecutionResult, executed: bool = True) -> dict[str, Any]:

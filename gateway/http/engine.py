@@ -28,7 +28,7 @@ from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from gateway.access.caller import Caller
 from gateway.batching import Busy
 from gateway.context import Context
-from gateway.database import DatabaseAway
+from gateway.database import DatabaseAway, Stuck
 from gateway.graph import BadInput
 from gateway.http.executor import Coerced, CompiledExecutor, Root, compile_root
 from gateway.http.guard import Need, fields_of, introspects, missing, needs_of, rights, root_fields, step_ups
@@ -284,7 +284,7 @@ def _brief(error: GraphQLError) -> GraphQLError:
 
 def _mask(error: GraphQLError) -> GraphQLError:
     cause = error.original_error
-    if isinstance(cause, DatabaseAway | Busy):
+    if isinstance(cause, DatabaseAway | Busy | Stuck):
         raise cause
     if error.path is None and (cause is None or isinstance(cause, GraphQLError)) and not isinstance(cause, BadInput):
         return _brief(error)

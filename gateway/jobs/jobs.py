@@ -172,7 +172,7 @@ def all_jobs(database: Database, catalogue: Catalogue, converter: Converter, sig
 
     async def warn(now: datetime) -> int:
         async with database.reading() as tx:
-            rows = await tx.all(sql.partners_short_of_credit)
+            rows = [row for row in await tx.all(sql.warn_of_credit, at=now) if row["short"]]
         for row in rows:
             used = str(row["used"])
             log.warning("a partner's credit runs short", partner=row["code"], limit_minor=row["limit_minor"], used_minor=used)

@@ -21,12 +21,19 @@ select job, began_at, ended_at, succeeded_at, done, error
   from job_run
  order by job;
 
--- name: partners_short_of_credit()
--- Partners who have used so much of their credit that they should pay.
-select p.code, c.limit_minor, sum(s.used) as used
-  from partner_credit c
-  join credit_slot s on s.partner_id = c.partner_id
-  join partner p on p.partner_id = c.partner_id
- group by p.code, c.limit_minor, c.warn_percent
-having sum(s.used) * 100 >= c.limit_minor * c.warn_percent
- order by p.code;
+-- name: warn_of_credit(at)
+-- Partners who have used so much of their credit, or of what they paid last, that they should pay, each once until they have.
+with standing as (
+  select c.partner_id, sum(s.used) as used,
+         case when c.limit_minor > 0 then sum(s.used) * 100 >= c.limit_minor * c.warn_percent
+              else -sum(s.used) * 100 <= c.last_paid_minor * (100 - c.warn_percent) end as short
+    from partner_credit c
+    join credit_slot s on s.partner_id = c.partner_id
+   group by c.partner_id, c.limit_minor, c.warn_percent, c.last_paid_minor)
+update partner_credit c
+   set warned_at = case when s.short then :at::timestamptz end
+  from standing s
+  join partner p on p.partner_id = s.partner_id
+ where c.partner_id = s.partner_id
+   and s.short <> (c.warned_at is not null)
+returning p.code, c.limit_minor, s.used, s.short;

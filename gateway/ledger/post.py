@@ -1,5 +1,6 @@
 """Posting: every movement of points is an item of a batch, posted by one call of one posting function."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
@@ -8,7 +9,7 @@ from uuid import UUID
 
 import msgspec
 
-from gateway.batching import Busy, Claims, Lanes, OneAtATime
+from gateway.batching import CLAIMANTS_MAX, Busy, Claims, Lanes, OneAtATime
 from gateway.clock import Clock
 from gateway.database import CreditShort, Database, Duplicate, PostedNothing, Row, Statement, Stuck, WalletTooFull, load_queries
 from gateway.ids import bucket_of, new_id_in
@@ -16,6 +17,7 @@ from gateway.ids import bucket_of, new_id_in
 sql = load_queries(__file__)
 
 CREDIT_SLOTS = 16
+SINGLES_AT_ONCE = 4
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -137,14 +139,17 @@ class Ledger:
         self._database, self._clock, self._posted = database, clock, posted
         self.one_at_a_time = OneAtATime()
         self._names = Claims()
+        # What is posted by itself leaves the lanes their connections.
+        self._singles = asyncio.Semaphore(SINGLES_AT_ONCE)
+        self._singly = 0
 
         def claiming_wallets(statement: Statement) -> Lanes[WalletItem, Answer]:
             async def post(items: Sequence[WalletItem]) -> list[Answer]:
                 return await _again(lambda: self._call(statement, items, {}))
 
-            return Lanes(post, _bucket, _wallet, lanes, Stuck)
+            return Lanes(post, _bucket, lambda item: (_wallet(item),), lanes, Stuck, _wallet)
 
-        self._earnings = Lanes[Earning, Answer](self._post_earnings, _lane_of_earning, lambda _: (), lanes, Stuck)
+        self._earnings = Lanes[Earning, Answer](self._post_earnings, _lane_of_earning, lambda _: (), lanes, Stuck, _wallet)
         self._returns: Lanes[Return, Answer] = claiming_wallets(sql.post_returns)
         self._redemptions: Lanes[Redemption, Answer] = claiming_wallets(sql.post_redemptions)
         self._holds: Lanes[Hold, Answer] = claiming_wallets(sql.post_holds)
@@ -171,17 +176,26 @@ class Ledger:
         return await self._submit(self._captures, items)
 
     async def once(self, key: Key, post: Callable[[], Awaitable[Posted]]) -> Posted:
-        """Post something by itself while nothing else with its key is under way in this process.
+        """Post something by itself while nothing else with its key is under way in this process. Raises Busy, Stuck.
 
         Another process may win a race for the key or a lock; then it is posted again and finds what the other did.
         """
-        name = ("key", key.owner_id, key.text)
-        await self._names.claim([name])
+        if self._singly >= CLAIMANTS_MAX:
+            raise Busy("Too much waits to be posted; try again in a moment.")
+        self._singly += 1
         try:
-            return await _again(post)
+            return await self._once([("key", key.owner_id, key.text)], post)
+        finally:
+            self._singly -= 1
+
+    async def _once(self, names: Sequence[Hashable], post: Callable[[], Awaitable[Posted]]) -> Posted:
+        await self._names.claim(names)
+        try:
+            async with self._singles:
+                return await _again(post)
         finally:
             self._posted()
-            self._names.free([name])
+            self._names.free(names)
 
     async def _submit(self, lanes: Lanes[OneItem, Answer], items: Sequence[OneItem]) -> list[Answer]:
         """Post items, those that share a key or a receipt one after the other: what came first decides.
@@ -276,12 +290,7 @@ class Ledger:
                 field = _OF_ITEMS[name]
                 given[name] = [getattr(i, field) for i in items]
 
-        try:
-            row = await self._database.post(statement, **{name: given[name] for name in statement.parameters})
-        except Stuck:
-            if len(items) > 1:
-                raise
-            raise Busy("Somebody else is at work on what this needs; try again in a moment.") from None
+        row = await self._database.post(statement, **{name: given[name] for name in statement.parameters})
         self._posted()
         firsts, postings = row["firsts"], row["postings"]
         answers: dict[int, Answer] = {}
@@ -373,12 +382,11 @@ def _names(item: Item) -> tuple[Hashable, ...]:
 
 def _turns(item: Item) -> tuple[Hashable, ...]:
     """What items of one request use up in their order: a wallet, and a partner's credit."""
-    wallet = (item.member_id, item.terms.programme_id)
-    return (wallet, item.terms.partner_id) if item.terms.on_credit else (wallet,)
+    return (_wallet(item), item.terms.partner_id) if item.terms.on_credit else (_wallet(item),)
 
 
-def _wallet(item: Return | Redemption | Hold | Capture) -> tuple[tuple[UUID, UUID]]:
-    return ((item.member_id, item.terms.programme_id),)
+def _wallet(item: Item) -> tuple[UUID, UUID]:
+    return item.member_id, item.terms.programme_id
 
 
 AGAIN_AT_MOST = 5

@@ -1,8 +1,10 @@
 """Closing a month: nothing more goes in, what it came to is worked out once, kept, and written to files."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from gateway.coalition.catalogue import Coalition, Contract
@@ -70,14 +72,14 @@ async def write_files(database: Database, coalition: Coalition, folder: Path, mo
 
 async def compute(tx: Tx, coalition: Coalition, month: date) -> Settled:
     """What a month comes to, worked out afresh from its sums; it changes nothing."""
-    sums = [Sum(*row.values()) for row in await tx.all(sql.sums_of_period, month=month)]
+    sums = [Sum(*map(_whole, row.values())) for row in await tx.all(sql.sums_of_period, month=month)]
     contracts: dict[UUID, Contract] = {c.id: c for found in coalition.contracts.values() for c in found}
     partners = [p.id for p in sorted(coalition.partners.values(), key=lambda p: p.code)]
     standings = [
         Standing(
             row["programme_id"],
-            row["outstanding"],
-            row["debt"],
+            int(row["outstanding"]),
+            int(row["debt"]),
             -sum(s.points for s in sums if s.kind == "expiry" and s.programme_id == row["programme_id"]),
         )
         for row in await tx.all(sql.standing_of_programmes, month=month)
@@ -175,7 +177,7 @@ async def statement_by_id(tx: Tx, statement_id: UUID) -> KeptStatement | None:
 
 async def standings_of_month(tx: Tx, month: date) -> list[Standing]:
     """Where the programmes stood at the end of a closed month."""
-    return [Standing(*row.values()) for row in await tx.all(sql.standing_of_period, month=month)]
+    return [Standing(*map(_whole, row.values())) for row in await tx.all(sql.standing_of_period, month=month)]
 
 
 async def read_settled(tx: Tx, coalition: Coalition, month: date) -> Settled:
@@ -188,11 +190,17 @@ async def read_settled(tx: Tx, coalition: Coalition, month: date) -> Settled:
     return Settled(month, coalition.settlement_currency, [k.statement for k in kept], standings)
 
 
+def _whole(value: Any) -> Any:
+    """Sums are kept as numeric, which does not overflow, and are whole."""
+    return int(value) if isinstance(value, Decimal) else value
+
+
 async def _with_lines(tx: Tx, rows: list[Row]) -> list[KeptStatement]:
     lines: dict[UUID, list[Line]] = {}
     for row in await tx.all(sql.lines_of_statements, statements=[r["statement_id"] for r in rows]):
         statement_id, _, *values = row.values()
-        lines.setdefault(statement_id, []).append(Line(*values))
+        line = Line(*values)
+        lines.setdefault(statement_id, []).append(replace(line, points=int(line.points), gross_minor=int(line.gross_minor)))
     return [
         KeptStatement(
             row["statement_id"],
@@ -202,15 +210,15 @@ async def _with_lines(tx: Tx, rows: list[Row]) -> list[KeptStatement]:
                 partner_id=row["partner_id"],
                 currency=row["currency"],
                 purchases=row["purchases"],
-                amount_minor=row["amount_minor"],
-                issued=row["issued"],
+                amount_minor=int(row["amount_minor"]),
+                issued=int(row["issued"]),
                 returns=row["returns"],
-                returned=row["returned"],
+                returned=int(row["returned"]),
                 redemptions=row["redemptions"],
-                redeemed=row["redeemed"],
+                redeemed=int(row["redeemed"]),
                 conversions=row["conversions"],
-                converted_out=row["converted_out"],
-                converted_in=row["converted_in"],
+                converted_out=int(row["converted_out"]),
+                converted_in=int(row["converted_in"]),
                 lines=lines.get(row["statement_id"], []),
             ),
         )

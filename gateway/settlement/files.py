@@ -6,12 +6,11 @@ Nothing in them depends on when or where they are written, so a month that is cl
 import csv
 import hashlib
 import io
+import json
 import os
 import tempfile
 from datetime import date
 from pathlib import Path
-
-import orjson
 
 from gateway.coalition.catalogue import Coalition
 from gateway.points import decimal_of_minor
@@ -36,7 +35,8 @@ def statement_digest(month: date, statement: Statement) -> str:
             for line in statement.lines
         ],
     ]  # fmt: skip
-    return hashlib.sha256(orjson.dumps(content)).hexdigest()
+    # Not orjson: sums may have more than 64 bits.
+    return hashlib.sha256(json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()).hexdigest()
 
 
 def write_package(folder: Path, coalition: Coalition, settled: Settled) -> Path:
@@ -135,7 +135,7 @@ def _manifest(coalition: Coalition, settled: Settled, contents: dict[str, bytes]
 
 
 def _json(content: object) -> bytes:
-    return orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    return (json.dumps(content, ensure_ascii=False, indent=2) + "\n").encode()
 
 
 def _replace(path: Path, content: bytes) -> None:

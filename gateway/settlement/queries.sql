@@ -22,8 +22,8 @@ select month, state, closed_at
 
 -- name: sums_of_period(month)
 -- What the batches of a month add up to, by what settlement prices.
-select kind, programme_id, account, partner_id, contract_id, sum(points)::bigint as points,
-       sum(transactions)::bigint as transactions, sum(amount_minor)::bigint as amount_minor
+select kind, programme_id, account, partner_id, contract_id, sum(points) as points,
+       sum(transactions) as transactions, sum(amount_minor) as amount_minor
   from delta
  where period = :month
  group by kind, programme_id, account, partner_id, contract_id
@@ -33,8 +33,8 @@ select kind, programme_id, account, partner_id, contract_id, sum(points)::bigint
 -- What members hold and owe at the end of a month: entries up to it, a wallet at a time. For a currency that a
 -- partner keeps it is what lies in the partner's custody.
 select g.programme_id,
-       coalesce(sum(greatest(w.points, 0)), 0)::bigint as outstanding,
-       coalesce(sum(greatest(-w.points, 0)), 0)::bigint as debt
+       coalesce(sum(greatest(w.points, 0)), 0) as outstanding,
+       coalesce(sum(greatest(-w.points, 0)), 0) as debt
   from programme g
   left join (
     select e.programme_id, e.bucket, e.member_id,

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from tests.points import codes, hold, terms
+from tests.points import codes, hold, run_job, terms
 from tests.world import World
 
 CREDIT = """
@@ -54,6 +54,21 @@ async def test_credit_is_used_by_issuing_freed_by_returns_and_payments_and_ends_
     assert codes(await world.record("1.00")) == ["CREDIT_LIMIT_REACHED"]
     assert (await world.record("100.00", who="fuel"))["errors"] == []
     assert await world.broken() == []
+
+
+async def test_who_prepays_is_warned_by_what_it_paid_last_and_once(world: World) -> None:
+    await set_credit(world, "0.00")
+    assert await run_job(world, "credit") == 1  # nothing was paid yet
+    await pay(world, "2.00", "p")
+    assert ((await used(world))["warning"], await run_job(world, "credit")) == (False, 0)
+    await world.record("150.00")
+    assert ((await used(world))["warning"], await run_job(world, "credit")) == (False, 0)
+    await world.record("10.00")  # a fifth is left
+    assert ((await used(world))["warning"], await run_job(world, "credit"), await run_job(world, "credit")) == (True, 1, 0)
+    await pay(world, "2.00", "q")
+    assert ((await used(world))["warning"], await run_job(world, "credit")) == (False, 0)
+    await world.record("200.00")
+    assert await run_job(world, "credit") == 1
 
 
 async def test_without_credit_a_partner_issues_only_what_it_has_prepaid(world: World) -> None:

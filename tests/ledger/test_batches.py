@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 
 from gateway import batching, database
-from gateway.batching import ASIDE_MAX, Busy, Claims, Lanes
+from gateway.batching import ASIDE_MAX, Busy, Claims, Lanes, OneAtATime
 from gateway.points import MAX_POINTS
 from tests.credit.test_credit import set_credit
 from tests.points import codes
@@ -232,6 +232,11 @@ async def test_the_first_postings_of_a_month_wait_for_each_other_in_no_circle(wo
 
 async def waits(world: World, count: int) -> None:
     """Until so many statements of the gateway wait for a lock."""
+    async with asyncio.timeout(10):
+        await _waits(world, count)
+
+
+async def _waits(world: World, count: int) -> None:
     while (await world.sql(
         "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
     ))[0][0] < count:  # fmt: skip
@@ -255,6 +260,41 @@ async def test_a_wallet_that_somebody_else_holds_holds_nobody_else_up(world: Wor
         assert (await world.ask("grocer", RECORD, input=held))["recordPurchase"]["errors"] == []
     assert await world.available() == 11
     assert await world.broken() == []
+
+
+async def test_who_comes_behind_many_that_are_stuck_waits_as_for_one(world: World) -> None:
+    await members(world, 12)
+    await world.record("10.00")
+    async with locked_wallet(world):
+        stuck = [asyncio.create_task(world.post("grocer", RECORD, input=world.purchase("1.00"))) for _ in range(60)]
+        await waits(world, 1)
+        async with asyncio.timeout(12):
+            answers = await asyncio.gather(*(world.record("2.00", member={"externalId": f"m{n}"}) for n in range(12)))
+            busy = await asyncio.gather(*stuck)
+    assert [codes(each) for each in answers] == [[]] * 12
+    assert {answer.status_code for answer in busy} == {429}
+    assert await world.transactions() == 13
+
+
+async def test_so_many_wait_their_turn_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "CLAIMANTS_MAX", 2)
+    one_at_a_time, let_go = OneAtATime(), asyncio.Event()
+    done: list[int] = []
+
+    async def take(n: int) -> None:
+        async with one_at_a_time("receipt"):
+            await let_go.wait()
+            done.append(n)
+
+    taking = [asyncio.create_task(take(n)) for n in range(3)]
+    await asyncio.sleep(0)
+    with pytest.raises(Busy):
+        await take(3)
+    async with one_at_a_time("another"):
+        pass
+    let_go.set()
+    await asyncio.gather(*taking)
+    assert done == [0, 1, 2]
 
 
 async def test_what_is_stuck_is_bounded_and_counted_as_waiting() -> None:

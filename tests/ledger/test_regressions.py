@@ -1,6 +1,7 @@
 """What an attack on the ledger found once, so that it is never found again."""
 
 import asyncio
+import json
 from datetime import timedelta
 
 from gateway import ids
@@ -9,6 +10,7 @@ from tests.conversion.test_convert import convert, fault, quote
 from tests.credit.test_credit import set_credit
 from tests.ledger.test_batches import locked_wallet, waits
 from tests.points import bob_joins, capture, codes, hold, release, reverse, run_job, second_operator, terms
+from tests.settlement.test_close import close_through
 from tests.wallets.test_history import AS_OF, mer
 from tests.world import World
 
@@ -136,13 +138,131 @@ async def test_a_hold_that_is_released_as_its_time_ends_is_told_of_once_and_as_w
     async with locked_wallet(world):
         letting_go = asyncio.create_task(release(world, released))
         await waits(world, 1)
-        running_out = [asyncio.create_task(world.sql(run_out, now, today, today.replace(day=1))) for _ in range(2)]
-        await waits(world, 3)
+        # The job leaves a wallet that somebody is at work on to its next run.
+        assert (await world.sql(run_out, now, today, today.replace(day=1)))[0][0] == 0
     assert codes(await letting_go) == []
-    assert sorted([(await each)[0][0] for each in running_out]) == [0, 1]
+    running_out = await asyncio.gather(*(world.sql(run_out, now, today, today.replace(day=1)) for _ in range(2)))
+    assert sorted(rows[0][0] for rows in running_out) == [0, 1]
     told = await world.sql("select kind, transactions from outbox where kind in ('release', 'hold_expired') order by kind")
     assert [(row["kind"], [ids.show("hld", id) for id in row["transactions"]]) for row in told] == [
         ("hold_expired", [expired]),
         ("release", [released]),
     ]
+    assert await world.broken() == []
+
+
+async def test_a_job_leaves_a_wallet_that_is_locked_to_its_next_run_and_does_the_others(world: World) -> None:
+    await bob_joins(world)
+    await terms(world, pendingDays=1)
+    await world.record("10.00")
+    await world.record("20.00", member={"externalId": "bob"})
+    world.clock.set(world.clock.now() + timedelta(days=2))
+    world.tokens.clear()
+    async with locked_wallet(world):
+        assert await run_job(world, "mature") == 1
+    assert await run_job(world, "mature") == 1
+    world.clock.set(world.clock.now() + timedelta(days=300))
+    world.tokens.clear()
+    async with locked_wallet(world):
+        assert await run_job(world, "expire") == 20
+    assert await run_job(world, "expire") == 10
+    assert await world.broken() == []
+
+
+async def test_points_mature_once_however_many_do_it_at_once(world: World) -> None:
+    """The second one waits for the first's lock on the rows themselves, and then finds nothing left to do."""
+    await terms(world, pendingDays=1)
+    await world.record("10.00")
+    at = world.clock.now() + timedelta(days=2)
+    mature = "select purchases from post_maturities($1, $2, 500)"
+    done = await asyncio.gather(*(world.sql(mature, at, at.date()) for _ in range(6)))
+    assert sorted(rows[0][0] for rows in done) == [0, 0, 0, 0, 0, 1]
+    assert await world.available() == 10
+    assert await world.broken() == []
+
+
+async def test_what_is_posted_by_itself_waits_for_a_wallet_for_a_moment_and_holds_nobody_else_up(world: World) -> None:
+    await bob_joins(world)
+    await world.record("50.00")
+    spent = (await world.redeem(20))["redemption"]["id"]
+    await world.token("fuel")
+    document = "mutation($i: ReverseRedemptionInput!) { reverseRedemption(input: $i) { errors { code } } }"
+    async with locked_wallet(world):
+        stuck = [
+            asyncio.create_task(world.post("fuel", document, i={"idempotencyKey": f"v{n}", "redemption": spent, "points": 1}))
+            for n in range(14)
+        ]
+        await waits(world, 4)
+        async with asyncio.timeout(1.5):
+            assert codes(await world.record("5.00", member={"externalId": "bob"})) == []
+        answers = await asyncio.gather(*stuck)
+    assert {(answer.status_code, answer.headers["retry-after"]) for answer in answers} == {(429, "1")}
+    assert await world.available() == 30
+    again = (await world.ask("fuel", document, i={"idempotencyKey": "v0", "redemption": spent, "points": 1}))["reverseRedemption"]
+    assert codes(again) == []
+    assert await world.available() == 31
+    assert await world.broken() == []
+
+
+async def test_sums_beyond_what_a_number_of_64_bits_holds_close_a_month_and_fold(world: World) -> None:
+    await world.record("5.00")
+    await world.sql(
+        "insert into delta (delta_id, period, kind, programme_id, account, partner_id, contract_id, points, transactions, amount_minor)"
+        " select gen_random_uuid(), period, kind, programme_id, account, partner_id, contract_id, 0, 0, 99999999999999"
+        " from delta, generate_series(1, 100000)"
+    )
+    assert await run_job(world, "fold") == 100_001
+    await close_through(world, 10)
+    kept = (await world.sql("select amount_minor from statement where period = '2026-10-01' and purchases = 1"))[0]["amount_minor"]
+    kept = int(kept)
+    assert kept == 100_000 * 99_999_999_999_999 + 500 > 2**63
+    said = (await world.ask("grocer", '{ statements(first: 1) { nodes { totals { purchases } } } }'))["statements"]["nodes"]
+    assert said[0]["totals"]["purchases"] == 1
+    written = json.loads((world.data_dir / "settlement/2026-10/grocer.json").read_text())
+    assert written["amount"] == f"{kept // 100}.{kept % 100:02d}"
+
+
+async def test_a_month_that_something_was_missed_in_is_remembered_whatever_it_was(world: World) -> None:
+    """Reversals, conversions, adjustments and returns of a month that closed go to the next, and say so."""
+    await world.record("900.00", receipt="r")
+    spent = (await world.redeem(20))["redemption"]["id"]
+    asked = await adjust(world, 1_500)
+    quoted = (await quote(world))["quote"]["id"]
+    earlier = world.clock.now()
+    await close_through(world, 10)
+    await reverse(world, spent, 5, occurredAt=earlier.isoformat())
+    await world.give_back("r", total={"amount": "1.00", "currency": "USD"}, occurredAt=earlier.isoformat())
+    await world.redeem(1, occurredAt=earlier.isoformat())
+    await convert(world, quoted)
+    approve = "mutation($i: DecideAdjustmentInput!) { approveAdjustment(input: $i) { adjustment { state } errors { code } } }"
+    await world.ask(await second_operator(world), approve, i={"adjustment": asked["adjustment"]["id"]})
+    rows = await world.sql("select kind, period::text, missed_period::text as missed from transaction where period > '2026-10-01'")
+    assert sorted(tuple(row) for row in rows) == [
+        (kind, "2026-11-01", "2026-10-01") for kind in ("adjustment", "conversion", "redemption", "return", "reversal")
+    ]
+    assert await world.broken() == []
+
+
+async def test_an_approved_adjustment_lies_in_the_month_in_which_it_was_asked_for_and_lasts_from_the_day_it_was_approved(
+    world: World,
+) -> None:
+    asked = await adjust(world, 1_500)
+    world.clock.set(world.clock.now() + timedelta(days=40))
+    world.tokens.clear()
+    approve = "mutation($i: DecideAdjustmentInput!) { approveAdjustment(input: $i) { adjustment { state } errors { code } } }"
+    await world.ask(await second_operator(world), approve, i={"adjustment": asked["adjustment"]["id"]})
+    row = (await world.sql("select period::text, missed_period from transaction where kind = 'adjustment'"))[0]
+    assert tuple(row) == ("2026-10-01", None)
+    assert (await world.sql("select expires_on::text from lot"))[0][0] == "2027-05-31"
+    assert await world.broken() == []
+
+
+async def test_what_the_ledger_refused_one_operator_stays_refused_under_its_key(world: World) -> None:
+    key = {"idempotencyKey": "once"}
+    assert codes(await adjust(world, -100, **key)) == ["INSUFFICIENT_POINTS"]
+    await world.record("500.00")
+    assert codes(await adjust(world, -100, **key)) == ["INSUFFICIENT_POINTS"]
+    assert await world.available() == 500
+    assert codes(await adjust(world, -100)) == []
+    assert await world.available() == 400
     assert await world.broken() == []
