@@ -74,46 +74,64 @@ async def whole(tx: Tx, member_id: UUID, programme_id: UUID) -> AsyncIterator[Ro
 GENERATIONS_MAX = 20
 
 
-async def origins(tx: Tx, lot_id: UUID, transaction_id: UUID, generations: int = GENERATIONS_MAX) -> list[Origin]:
+async def origins(tx: Tx, lot_id: UUID, transaction_id: UUID) -> list[Origin]:
     """Where the points came from that a transaction took out of a lot; of points that another member gave, where they had
-    come from before, through so many `generations` of gifts.
+    come from before, through GENERATIONS_MAX gifts.
 
     Points of a lot are alike, so it is a rule that says which went first: those that came first. A return takes back
     what its own purchase brought, as far as that is still there; what a reversal gave back counts as never taken.
     """
-    bucket = bucket_of(lot_id)
-    credits = await tx.all(sql.credits_of_lot, bucket=bucket, lot=lot_id)
-    takes = await tx.all(sql.takes_of_lot, bucket=bucket, lot=lot_id)
-    left = {row["transaction_id"]: row["points"] for row in credits}
-    for take in takes:
-        if take["transaction_id"] != transaction_id:
-            _take_from(left, take["kept"], take["purchase_id"])
-            continue
-        before = left.copy()
-        taken = _take_from(left, take["points"], take["purchase_id"])
+    return await _Trace(tx).origins(lot_id, transaction_id, GENERATIONS_MAX)
+
+
+class _Trace:
+    """One walk back through gifts. Members may give the same points to each other again and again, so what was worked out of
+    a gift is kept: each is looked at once."""
+
+    def __init__(self, tx: Tx) -> None:
+        self._tx = tx
+        self._known: dict[tuple[UUID, UUID, int], list[Origin]] = {}
+
+    async def origins(self, lot_id: UUID, transaction_id: UUID, generations: int) -> list[Origin]:
+        place = (lot_id, transaction_id, generations)
+        if place not in self._known:
+            self._known[place] = await self._origins(*place)
+        return self._known[place]
+
+    async def _origins(self, lot_id: UUID, transaction_id: UUID, generations: int) -> list[Origin]:
+        bucket = bucket_of(lot_id)
+        credits = await self._tx.all(sql.credits_of_lot, bucket=bucket, lot=lot_id)
+        takes = await self._tx.all(sql.takes_of_lot, bucket=bucket, lot=lot_id)
+        left = {row["transaction_id"]: row["points"] for row in credits}
+        for take in takes:
+            if take["transaction_id"] != transaction_id:
+                _take_from(left, take["kept"], take["purchase_id"])
+                continue
+            before = left.copy()
+            taken = _take_from(left, take["points"], take["purchase_id"])
+            found: list[Origin] = []
+            for row in credits:
+                id = row["transaction_id"]
+                if id in taken:
+                    found += await self._origins_of_credit(lot_id, row, row["points"] - before[id], taken[id], generations)
+            return found
+        return []
+
+    async def _origins_of_credit(self, lot_id: UUID, credit: Row, skipped: int, points: int, generations: int) -> list[Origin]:
+        """Where `points` of a credit came from, after the first `skipped` of them."""
+        if credit["kind"] != "transfer" or generations == 0:
+            return [_origin(credit, points)]
+        gift = credit["transaction_id"]
+        given = await self._tx.one(sql.lot_before_transfer, bucket=bucket_of(lot_id), lot=lot_id, transaction=gift)
+        assert given is not None
         found: list[Origin] = []
-        for row in credits:
-            id = row["transaction_id"]
-            if id in taken:
-                found += await _origins_of_credit(tx, lot_id, row, row["points"] - before[id], taken[id], generations)
+        for origin in await self.origins(given["lot_id"], given["other_transaction_id"], generations - 1):
+            part = min(max(origin.points - skipped, 0), points)
+            skipped = max(skipped - origin.points, 0)
+            points -= part
+            if part:
+                found.append(replace(origin, points=part))
         return found
-    return []
-
-
-async def _origins_of_credit(tx: Tx, lot_id: UUID, credit: Row, skipped: int, points: int, generations: int) -> list[Origin]:
-    """Where `points` of a credit came from, after the first `skipped` of them."""
-    if credit["kind"] != "transfer" or generations == 0:
-        return [_origin(credit, points)]
-    given = await tx.one(sql.lot_before_transfer, bucket=bucket_of(lot_id), lot=lot_id, transaction=credit["transaction_id"])
-    assert given is not None
-    found: list[Origin] = []
-    for origin in await origins(tx, given["lot_id"], given["other_transaction_id"], generations - 1):
-        part = min(max(origin.points - skipped, 0), points)
-        skipped = max(skipped - origin.points, 0)
-        points -= part
-        if part:
-            found.append(replace(origin, points=part))
-    return found
 
 
 def _take_from(left: dict[UUID, int], wanted: int, own: UUID | None) -> dict[UUID, int]:

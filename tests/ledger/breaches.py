@@ -256,6 +256,14 @@ BREAK: dict[str, tuple[str, ...]] = {
         ),
         "delete from delta",
     ),
+    "standings_equal_the_entries": (
+        "update period_programme set outstanding = outstanding + 1",
+        "update period_programme set debt = debt + 1",
+        "update period_programme set expired = expired + 1",
+        "update transaction set period = '2026-09-01' where kind = 'adjustment'",
+        "update further_entry set period = '2026-10-01' where kind = 'expiry'",
+        "delete from further_entry where kind = 'conversion'",
+    ),
     "lines_equal_the_sums": (
         *(
             f"update statement_line set points = points + 1 where kind = '{kind}'"

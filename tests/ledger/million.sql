@@ -64,7 +64,7 @@ select t.bucket, t.transaction_id, 1, t.kind, t.member_id, '00000000-0000-0000-0
   from transaction t where t.kind in ('transfer', 'expiry');
 insert into idempotency (owner_id, key, bucket, digest, transaction_id, answered_at)
 select partner_id, transaction_id::text, bucket, '', transaction_id, now() from transaction
- order by transaction_id limit 200000;
+ order by transaction.transaction_id limit 200000;
 insert into lot_take (bucket, transaction_id, lot_id, effect, points)
 select i.bucket, pg_temp.id(k.code, i.n * 10 + m, i.bucket), pg_temp.id('1', i.n * 10 + m, i.bucket), k.effect, 1
   from ids i, generate_series(1, 5) m,

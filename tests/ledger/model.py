@@ -256,6 +256,10 @@ class Books:
                 self.release(name, id)
             holder.settle(self.today)
 
+    def lots(self, member: str) -> Lots:
+        """What is left in each lot that is not empty."""
+        return {lot: points for lot, points in self.members[member].lots.items() if points}
+
     def standing(self, member: str) -> tuple[int, int, int, int, int]:
         """Available, pending, held, owed, and what was converted, in points of the other programme."""
         holder = self.members[member]

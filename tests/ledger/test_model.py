@@ -28,6 +28,11 @@ select coalesce(sum(-e.points), 0)::bigint as points
   from entry e join card c on c.member_id = e.member_id
  where e.account = 'custody' and c.number = $1
 """
+LOTS = """
+select l.expires_on, l.funder_id, l.remaining
+  from lot l join card c on c.member_id = l.member_id
+ where l.remaining > 0 and c.number = $1
+"""
 
 
 async def test_random_sequences_agree_with_a_small_model(place: Place) -> None:
@@ -280,6 +285,8 @@ def _machine(world: World, loop: asyncio.AbstractEventLoop) -> type[RuleBasedSta
                 converted = wait(world.sql(CONVERTED, f"C-{self.name(member)}"))[0]["points"]
                 found = (wallet["available"], wallet["pending"], wallet["held"], wallet["owed"], converted)
                 assert found == self.books.standing(member)
+                lots = wait(world.sql(LOTS, f"C-{self.name(member)}"))
+                assert {(row["expires_on"], row["funder_id"]): row["remaining"] for row in lots} == self.books.lots(member)
 
         @invariant()
         def the_credit_is_the_models(self) -> None:

@@ -56,6 +56,32 @@ select s.period, s.partner_id, s.purchases, d.purchases as purchases_now, s.issu
            coalesce(d.returned, 0), coalesce(d.redemptions, 0), coalesce(d.redeemed, 0), coalesce(d.conversions, 0),
            coalesce(d.converted_out, 0), coalesce(d.converted_in, 0));
 
+-- name: standings_equal_the_entries()
+-- Where a programme stood at the end of a closed month is what its entries up to it come to: nothing was posted into it, or
+-- taken out of it, afterwards.
+with moved as (
+  select e.programme_id, e.bucket, e.member_id, e.period,
+         sum(case when e.account = 'custody' then -e.points when g.custody = 'ledger' then e.points else 0 end) as points,
+         -sum(e.points) filter (where e.kind = 'expiry') as expired
+    from entry e
+    join programme g on g.programme_id = e.programme_id
+   group by e.programme_id, e.bucket, e.member_id, e.period),
+stood as (
+  select m.programme_id, p.month, m.bucket, m.member_id, sum(m.points) as points,
+         coalesce(sum(m.expired) filter (where m.period = p.month), 0) as expired
+    from period p
+    join moved m on m.period <= p.month
+   where p.state not in ('open', 'closing')
+   group by m.programme_id, p.month, m.bucket, m.member_id)
+select k.period, k.programme_id, k.outstanding, s.outstanding as outstanding_now, k.debt, s.debt as debt_now, k.expired,
+       s.expired as expired_now
+  from period_programme k
+  left join (
+    select programme_id, month, sum(greatest(points, 0)) as outstanding, sum(greatest(-points, 0)) as debt, sum(expired) as expired
+      from stood
+     group by programme_id, month) s on s.programme_id = k.programme_id and s.month = k.period
+ where (k.outstanding, k.debt, k.expired) <> (coalesce(s.outstanding, 0), coalesce(s.debt, 0), coalesce(s.expired, 0));
+
 -- name: lines_equal_the_sums()
 -- The lines of a closed month charge the points that its sums come to, each kind under its contract.
 select coalesce(l.period, d.period) as period, coalesce(l.partner_id, d.partner_id) as partner,
