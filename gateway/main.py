@@ -30,6 +30,7 @@ from gateway.context import Doors
 from gateway.conversion.convert import Converter
 from gateway.database import Database
 from gateway.events.feed import Feed
+from gateway.events.outbox import check_server
 from gateway.http.budget import Budgets
 from gateway.http.console import console_routes
 from gateway.http.doorman import Doorman
@@ -71,10 +72,13 @@ class Gateway:
 
 
 async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, engine: Engine | None = None) -> Gateway:
-    """The gateway over a migrated database; gateways of one process can share an engine. Raises DatabaseAway."""
+    """The gateway over a migrated database; gateways of one process can share an engine. Raises DatabaseAway,
+    OfAnotherServer."""
     clock, engine = clock or SystemClock(), engine or Engine(create_schema())
     database = Database(dsn, settings.pool_size)
     await database.open()
+    async with database.reading() as tx:
+        await check_server(tx)
     # Of its own, so that no crowd at the pool delays what was revoked.
     watching = Database(dsn, 1)
     await watching.open()

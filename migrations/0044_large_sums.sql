@@ -46,6 +46,8 @@ begin
        select f.member, f.programme from unnest(free_members, free_programmes) f (member, programme))), '{}');
 end $$;
 
+revoke execute on function lock_free_wallets from public;
+
 do $$
 declare
   changed record;

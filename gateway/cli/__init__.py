@@ -15,7 +15,7 @@ from gateway.coalition.onboard import NotOnboarded
 from gateway.coalition.partner_file import BadPartnerFile
 from gateway.database import DatabaseAway
 from gateway.embedded import DatabaseDidNotStart, DatabaseFolderBusy
-from gateway.events.outbox import BadCursor
+from gateway.events.outbox import BadCursor, OfAnotherServer
 from gateway.migrate import DatabaseOutOfReach
 from gateway.refusals import Refused
 from gateway.settings import BadSetting
@@ -43,6 +43,7 @@ def main() -> None:
         BadPartnerFile,
         DatabaseFolderBusy,
         DatabaseDidNotStart,
+        OfAnotherServer,
         NoCoalition,
         DatabaseAway,
         DatabaseOutOfReach,

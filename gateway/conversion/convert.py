@@ -20,6 +20,7 @@ from gateway.coalition.connector import Credit, PartnerRefused, PartnerSilent, P
 from gateway.conversion.quotes import sql
 from gateway.database import Database, Duplicate, Row, Tx
 from gateway.ledger.post import Key
+from gateway.ledger.post import sql as ledger_sql
 from gateway.ledger.refused import refusal_of
 from gateway.members.lookup import Membership, check_text, membership_of
 from gateway.members.lookup import sql as members_sql
@@ -93,6 +94,19 @@ def _order(row: Row | None) -> Conversion:
     return order
 
 
+class NotHeld(Exception):
+    """The ledger refused to set the points of an order aside: `verdict` is its code, `refusal` what the caller is told."""
+
+    def __init__(self, verdict: str, points: int) -> None:
+        super().__init__(verdict)
+        self.verdict, self.refusal = verdict, _refusal(verdict, points)
+
+
+def _refusal(verdict: str, points: int) -> Refused:
+    refusal = refusal_of(verdict, points=points)
+    return refusal.at("quote") if refusal.path == ("points",) else refusal
+
+
 class Converter:
     """Moves orders from state to state."""
 
@@ -115,6 +129,18 @@ class Converter:
             except Duplicate:
                 # Another process took the key in this very moment; what it stored is found now.
                 order = await self._find_or_open(coalition, owner_id, member_id, request, content)
+            except NotHeld as no:
+                bucket = ids.bucket_of(request.quote_id)
+                await self._database.post(
+                    sql.keep_refusal,
+                    at=self._clock.now(),
+                    owner=owner_id,
+                    key=request.idempotency_key,
+                    digest=content,
+                    bucket=bucket,
+                    refusal=no.verdict,
+                )
+                raise no.refusal from None
             return await self._advance(order, coalition)
 
     async def resume(self) -> int:
@@ -139,6 +165,7 @@ class Converter:
         async with self._database.transaction() as tx:
             row = await tx.one(sql.order_by_key, owner_id=owner_id, key=request.idempotency_key)
             if row is None:
+                await _check_kept(tx, owner_id, request, content)
                 return _order(await self._open(tx, coalition, owner_id, member_id, request, content))
             if row["digest"] != content:
                 raise IdempotencyKeyReused(request.idempotency_key)
@@ -349,9 +376,21 @@ async def _place_hold(
         today=today,
         points=points,
     )
+    if verdict == "IDEMPOTENCY_KEY_REUSED":
+        raise IdempotencyKeyReused(key.text)
     if verdict != "post":
-        refusal = refusal_of(verdict, key=key.text, points=points)
-        raise refusal.at("quote") if refusal.path == ("points",) else refusal
+        raise NotHeld(verdict, points)
+
+
+async def _check_kept(tx: Tx, owner_id: UUID, request: ConvertRequest, content: bytes) -> None:
+    """Raises what was refused under this key before, and IdempotencyKeyReused where it asked for something else."""
+    kept = await tx.one(ledger_sql.kept_answers, owners=[owner_id], keys=[request.idempotency_key])
+    if kept is None:
+        return
+    quote = await tx.one(sql.quote_by_id, bucket=ids.bucket_of(request.quote_id), quote_id=request.quote_id)
+    if kept["digest"] != content or kept["refusal"] is None or quote is None:
+        raise IdempotencyKeyReused(request.idempotency_key)
+    raise _refusal(kept["refusal"], quote["take"])
 
 
 async def _airline_membership(tx: Tx, bucket: int, member_id: UUID, partner_id: UUID) -> Membership:

@@ -107,6 +107,10 @@ update conversion
 select place_hold(:at, :owner, :key, :digest, :conversion, :bucket, :hold, :member, :programme, :partner, :day, :today,
                   :points);
 
+-- name: keep_refusal(at, owner, key, digest, bucket, refusal)$
+-- What the ledger refused is the answer to this key.
+select keep_refusal(:at, :owner, :key, :digest, :bucket, :refusal);
+
 -- name: release_hold(at, bucket, hold, today, month)$
 -- Give the points of an order back; false when its hold is no longer open.
 select release_hold(:at, :bucket, :hold, :today, :month);

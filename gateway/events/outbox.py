@@ -19,6 +19,17 @@ class BadCursor(ValueError):
     """A text that is no cursor of the outbox."""
 
 
+class OfAnotherServer(RuntimeError):
+    """The ledger was brought here from another server by a dump, and this one counts its transactions from the beginning: what
+    is new would be neither sealed nor told. See docs/operating.md, "Backups"."""
+
+
+async def check_server(tx: Tx) -> None:
+    """Raises OfAnotherServer."""
+    if await tx.value(sql.is_of_another_server):
+        raise OfAnotherServer(" ".join((OfAnotherServer.__doc__ or "").split()))
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Place:
     """A place in the outbox: after so many events of one batch. Places are in the order of the ledger; as a text one is a

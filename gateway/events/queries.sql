@@ -24,6 +24,10 @@ select s.xid::text as xid, s.batch_id, s.kind, s.posted_at, s.members, s.transac
     or s.place = s.places
  order by s.place;
 
+-- name: is_of_another_server()$
+-- Whether batches were written by transactions that this server has not come to yet.
+select coalesce((select o.xid from outbox o order by o.xid desc limit 1) >= pg_snapshot_xmax(pg_current_snapshot()), false);
+
 -- name: oldest_running()$
 -- The oldest transaction that may still write batches: all before it can be read.
 select pg_snapshot_xmin(pg_current_snapshot())::text;

@@ -184,3 +184,7 @@ async def test_a_parameter_without_a_value_is_as_if_it_were_not_there(world: Wor
         headers={"Content-Type": "application/x-www-form-urlencoded"},
     )  # fmt: skip
     assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
+    query, _ = authorization(world, client_id="member-app", redirect_uri="com.example.loyalty:/callback")
+    assert (await world.http.post("/oauth/par", data={**query, "client_secret": ""})).status_code == 201
+    # It is a stranger's, and counted as one.
+    assert (await world.sql("select count(*) from budget where holder = 'address 127.0.0.1'"))[0][0] == 1

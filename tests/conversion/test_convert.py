@@ -78,9 +78,12 @@ async def test_a_quote_runs_out(world: World) -> None:
 
 async def test_too_few_points_hold_nothing_and_leave_the_quote_unused(world: World) -> None:
     quoted = (await quote(world))["quote"]
-    assert [e["code"] for e in (await convert(world, quoted["id"]))["errors"]] == ["INSUFFICIENT_POINTS"]
+    refused = await convert(world, quoted["id"])
+    assert [e["code"] for e in refused["errors"]] == ["INSUFFICIENT_POINTS"]
     await world.record("200.00")
-    assert (await convert(world, quoted["id"]))["conversion"]["state"] == "COMPLETED"
+    assert await convert(world, quoted["id"]) == refused  # the first answer to this key, for ever
+    assert await world.available() == 200
+    assert (await convert(world, quoted["id"], "another"))["conversion"]["state"] == "COMPLETED"
     assert await world.broken() == []
 
 

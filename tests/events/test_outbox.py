@@ -4,7 +4,7 @@ import asyncpg
 import pytest
 
 from gateway.database import Database
-from gateway.events.outbox import BEGINNING, BadCursor, Event, read_events
+from gateway.events.outbox import BEGINNING, BadCursor, Event, OfAnotherServer, check_server, read_events
 from tests.points import hold, release
 from tests.world import World
 
@@ -60,3 +60,16 @@ async def test_what_is_no_cursor_is_refused(world: World) -> None:
     for text in ("", "1", "x-y-z", "1-00000000-0000-0000-0000-000000000000-1; drop table outbox"):
         with pytest.raises(BadCursor):
             await read(world, text)
+
+
+async def test_a_ledger_that_a_dump_brought_to_another_server_is_not_served(world: World) -> None:
+    """Its batches carry numbers that this server has not come to: what is new would be sealed and told never."""
+    await world.record("1.00")
+    database = Database(world.dsn, 2)
+    await database.open()
+    async with database.reading() as tx:
+        await check_server(tx)
+        await world.sql("update outbox set xid = (xid::text::bigint + 1000000)::text::xid8")
+        with pytest.raises(OfAnotherServer, match=r"docs/operating\.md"):
+            await check_server(tx)
+    await database.close()

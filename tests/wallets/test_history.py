@@ -1,9 +1,10 @@
 """A wallet's past: every moment can be asked for, balances run, and a spent point leads back to its purchase."""
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 
-from tests.points import ann_logs_in, bob_joins, capture, hold, release, run_job, terms
+from tests.points import TRANSFER, ann_logs_in, bob_joins, capture, hold, mint, release, run_job, terms
 from tests.transfer.test_transfer import give
 from tests.world import World
 
@@ -117,6 +118,26 @@ async def test_points_that_were_given_away_lead_back_to_the_purchases_of_who_gav
         assert origin["kind"] == "earning"
         by_receipt[origin["receipt"]] = by_receipt.get(origin["receipt"], 0) + origin["points"]
     assert by_receipt == {"r0": 7, "r1": 3}
+
+
+async def test_points_that_go_back_and_forth_are_traced_in_a_moment(world: World) -> None:
+    await bob_joins(world)
+    await world.record("200.00", receipt="r0")
+    bob = (await world.sql("select member_id from card where number = 'CARD-2'"))[0]["member_id"]
+    back = await mint(world, "member", bob)
+    for _ in range(6):
+        for points in [2] * 8:
+            assert (await give(world, points))["errors"] == []
+        returned = {"idempotencyKey": f"b{next(world.numbers)}", "card": "CARD-1", "programme": "MER", "points": 10}
+        assert (await world.ask(back, TRANSFER, i=returned))["transferPoints"]["errors"] == []
+        world.clock.set(world.clock.now() + timedelta(seconds=1))
+    spent = (await world.redeem(30, who="grocer", member={"externalId": "bob"}))["redemption"]["id"]
+    trace = "query($id: ID!) { node(id: $id) { ... on Redemption { takes { origins { kind receipt points } } } } }"
+    operator = await world.operator()
+    async with asyncio.timeout(5):
+        (take,) = (await world.ask(operator, trace, id=spent))["node"]["takes"]
+    assert {(origin["kind"], origin["receipt"]) for origin in take["origins"]} == {("earning", "r0")}
+    assert sum(origin["points"] for origin in take["origins"]) == 30
 
 
 async def test_a_partner_cannot_read_a_wallets_history(world: World) -> None:
