@@ -296,7 +296,7 @@ class Ledger:
         answers: dict[int, Answer] = {}
         for n, (place, verdict, transaction, number) in enumerate(zip(order, row["answers"], transactions, numbers, strict=True)):
             if verdict == "post":
-                answers[place] = Answer(transaction, None, False, now, postings[number - 1])
+                answers[place] = Answer(transaction, None, False, row["at"], postings[number - 1])
             elif verdict == "replay":
                 answers[place] = Answer(firsts[n], None, True)
             else:

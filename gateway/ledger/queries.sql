@@ -1,6 +1,6 @@
 -- name: post_earnings(at, partners, programmes, contracts, currencies, months, expiries, maturities, prices, term, keys, digests, buckets, members, memberships, transactions, occurred, points, receipts, stores, amounts, lines, slot, dealing, careful)^
 -- Post a batch of purchases.
-select answers, firsts, postings
+select at, answers, firsts, postings
   from post_earnings(:at, :partners::uuid[], :programmes::uuid[], :contracts::uuid[], :currencies::text[],
                      :months::date[], :expiries::date[], :maturities::date[], :prices::numeric[], :term::smallint[],
                      :keys::text[], :digests::bytea[], :buckets::smallint[], :members::uuid[], :memberships::uuid[],
@@ -10,7 +10,7 @@ select answers, firsts, postings
 
 -- name: post_returns(at, partners, programmes, contracts, prices, months, days, term, keys, digests, buckets, members, transactions, occurred, purchases, versions, amounts, points, lines, slot)^
 -- Post a batch of returns.
-select answers, firsts, postings
+select at, answers, firsts, postings
   from post_returns(:at, :partners::uuid[], :programmes::uuid[], :contracts::uuid[], :prices::numeric[], :months::date[],
                     :days::date[], :term::smallint[], :keys::text[], :digests::bytea[], :buckets::smallint[],
                     :members::uuid[], :transactions::uuid[], :occurred::timestamptz[], :purchases::uuid[],
@@ -18,7 +18,7 @@ select answers, firsts, postings
 
 -- name: post_redemptions(at, partners, programmes, contracts, months, days, todays, term, keys, digests, buckets, members, memberships, transactions, occurred, points, refs)^
 -- Post a batch of redemptions.
-select answers, firsts, postings
+select at, answers, firsts, postings
   from post_redemptions(:at, :partners::uuid[], :programmes::uuid[], :contracts::uuid[], :months::date[], :days::date[],
                         :todays::date[], :term::smallint[], :keys::text[], :digests::bytea[], :buckets::smallint[], :members::uuid[],
                         :memberships::uuid[], :transactions::uuid[], :occurred::timestamptz[], :points::bigint[],
@@ -26,14 +26,14 @@ select answers, firsts, postings
 
 -- name: post_holds(at, partners, programmes, months, days, todays, term, keys, digests, buckets, members, memberships, transactions, points, until, refs)^
 -- Post a batch of holds; their ids are the transactions'.
-select answers, firsts, postings
+select at, answers, firsts, postings
   from post_holds(:at, :partners::uuid[], :programmes::uuid[], :months::date[], :days::date[], :todays::date[],
                   :term::smallint[], :keys::text[], :digests::bytea[], :buckets::smallint[], :members::uuid[], :memberships::uuid[],
                   :transactions::uuid[], :points::bigint[], :until::timestamptz[], :refs::text[]);
 
 -- name: post_captures(at, partners, programmes, contracts, months, term, keys, digests, buckets, members, transactions, occurred, holds, points, refs)^
 -- Post a batch of captures.
-select answers, firsts, postings
+select at, answers, firsts, postings
   from post_captures(:at, :partners::uuid[], :programmes::uuid[], :contracts::uuid[], :months::date[], :term::smallint[],
                      :keys::text[], :digests::bytea[], :buckets::smallint[], :members::uuid[], :transactions::uuid[],
                      :occurred::timestamptz[], :holds::uuid[], :points::bigint[], :refs::text[]);

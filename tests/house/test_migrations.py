@@ -1,5 +1,6 @@
 """Migrations: from empty, twice, and from every earlier version."""
 
+import copy
 from uuid import UUID
 
 import asyncpg
@@ -12,6 +13,7 @@ from gateway.earning.purchases import earning_terms, purchases_by_id
 from gateway.embedded import EmbeddedPostgres
 from gateway.ids import new_id_in
 from gateway.ledger.post import Earning, Key, Ledger, Return
+from gateway.ledger.post import sql as posting
 from gateway.ledger.verify import verify
 from gateway.migrate import migrate, migrations_dir
 from tests.conftest import create_database
@@ -85,13 +87,12 @@ async def test_the_applications_role_cannot_change_the_ledger(dsn: str) -> None:
 
 @pytest.mark.parametrize("version", [30, 35])
 async def test_what_was_posted_before_purchases_moved_into_their_transactions_still_counts(
-    server: EmbeddedPostgres, versions: list[str], version: int
+    server: EmbeddedPostgres, versions: list[str], version: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dsn = await create_database(server, f"posted_before_{version}", versions[version])
     database = Database(dsn, 2)
     await database.open()
     coalition = await describe_coalition(database)
-    ledger = Ledger(database, SystemClock(), 1)
     terms = earning_terms(coalition, next(iter(coalition.contracts.values()))[0], coalition.day_of(SystemClock().now()))
     member = new_id_in(7)
 
@@ -104,9 +105,16 @@ async def test_what_was_posted_before_purchases_moved_into_their_transactions_st
         return Return(Key(terms.partner_id, key, b"x"), back, member, of, version, moment, 400, 4, None)
 
     back = msgspec.structs.replace(terms, day=terms.month)
-    first, nothing = await ledger.earn([purchase("k1", "r1"), purchase("k0", "r0", 0)])
-    await ledger.take_back([taking_back("b1", first.transaction_id, 0)])
+    with monkeypatch.context() as before:  # its functions did not say when they had posted
+        for named in ("post_earnings", "post_returns"):
+            statement = copy.copy(getattr(posting, named))
+            statement.text = statement.text.replace("select at,", "select now() as at,")
+            before.setattr(posting, named, statement)
+        ledger = Ledger(database, SystemClock(), 1)
+        first, nothing = await ledger.earn([purchase("k1", "r1"), purchase("k0", "r0", 0)])
+        await ledger.take_back([taking_back("b1", first.transaction_id, 0)])
     assert "0036_purchases" in migrate(dsn)
+    ledger = Ledger(database, SystemClock(), 1)
     again, taken, after = await ledger.earn([purchase("k1", "r1"), purchase("k2", "r1"), purchase("k3", "r2")])
     (stale,) = await ledger.take_back([taking_back("b2", first.transaction_id, 0)])
     await ledger.take_back([taking_back("b2", first.transaction_id, 1)])

@@ -242,7 +242,7 @@ async def test_a_stranger_logs_in_and_pushes_so_often_from_one_address_and_no_mo
     assert login.status_code == 401
 
 
-@pytest.mark.parametrize("credentials", [{"client_secret": "x"}, {"client_assertion": "x"}, None])
+@pytest.mark.parametrize("credentials", [{"client_secret": "x"}, None])
 async def test_an_app_without_secrets_that_sends_some_is_refused_and_nothing_is_kept(world: World, credentials: dict[str, str] | None) -> None:
     query, _ = authorization(world, client_id="member-app", redirect_uri="com.example.loyalty:/callback")
     basic = {"auth": ("member-app", "x")} if credentials is None else {}

@@ -121,6 +121,7 @@ async def test_a_members_past_knows_of_debts_that_a_released_hold_repaid(world: 
     await world.give_back("r")
     await release(world, held)
     wallet = await world.wallet()
+    world.clock.set(world.clock.now() + timedelta(seconds=1))
     then = (await mer(world, AS_OF, at=world.clock.now().isoformat()))["asOf"]
     assert {name: then[name] for name in ("available", "held", "owed")} == {"available": 0, "held": 0, "owed": 0}
     assert (wallet["available"], wallet["held"], wallet["owed"]) == (0, 0, 0)

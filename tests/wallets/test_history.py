@@ -3,8 +3,12 @@
 import asyncio
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
-from tests.points import TRANSFER, ann_logs_in, bob_joins, capture, hold, mint, release, run_job, terms
+import asyncpg
+
+from tests.ledger.test_batches import waits
+from tests.points import TRANSFER, ann_logs_in, bob_joins, capture, codes, hold, mint, release, run_job, terms
 from tests.transfer.test_transfer import give
 from tests.world import World
 
@@ -61,6 +65,38 @@ async def test_every_moment_of_a_wallet_can_be_asked_for_again(world: World) -> 
         assert (await mer(world, AS_OF, at=at))["asOf"] == expected
     before = (world.clock.now() - timedelta(days=400)).isoformat()
     assert (await mer(world, AS_OF, at=before))["asOf"]["points"] == 0
+    assert await world.broken() == []
+
+
+async def test_the_past_is_what_happened_also_where_a_posting_waited_or_a_clock_is_behind(world: World) -> None:
+    """A redemption that waits for another wallet of its batch spends what was bought meanwhile, and comes after it."""
+    await bob_joins(world)
+    await world.record("10.00", member={"externalId": "bob"})
+    many = "mutation($i: [RedeemPointsInput!]!) { redeemPointsBatch(input: $i) { errors { code } } }"
+    both = [
+        {"idempotencyKey": f"w{name}", "member": {"externalId": name}, "programme": "MER", "points": 10} for name in ("bob", "ann")
+    ]
+    bob: UUID = (await world.sql("select member_id from card where number = 'CARD-2'"))[0][0]
+    connection = await asyncpg.connect(world.dsn)
+    await connection.execute("begin")
+    await connection.fetch("select from wallet where member_id = $1 for update", bob)
+    waiting = asyncio.create_task(world.ask("grocer", many, i=both))
+    await waits(world, 1)
+    world.clock.set(world.clock.now() + timedelta(milliseconds=500))
+    await world.record("10.00")
+    await connection.close()
+    spent = (await waiting)["redeemPointsBatch"]
+    world.clock.set(world.clock.now() - timedelta(milliseconds=200))
+    await world.record("5.00")
+    world.clock.set(world.clock.now() + timedelta(seconds=1))
+    history = (await mer(world, HISTORY, first=9))["history"]["nodes"]
+    expected = [{"kind": "earning", "points": 5, "balance": 5}, {"kind": "earning", "points": 10, "balance": 10}]
+    if codes(spent[1]) == []:  # it was not told to come back before the purchase was there
+        expected.insert(1, {"kind": "redemption", "points": -10, "balance": 0})
+    assert history == expected
+    moments = [row[0] for row in await world.sql("select posted_at from transaction where member_id <> $1 order by posted_at", bob)]
+    for at in moments:
+        assert (await mer(world, AS_OF, at=at.isoformat()))["asOf"]["available"] >= 0
     assert await world.broken() == []
 
 
