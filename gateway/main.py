@@ -125,6 +125,7 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
         yield
         for task in running:
             task.cancel()
+        await graphql.drain()
         await ledger.drain()
         await connections.close()
         await fetcher.close()

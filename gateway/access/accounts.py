@@ -171,9 +171,11 @@ async def check_login(tx: Tx, vault: Vault, login: str, password: str, code: str
     strong = row is not None and row["second_factor"] is not None
     if row is not None and strong and not await _serves(tx, vault, row, code, now):
         row = None
-    # Checking took its time: the password may be another by now, or the account disabled. It stays so until the login is kept.
-    if row is not None and not await tx.value(sql.account_stands, account_id=row["account_id"], password_hash=stored):
-        row = None
+    # Checking took its time: password or factor may be others by now, or the account disabled. All stays until the login is kept.
+    if row is not None:
+        factor = row["second_factor"]
+        stands = await tx.value(sql.account_stands, account_id=row["account_id"], password_hash=stored, second_factor=factor)
+        row = row if stands else None
     if row is None:
         await tx.run(sql.note_login_failure, login_hash=login_hash, failures=failures + 1, at=now)
         return None

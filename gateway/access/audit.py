@@ -41,6 +41,7 @@ class Deed:
     token_id: str | None = None
     about: Sequence[str] = ()
     details: dict[str, Any] = field(default_factory=dict)
+    details_max_bytes: int = DETAILS_MAX_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class Audit:
 
     async def note_in(self, tx: Tx, deed: Deed) -> None:
         """As part of a transaction that does it; in further entries what speaks of more than one can name."""
-        about, details = list(deed.about), _written(deed.details)
+        about, details = list(deed.about), _written(deed.details, deed.details_max_bytes)
         for start in range(0, max(len(about), 1), ABOUT_MAX):
             await tx.run(
                 sql.note_deed,
@@ -100,19 +101,24 @@ class Audit:
         return Entry(row["number"], row["at"], deed)
 
 
-def _written(details: dict[str, Any]) -> bytes:
-    """Details as they are kept, for ever: of large variables their digest and how they begin."""
+def _written(details: dict[str, Any], most: int) -> bytes:
+    """Details as they are kept, for ever: of large variables their digest and how they begin, and where that is too much still,
+    of all of them."""
     try:
         written = orjson.dumps(details, default=str)
     except orjson.JSONEncodeError:
         # JSON may come nested more deeply than it can be written again; the deed is noted all the same.
         return orjson.dumps({**details, "variables": "nested too deeply to be kept"}, default=str)
-    if len(written) <= DETAILS_MAX_BYTES:
+    if len(written) <= most:
         return written
     written = orjson.dumps({**details, "variables": _shortened(details.get("variables"))}, default=str)
-    if len(written) <= DETAILS_MAX_BYTES:
+    if len(written) <= most:
         return written
-    return orjson.dumps({**details, "variables": _digested(details.get("variables"))})
+    for names in (("variables",), ("variables", "document")):
+        written = orjson.dumps({**details, **{name: _digested(details.get(name)) for name in names}}, default=str)
+        if len(written) <= most:
+            break
+    return written
 
 
 def _shortened(value: Any) -> Any:

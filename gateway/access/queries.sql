@@ -152,12 +152,13 @@ select account_id, kind, login, password_hash, member_id, roles, second_factor, 
   from account
  where login = :login;
 
--- name: account_stands(account_id, password_hash)$
--- Whether an account still has a password and is not disabled; nobody changes that until the transaction ends.
+-- name: account_stands(account_id, password_hash, second_factor)$
+-- Whether an account still has a password and a second factor and is not disabled; nobody changes that until the transaction ends.
 select true
   from account
  where account_id = :account_id
    and password_hash = :password_hash
+   and second_factor is not distinct from :second_factor
    and disabled_at is null
    for share;
 

@@ -74,8 +74,10 @@ def operator_factor(login: Annotated[str, typer.Argument(help="Login name.")]) -
             account = await tx.one(sql.account_by_login, login=login)
             if account is None or account["kind"] != "operator":
                 raise typer.BadParameter(f"There is no operator {login!r}.")
+            # The account first: a login that is under way is waited for, and ends with the others.
+            made = await accounts.set_second_factor(tx, vault, account["account_id"])
             await accounts.end_logins(tx, account, SystemClock().now())
-            return await accounts.set_second_factor(tx, vault, account["account_id"])
+            return made
 
     secret = with_database(work, noting("operator factor", login=login))
     print(pyotp.TOTP(secret).provisioning_uri(name=login, issuer_name="Loyalty gateway"))

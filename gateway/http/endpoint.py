@@ -46,6 +46,10 @@ from gateway.ids import named_in, show
 READING_COST = 5
 """Points a character of a document that this process has not read yet, whether it is accepted or not."""
 
+NOTED_OF_PARTNERS_MAX_BYTES = 4 * 1024
+NOTING_COST = 1_000
+"""Points of what partners do that is noted for ever, and how much of it is: the log is no place to fill."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -133,6 +137,10 @@ class GraphQLEndpoint:
                     yield ExecutionResult(result.data, result.errors, {"cost": cost})
                     cost = None
 
+    async def drain(self) -> None:
+        """Wait for the mutations whose clients have gone."""
+        await asyncio.gather(*self._under_way, return_exceptions=True)
+
     async def _run_to_its_end(self, admitted: Admitted) -> ExecutionResult:
         """Run a mutation; when its client goes away it goes on, and its result still comes into the audit log."""
         running = asyncio.create_task(self._run(admitted))
@@ -159,9 +167,11 @@ class GraphQLEndpoint:
         except Refusing as no:
             if _is_watched(caller, prepared):
                 with _refusing_what_is_away():
+                    await self._budgets.charge(caller, _cost_of_noting(caller))
                     await self._doors.audit.note(deed_of(caller, prepared, operation, variables, no.code))
             raise
         points = self._engine.check_cost(prepared, variables, name)
+        points += _cost_of_noting(caller) if _is_watched(caller, prepared) else 0
         with _refusing_what_is_away():
             cost = await self._budgets.charge(caller, points)
             context = Context(caller, await self._doors.catalogue.current(), self._doors)
@@ -247,12 +257,16 @@ def deed_of(
     given = {variable: value for variable, value in (variables or {}).items() if variable in declared}
     details: dict[str, Any] = {"variables": given, "document": document}
     about = named_in(answer, given, document)
-    if caller.acting_partner_id is None:
-        return Deed(caller.kind, caller.subject_id, caller.client_id, action, result, caller.token_id, about, details)
-    assert caller.subject_id is not None
-    details |= {"member": str(caller.subject_id)}
-    about.insert(0, show("mem", caller.subject_id))
-    return Deed("partner", caller.acting_partner_id, caller.client_id, action, result, caller.token_id, about, details)
+    if caller.kind == "operator":
+        return Deed("operator", caller.subject_id, caller.client_id, action, result, caller.token_id, about, details)
+    actor = caller.subject_id
+    if caller.acting_partner_id is not None:
+        assert caller.subject_id is not None
+        actor = caller.acting_partner_id
+        details |= {"member": str(caller.subject_id)}
+        about.insert(0, show("mem", caller.subject_id))
+    most = NOTED_OF_PARTNERS_MAX_BYTES
+    return Deed("partner", actor, caller.client_id, action, result, caller.token_id, about, details, most)
 
 
 def only_introspects(admitted: Admitted) -> bool:
@@ -264,6 +278,10 @@ def _is_watched(caller: Caller, prepared: Prepared) -> bool:
     """What stands in the audit log: what operators do, and partners in the name of members or with what is known of people."""
     of_partner = caller.acting_partner_id is not None or (caller.kind == "partner" and prepared.asks_of_people)
     return caller.kind == "operator" or of_partner
+
+
+def _cost_of_noting(caller: Caller) -> int:
+    return 0 if caller.kind == "operator" else NOTING_COST
 
 
 def _result_of(result: ExecutionResult) -> str:

@@ -24,9 +24,10 @@ from gateway.access.scopes import CATALOGUE, DELEGABLE
 from gateway.access.server import Desk, OAuthServer, Request, read_parameters
 from gateway.access.tokens import Tokens, sql
 from gateway.access.vault import Vault
+from gateway.batching import Busy
 from gateway.coalition.catalogue import Coalition, NoCoalition
 from gateway.context import Doors
-from gateway.database import DatabaseAway, Row, Tx
+from gateway.database import DatabaseAway, PostedNothing, Row, Stuck, Tx
 from gateway.http.budget import Budgets
 from gateway.http.headers import page_headers
 from gateway.http.oauth import NO_STORE, REQUEST_URI_PREFIX, check_resource, read_form
@@ -38,6 +39,7 @@ SESSION_LIFETIME = timedelta(hours=8)
 LOGINS_AT_ONCE = 2
 LOGINS_WAITING = 100
 LOGIN_MAX = 200
+TRY_AGAIN = "The database does not answer. Try again in a moment."
 DEFAULT_PURPOSE = "to serve you with your points"
 _page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
     Path(__file__).with_name("login.html").read_text()
@@ -65,7 +67,7 @@ class Login:
                 raise InvalidRequestError("The form was sent by another site's page.")
             if len(form.get("login", "")) > LOGIN_MAX:
                 raise InvalidRequestError(f"A login name has {LOGIN_MAX} characters at most.")
-            seconds = await self._budgets.knock(address_of(request)) if form else 0
+            seconds = await self._budgets.knock(address_of(request)) if request.method == "POST" else 0
             if seconds:
                 told = f"Too many logins were tried from your address. Try again in {seconds} seconds."
                 return HTMLResponse(told, 429, {**page_headers(""), "Retry-After": str(seconds)})
@@ -110,8 +112,8 @@ class Login:
                 return response
         except OAuth2Error as error:
             return self._error(error)
-        except DatabaseAway:
-            return HTMLResponse("The database does not answer. Try again in a moment.", 503, page_headers(""))
+        except (DatabaseAway, Busy, Stuck, PostedNothing):
+            return HTMLResponse(TRY_AGAIN, 503, {**page_headers(""), "Retry-After": "2"})
 
     @asynccontextmanager
     async def _turn(self, request: HTTPRequest) -> AsyncIterator[None]:
@@ -234,8 +236,8 @@ class Login:
             try:
                 async with self._doors.database.reading() as tx:
                     await tx.run(sql.end_console_session, session_hash=secret_hash(cookie))
-            except DatabaseAway:
-                return HTMLResponse("The database does not answer. Try again in a moment.", 503, page_headers(""))
+            except (DatabaseAway, Stuck, PostedNothing):
+                return HTMLResponse(TRY_AGAIN, 503, {**page_headers(""), "Retry-After": "2"})
         response = Response(status_code=204)
         response.delete_cookie(SESSION_COOKIE, path="/", secure=True, httponly=True)
         return response

@@ -33,8 +33,9 @@ from gateway.access.jwks import Fetcher, KeysAway, RemoteKeys, read_keys
 from gateway.access.scopes import CATALOGUE, ROLES
 from gateway.access.server import Desk, OAuthServer, Request, read_basic, read_parameters
 from gateway.access.tokens import TOKEN_SECONDS, TWO_FACTORS, Revocations, TokenRefused, Tokens, marks_of, sql
+from gateway.batching import Busy
 from gateway.context import Doors
-from gateway.database import DatabaseAway, Row, Tx
+from gateway.database import DatabaseAway, PostedNothing, Row, Stuck, Tx
 from gateway.http import patience
 from gateway.http.budget import Budgets
 from gateway.http.wire import address_of
@@ -189,7 +190,7 @@ class OAuth:
             status, body, _ = desk.answer
         except OAuth2Error as error:
             status, body = error.status_code, dict(error.get_body())
-        except DatabaseAway:
+        except (DatabaseAway, Busy, Stuck, PostedNothing):
             return JSONResponse({"error": "temporarily_unavailable"}, 503, {"Retry-After": "2"})
         if body.get("error") == "invalid_client":
             # One sentence for an unknown client and a wrong secret, so that neither is told apart.

@@ -4,6 +4,9 @@ A connection that dribbles is closed, so that it holds nothing up; httptools its
 answers pings without end, whether or not anybody reads the answers.
 """
 
+import fcntl
+import struct
+import termios
 from asyncio import AbstractEventLoop, TimerHandle, Transport
 from typing import Any
 
@@ -32,12 +35,17 @@ def _last_answer(status: str, message: str) -> bytes:
 
 
 class _ExpectsReading:
-    """A protocol on whose connection somebody must read on of what piles up here; who reads on, however slowly, has as much
-    time again."""
+    """A protocol on whose connection somebody must read on of whatever piles up here, to the last byte; who reads on, however
+    slowly, has as much time again."""
 
     loop: AbstractEventLoop
     transport: Transport
     _reading_due: TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        # Whatever does not leave at once counts as unread, also when the connection is to be closed after it.
+        transport.set_write_buffer_limits(high=0)
+        super().connection_made(transport)  # type: ignore[misc]
 
     def pause_writing(self) -> None:
         super().pause_writing()  # type: ignore[misc]
@@ -52,10 +60,19 @@ class _ExpectsReading:
         super().connection_lost(exc)  # type: ignore[misc]
 
     def _expect_reading(self) -> None:
-        self._reading_due = self.loop.call_later(UNREAD_SECONDS, self._check_reading, self.transport.get_write_buffer_size())
+        self._reading_due = self.loop.call_later(UNREAD_SECONDS, self._check_reading, self._unread())
+
+    def _unread(self) -> int:
+        """Bytes that were written and not read: those that wait here, and those that wait in the kernel."""
+        waiting: int = self.transport.get_write_buffer_size()
+        try:
+            sent = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+        except (OSError, ValueError):
+            return waiting
+        return waiting + int(struct.unpack("i", sent)[0])
 
     def _check_reading(self, unread: int) -> None:
-        if self.transport.get_write_buffer_size() < unread:
+        if self._unread() < unread:
             self._expect_reading()
         else:
             self.transport.abort()
@@ -73,15 +90,16 @@ class PatientHttp(_ExpectsReading, HttpToolsProtocol):
     _headers_due: TimerHandle | None = None
     _request_due: TimerHandle | None = None
     _header_bytes = _request_bytes = 0
-    _began_here = False
+    _began_here = _ended_here = False
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._expect_headers()
 
     def data_received(self, data: bytes) -> None:
-        self._began_here = False
+        self._began_here = self._ended_here = False
         super().data_received(data)
+        self._expect_something()
         # What came before a message in the same piece of data is not told apart from it, so a message counts from its second.
         if self._began_here or self.transport.is_closing():
             return
@@ -114,10 +132,15 @@ class PatientHttp(_ExpectsReading, HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
+        self._ended_here = True
         self._stop_expecting()
         super().on_message_complete()
 
     def handle_websocket_upgrade(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            # What is still to be answered would wait for a protocol that this connection has no more.
+            self.transport.abort()
+            return
         self._stop_expecting()
         self._stop_waiting_for_reading()
         super().handle_websocket_upgrade()
@@ -130,6 +153,18 @@ class PatientHttp(_ExpectsReading, HttpToolsProtocol):
         self._stop_expecting()
         super().connection_lost(exc)
 
+    def _expect_something(self) -> None:
+        """uvicorn lets a connection wait for as long as it likes after a byte that begins no request."""
+        answering = self.cycle is not None and not self.cycle.response_complete
+        due = self._headers_due or self._request_due or self.timeout_keep_alive_task
+        over = self.parser is None or self.transport.is_closing() or self.transport.get_protocol() is not self
+        if due is not None or answering or over:
+            return
+        if self._ended_here:  # the end of a request that was answered before
+            self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+        else:
+            self._expect_headers()
+
     def _expect_headers(self) -> None:
         self._headers_due = self.loop.call_later(HEADER_SECONDS, self._give_up)
 
@@ -141,6 +176,9 @@ class PatientHttp(_ExpectsReading, HttpToolsProtocol):
         self._headers_due = self._request_due = None
 
     def _give_up(self) -> None:
+        if self.flow.read_paused:  # by us, while an earlier request is answered: nothing can come
+            self._headers_due, self._request_due = None, self.loop.call_later(BODY_SECONDS, self._give_up)
+            return
         self._stop_expecting()
         if self.transport is not None and not self.transport.is_closing():
             self.transport.close()

@@ -7,6 +7,7 @@ the upgrade. When its token ends the socket is closed with 4403, so that clients
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -15,9 +16,10 @@ import orjson
 from graphql import ExecutionResult as GraphQLResult
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect
 from strawberry.asgi import ASGIWebSocketAdapter
 from strawberry.exceptions import ConnectionRejectionError
+from strawberry.http.exceptions import WebSocketDisconnected
 from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
 from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import BaseGraphQLTransportWSHandler
 from strawberry.types import ExecutionResult
@@ -75,8 +77,10 @@ class Sockets:
         self._open += 1
         self._of[address] += 1
         try:
-            await websocket.accept(GRAPHQL_TRANSPORT_WS_PROTOCOL)
-            await _Handler(self._endpoint, self._doorman, Session(websocket)).handle()
+            # Who goes away in the middle of a word is no error.
+            with suppress(WebSocketDisconnect, WebSocketDisconnected):
+                await websocket.accept(GRAPHQL_TRANSPORT_WS_PROTOCOL)
+                await _Handler(self._endpoint, self._doorman, Session(websocket)).handle()
         finally:
             self._open -= 1
             self._of[address] -= 1

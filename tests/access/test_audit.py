@@ -69,3 +69,20 @@ async def test_a_partner_that_asks_what_is_known_of_people_is_noted_and_what_els
     assert found[0]["id"] in about
     sealed = await world.sql("select true from audit_log where about::text || action like '%example.org%'")
     assert sealed == []
+
+
+async def test_the_log_is_no_place_to_fill_what_partners_do_is_short_and_paid_for(world: World) -> None:
+    query = "query($r: MemberRef!) { membership(ref: $r) { id person { email } } }"
+    long = {"externalId": "x" * 100_000}
+    await world.post("fuel", query, r=long)
+    sealed = (await world.sql("select length(sealed) as bytes from audit_log order by number desc limit 1"))[0]["bytes"]
+    assert sealed < 5_000
+    answer = await world.http.post("/oauth/token", data={"grant_type": "client_credentials", "scope": "partner"}, auth=world.clients["fuel"])
+    narrow = answer.json()["access_token"]
+    assert (await world.post(narrow, query, r=long)).status_code == 403
+    before = len(await noted(world))
+    await world.sql("update budget set available = 0, as_of = clock_timestamp() + interval '1 day'")
+    statuses = [(await world.post(narrow, query, r=long)).status_code for _ in range(250)]
+    assert set(statuses) == {403, 429}
+    assert statuses[-1] == 429
+    assert len(await noted(world)) - before == statuses.count(403) <= 200

@@ -188,3 +188,29 @@ async def test_a_parameter_without_a_value_is_as_if_it_were_not_there(world: Wor
     assert (await world.http.post("/oauth/par", data={**query, "client_secret": ""})).status_code == 201
     # It is a stranger's, and counted as one.
     assert (await world.sql("select count(*) from budget where holder = 'address 127.0.0.1'"))[0][0] == 1
+
+
+async def test_an_empty_form_is_a_try_at_logging_in_and_counts_as_one(world: World) -> None:
+    query, _ = authorization(world)
+    await world.http.post("/oauth/authorize", params=query, data={"login": "", "password": ""})
+    frozen = "update budget set available = 0, as_of = clock_timestamp() + interval '1 day' where holder = 'address 127.0.0.1'"
+    await world.sql(frozen)
+    statuses = [(await world.http.post("/oauth/authorize", params=query, data={"login": ""})).status_code for _ in range(20)]
+    assert statuses[-1] == 429
+
+
+async def test_a_login_under_way_with_the_old_second_factor_does_not_stand(world: World) -> None:
+    database = Database(world.dsn, 2)
+    await database.open()
+    vault = await world.vault(database)
+    async with database.transaction() as tx:
+        account = await tx.one(accounts.sql.account_by_login, login="olga")
+        assert account is not None
+        asked = {
+            "account_id": account["account_id"], "password_hash": account["password_hash"], "second_factor": account["second_factor"],
+        }  # fmt: skip
+        assert await tx.value(accounts.sql.account_stands, **asked) is True
+    async with database.transaction() as tx:
+        await accounts.set_second_factor(tx, vault, account["account_id"])
+        assert await tx.value(accounts.sql.account_stands, **asked) is None
+    await database.close()

@@ -1,0 +1,201 @@
+"""Connections: who dribbles, floods, reads nothing or never ends is let go, and nothing of it piles up."""
+
+import asyncio
+import contextlib
+import gzip
+import json
+import socket
+from urllib.parse import urlsplit
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from gateway.http import patience
+from tests.world import World, serving
+
+PARTNER = "{ partner { code } }"
+
+
+async def connection(world: World) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    address = urlsplit(world.url)
+    return await asyncio.open_connection(address.hostname, address.port)
+
+
+@pytest.mark.parametrize("reads", [False, True])
+async def test_who_asks_for_much_and_reads_nothing_of_it_is_let_go(monkeypatch: pytest.MonkeyPatch, reads: bool) -> None:
+    monkeypatch.setattr(patience, "UNREAD_SECONDS", 0.8)
+    much = "x" * (16 << 20)  # more than the kernel keeps for a socket
+
+    async def answer(request: Request) -> Response:
+        return PlainTextResponse(much)
+
+    async with serving(Starlette(routes=[Route("/", answer)])) as (url, server, _):
+        address = urlsplit(url)
+        reader, writer = await asyncio.open_connection(address.hostname, address.port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        got = len(await reader.readuntil(b"\r\n\r\n"))
+        if reads:  # slowly, for longer than the patience lasts
+            while got < len(much):
+                await asyncio.sleep(0.01)
+                got += len(await reader.read(1 << 16))
+            assert server.server_state.connections
+        else:
+            async with asyncio.timeout(20):
+                while server.server_state.connections:
+                    await asyncio.sleep(0.05)
+        writer.close()
+
+
+async def test_who_dribbles_its_headers_or_its_body_is_let_go(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "HEADER_SECONDS", 0.8)
+    monkeypatch.setattr(patience, "BODY_SECONDS", 0.8)
+    for said in (b"", b"GET / HTTP/1.1\r\nHost:", b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\nGET /livez HTTP/1.1\r\nX: "):
+        reader, writer = await connection(world)
+        writer.write(said)
+        answer = await asyncio.wait_for(reader.read(), 5)
+        assert answer.count(b"200 OK") == (1 if b"livez" in said else 0)
+        writer.close()
+    reader, writer = await connection(world)
+    head = b"POST /graphql HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"
+    writer.write(head)
+    answer = await asyncio.wait_for(reader.read(4_000), 5)
+    assert b"408" in answer.split(b"\r\n")[0]
+    assert b"BODY_TOO_SLOW" in answer
+    writer.close()
+    assert (await world.post("grocer", PARTNER)).status_code == 200
+
+
+HEAD_IN_CHUNKS = b"POST /livez HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+async def test_trailers_are_read_by_nobody_and_a_request_without_an_end_is_cut_off(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = await connection(world)
+    writer.write(HEAD_IN_CHUNKS + b"0\r\nX-Trailer: y\r\n\r\nGET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert (await asyncio.wait_for(reader.readuntil(b"alive"), 5)).count(b"HTTP/1.1 ") == 2
+    writer.close()
+
+    monkeypatch.setattr(patience, "REQUEST_MAX_BYTES", 1 << 20)
+    for said in (b"x1: y\r\n" * 10_000, b"x" * 70_000, b"1\r\nx\r\n" * 10_000):
+        reader, writer = await connection(world)
+        writer.write(HEAD_IN_CHUNKS + (b"" if said[:1] == b"1" else b"0\r\n") + (b"x: " if said[1:2] == b"x" else b""))
+        with pytest.raises(ConnectionError):
+            await pour(writer, said, 64 << 20)
+        writer.close()
+    assert (await world.post("grocer", PARTNER)).status_code == 200
+
+
+async def pour(writer: asyncio.StreamWriter, said: bytes, most: int) -> None:
+    for _ in range(most // len(said)):
+        writer.write(said)
+        await writer.drain()
+
+
+async def test_a_request_that_was_answered_before_its_end_ends_in_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "BODY_SECONDS", 0.4)
+    monkeypatch.setattr(patience, "GRACE_SECONDS", 0.4)
+    reader, writer = await connection(world)
+    writer.write(HEAD_IN_CHUNKS)
+    answer = asyncio.create_task(reader.read())
+    async with asyncio.timeout(5):
+        while not answer.done():
+            writer.write(b"1\r\nx\r\n")
+            await asyncio.sleep(0.05)
+    assert (await answer).startswith(b"HTTP/1.1 405")
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n",
+    ],
+)
+async def test_a_byte_that_begins_nothing_keeps_no_connection_open(said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "HEADER_SECONDS", 0.5)
+
+    async def alive(request: Request) -> Response:
+        return PlainTextResponse("alive")
+
+    async with serving(Starlette(routes=[Route("/livez", alive)])) as (url, server, _):
+        server.config.timeout_keep_alive = 1
+        address = urlsplit(url)
+        reader, writer = await asyncio.open_connection(address.hostname, address.port)
+        writer.write(said)
+        assert b"alive" in await asyncio.wait_for(reader.readuntil(b"alive"), 5)
+        writer.write(b"x" if b"Length" in said else b"\r\n")
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()
+
+
+async def test_nobody_changes_to_a_websocket_while_answers_are_on_their_way(world: World) -> None:
+    """uvicorn would go on writing them for a protocol that nobody slows down any more."""
+    much = b"GET /limits HTTP/1.1\r\nHost: x\r\n\r\n" * 200
+    upgrade = (
+        b"GET /graphql HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        b"Sec-WebSocket-Protocol: graphql-transport-ws\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
+    )
+    reader, writer = await connection(world)
+    writer.write(much + upgrade)
+    got = b""
+    with contextlib.suppress(ConnectionError):
+        async with asyncio.timeout(5):
+            while piece := await reader.read(1 << 16):
+                got += piece
+    assert b"101 Switching" not in got
+    assert got.count(b"HTTP/1.1 200") < 200
+    writer.close()
+    assert (await world.post("grocer", PARTNER)).status_code == 200
+
+
+async def test_what_was_to_be_said_last_is_not_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that is closed waits until its last bytes are read, and no longer than anything else waits to be."""
+    monkeypatch.setattr(patience, "UNREAD_SECONDS", 0.8)
+
+    async def answer(request: Request) -> Response:
+        return PlainTextResponse("x" * (4 << 20), headers={"Connection": "close"})
+
+    async with serving(Starlette(routes=[Route("/fill", answer)])) as (url, server, _):
+        address = urlsplit(url)
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, (address.hostname, address.port))
+        _, writer = await asyncio.open_connection(sock=sock)
+        writer.transport.pause_reading()
+        writer.write(b"GET /fill HTTP/1.1\r\nHost: x\r\n\r\n")
+        async with asyncio.timeout(20):
+            while not server.server_state.connections:
+                await asyncio.sleep(0.01)
+            while server.server_state.connections:
+                await asyncio.sleep(0.05)
+        writer.close()
+
+
+async def test_huge_headers_are_refused_and_bombs_are_not_unpacked(world: World) -> None:
+    reader, writer = await connection(world)
+    writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\n" + b"".join(b"X-%d: %s\r\n" % (n, b"x" * 1_000) for n in range(5_000)) + b"\r\n")
+    answer = await asyncio.wait_for(reader.read(400), 5)
+    assert answer.startswith(b"HTTP/1.1 431")
+    assert "65536 bytes" in json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
+    writer.close()
+    reader, writer = await connection(world)
+    writer.write(b"nonsense\r\n\r\n")
+    answer = await asyncio.wait_for(reader.read(400), 5)
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
+    writer.close()
+    sent = {"query": "{ programmes { code } }"}
+    for charset, status in (("utf-8", 200), ("UTF-8", 200), ("utf-16", 415), ("latin-1", 415)):
+        headers = {"Authorization": f"Bearer {await world.token('grocer')}", "Content-Type": f"application/json; charset={charset}"}
+        assert (await world.http.post("/graphql", content=json.dumps(sent), headers=headers)).status_code == status
+    large = {"query": "{ programmes { code } }", "extensions": {"padding": "x" * 1_000_000}}
+    token = {"Authorization": f"Bearer {await world.token('grocer')}"}
+    assert (await world.http.post("/graphql", json=large, headers=token)).status_code == 200
+    bomb = gzip.compress(b'{"query": "{ __typename }"' + b" " * 20_000_000 + b"}")
+    for encoding in ("gzip", "deflate", "br", "zstd"):
+        sent = await world.http.post("/graphql", content=bomb, headers={"Content-Type": "application/json", "Content-Encoding": encoding})
+        assert sent.status_code == 415
