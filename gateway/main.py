@@ -110,7 +110,7 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
         prove=lambda transaction_id: prove(database, transaction_id),
     )
     await _register_own_clients(database, settings.base_url, clock)
-    metrics = Metrics(database, ledger, jobs).scrape
+    metrics = Metrics(database, ledger, jobs, clock).scrape
     server = OAuthServer(tokens)
     budgets = Budgets(database)
     login = Login(server, tokens, doors, vault, audit, budgets)

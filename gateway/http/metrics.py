@@ -4,6 +4,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, gen
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gateway.clock import Clock
 from gateway.database import Database, DatabaseAway
 from gateway.jobs.jobs import Jobs
 from gateway.ledger.post import Ledger
@@ -13,8 +14,8 @@ from gateway.ledger.post import sql as ledger_sql
 class Metrics:
     """`/metrics`: read afresh at every scrape, so that nothing is counted twice by several processes."""
 
-    def __init__(self, database: Database, ledger: Ledger, jobs: Jobs) -> None:
-        self._database, self._ledger, self._jobs = database, ledger, jobs
+    def __init__(self, database: Database, ledger: Ledger, jobs: Jobs, clock: Clock) -> None:
+        self._database, self._ledger, self._jobs, self._clock = database, ledger, jobs, clock
 
     async def scrape(self, request: Request) -> Response:
         registry = CollectorRegistry()
@@ -30,6 +31,7 @@ class Metrics:
 
     async def _read(self, registry: CollectorRegistry) -> None:
         last = Gauge("gateway_job_last_success_timestamp_seconds", "When a job last went well.", ["job"], registry=registry)
+        lag = Gauge("gateway_job_lag_seconds", "How long ago a job last went well.", ["job"], registry=registry)
         done = Gauge("gateway_job_done_total", "How many things a job has done in all.", ["job"], registry=registry)
         failing = Gauge("gateway_job_failing", "Whether the last run of a job failed.", ["job"], registry=registry)
         unsealed = Gauge("gateway_unsealed_batches", "Batches that wait to be sealed.", registry=registry)
@@ -38,6 +40,7 @@ class Metrics:
             failing.labels(name).set(run.error is not None)
             if run.succeeded_at is not None:
                 last.labels(name).set(run.succeeded_at.timestamp())
+                lag.labels(name).set((self._clock.now() - run.succeeded_at).total_seconds())
         async with self._database.reading() as tx:
             row = await tx.one(ledger_sql.lag_of_sealing)
         unsealed.set(row["batches"] if row else 0)

@@ -26,6 +26,7 @@ async def look_at_jobs(world: World) -> None:
     metrics = (await world.http.get("/metrics")).text
     assert "gateway_database_up 1.0" in metrics
     assert 'gateway_job_done_total{job="seal"} 1.0' in metrics
+    assert 'gateway_job_lag_seconds{job="seal"} 0.0' in metrics
     assert (await world.post("grocer", query)).status_code == 403
 
 

@@ -36,11 +36,14 @@ select f.transaction_id, f.ordinal, f.period
  where t.points is not null or t.kind = 'earning';
 
 -- name: transactions_lie_in_the_month_of_their_day()
--- A transaction belongs to the month of its day in the coalition's time zone, or to a later one and says which it missed.
+-- A transaction belongs to the month of its day in the coalition's time zone, or to a later one and says which it missed. What
+-- happens by itself in the last moment of a month may be a moment later in the ledger, as the clocks of several gateways differ.
 select t.transaction_id, t.occurred_at, t.period, t.missed_period
   from transaction t
  cross join coalition c
- where coalesce(t.missed_period, t.period) <> date_trunc('month', t.occurred_at at time zone c.timezone)::date
+ where coalesce(t.missed_period, t.period) not in (
+         date_trunc('month', t.occurred_at at time zone c.timezone)::date,
+         date_trunc('month', (t.occurred_at - interval '1 minute') at time zone c.timezone)::date)
     or t.missed_period >= t.period;
 
 -- name: memberships_are_the_members_own()
