@@ -11,7 +11,7 @@ import uvloop
 from starlette.types import ASGIApp
 
 from gateway.embedded import EmbeddedPostgres
-from gateway.http.patience import PatientHttp, PatientSocket
+from gateway.http.patience import UNREAD_SECONDS, PatientHttp, PatientSocket
 from gateway.http.socket import MESSAGE_MAX_BYTES
 from gateway.local import check_port
 from gateway.main import create_app
@@ -61,6 +61,7 @@ def server_config(app: ASGIApp, host: str = "127.0.0.1", port: int = 0, proxies:
         http=PatientHttp,
         ws=PatientSocket,
         ws_max_size=MESSAGE_MAX_BYTES,
+        ws_ping_timeout=UNREAD_SECONDS + 15,  # a ping waits behind what is still to be read
         ws_per_message_deflate=False,  # costs 70 KiB a socket, and lets small messages grow large
     )
 

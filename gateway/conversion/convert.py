@@ -129,6 +129,10 @@ class Converter:
             except Duplicate:
                 # Another process took the key in this very moment; what it stored is found now.
                 order = await self._find_or_open(coalition, owner_id, member_id, request, content)
+            except IdempotencyKeyReused:
+                async with self._database.reading() as tx:
+                    await _check_kept(tx, owner_id, request, content)  # another process was told no in this very moment
+                raise
             except NotHeld as no:
                 bucket = ids.bucket_of(request.quote_id)
                 await self._database.post(

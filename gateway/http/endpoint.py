@@ -47,6 +47,7 @@ READING_COST = 5
 """Points a character of a document that this process has not read yet, whether it is accepted or not."""
 
 NOTED_OF_PARTNERS_MAX_BYTES = 4 * 1024
+ABOUT_OF_PARTNERS = 200
 NOTING_COST = 1_000
 """Points of what partners do that is noted for ever, and how much of it is: the log is no place to fill."""
 
@@ -266,7 +267,7 @@ def deed_of(
         details |= {"member": str(caller.subject_id)}
         about.insert(0, show("mem", caller.subject_id))
     most = NOTED_OF_PARTNERS_MAX_BYTES
-    return Deed("partner", actor, caller.client_id, action, result, caller.token_id, about, details, most)
+    return Deed("partner", actor, caller.client_id, action, result, caller.token_id, about[:ABOUT_OF_PARTNERS], details, most)
 
 
 def only_introspects(admitted: Admitted) -> bool:

@@ -7,7 +7,7 @@ answers pings without end, whether or not anybody reads the answers.
 import fcntl
 import struct
 import termios
-from asyncio import AbstractEventLoop, TimerHandle, Transport
+from asyncio import AbstractEventLoop, Lock, TimerHandle, Transport
 from typing import Any
 
 import orjson
@@ -90,7 +90,7 @@ class PatientHttp(_ExpectsReading, HttpToolsProtocol):
     _headers_due: TimerHandle | None = None
     _request_due: TimerHandle | None = None
     _header_bytes = _request_bytes = 0
-    _began_here = _ended_here = False
+    _began_here = _ended_here = _past_headers = False
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -116,17 +116,19 @@ class PatientHttp(_ExpectsReading, HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._began_here = True
+        self._past_headers = False
         if self._headers_due is None:
             self._expect_headers()
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         # Trailers, which nobody here reads, come after the body; uvicorn would add them to the headers for ever.
-        if self._headers_due is not None:
+        if not self._past_headers:
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         self._stop_expecting()
+        self._past_headers = True
         self._request_bytes = 0
         self._request_due = self.loop.call_later(BODY_SECONDS + GRACE_SECONDS, self._give_up)
         super().on_headers_complete()
@@ -137,13 +139,24 @@ class PatientHttp(_ExpectsReading, HttpToolsProtocol):
         super().on_message_complete()
 
     def handle_websocket_upgrade(self) -> None:
-        if self.cycle is not None and not self.cycle.response_complete:
-            # What is still to be answered would wait for a protocol that this connection has no more.
+        answering = self.cycle is not None and not self.cycle.response_complete
+        if answering or self.transport.get_write_buffer_size():
+            # What is still to be answered, or read, would wait for a protocol that this connection has no more.
             self.transport.abort()
             return
         self._stop_expecting()
         self._stop_waiting_for_reading()
         super().handle_websocket_upgrade()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        # The parser takes the body of such a request for the next one.
+        said = dict(self.headers)
+        if b"transfer-encoding" in said or said.get(b"content-length", b"0").strip(b"0 "):
+            if self.cycle is not None:
+                self.cycle.disconnected = True
+            told = "Send a request that has a body without asking for another protocol."
+            self.transport.write(_last_answer("501 Not Implemented", told))
+            self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
         self.transport.write(_last_answer("400 Bad Request", msg))
@@ -177,7 +190,10 @@ class PatientHttp(_ExpectsReading, HttpToolsProtocol):
 
     def _give_up(self) -> None:
         if self.flow.read_paused:  # by us, while an earlier request is answered: nothing can come
-            self._headers_due, self._request_due = None, self.loop.call_later(BODY_SECONDS, self._give_up)
+            if self._headers_due is not None:
+                self._expect_headers()
+            else:
+                self._request_due = self.loop.call_later(BODY_SECONDS, self._give_up)
             return
         self._stop_expecting()
         if self.transport is not None and not self.transport.is_closing():
@@ -188,6 +204,15 @@ class PatientSocket(_ExpectsReading, WebSocketsSansIOProtocol):
     """uvicorn's protocol of WebSockets; who sends more pings and pongs than anybody needs, or reads no answers, goes."""
 
     _second = _controls = 0
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._sending = Lock()
+
+    async def send(self, message: Any) -> None:
+        """One after the other, each once what was written before has left."""
+        async with self._sending:
+            await super().send(message)
 
     def handle_ping(self) -> None:
         if not self._counts():

@@ -199,3 +199,21 @@ async def test_huge_headers_are_refused_and_bombs_are_not_unpacked(world: World)
     for encoding in ("gzip", "deflate", "br", "zstd"):
         sent = await world.http.post("/graphql", content=bomb, headers={"Content-Type": "application/json", "Content-Encoding": encoding})
         assert sent.status_code == 415
+
+
+@pytest.mark.parametrize("protocol", [b"h2c", b"TLS/1.0", b"websocket2"])
+async def test_the_body_of_a_request_for_another_protocol_is_no_request_of_its_own(world: World, protocol: bytes) -> None:
+    hidden = b"GET /limits HTTP/1.1\r\nHost: x\r\n\r\n"
+    head = b"POST /graphql HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    reader, writer = await connection(world)
+    writer.write(head % (protocol, len(hidden)))
+    await asyncio.sleep(0.05)
+    writer.write(hidden)
+    answer = await asyncio.wait_for(reader.read(), 5)
+    assert answer.startswith(b"HTTP/1.1 501")
+    assert answer.count(b"HTTP/1.1 ") == 1
+    writer.close()
+    reader, writer = await connection(world)
+    writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n")
+    assert b"200 OK" in await asyncio.wait_for(reader.readuntil(b"alive"), 5)
+    writer.close()

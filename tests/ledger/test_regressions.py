@@ -267,3 +267,34 @@ async def test_what_the_ledger_refused_one_operator_stays_refused_under_its_key(
     assert codes(await adjust(world, -100)) == []
     assert await world.available() == 400
     assert await world.broken() == []
+
+
+async def test_a_clock_that_is_ahead_decides_nothing_for_others(world: World) -> None:
+    """Bob was posted to by a gateway whose clock is an hour ahead; Ann's hold, captured in one batch with him, is open still."""
+    await bob_joins(world)
+    await world.record("100.00", member={"externalId": "bob"})
+    await world.record("100.00")
+    placed = (await hold(world, 50))["hold"]["id"]
+    await world.sql("update wallet set last_posted_at = last_posted_at + interval '1 hour'")
+    before = world.clock.now()
+    assert codes(await capture(world, placed, 20)) == []
+    many = "mutation($i: [PurchaseInput!]!) { recordPurchases(input: $i) { errors { code } } }"
+    both = [world.purchase("1.00"), world.purchase("1.00", member={"externalId": "bob"})]
+    assert (await world.ask("grocer", many, i=both))["recordPurchases"] == [{"errors": []}] * 2
+    latest = (await world.sql("select max(posted_at) from transaction"))[0][0]
+    assert latest <= before + timedelta(seconds=6)
+    assert (await world.sql("select min(last_posted_at) from wallet where available > 0"))[0][0] > before + timedelta(minutes=59)
+    assert await world.broken() == []
+
+
+async def test_what_expires_as_it_is_given_back_comes_after_it(world: World) -> None:
+    await world.record("100.00")
+    spent = (await world.redeem(100))["redemption"]["id"]
+    world.clock.set(world.clock.now() + timedelta(days=260))
+    world.tokens.clear()
+    for n in range(5):
+        assert codes(await reverse(world, spent, 20, idempotencyKey=f"v{n}")) == []
+        world.clock.set(world.clock.now() + timedelta(seconds=1))
+    rows = await world.sql("select kind from transaction order by posted_at, transaction_id")
+    assert [row["kind"] for row in rows] == ["earning", "redemption", *["reversal", "expiry"] * 5]
+    assert await world.broken() == []
