@@ -131,15 +131,41 @@ async def test_a_byte_that_begins_nothing_keeps_no_connection_open(said: bytes, 
         writer.close()
 
 
+UPGRADE = (
+    b"GET /graphql HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Protocol: graphql-transport-ws\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
+)
+
+
+async def test_nobody_changes_to_a_websocket_over_an_answer_that_is_not_read() -> None:
+    """The new protocol would never hear that the connection is full, and have no brake and no clock."""
+
+    async def answer(request: Request) -> Response:
+        return PlainTextResponse("x" * (4 << 20))
+
+    async with serving(Starlette(routes=[Route("/fill", answer)])) as (url, server, _):
+        address = urlsplit(url)
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, (address.hostname, address.port))
+        _, writer = await asyncio.open_connection(sock=sock)
+        writer.transport.pause_reading()
+        writer.write(b"GET /fill HTTP/1.1\r\nHost: x\r\n\r\n")
+        async with asyncio.timeout(10):
+            while not any(each.cycle and each.cycle.response_complete for each in server.server_state.connections):  # type: ignore[union-attr]
+                await asyncio.sleep(0.01)
+            writer.write(UPGRADE)
+            while server.server_state.connections:
+                await asyncio.sleep(0.01)
+        writer.close()
+
+
 async def test_nobody_changes_to_a_websocket_while_answers_are_on_their_way(world: World) -> None:
     """uvicorn would go on writing them for a protocol that nobody slows down any more."""
     much = b"GET /limits HTTP/1.1\r\nHost: x\r\n\r\n" * 200
-    upgrade = (
-        b"GET /graphql HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-        b"Sec-WebSocket-Protocol: graphql-transport-ws\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
-    )
     reader, writer = await connection(world)
-    writer.write(much + upgrade)
+    writer.write(much + UPGRADE)
     got = b""
     with contextlib.suppress(ConnectionError):
         async with asyncio.timeout(5):
