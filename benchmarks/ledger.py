@@ -20,7 +20,8 @@ from gateway.coalition.catalogue import Coalition, read_coalition
 from gateway.database import Database
 from gateway.earning.purchases import earning_terms
 from gateway.ids import new_id_in
-from gateway.ledger.post import Answer, Earning, Key, Ledger, Redemption, Terms
+from gateway.ledger.items import Answer, Earning, Key, Redemption, Terms
+from gateway.ledger.post import Ledger
 
 MEMBERS = int(os.environ.get("BENCH_MEMBERS", "100000"))
 LANES = 2

@@ -19,7 +19,7 @@ from gateway.coalition.connections import Connections
 from gateway.coalition.connector import Credit, PartnerRefused, PartnerSilent, PartnerUnreached
 from gateway.conversion.quotes import sql
 from gateway.database import Database, Duplicate, Row, Tx
-from gateway.ledger.post import Key
+from gateway.ledger.items import Key
 from gateway.ledger.post import sql as ledger_sql
 from gateway.ledger.refused import refusal_of
 from gateway.members.lookup import Membership, check_text, membership_of

@@ -11,7 +11,8 @@ from gateway.coalition.catalogue import Coalition, Contract, Partner
 from gateway.database import Database, Row, Tx, load_queries
 from gateway.earning.rules import EarningStep, apply_rules, points_of
 from gateway.ids import bucket_of
-from gateway.ledger.post import Answer, Earning, Key, Ledger, Terms
+from gateway.ledger.items import Answer, Earning, Key, Terms
+from gateway.ledger.post import Ledger
 from gateway.ledger.refused import first_answers, keys_of_refused, refusal_of
 from gateway.members.lookup import MemberLookup, MemberRef, Membership, check_text, find_memberships
 from gateway.points import MAX_POINTS, BadAmount, Money, minor_of_decimal

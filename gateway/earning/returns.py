@@ -13,7 +13,8 @@ from gateway.database import Database, Row, Tx
 from gateway.earning.purchases import TEXT_MAX, Purchase, PurchaseLine, purchase_line, purchases_by_receipt, sql
 from gateway.earning.rules import points_of
 from gateway.ids import bucket_of
-from gateway.ledger.post import Answer, Key, Ledger, Return, Terms
+from gateway.ledger.items import Answer, Key, Return, Terms
+from gateway.ledger.post import Ledger
 from gateway.ledger.refused import first_answer, refusal_of
 from gateway.members.lookup import check_text
 from gateway.points import BadAmount, Money, decimal_of_minor, minor_of_decimal

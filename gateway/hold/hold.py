@@ -7,8 +7,9 @@ from uuid import UUID
 from gateway.coalition.catalogue import Coalition, Partner
 from gateway.database import Database, Row, Tx, load_queries
 from gateway.ids import bucket_of
-from gateway.ledger.post import Capture, Key, Ledger
-from gateway.ledger.post import Hold as HoldItem
+from gateway.ledger.items import Capture, Key
+from gateway.ledger.items import Hold as HoldItem
+from gateway.ledger.post import Ledger
 from gateway.ledger.post import sql as ledger_sql
 from gateway.ledger.refused import accepted, first_answer, post_once, refusal_of
 from gateway.members.lookup import MemberRef, check_text, find_membership

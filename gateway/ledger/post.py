@@ -2,17 +2,28 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
-from datetime import date, datetime
-from decimal import Decimal
 from typing import TypeVar
-from uuid import UUID
-
-import msgspec
 
 from gateway.batching import CLAIMANTS_MAX, Busy, Claims, Lanes, OneAtATime
 from gateway.clock import Clock
 from gateway.database import CreditShort, Database, Duplicate, PostedNothing, Row, Statement, Stuck, WalletTooFull, load_queries
 from gateway.ids import bucket_of, new_id_in
+from gateway.ledger.items import (
+    Answer,
+    Capture,
+    Earning,
+    Hold,
+    Item,
+    Key,
+    Redemption,
+    Return,
+    Terms,
+    bucket_of_item,
+    lane_of_earning,
+    names_of,
+    turns_of,
+    wallet_of,
+)
 
 sql = load_queries(__file__)
 
@@ -20,113 +31,6 @@ CREDIT_SLOTS = 16
 SINGLES_AT_ONCE = 4
 
 
-class Answer(msgspec.Struct, frozen=True):
-    """What the ledger said of one item: its transaction (a hold's is the hold) with the period it went to, or the
-    code of its refusal; `replayed` if it was the first answer to its key, given again, without the first times."""
-
-    transaction_id: UUID | None
-    refusal: str | None
-    replayed: bool
-    posted_at: datetime | None = None
-    period: date | None = None
-
-
-class Key(msgspec.Struct, frozen=True):
-    """An idempotency key of `owner_id` (a partner or a member), with the digest of the content it came with."""
-
-    owner_id: UUID
-    text: str
-    digest: bytes
-
-
-class Terms(msgspec.Struct, frozen=True):
-    """What many items share: parties, prices and dates, all as the contract in force gives them.
-
-    `month` is that of the event in the coalition's time zone. `issue_price` is in major units per point, for the
-    partner's credit. Of an earning `expires_on` and `matures_on` (None: at once) say when its points run out and
-    become available; of what takes points `day` says which lots can still be taken, and `today`, the ledger's own day,
-    which day's spending limit it counts against. `on_credit`: the partner's purchases use up a credit.
-    """
-
-    partner_id: UUID
-    programme_id: UUID
-    contract_id: UUID
-    currency: str
-    month: date
-    issue_price: Decimal
-    expires_on: date | None = None
-    matures_on: date | None = None
-    day: date | None = None
-    today: date | None = None
-    on_credit: bool = False
-
-
-class Earning(msgspec.Struct, frozen=True):
-    """A purchase and the whole points it brings."""
-
-    key: Key
-    terms: Terms
-    member_id: UUID
-    membership_id: UUID
-    occurred_at: datetime
-    points: int
-    receipt: str
-    store_id: UUID | None
-    amount_minor: int
-    lines: str | None
-
-
-class Return(msgspec.Struct, frozen=True):
-    """What comes back of a purchase; `version` is the number of returns it had when `points` was worked out."""
-
-    key: Key
-    terms: Terms
-    member_id: UUID
-    purchase_id: UUID
-    version: int
-    occurred_at: datetime
-    amount_minor: int
-    points: int
-    lines: str | None
-
-
-class Redemption(msgspec.Struct, frozen=True):
-    """Points spent at a partner; lots that run out before the terms' day are not touched."""
-
-    key: Key
-    terms: Terms
-    member_id: UUID
-    membership_id: UUID
-    occurred_at: datetime
-    points: int
-    reference: str | None
-
-
-class Hold(msgspec.Struct, frozen=True):
-    """Points to set aside until `expires_at`."""
-
-    key: Key
-    terms: Terms
-    member_id: UUID
-    membership_id: UUID
-    points: int
-    expires_at: datetime
-    reference: str | None
-
-
-class Capture(msgspec.Struct, frozen=True):
-    """Points to redeem out of a hold; None: all that is left of it."""
-
-    key: Key
-    terms: Terms
-    member_id: UUID
-    hold_id: UUID
-    occurred_at: datetime
-    points: int | None
-    reference: str | None
-
-
-Item = Earning | Return | Redemption | Hold | Capture
 OneItem = TypeVar("OneItem", Earning, Return, Redemption, Hold, Capture)
 WalletItem = TypeVar("WalletItem", Return, Redemption, Hold, Capture)
 Posted = TypeVar("Posted")
@@ -147,9 +51,9 @@ class Ledger:
             async def post(items: Sequence[WalletItem]) -> list[Answer]:
                 return await _again(lambda: self._call(statement, items, {}))
 
-            return Lanes(post, _bucket, lambda item: (_wallet(item),), lanes, Stuck, _wallet)
+            return Lanes(post, bucket_of_item, lambda item: (wallet_of(item),), lanes, Stuck, wallet_of)
 
-        self._earnings = Lanes[Earning, Answer](self._post_earnings, _lane_of_earning, lambda _: (), lanes, Stuck, _wallet)
+        self._earnings = Lanes[Earning, Answer](self._post_earnings, lane_of_earning, lambda _: (), lanes, Stuck, wallet_of)
         self._returns: Lanes[Return, Answer] = claiming_wallets(sql.post_returns)
         self._redemptions: Lanes[Redemption, Answer] = claiming_wallets(sql.post_redemptions)
         self._holds: Lanes[Hold, Answer] = claiming_wallets(sql.post_holds)
@@ -211,12 +115,12 @@ class Ledger:
             claimed: set[Hashable] = set()
             behind: set[Hashable] = set()
             for n, item in left:
-                of_item = _names(item)
-                if claimed.isdisjoint(of_item) and (not behind or behind.isdisjoint(_turns(item))):
+                of_item = names_of(item)
+                if claimed.isdisjoint(of_item) and (not behind or behind.isdisjoint(turns_of(item))):
                     now.append((n, item))
                     names.extend(of_item)
                 else:
-                    behind.update(_turns(item))
+                    behind.update(turns_of(item))
                 # What waits keeps its names, so that nothing behind it overtakes it.
                 claimed.update(of_item)
             got = await self._submit_claimed(lanes, names, [item for _, item in now])
@@ -266,7 +170,7 @@ class Ledger:
         """
         order = list(range(len(items)))
         if not any(item.terms.on_credit for item in items):
-            order.sort(key=lambda n: (_bucket(items[n]), items[n].member_id.int))
+            order.sort(key=lambda n: (bucket_of_item(items[n]), items[n].member_id.int))
         items = [items[n] for n in order]
         terms, numbers = _number_terms(items)
         buckets = [bucket_of(i.member_id) for i in items]
@@ -363,30 +267,6 @@ def _kept_answer(row: Row | None, key: Key) -> Answer | None:
     if row["digest"] != key.digest:
         return Answer(None, "IDEMPOTENCY_KEY_REUSED", False)
     return Answer(row["transaction_id"], row["refusal"], True)
-
-
-def _bucket(item: Item) -> int:
-    return bucket_of(item.member_id)
-
-
-def _lane_of_earning(item: Earning) -> int:
-    """By bucket, but what uses up one partner's credit stays in one lane: it goes to purchases in their order."""
-    return item.terms.partner_id.int if item.terms.on_credit else _bucket(item)
-
-
-def _names(item: Item) -> tuple[Hashable, ...]:
-    """What nothing else under way may have: an item's key, a purchase's receipt."""
-    key = ("key", item.key.owner_id, item.key.text)
-    return (key, ("receipt", item.terms.partner_id, item.receipt)) if isinstance(item, Earning) else (key,)
-
-
-def _turns(item: Item) -> tuple[Hashable, ...]:
-    """What items of one request use up in their order: a wallet, and a partner's credit."""
-    return (_wallet(item), item.terms.partner_id) if item.terms.on_credit else (_wallet(item),)
-
-
-def _wallet(item: Item) -> tuple[UUID, UUID]:
-    return item.member_id, item.terms.programme_id
 
 
 AGAIN_AT_MOST = 5

@@ -4,7 +4,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import date
 from uuid import UUID
 
-from gateway.ledger.post import Answer, Key, Ledger
+from gateway.ledger.items import Answer, Key
+from gateway.ledger.post import Ledger
 from gateway.refusals import (
     CaptureExceedsHold,
     CreditLimitReached,

@@ -8,8 +8,9 @@ from uuid import UUID
 from gateway.coalition.catalogue import Coalition, Partner
 from gateway.database import Database, Row, Tx, load_queries
 from gateway.ids import bucket_of
-from gateway.ledger.post import Answer, Key, Ledger, Terms
-from gateway.ledger.post import Redemption as RedemptionItem
+from gateway.ledger.items import Answer, Key, Terms
+from gateway.ledger.items import Redemption as RedemptionItem
+from gateway.ledger.post import Ledger
 from gateway.ledger.refused import first_answers, keys_of_refused, refusal_of
 from gateway.members.lookup import MemberLookup, MemberRef, Membership, check_text
 from gateway.points import MAX_POINTS

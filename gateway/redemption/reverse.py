@@ -8,7 +8,8 @@ from uuid import UUID
 from gateway.coalition.catalogue import Coalition, Partner
 from gateway.database import Database, Tx
 from gateway.ids import bucket_of, new_id_in
-from gateway.ledger.post import Key, Ledger
+from gateway.ledger.items import Key
+from gateway.ledger.post import Ledger
 from gateway.ledger.post import sql as ledger_sql
 from gateway.ledger.refused import post_once, refusal_of
 from gateway.redemption.redeem import check_spending, redemptions_by_id, sql

@@ -9,7 +9,8 @@ import pytest
 from gateway.coalition.catalogue import read_coalition
 from gateway.database import Database
 from gateway.earning.purchases import earning_terms, purchases_by_receipt
-from gateway.ledger.post import Key, Ledger, Return
+from gateway.ledger.items import Key, Return
+from gateway.ledger.post import Ledger
 from tests.world import RETURN, World
 
 

@@ -12,7 +12,8 @@ from gateway.database import Database
 from gateway.earning.purchases import earning_terms, purchases_by_id
 from gateway.embedded import EmbeddedPostgres
 from gateway.ids import new_id_in
-from gateway.ledger.post import Earning, Key, Ledger, Return
+from gateway.ledger.items import Earning, Key, Return
+from gateway.ledger.post import Ledger
 from gateway.ledger.post import sql as posting
 from gateway.ledger.verify import verify
 from gateway.migrate import migrate, migrations_dir
