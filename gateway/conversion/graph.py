@@ -10,8 +10,8 @@ from gateway.coalition import onboard
 from gateway.coalition.graph import Programme, show_programme
 from gateway.context import Context, Info
 from gateway.conversion import quotes
-from gateway.conversion.convert import Conversion as Order
-from gateway.conversion.convert import ConvertRequest
+from gateway.conversion.orders import Conversion as Order
+from gateway.conversion.orders import ConvertRequest
 from gateway.database import Tx
 from gateway.graph import (
     OCCURRED_OR_NOW,
