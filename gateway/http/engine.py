@@ -72,11 +72,11 @@ class Prepared:
 
 
 class DocumentRefused(Exception):
-    """A document that cannot be run: `errors` say why."""
+    """A document that cannot be run: `errors` say why, with BAD_DOCUMENT where there is no closer code."""
 
     def __init__(self, errors: list[GraphQLError]) -> None:
         super().__init__(errors[0].message)
-        self.errors = errors
+        self.errors = [_coded(error, "BAD_DOCUMENT") for error in errors]
 
 
 _REPEATED = re.compile(r", found: .*\Z", re.DOTALL)
@@ -277,6 +277,12 @@ def _masked(result: ExecutionResult) -> ExecutionResult:
     return ExecutionResult(data=result.data, errors=[_mask(error) for error in result.errors])
 
 
+def _coded(error: GraphQLError, code: str) -> GraphQLError:
+    """The error with a code for programs, unless it has one."""
+    error.extensions = {"code": code, **(error.extensions or {})}
+    return error
+
+
 def _brief(error: GraphQLError) -> GraphQLError:
     """graphql-core repeats a whole input that lacks a field; personal data may stand beside it."""
     return GraphQLError(_REPEATED.sub(".", error.message), nodes=error.nodes, extensions=error.extensions)
@@ -287,14 +293,14 @@ def _mask(error: GraphQLError) -> GraphQLError:
     if isinstance(cause, DatabaseAway | Busy | Stuck):
         raise cause
     if error.path is None and (cause is None or isinstance(cause, GraphQLError)) and not isinstance(cause, BadInput):
-        return _brief(error)
+        return _coded(_brief(error), "BAD_INPUT")
     if cause is None or isinstance(cause, BadInput):
-        return error
+        return _coded(error, "BAD_INPUT")
     if isinstance(cause, Refused):
         extensions = {"code": cause.code.value}
         return GraphQLError(cause.message, nodes=error.nodes, path=error.path, extensions=extensions)
     if isinstance(cause, GraphQLError):
-        return error
+        return _coded(error, "BAD_INPUT")
     correlation_id = str(uuid.uuid4())
     log.error("unexpected error", correlation_id=correlation_id, path=error.path, exc_info=cause)
     return GraphQLError(

@@ -3,11 +3,14 @@
 import gzip
 import itertools
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from graphql import build_schema
 
+import gateway
 from gateway.access.scopes import CATALOGUE
 from gateway.http.engine import Engine
 from gateway.http.guard import rights
@@ -89,13 +92,31 @@ async def test_an_id_that_names_nothing_is_null(world: World, id: str) -> None:
         ("{ partners(first: 1001) { nodes { id } } }", {}),
         ("query($m: YearMonth!) { period(month: $m) { state } }", {"m": "2026-13"}),
         ("query($m: YearMonth!) { period(month: $m) { state } }", {"m": "0000-01"}),
-        ("query($id: ID!) { member(id: $id) { id wallets { expiring(before: \"2026-02-30\") { points } } } }", {"id": "mem_x"}),
+        ("query($id: ID!, $d: Date!) { member(id: $id) { wallets { expiring(before: $d) { points } } } }", {"id": "mem_x", "d": "2026-02-30"}),
     ],
 )  # fmt: skip
 async def test_bad_arguments_are_named_and_not_masked(world: World, query: str, variables: dict[str, Any]) -> None:
     body = (await world.post(await world.operator(), query, **variables)).json()
-    assert body["errors"][0].get("extensions", {}).get("code") != "INTERNAL"
+    assert body["errors"][0]["extensions"]["code"] == "BAD_INPUT"
     assert body.get("data") is None
+
+
+@pytest.mark.parametrize(
+    "query", ["{", "{ nothing }", "{ programmes(first: 1) { code } }", "query A { programmes { code } } query B { programmes { code } }",
+              "subscription { walletChanged { points } }", "{ node(id: 3.5) { id } }", "query($d: Nothing) { programmes { code } }"],
+)  # fmt: skip
+async def test_a_document_that_cannot_be_run_says_so_with_a_code(world: World, query: str) -> None:
+    body = (await world.post("grocer", query)).json()
+    assert {error["extensions"]["code"] for error in body["errors"]} == {"BAD_DOCUMENT"}
+    assert "data" not in body
+
+
+def test_every_code_of_a_refused_request_is_documented() -> None:
+    sources = "".join(file.read_text() for file in Path(gateway.__file__).parent.glob("http/*.py"))
+    codes = set(re.findall(r'Refusing\(\s*\d+,\s*"([A-Z_]+)"', sources)) | set(re.findall(r'"code": "([A-Z_]+)"', sources))
+    told = (Path(gateway.__file__).parent.parent / "docs" / "integrating.md").read_text()
+    assert len(codes) > 10
+    assert {code for code in codes if f"`{code}`" not in told} == set()
 
 
 async def test_without_a_token_no_document_is_even_read(world: World) -> None:
