@@ -3,14 +3,18 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Column, Table
 
-from gateway.cli.running import noting, out, with_database
+from gateway.access.scopes import CEILING, DELEGABLE
+from gateway.access.tokens import sql
+from gateway.cli.running import noting, with_database
 from gateway.clock import SystemClock
 from gateway.database import Database
+
+if TYPE_CHECKING:  # the whole API is slow to import
+    from gateway.http.engine import Engine, Prepared
 
 documents_app = typer.Typer(help="Documents of members' apps, which send their ids alone.", no_args_is_help=True)
 Files = Annotated[
@@ -20,24 +24,24 @@ Files = Annotated[
 
 @documents_app.command("check")
 def documents_check(files: Files) -> None:
-    """Check documents against the schema, with no database: for the CI of an app. Prints their ids, scopes and costs."""
-    from gateway.http.documents import document_id
-    from gateway.http.engine import DocumentRefused, Engine
-    from gateway.schema import create_schema
+    """Check documents against the schema and what members can allow an app, with no database: for the CI of an app.
 
-    engine = Engine(create_schema())
-    table = Table("file", Column("id", overflow="fold"), "needs", "cost", title="Documents")
-    sound = True
+    Prints their ids, scopes and costs; exit status 1 if the gateway would refuse one.
+    """
+    from gateway.http.documents import document_id
+
+    engine, sound = _engine(), True
     for file, text in _texts(files):
         try:
-            prepared = engine.prepare(text)
-            needs = sorted({" or ".join(" and ".join(sorted(each)) for each in need) for need in prepared.needs})
-            cost = max(cost({}) for cost in prepared.costs.values())
-            table.add_row(str(file), document_id(text), "\nand ".join(needs), str(cost))
-        except DocumentRefused as refused:
+            prepared = _prepare(engine, text, CEILING["member"])
+        except _Refused as refused:
             sound = False
-            table.add_row(str(file), "[bold red]refused[/]", str(refused), "")
-    out.print(table)
+            print(f"{file}: refused\n  {refused}")
+            continue
+        apps = [[each for each in need if each <= CEILING["member"]] for need in prepared.needs]
+        needs = sorted({" or ".join(" and ".join(sorted(each)) for each in need) for need in apps})
+        cost = max(cost({}) for cost in prepared.costs.values())
+        print(f"{file}: sound\n  id     {document_id(text)}\n  needs  {', '.join(needs) or 'nothing'}\n  cost   {cost}")
     if not sound:
         raise typer.Exit(1)
 
@@ -46,22 +50,53 @@ def documents_check(files: Files) -> None:
 def documents_register(client: Annotated[str, typer.Argument(help="The app's client id: member-app.")], files: Files) -> None:
     """Register documents of an app; those of its earlier versions stay. Prints the ids as a JSON manifest."""
     from gateway.http.documents import register
-    from gateway.http.engine import DocumentRefused, Engine
-    from gateway.schema import create_schema
 
-    found, engine = list(_texts(files)), Engine(create_schema())
-    for file, text in found:
-        try:
-            engine.prepare(text)
-        except DocumentRefused as refused:
-            raise typer.BadParameter(f"{file}: {refused}") from None
+    found = list(_texts(files))
 
     async def work(opened: Database) -> list[str]:
         async with opened.transaction() as tx:
+            row = await tx.one(sql.oauth_client, client_id=client)
+            # An outside issuer's clients, "https://idp.example app", are registered there.
+            if row is None and " " not in client:
+                raise typer.BadParameter(f"There is no client {client!r}: gateway app register")
+            engine, scopes = _engine(), CEILING["member"]
+            if row is not None:
+                scopes = frozenset(row["scopes"]) | (DELEGABLE if row["partner_id"] is not None else frozenset())
+            for file, text in found:
+                try:
+                    _prepare(engine, text, scopes)
+                except _Refused as refused:
+                    raise typer.BadParameter(f"{file}: {refused}") from None
             return await register(tx, client, [text for _, text in found], SystemClock().now())
 
     ids = with_database(work, noting("documents register", client=client, documents=len(found)))
     print(json.dumps(dict(zip(ids, [text for _, text in found], strict=True)), indent=2))
+
+
+class _Refused(Exception):
+    """The gateway would refuse a document; the text says why."""
+
+
+def _engine() -> "Engine":
+    from gateway.http.engine import Engine
+    from gateway.schema import create_schema
+
+    return Engine(create_schema())
+
+
+def _prepare(engine: "Engine", text: str, scopes: frozenset[str]) -> "Prepared":
+    """Raises _Refused, also where the client can never hold a scope that the document needs."""
+    from gateway.http.engine import DocumentRefused
+    from gateway.http.guard import missing
+
+    try:
+        prepared = engine.prepare(text)
+    except DocumentRefused as refused:
+        raise _Refused(str(refused)) from None
+    for field, need in missing(prepared.needs, scopes):
+        wanted = " or ".join(" and ".join(sorted(each)) for each in need)
+        raise _Refused(f"{field} needs the scope {wanted}, which the app cannot hold.")
+    return prepared
 
 
 def _texts(files: list[Path]) -> Iterator[tuple[Path, str]]:

@@ -130,8 +130,16 @@ async def test_what_the_guides_say_of_documents_factors_issuers_and_keys_works_a
     answer = await world.http.post("/graphql", json={"documentId": id}, headers=token)
     assert answer.json()["data"]["me"]["wallets"]
     (app / "bad.graphql").write_text("query { nothing }")
-    refused = gateway.run("documents", "check", str(app / "bad.graphql"))
-    assert refused.returncode == 1
+    (app / "operators.graphql").write_text("{ audit(first: 1) { nodes { action } } }")
+    checked = gateway.run("documents", "check", *(str(app / f"{name}.graphql") for name in ("me", "bad", "operators")))
+    assert checked.returncode == 1
+    assert f"me.graphql: sound\n  id     {id}\n  needs  balance:read, profile:read\n" in checked.stdout
+    assert "Cannot query field 'nothing'" in checked.stdout
+    assert "Query.audit needs the scope audit:read, which the app cannot hold." in checked.stdout
+    for client, file in (("our-app", "operators"), ("nobodys-app", "me")):
+        refused = gateway.run("documents", "register", client, str(app / f"{file}.graphql"))
+        assert refused.returncode == 2
+    assert await world.sql("select count(*) from trusted_document where text like '%audit%' or client_id = 'nobodys-app'") == [(0,)]
     for line in ("gateway operator create LOGIN --role support --role approver", "gateway operator factor LOGIN", "gateway issuer link ISSUER SUBJECT --operator LOGIN", "gateway keys rewrap"):
         assert line in operating + (ROOT / "docs/security.md").read_text()
         ran = gateway.run(*shlex.split(line.replace("LOGIN", "otto"))[1:])
