@@ -21,6 +21,7 @@ class SigningKey:
 
     key: ECKey
     state: str
+    created_at: datetime
     retired_at: datetime | None
 
 
@@ -41,7 +42,7 @@ async def read_signing_keys(tx: Tx, vault: Vault) -> list[SigningKey]:
     found = []
     for row in await tx.all(sql.signing_keys):
         jwk = row["jwk"] if row["sealed"] is None else vault.unseal(PURPOSE, row["sealed"], row["key_id"].encode())
-        found.append(SigningKey(ECKey.import_key(orjson.loads(jwk)), row["state"], row["retired_at"]))
+        found.append(SigningKey(ECKey.import_key(orjson.loads(jwk)), row["state"], row["created_at"], row["retired_at"]))
     return found
 
 

@@ -4,7 +4,7 @@ lock table signing_key in share row exclusive mode;
 
 -- name: signing_keys()
 -- Every signing key, newest first.
-select key_id, jwk, sealed, state, retired_at
+select key_id, jwk, sealed, state, created_at, retired_at
   from signing_key
  order by created_at desc, key_id;
 

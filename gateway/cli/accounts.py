@@ -24,6 +24,11 @@ operator_app = typer.Typer(help="Operators' local accounts.", no_args_is_help=Tr
 member_app = typer.Typer(help="Members' local accounts.", no_args_is_help=True)
 
 
+def _asked(prompt: str) -> str:
+    """A password, typed unseen; or the first line of what is piped in."""
+    return getpass.getpass(prompt) if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
+
+
 @operator_app.command("create")
 def operator_create(
     login: Annotated[str, typer.Argument(help="Login name.")],
@@ -36,7 +41,7 @@ def operator_create(
         raise typer.BadParameter(f"There is no role {', '.join(sorted(unknown))}; there are {', '.join(ROLES)}.")
     if not login.strip():
         raise typer.BadParameter("An operator has a login name.")
-    secret = password or getpass.getpass(f"Password for {login}: ")
+    secret = password or _asked(f"Password for {login}: ")
 
     async def work(opened: Database) -> None:
         async with opened.transaction() as tx:
@@ -128,7 +133,7 @@ def member_password(
     password: Annotated[str | None, typer.Option(help="Asked for if not given.", envvar="GATEWAY_PASSWORD")] = None,
 ) -> None:
     """Give a member a local account for apps, or a new password; prints the member's id."""
-    secret = password or getpass.getpass(f"Password for {login}: ")
+    secret = password or _asked(f"Password for {login}: ")
 
     async def work(opened: Database) -> str:
         async with opened.transaction() as tx:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from gateway.access import accounts
@@ -132,12 +133,15 @@ def partner_list() -> None:
         async with opened.reading() as tx:
             coalition = await read_coalition(tx)
         today = coalition.day_of(SystemClock().now())
-        table = Table("code", "name", "status", "points per 1.00", "issue price", "redeem price", title=coalition.name)
-        table.columns[0].no_wrap = table.columns[1].no_wrap = True
+        table = Table("code", "name", "status", "since", title=f"{coalition.name}, prices in {coalition.settlement_currency}")
+        for column in ("points\nper 1", "issue\nprice", "redeem\nprice"):
+            table.add_column(column, justify="right")
+        table.columns[0].no_wrap = table.columns[1].no_wrap = table.columns[3].no_wrap = True
+        table.box, table.padding = SIMPLE_HEAD, 0
         for p in sorted(coalition.partners.values(), key=lambda p: p.code):
             c = coalition.contract_of(p.id, coalition.settlement_currency, today)
-            prices = (str(c.earn_rate), str(c.issue_price), str(c.redeem_price)) if c else ("-", "-", "-")
-            table.add_row(p.code, p.name, p.status, *prices)
+            terms = (c.valid_from, c.earn_rate, c.issue_price, c.redeem_price) if c else ("-",) * 4
+            table.add_row(p.code, p.name, p.status, *map(str, terms))
         return table
 
     out.print(with_database(work))

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from gateway import ids
 from gateway.access.scopes import CEILING
@@ -146,7 +146,7 @@ def settle(
         await close.close_period(opened, coalition, folder, first_day, SystemClock().now(), early)
         async with opened.reading() as tx:
             settled = await close.read_settled(tx, coalition, first_day)
-        table = Table("party", f"owes net, {settled.currency}", title=f"Positions of {month}")
+        table = Table("party", Column(f"owes net, {settled.currency}", justify="right"), title=f"Positions of {month}")
         for position in positions(settled.statements, settled.currency):
             party = coalition.partners[position.party_id].code if position.party_id else "coalition"
             table.add_row(party, decimal_of_minor(position.net_minor))

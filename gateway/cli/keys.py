@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from gateway.access import signing_keys
 from gateway.access.tokens import RETIRED_SECONDS
@@ -21,9 +21,10 @@ def keys_list() -> None:
     """List the keys: next (published, not used yet), active, and retired (public part alone, to check what they signed)."""
 
     async def work(opened: Database) -> Table:
-        table = Table("key", "state", "retired", title="Signing keys")
+        table = Table(Column("key", overflow="fold"), "state", "made", "retired", title="Signing keys")
         for each in await signing_keys.load_signing_keys(opened, await open_vault(opened, settings_of()), SystemClock()):
-            table.add_row(str(each.key.kid), each.state, f"{each.retired_at:%Y-%m-%d %H:%M}" if each.retired_at else "")
+            made, retired = (f"{at:%Y-%m-%d %H:%M}" if at else "" for at in (each.created_at, each.retired_at))
+            table.add_row(str(each.key.kid), each.state, made, retired)
         return table
 
     out.print(with_database(work))

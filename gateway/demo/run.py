@@ -39,11 +39,11 @@ from gateway.demo.replay import Replay
 from gateway.demo.report import read_month, show_month
 from gateway.embedded import EmbeddedPostgres, die_with_parent
 from gateway.local import check_port, database
-from gateway.settings import Settings
+from gateway.settings import JOBS, Settings
 
 OPERATOR = "operator"
 # The replay lives in 2017 and lets points run out at its own months' ends; the clock on the wall would do it at once.
-JOBS = "conversions,credit,holds,mature,seal"
+RESTING = ("expire", "notices")
 START_SECONDS = 40
 LOOK_SECONDS = 0.2
 
@@ -168,9 +168,10 @@ def _gateway(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
 def _child(settings: Settings, name: str, command: list[str], ready_url: str) -> Iterator[subprocess.Popen[bytes]]:
     """A process of ours that ends with us, waited for until it answers."""
     log_path = settings.data_dir / f"{name}.log"
+    jobs = ",".join(job for job in JOBS if job not in RESTING)
     with open(log_path, "ab") as log:
         process = subprocess.Popen(
-            [sys.executable, *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ | {"GATEWAY_JOBS": JOBS},
+            [sys.executable, *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ | {"GATEWAY_JOBS": jobs},
             preexec_fn=die_with_parent, start_new_session=True,
         )  # fmt: skip
     try:
@@ -253,6 +254,7 @@ def _stay(settings: Settings, prepared: Prepared, gateway: subprocess.Popen[byte
         f"one-time code [bold]{pyotp.TOTP(prepared.factor).now()}[/] now; another: .venv/bin/gateway operator code {OPERATOR}\n"
         f"API           {settings.base_url}/graphql\n"
         f"a partner     {client_id} with the secret {secret}\n\n"
+        f"Points run out by the days of 2017 here: the jobs {' and '.join(RESTING)} do not run.\n"
         "Ctrl-C stops it; `make demo` starts it again with the data that is there,\n"
         "`make demo ARGS=--reset` from nothing.",
         soft_wrap=True,
