@@ -1,8 +1,12 @@
 """The commands and files that the documentation shows are real."""
 
+import asyncio
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 from base64 import urlsafe_b64decode
 from pathlib import Path
 
@@ -152,3 +156,16 @@ async def test_what_the_guides_say_of_documents_factors_issuers_and_keys_works_a
     assert [each.kind for each in read_issuers(described)] == ["operator"]
     log = await world.sql("select action from audit_log where actor_kind = 'command_line' order by number")
     assert [row["action"] for row in log] == ["app register", "documents register", "operator create", "operator factor", "issuer link", "keys rewrap"]
+
+
+async def test_a_password_is_read_from_a_pipe_and_a_short_one_makes_no_account(world: World) -> None:
+    environment = os.environ | {"GATEWAY_DATA_DIR": str(world.data_dir), "DATABASE_URL": world.dsn}
+    made = []
+    for login, piped in (("piped", "a long password\n"), ("short", "short\n"), ("nothing", "")):
+        command = [sys.executable, "-m", "gateway", "operator", "create", login]
+        ran = await asyncio.to_thread(
+            subprocess.run, command, input=piped, capture_output=True, text=True, env=environment, timeout=60
+        )
+        made.append((ran.returncode, ran.stderr.strip()))
+    assert made == [(0, ""), *[(1, "gateway: A password has at least 10 characters.")] * 2]
+    assert await world.sql("select login from account where login in ('piped', 'short', 'nothing')") == [("piped",)]
