@@ -307,6 +307,27 @@ async def test_a_socket_whose_answers_nobody_reads_is_let_go(monkeypatch: pytest
         writer.close()
 
 
+async def test_many_who_write_to_one_slow_socket_take_turns_and_pile_nothing_up() -> None:
+    size, writers = 200_000, 100
+    piled_up: list[int] = []
+
+    async def all_at_once(socket: WebSocket) -> None:
+        await socket.accept()
+        await asyncio.gather(*(socket.send_text(f"{n:03}" * (size // 3)) for n in range(writers)))
+        await socket.close()
+
+    async with serving(Starlette(routes=[WebSocketRoute("/", all_at_once)])) as (url, server, _):
+        async with connect(url.replace("http", "ws"), max_queue=1, compression=None) as client:
+            got = []
+            with contextlib.suppress(ConnectionClosed):
+                while True:
+                    piled_up += [each.transport.get_write_buffer_size() for each in server.server_state.connections]  # type: ignore[union-attr]
+                    got.append(await client.recv())
+                    await asyncio.sleep(0.005)
+        assert [str(message) for message in got] == [f"{n:03}" * (size // 3) for n in range(writers)]
+        assert 0 < max(piled_up) <= 2 * size
+
+
 async def test_why_a_socket_closes_fits_into_its_last_frame(world: World, caplog: pytest.LogCaptureFixture) -> None:
     async with open_socket(world, None) as socket:
         await socket.send(json.dumps({"type": "é" * 500}))

@@ -107,6 +107,44 @@ async def test_a_request_that_was_answered_before_its_end_ends_in_time(world: Wo
     writer.close()
 
 
+@pytest.mark.parametrize("late", [5, 60])
+async def test_requests_wait_behind_a_slow_one_for_as_long_as_it_takes_and_in_their_order(
+    late: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last bytes of the last one, of its body or of its headers, come when nothing is read any more."""
+    monkeypatch.setattr(patience, "HEADER_SECONDS", 0.2)
+    monkeypatch.setattr(patience, "BODY_SECONDS", 0.2)
+    monkeypatch.setattr(patience, "GRACE_SECONDS", 0.1)
+    began: list[str] = []
+
+    async def answer(request: Request) -> Response:
+        began.append(request.query_params["n"])
+        if request.query_params["n"] == "0":
+            await asyncio.sleep(1.0)
+        return PlainTextResponse((await request.body()).decode())
+
+    async with serving(Starlette(routes=[Route("/", answer, methods=["POST"])])) as (url, _, _):
+        address = urlsplit(url)
+        reader, writer = await asyncio.open_connection(address.hostname, address.port)
+        said = b""
+        for n in range(5):
+            body = f"{n}{'x' * 40}|"
+            said += f"POST /?n={n} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+        writer.write(said[:-late])
+        await asyncio.sleep(0.05)
+        writer.write(said[-late:])
+        said = b""
+        async with asyncio.timeout(10):
+            while said.count(b"|") < 5:
+                more = await reader.read(1 << 16)
+                assert more, f"closed after {said[:2000]!r}"
+                said += more
+        writer.close()
+    bodies = [part.split(b"\r\n\r\n")[1][:2].decode() for part in said.split(b"HTTP/1.1 200 OK")[1:]]
+    assert bodies == ["0x", "1x", "2x", "3x", "4x"]
+    assert began == ["0", "1", "2", "3", "4"]
+
+
 @pytest.mark.parametrize(
     "said",
     [
