@@ -147,6 +147,7 @@ class OutsideIssuers:
             row["subject_id"],
             f"{issuer.issuer} {client}" if client else issuer.issuer,
             scopes,
+            key_thumbprint=_bound_to(claims),
             token_id=_name(claims, "jti"),
             strong_since=showed if is_strong else None,
             outside=True,
@@ -164,8 +165,8 @@ class OutsideIssuers:
             raise TokenRefused("The token is not one of its issuer's.") from None
         if issuer.type is not None and str(decoded.header.get("typ", "")).removeprefix("application/") != issuer.type:
             raise TokenRefused("The token is not an access token.")
-        if decoded.claims.get("iss") != issuer.issuer or not {"cnf", "act"}.isdisjoint(decoded.claims):
-            raise TokenRefused("The token is of another issuer, bound to a key, or of somebody who acts for another.")
+        if decoded.claims.get("iss") != issuer.issuer or "act" in decoded.claims:
+            raise TokenRefused("The token is of another issuer, or of somebody who acts for another.")
         return decoded.claims
 
 
@@ -175,6 +176,16 @@ def _name(claims: Mapping[str, Any], claim: str) -> str | None:
     if said is not None and not (isinstance(said, str) and 0 < len(said) <= NAME_MAX and said.isprintable()):
         raise TokenRefused(f"The token's {claim} is no name.")
     return said
+
+
+def _bound_to(claims: Mapping[str, Any]) -> str | None:
+    """The thumbprint of the key that a token is bound to (RFC 9449, section 6.1), if it is. Raises TokenRefused."""
+    if "cnf" not in claims:
+        return None
+    bound = claims["cnf"]
+    if not isinstance(bound, dict) or bound.keys() != {"jkt"} or not isinstance(bound["jkt"], str):
+        raise TokenRefused("The token is bound in a way that is not known here; DPoP is.")
+    return bound["jkt"]
 
 
 def _scopes(said: object) -> frozenset[str]:

@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -28,6 +29,7 @@ from gateway.database import Database
 from gateway.main import create_app
 from gateway.settings import read_settings
 from tests.access.test_clients import CLIENTS, ROOT, clients
+from tests.access.test_keys import proof
 from tests.world import NOW, Place, World, engine, free_door, open_world, serving, started
 
 __all__ = ["clients"]
@@ -63,10 +65,11 @@ async def link(world: World, issuer: str, subject: str, code: str) -> None:
     await world.sql("insert into outside_identity values ($1, $2, 'partner', $3, now())", issuer, subject, partner)
 
 
-async def token_of(url: str, client: str, **changes: str) -> str:
+async def token_of(url: str, client: str, key: ECKey | None = None, **changes: str) -> str:
     form = {"grant_type": "client_credentials", "scope": "partner points:earn members:lookup settlement:close", **changes}
+    headers = {"DPoP": proof(key, f"{url}/token", iat=int(time.time()))} if key is not None else {}
     async with httpx.AsyncClient(trust_env=False) as http:
-        answer = await http.post(f"{url}/token", data=form, auth=(client, f"{client}-secret"))
+        answer = await http.post(f"{url}/token", data=form, auth=(client, f"{client}-secret"), headers=headers)
     token: str = answer.json()["access_token"]
     return token
 
@@ -94,6 +97,19 @@ async def test_tokens_of_a_trusted_issuer_open_what_its_ceiling_allows_and_of_ot
         for elsewhere in ("https://elsewhere.example/graphql",):
             foreign = await token_of(url, "till-1", resource=elsewhere)
             assert (await world.post(foreign, PARTNER)).status_code == 401
+        # One that is bound to a key serves with a proof of that key, and only so.
+        key, others = ECKey.generate_key("P-256"), ECKey.generate_key("P-256")
+        bound = await token_of(url, "till-1", key)
+        proven = proof(key, f"{world.url}/graphql", token=bound, iat=int(time.time()))
+        by_other = proof(others, f"{world.url}/graphql", token=bound, iat=int(time.time()))
+        for headers, status in (
+            ({"Authorization": f"Bearer {bound}"}, 401),
+            ({"Authorization": f"DPoP {bound}"}, 401),
+            ({"Authorization": f"DPoP {bound}", "DPoP": by_other}, 401),
+            ({"Authorization": f"DPoP {bound}", "DPoP": proven}, 200),
+            ({"Authorization": f"DPoP {bound}", "DPoP": proven}, 401),
+        ):
+            assert (await world.http.post("/graphql", json={"query": PARTNER}, headers=headers)).status_code == status
         head, payload, signature = token.split(".")
         assert (await world.post(f"{head}.{payload}.{signature[:-4]}AAAA", PARTNER)).status_code == 401
         # Many unknown keys at once ask the issuer once, not each for itself.
@@ -163,8 +179,9 @@ async def test_an_outside_operator_steps_up_by_what_its_issuer_says_of_the_login
                 assert "insufficient_user_authentication" in refused.headers["www-authenticate"]
             assert (await world.sql("select count(*) from period where state <> 'open'"))[0][0] == 0
             for odd in ({"acr": ["two"], "auth_time": now}, {"acr": {"two": 1}, "auth_time": now}, {"scope": 7}, {"scope": [7]},
-                        {"sub": "a\0b"}, {"sub": 7}, {"client_id": "x" * 3_000}, {"client_id": ["x"]}, {"jti": 7}):  # fmt: skip
-                assert (await close(**odd)).status_code in (401, 403), odd
+                        {"sub": "a\0b"}, {"sub": 7}, {"client_id": "x" * 3_000}, {"client_id": ["x"]}, {"jti": 7},
+                        {"cnf": {"x5t#S256": "x"}}, {"cnf": "x"}, {"cnf": {"jkt": 7}}, {"cnf": {}}, {"act": {"sub": "x"}}):  # fmt: skip
+                assert (await close(**{"acr": "two", "auth_time": now, **odd})).status_code in (401, 403), odd
             await world.sql("update account set roles = '{support}' where login = 'olga'")
             assert (await close(acr="two", auth_time=now, jti="support")).status_code == 403
             await world.sql("update account set roles = '{admin}' where login = 'olga'")
