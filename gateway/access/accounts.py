@@ -149,7 +149,7 @@ class LoginLocked(Exception):
 
 
 async def check_login(tx: Tx, vault: Vault, login: str, password: str, code: str, now: datetime) -> Account | None:
-    """The account by its password and, where it has a second factor, a code of it; else None. Raises LoginLocked.
+    """The account by its password and, of an operator, a code of its second factor; else None. Raises LoginLocked.
 
     An unknown login takes as long as a wrong password, and is locked after as many tries, so that neither is told apart.
     """
@@ -168,7 +168,7 @@ async def check_login(tx: Tx, vault: Vault, login: str, password: str, code: str
         await asyncio.to_thread(_hasher.verify, stored, password)
     except (VerificationError, InvalidHashError):
         row = None
-    strong = row is not None and row["second_factor"] is not None
+    strong = row is not None and (row["kind"] == "operator" or row["second_factor"] is not None)
     if row is not None and strong and not await _serves(tx, vault, row, code, now):
         row = None
     # Checking took its time: password or factor may be others by now, or the account disabled. All stays until the login is kept.
@@ -207,6 +207,8 @@ def _secret(vault: Vault, row: Row) -> str:
 
 async def _serves(tx: Tx, vault: Vault, row: Row, code: str, now: datetime) -> bool:
     """Whether a code is right, now or one step of 30 seconds ago, and was not used before (RFC 6238, section 5.2)."""
+    if row["second_factor"] is None:
+        return False
     totp = pyotp.TOTP(_secret(vault, row))
     step = totp.timecode(now)
     for candidate in (step, step - 1):

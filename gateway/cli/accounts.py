@@ -29,13 +29,21 @@ def _asked(prompt: str) -> str:
     return getpass.getpass(prompt) if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
 
 
+def _address_of(login: str, factor: str) -> str:
+    """What an authenticator app reads (https://github.com/google/google-authenticator/wiki/Key-Uri-Format)."""
+    return pyotp.TOTP(factor).provisioning_uri(name=login, issuer_name="Loyalty gateway")
+
+
 @operator_app.command("create")
 def operator_create(
     login: Annotated[str, typer.Argument(help="Login name.")],
     password: Annotated[str | None, typer.Option(help="Asked for if not given.", envvar="GATEWAY_PASSWORD")] = None,
     role: Annotated[list[str] | None, typer.Option(help=f"May be given several times: {', '.join(ROLES)}.")] = None,
 ) -> None:
-    """Create an operator's account, or give it a new password; without --role a new one is an admin, others keep their roles."""
+    """Create an operator's account, or give it a new password; without --role a new one is an admin, others keep their roles.
+
+    Nobody logs in without a second factor (TOTP): a new account gets one. Prints its address for an authenticator app, this once.
+    """
     roles = role or []
     if unknown := set(roles) - set(ROLES):
         raise typer.BadParameter(f"There is no role {', '.join(sorted(unknown))}; there are {', '.join(ROLES)}.")
@@ -43,12 +51,19 @@ def operator_create(
         raise typer.BadParameter("An operator has a login name.")
     secret = password or _asked(f"Password for {login}: ")
 
-    async def work(opened: Database) -> None:
+    async def work(opened: Database) -> str | None:
+        vault = await open_vault(opened, settings_of())
         async with opened.transaction() as tx:
-            await accounts.set_password(tx, "operator", login, secret, None, SystemClock().now(), roles)
+            account_id = await accounts.set_password(tx, "operator", login, secret, None, SystemClock().now(), roles)
+            account = await tx.one(sql.account_by_login, login=login)
+            has_factor = account is not None and account["second_factor"] is not None
+            return None if has_factor else await accounts.set_second_factor(tx, vault, account_id)
 
-    with_database(work, noting("operator create", login=login, roles=roles))
-    out.print(f"The operator {login} can log in at /graphiql. Give it a second factor next: gateway operator factor {login}")
+    factor = with_database(work, noting("operator create", login=login, roles=roles))
+    which = "this" if factor else "its"
+    out.print(f"The operator {login} can log in at /graphiql, with a one-time code of {which} second factor.")
+    if factor:
+        print(_address_of(login, factor))
 
 
 @operator_app.command("disable")
@@ -68,7 +83,7 @@ def operator_disable(login: Annotated[str, typer.Argument(help="Login name.")]) 
 
 @operator_app.command("factor")
 def operator_factor(login: Annotated[str, typer.Argument(help="Login name.")]) -> None:
-    """Give an operator a new second factor (TOTP): what closes, approves and adjusts needs one. Its sessions and tokens end.
+    """Give an operator a new second factor (TOTP) in place of the one it has. Its sessions and tokens end.
 
     Prints the address that an authenticator app reads, this once.
     """
@@ -84,8 +99,7 @@ def operator_factor(login: Annotated[str, typer.Argument(help="Login name.")]) -
             await accounts.end_logins(tx, account, SystemClock().now())
             return made
 
-    secret = with_database(work, noting("operator factor", login=login))
-    print(pyotp.TOTP(secret).provisioning_uri(name=login, issuer_name="Loyalty gateway"))
+    print(_address_of(login, with_database(work, noting("operator factor", login=login))))
 
 
 @operator_app.command("code")

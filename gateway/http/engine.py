@@ -194,7 +194,7 @@ class Engine:
         if caller.strong_since is None or now.timestamp() - caller.strong_since > STEP_UP_SECONDS:
             raise StepUpNeeded(
                 f"{prepared.steps_up} needs a login with two factors within the last {STEP_UP_SECONDS // 60} minutes: log in "
-                "again, with a one-time code (an operator gets its second factor by `gateway operator factor LOGIN`)."
+                "again, with a one-time code."
             )
 
     def check_cost(self, prepared: Prepared, variables: dict[str, Any] | None, name: str | None) -> int:

@@ -20,7 +20,7 @@ from gateway.access.accounts import CONSOLE_CLIENT, Account, LoginLocked, accoun
 from gateway.access.accounts import Login as AccountLogin
 from gateway.access.audit import Audit, Deed
 from gateway.access.consents import DATA_CLASSES, Consent, decide_alone, grant
-from gateway.access.scopes import CATALOGUE, DELEGABLE
+from gateway.access.scopes import CATALOGUE, DELEGABLE, OPERATOR
 from gateway.access.server import Desk, OAuthServer, Request, read_parameters
 from gateway.access.tokens import Tokens, sql
 from gateway.access.vault import Vault
@@ -39,6 +39,8 @@ SESSION_LIFETIME = timedelta(hours=8)
 LOGINS_AT_ONCE = 2
 LOGINS_WAITING = 100
 LOGIN_MAX = 200
+REFUSED = "The login name or the password is wrong."
+OPERATOR_REFUSED = "The login name, the password or the one-time code is wrong."
 TRY_AGAIN = "The database does not answer. Try again in a moment."
 DEFAULT_PURPOSE = "to serve you with your points"
 _page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
@@ -95,7 +97,7 @@ class Login:
                 if account is not None and client["partner_id"] is not None and account.kind != "member":
                     account = None  # nobody but a member can allow a partner something in its own name
                 if account is None and form.get("decision") != "deny":
-                    wrong = "The login name, the password or the one-time code is wrong." if form else ""
+                    wrong = (OPERATOR_REFUSED if _is_of_operators(client) else REFUSED) if form else ""
                     return _ask(coalition, client, parameters, form.get("login", ""), wrong, 401 if wrong else 200)
                 if account is not None and client["partner_id"] is not None:
                     desk.consent = await self._agree(tx, client, parameters, account, desk.now)
@@ -260,9 +262,15 @@ def _ask(coalition: Coalition | None, client: Row, parameters: dict[str, str], l
         purpose=(client["purpose"] or DEFAULT_PURPOSE) if of_partner else None,
         login=login,
         error=error,
+        of_operators=_is_of_operators(client),
         nonce=nonce,
     )
     return HTMLResponse(page, status, page_headers(nonce))
+
+
+def _is_of_operators(client: Row) -> bool:
+    """Whether operators log in with a client, who need a one-time code."""
+    return client["partner_id"] is None and not OPERATOR.keys().isdisjoint(client["scopes"])
 
 
 def _comes_from_elsewhere(request: HTTPRequest) -> bool:

@@ -78,14 +78,19 @@ async def asking_client(world: World, code: str, redirect: str) -> tuple[str, st
 async def test_openid_client_goes_through_every_flow_and_its_negatives(real_time: World, clients: Path) -> None:
     world = real_time
     client_id, jwks = await keyed_client(world, "fuel", algorithms=("ES256", "PS256", "EdDSA"))
-    await new_operator(world, "weak", ["admin"])
+    stale = "a session that is twenty minutes old"
+    await world.sql(
+        "insert into console_session select sha256($1::bytea), account_id, now() + interval '1 hour', now() - interval '20 minutes', true"
+        " from account where login = 'olga'",
+        stale.encode(),
+    )
     asking = await asking_client(world, "airline", "https://airline.example/back")
     me, consents, withdraw = [(await world.named(await ann_logs_in(world), text))["documentId"] for text in ("{ me { id } }", CONSENTS, WITHDRAW)]
     prepared = {
         "secret": {"id": world.clients["grocer"][0], "secret": world.clients["grocer"][1]},
         "keyed": {"id": client_id, "jwks": jwks},
         "operator": {"login": "olga", "password": OPERATOR_PASSWORD, "code": world.code_of("olga")},
-        "weakOperator": {"login": "weak", "password": OPERATOR_PASSWORD},
+        "staleSession": f"__Host-gateway_console={stale}",
         "partner": {"id": asking[0], "secret": asking[1], "redirect": "https://airline.example/back"},
         "app": {"id": "member-app", "redirect": "com.example.loyalty:/callback", "login": "ann", "password": "ann's password"}
         | {"me": me, "consents": consents, "withdraw": withdraw},

@@ -3,6 +3,7 @@
 import json
 from datetime import timedelta
 from typing import Any
+from urllib.parse import parse_qs, urlparse
 
 import httpx
 import pytest
@@ -11,7 +12,7 @@ from gateway import ids
 from gateway.access import accounts
 from gateway.access.audit import DETAILS_MAX_BYTES
 from gateway.database import Database
-from tests.access.test_oauth import authorization, olga
+from tests.access.test_oauth import authorization, olga, worded
 from tests.points import ADJUST, APPROVE, ann_logs_in, codes, second_operator
 from tests.world import OPERATOR_PASSWORD, World, log_in
 
@@ -24,11 +25,14 @@ async def attempt(world: World, form: dict[str, str]) -> httpx.Response:
     return await world.http.post("/oauth/authorize", params=query, data=form)
 
 
-async def new_operator(world: World, login: str, roles: list[str]) -> None:
+async def new_operator(world: World, login: str, roles: list[str], factor: bool = True) -> None:
     database = Database(world.dsn, 2)
     await database.open()
+    vault = await world.vault(database)
     async with database.transaction() as tx:
-        await accounts.set_password(tx, "operator", login, OPERATOR_PASSWORD, None, world.clock.now(), roles)
+        account_id = await accounts.set_password(tx, "operator", login, OPERATOR_PASSWORD, None, world.clock.now(), roles)
+        if factor:
+            world.factors[login] = await accounts.set_second_factor(tx, vault, account_id)
     await database.close()
 
 
@@ -49,10 +53,22 @@ async def test_a_secret_of_a_second_factor_cannot_be_read_in_the_database(world:
     assert world.factors["olga"].encode() not in kept
 
 
+async def test_an_operator_without_a_second_factor_does_not_log_in_and_is_told_as_little_as_anybody(world: World) -> None:
+    await new_operator(world, "weak", ["admin"], factor=False)
+    answers = []
+    for login, password in (("weak", OPERATOR_PASSWORD), ("weak", "a wrong password"), ("nobody", OPERATOR_PASSWORD)):
+        for code in ("", "000000"):
+            answer = await attempt(world, {"login": login, "password": password, "code": code})
+            answers.append((answer.status_code, worded(answer, login)))
+    assert len(set(answers)) == 1
+    assert answers[0][0] == 401
+    assert (await world.sql("select count(*) from authorization_code"))[0][0] == 0
+
+
 async def test_what_closes_approves_and_adjusts_needs_two_factors_not_long_ago(world: World) -> None:
-    await new_operator(world, "weak", ["admin"])
-    world.http.cookies.clear()
-    weak = await log_in(world, "console", f"{world.url}/graphiql", "weak", OPERATOR_PASSWORD)
+    await world.operator()
+    world.clock.set(world.clock.now() + timedelta(minutes=16))
+    weak = await console_token(world, session_of(world))
     adjust = {"idempotencyKey": "a", "member": "mem_x", "programme": "MER", "partner": "grocer", "points": 5, "reason": "sorry"}
     for query, given in ((CLOSE, {"month": "2026-09"}), (ADJUST, adjust), (APPROVE, {"adjustment": "adj_x"})):
         answer = await world.post(weak, query, i=given)
@@ -62,7 +78,8 @@ async def test_what_closes_approves_and_adjusts_needs_two_factors_not_long_ago(w
         assert "insufficient_user_authentication" in challenge
         assert 'max_age="900"' in challenge
     assert (await world.ask(weak, "{ partners(first: 1) { nodes { code } } }"))["partners"]["nodes"]
-    strong = await world.operator()
+    world.http.cookies.clear()
+    strong = await log_in(world, "console", f"{world.url}/graphiql", "olga", OPERATOR_PASSWORD)
     assert (await world.post(strong, CLOSE, i={"month": "2026-01"})).status_code == 200
     assert await world.transactions() == 0
 
@@ -75,6 +92,18 @@ async def test_a_login_with_two_factors_wears_off(world: World) -> None:
         answer = await world.http.get("/oauth/authorize", params=query, headers={"cookie": session_of(world)})
         # The console asks for a login that is younger than a quarter of an hour: the session alone serves only before that.
         assert answer.status_code == (303 if minutes == 14 else 200)
+
+
+async def console_token(world: World, session: str) -> str:
+    """A token by the console's session alone, without its form."""
+    query, verifier = authorization(world)
+    answer = await world.http.get("/oauth/authorize", params=query, headers={"cookie": session})
+    assert answer.status_code == 303, answer.text
+    landed = parse_qs(urlparse(answer.headers["location"]).query)
+    form = {"grant_type": "authorization_code", "client_id": "console", "redirect_uri": query["redirect_uri"]}
+    given = await world.http.post("/oauth/token", data={**form, "code": landed["code"][0], "code_verifier": verifier})
+    token: str = given.json()["access_token"]
+    return token
 
 
 def session_of(world: World) -> str:
@@ -241,10 +270,12 @@ async def test_a_role_that_may_not_look_at_members_does_not_learn_which_there_ar
 
 async def test_what_an_operator_was_refused_before_it_ran_is_in_the_log(world: World) -> None:
     given = {"month": "2026-01"}
-    for login, role, status in (("sue", "support", 403), ("weak", "admin", 401)):
+    for login, role, status in (("sue", "support", 403), ("ada", "admin", 401)):
         await new_operator(world, login, [role])
         world.http.cookies.clear()
-        token = await log_in(world, "console", f"{world.url}/graphiql", login, OPERATOR_PASSWORD)
+        await log_in(world, "console", f"{world.url}/graphiql", login, OPERATOR_PASSWORD)
+        world.clock.set(world.clock.now() + timedelta(minutes=16))
+        token = await console_token(world, session_of(world))
         assert (await world.post(token, CLOSE, i=given)).status_code == status
     world.http.cookies.clear()
     log = [e for e in await entries(world) if e["action"] == "mutation closePeriod"]

@@ -44,16 +44,17 @@ await oauth.tokenRevocation(basic, byBasic.access_token)
 
 // Operators: a one-time code beside the password, and a login that is strong enough for what matters
 const console_ = await discover('console', undefined, oauth.None())
-const operate = async (form, changes = {}) => {
+const operate = async (how, changes = {}) => {
   const pkceCodeVerifier = oauth.randomPKCECodeVerifier()
   const url = oauth.buildAuthorizationUrl(console_, {
     redirect_uri: `${issuer}/graphiql`, scope: 'settlement:close',
     code_challenge: await oauth.calculatePKCECodeChallenge(pkceCodeVerifier), code_challenge_method: 'S256', ...changes,
   })
-  const answer = await fetch(url, { method: 'POST', body: new URLSearchParams(form), redirect: 'manual' })
+  const answer = await fetch(url, { ...how, redirect: 'manual' })
   if (answer.status !== 303) return { status: answer.status }
   return oauth.authorizationCodeGrant(console_, new URL(answer.headers.get('location')), { pkceCodeVerifier })
 }
+const filled = (form) => ({ method: 'POST', body: new URLSearchParams(form) })
 const close = async (tokens) => {
   const headers = new Headers({ 'content-type': 'application/json' })
   const body = JSON.stringify({ query: 'mutation { closePeriod(input: {month: "2025-12"}) { errors { code } } }' })
@@ -64,12 +65,12 @@ const close = async (tokens) => {
     return error.cause[0].parameters
   }
 }
-seen.withoutOneTimeCode = (await operate({ ...prepared.operator, code: '' })).status
-const challenge = await close(await operate(prepared.weakOperator))
+seen.withoutOneTimeCode = (await operate(filled({ ...prepared.operator, code: '' }))).status
+const challenge = await close(await operate({ headers: { cookie: prepared.staleSession } }))
 seen.stepUpAsked = challenge
 const strong = { acr_values: challenge.acr_values, max_age: challenge.max_age }
-seen.steppedUp = await close(await operate(prepared.operator, strong))
-seen.oneTimeCodeAgain = (await operate(prepared.operator, strong)).status
+seen.steppedUp = await close(await operate(filled(prepared.operator), strong))
+seen.oneTimeCodeAgain = (await operate(filled(prepared.operator), strong)).status
 
 // Partners: keys of every kind, with tokens that are bound
 seen.algorithms = []
