@@ -45,6 +45,7 @@ class Doors:
     connections: "Connections"
     settlement_dir: Path
     adjustment_limit: int
+    partner_hosts: tuple[str, ...]
     jobs: "Jobs"
     prove: "Callable[[UUID], Awaitable[Proof | None]]"
     feed: "Feed"
@@ -62,6 +63,8 @@ class Context:
     coalition: "Coalition"
     doors: Doors
     loaders: dict[str, DataLoader[Any, Any]] = field(default_factory=dict)
+    brought_to_light: dict[str, None] = field(default_factory=dict)
+    """The members whom an answer tells of by name or to operators, as the audit log says them, whatever was asked of them."""
 
     @asynccontextmanager
     async def changing(self) -> AsyncIterator[Tx]:

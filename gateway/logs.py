@@ -7,7 +7,10 @@ import structlog
 
 
 def configure_logs(level: str, format: str) -> None:
-    """Send every log, ours and libraries', to stderr in one format."""
+    """Send every log, ours and libraries', to stderr in one format.
+
+    `level` is of our own; libraries say nothing below info: what they say to debug them holds tokens and what people sent.
+    """
     processors: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -28,7 +31,9 @@ def configure_logs(level: str, format: str) -> None:
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
-    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    logging.basicConfig(handlers=[handler], level=max(logging.INFO, logging.getLevelNamesMapping()[level.upper()]), force=True)
+    for ours in ("gateway", "partners"):
+        logging.getLogger(ours).setLevel(level.upper())
     logging.getLogger("yoyo").setLevel("WARNING")
     logging.getLogger("httpx").setLevel("WARNING")
     structlog.configure(

@@ -101,6 +101,7 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
         connections=connections,
         settlement_dir=settings.data_dir / "settlement",
         adjustment_limit=settings.adjustment_limit,
+        partner_hosts=settings.partner_hosts,
         activity=ACTIVITY,
         activity_of_rows=ACTIVITY_OF_ROWS,
         feed=feed,

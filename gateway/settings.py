@@ -49,6 +49,9 @@ class Settings:
     jwks_hosts: tuple[str, ...] = _setting(
         "GATEWAY_JWKS_HOSTS", "", "Hosts (with their port, if it is not 443) that keys may be fetched from, by comma."
     )
+    partner_hosts: tuple[str, ...] = _setting(
+        "GATEWAY_PARTNER_HOSTS", "", "Hosts, likewise, that operators may name as a partner's own system through the API."
+    )
     trusted_proxies: tuple[str, ...] = _setting(
         "GATEWAY_TRUSTED_PROXIES",
         "",
@@ -63,7 +66,7 @@ class Settings:
         "32 random bytes in base64, under which all other keys in the database are wrapped; several by comma: the first wraps, "
         "the others still open. Empty: one is made and kept in the data folder.",
     )
-    log_level: str = _setting("GATEWAY_LOG_LEVEL", "info", "debug, info, warning or error.")
+    log_level: str = _setting("GATEWAY_LOG_LEVEL", "info", "Of the gateway's own log: debug, info, warning or error.")
     log_format: str = _setting("GATEWAY_LOG_FORMAT", "json", "json, or console for people.")
 
     @property
@@ -93,7 +96,8 @@ def read_settings(environ: Mapping[str, str] = os.environ, **overrides: Any) -> 
         "adjustment_limit": _whole_number("GATEWAY_ADJUSTMENT_LIMIT", texts["adjustment_limit"], 0, 10**12),
         "jobs": _some_of("GATEWAY_JOBS", texts["jobs"], JOBS),
         "issuers_file": Path(texts["issuers_file"]).absolute() if texts["issuers_file"] else None,
-        "jwks_hosts": tuple(host.strip().lower() for host in texts["jwks_hosts"].split(",") if host.strip()),
+        "jwks_hosts": _hosts("GATEWAY_JWKS_HOSTS", texts["jwks_hosts"]),
+        "partner_hosts": _hosts("GATEWAY_PARTNER_HOSTS", texts["partner_hosts"]),
         "trusted_proxies": _networks("GATEWAY_TRUSTED_PROXIES", texts["trusted_proxies"]),
         "authorization_server": _one_of("GATEWAY_AUTHORIZATION_SERVER", texts["authorization_server"], ("on", "off")),
         "encryption_keys": _keys("GATEWAY_ENCRYPTION_KEY", texts["encryption_keys"]),
@@ -103,11 +107,16 @@ def read_settings(environ: Mapping[str, str] = os.environ, **overrides: Any) -> 
     }
     if texts["database_url"] and not texts["database_url"].startswith(("postgres://", "postgresql://")):
         raise BadSetting("DATABASE_URL must start with postgresql://; its value is not shown here.")
-    if strange := [host for host in values["jwks_hosts"] if "/" in host]:
-        raise BadSetting(f"GATEWAY_JWKS_HOSTS names {strange[0]!r}; name hosts alone, such as keys.example or keys.example:8443.")
     if values["issuer"] and not values["issuer"].startswith(("http://", "https://")):
         raise BadSetting(f"GATEWAY_ISSUER is {values['issuer']!r}; it must start with http:// or https://.")
     return Settings(**{**values, **{name: value for name, value in overrides.items() if name != "port" and value is not None}})
+
+
+def _hosts(variable: str, text: str) -> tuple[str, ...]:
+    hosts = tuple(host.strip().lower() for host in text.split(",") if host.strip())
+    if strange := [host for host in hosts if "/" in host]:
+        raise BadSetting(f"{variable} names {strange[0]!r}; name hosts alone, such as keys.example or keys.example:8443.")
+    return hosts
 
 
 def _whole_number(variable: str, text: str, least: int, most: int) -> int:

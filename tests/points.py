@@ -101,6 +101,12 @@ async def ann_logs_in(world: World) -> str:
     return world.tokens["ann"]
 
 
+async def ann_hands_over(world: World, *scopes: str) -> str:
+    """A token of Ann's own app that can do no more than this, for a partner that she allowed so much."""
+    await ann_logs_in(world)
+    return await log_in(world, "member-app", "com.example.loyalty:/callback", "ann", "ann's password", " ".join(scopes))
+
+
 async def until_revoked(world: World, token: str) -> None:
     """Until a token serves no more; within two seconds it must not, in any process."""
     async with asyncio.timeout(2):

@@ -375,6 +375,7 @@ async def open_world(place: Place, jobs: tuple[str, ...] = ("conversions",), clo
     (place.folder / KEY_FILE).write_bytes(founded.vault_key)
     async with serving(create_airline(place.folder / "airline.sqlite")) as (airline_url, *airline_server):
         door, port = free_door()
+        configured = {"partner_hosts": (airline_url.removeprefix("http://"), "127.0.0.1:9", "bakery.example"), **configured}
         settings = read_settings({}, data_dir=place.folder, port=port, jobs=jobs, **configured)
         async with httpx.AsyncClient(base_url=settings.base_url, timeout=30, trust_env=False, verify=False) as http:  # noqa: S501
             world = World(

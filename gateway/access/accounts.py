@@ -103,6 +103,12 @@ async def disable(tx: Tx, account: Row, now: datetime) -> None:
     await end_logins(tx, account, now)
 
 
+async def forget_logins(tx: Tx, member_id: UUID, now: datetime) -> None:
+    """A member's local accounts end, names and all, and what was begun with them."""
+    for account in await tx.all(sql.end_accounts_of, member=member_id, at=now):
+        await end_logins(tx, account, now)
+
+
 async def end_logins(tx: Tx, account: Row, now: datetime) -> None:
     """Sessions, codes, refresh tokens and access tokens of an account end, within two seconds in every process."""
     await tx.run(sql.end_console_sessions, account_id=account["account_id"])
@@ -151,17 +157,16 @@ class LoginLocked(Exception):
 async def check_login(tx: Tx, vault: Vault, login: str, password: str, code: str, now: datetime) -> Account | None:
     """The account by its password and, of an operator, a code of its second factor; else None. Raises LoginLocked.
 
-    An unknown login takes as long as a wrong password, and is locked after as many tries, so that neither is told apart.
+    An unknown login takes as long as a wrong password, and is locked after as many tries, so that neither is told apart: not by a
+    right password in between either, so what is counted is the wrong ones of the last minutes, whatever else there was.
     """
     login_hash = secret_hash(login)
     before = await tx.one(sql.login_failures, login_hash=login_hash, at=now)
     assert before is not None
-    failures = before["failures"]
+    free_at = before["last_at"] + LOCKED
+    failures = before["failures"] if now < free_at else 0
     if failures >= FAILURES_MAX:
-        free_at = before["last_at"] + LOCKED
-        if now < free_at:
-            raise LoginLocked(-(-int((free_at - now).total_seconds()) // 60))
-        failures = 0
+        raise LoginLocked(-(-int((free_at - now).total_seconds()) // 60))
     row = await tx.one(sql.account_by_login, login=login)
     stored = (row["password_hash"] if row else None) or _NOBODY  # a disabled account has none
     try:
@@ -179,7 +184,6 @@ async def check_login(tx: Tx, vault: Vault, login: str, password: str, code: str
     if row is None:
         await tx.run(sql.note_login_failure, login_hash=login_hash, failures=failures + 1, at=now)
         return None
-    await tx.run(sql.forget_login_failures, login_hash=login_hash)
     return account_of(row, Login(now, strong))
 
 

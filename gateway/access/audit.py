@@ -41,7 +41,14 @@ class Deed:
     token_id: str | None = None
     about: Sequence[str] = ()
     details: dict[str, Any] = field(default_factory=dict)
-    details_max_bytes: int = DETAILS_MAX_BYTES
+
+    @property
+    def size(self) -> int:
+        """How many bytes its details have; those of more than DETAILS_MAX_BYTES are not kept whole."""
+        try:
+            return len(orjson.dumps(self.details, default=str))
+        except orjson.JSONEncodeError:  # JSON may come nested more deeply than it can be written again
+            return DETAILS_MAX_BYTES + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +73,7 @@ class Audit:
 
     async def note_in(self, tx: Tx, deed: Deed) -> None:
         """As part of a transaction that does it; in further entries what speaks of more than one can name."""
-        about, details = list(deed.about), _written(deed.details, deed.details_max_bytes)
+        about, details = list(deed.about), _written(deed.details)
         for start in range(0, max(len(about), 1), ABOUT_MAX):
             await tx.run(
                 sql.note_deed,
@@ -101,33 +108,15 @@ class Audit:
         return Entry(row["number"], row["at"], deed)
 
 
-def _written(details: dict[str, Any], most: int) -> bytes:
-    """Details as they are kept, for ever: of large variables their digest and how they begin, and where that is too much still,
-    of all of them."""
+def _written(details: dict[str, Any]) -> bytes:
+    """Details as they are kept, for ever; of what is too large, and was not done for that reason, how it begins."""
     try:
         written = orjson.dumps(details, default=str)
     except orjson.JSONEncodeError:
-        # JSON may come nested more deeply than it can be written again; the deed is noted all the same.
         return orjson.dumps({**details, "variables": "nested too deeply to be kept"}, default=str)
-    if len(written) <= most:
+    if len(written) <= DETAILS_MAX_BYTES:
         return written
-    written = orjson.dumps({**details, "variables": _shortened(details.get("variables"))}, default=str)
-    if len(written) <= most:
-        return written
-    for names in (("variables",), ("variables", "document")):
-        written = orjson.dumps({**details, **{name: _digested(details.get(name)) for name in names}}, default=str)
-        if len(written) <= most:
-            break
-    return written
-
-
-def _shortened(value: Any) -> Any:
-    """The same with every long text told by its digest, so that nothing short is lost behind it."""
-    if isinstance(value, dict):
-        return {name: _shortened(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_shortened(each) for each in value]
-    return _digested(value) if isinstance(value, str) and len(value) > TEXT_MAX else value
+    return orjson.dumps({name: _digested(each) for name, each in details.items()})
 
 
 def _digested(value: Any) -> dict[str, Any]:

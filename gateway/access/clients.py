@@ -133,14 +133,15 @@ def key_id_of(assertion: str) -> str | None:
 
 def read_assertion(assertion: str, keys: KeySet, issuer: str, now: datetime) -> Assertion | None:
     """Check an assertion as FAPI 2.0 asks: `iss` and `sub` the client, `aud` the issuer alone, short, with a `jti`."""
-    at = int(now.timestamp())
-    for key in keys.keys:
+    at, key_id = int(now.timestamp()), key_id_of(assertion)
+    named = [key for key in keys.keys if key.kid == key_id] if key_id is not None else []
+    for key in named or keys.keys:
         claims = _claims(assertion, key)
         if claims is None:
             continue
         client_id, jti, expires = claims.get("sub"), claims.get("jti"), claims.get("exp")
         begins = [claims[name] for name in ("iat", "nbf") if name in claims]
-        if not (isinstance(client_id, str) and isinstance(jti, str) and isinstance(expires, int)):
+        if not (isinstance(client_id, str) and isinstance(jti, str) and type(expires) is int):
             return None
         good = (
             claims.get("iss") == client_id
@@ -148,7 +149,7 @@ def read_assertion(assertion: str, keys: KeySet, issuer: str, now: datetime) -> 
             and 0 < len(jti) <= JTI_MAX
             and jti.isprintable()
             and at < expires <= at + ASSERTION_SECONDS_MAX
-            and all(isinstance(moment, int) and moment <= at + AHEAD_SECONDS for moment in begins)
+            and all(type(moment) is int and moment <= at + AHEAD_SECONDS for moment in begins)
         )
         return Assertion(client_id, jti, expires) if good else None
     return None

@@ -12,6 +12,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from gateway.access.clients import AHEAD_SECONDS, JOSE, JTI_MAX, unverified
+from gateway.access.jwks import check_key
 
 PROOF_SECONDS_MAX = 60
 PROOF_LENGTH_MAX = 4_000
@@ -39,6 +40,7 @@ def read_proof(proof: str, method: str, url: str, now: datetime, access_token: s
         jwk = header.get("jwk")
         if header.get("typ") != "dpop+jwt" or not isinstance(jwk, dict) or "d" in jwk:
             raise BadProof("The DPoP proof needs typ dpop+jwt and its public key as jwk.")
+        check_key(jwk)
         key = _KEYS[str(jwk.get("kty"))].import_key(jwk)
         claims = jwt.decode(proof, key, registry=JOSE).claims
         proven_url = _plain(str(claims.get("htu", "")))
@@ -47,7 +49,7 @@ def read_proof(proof: str, method: str, url: str, now: datetime, access_token: s
     if claims.get("htm") != method or proven_url != url:
         raise BadProof(f"The DPoP proof is for another request than {method} {url}.")
     made, at = claims.get("iat"), int(now.timestamp())
-    if not isinstance(made, int) or not at - PROOF_SECONDS_MAX <= made <= at + AHEAD_SECONDS:
+    if type(made) is not int or not at - PROOF_SECONDS_MAX <= made <= at + AHEAD_SECONDS:
         raise BadProof(f"The DPoP proof was not made within the last {PROOF_SECONDS_MAX} seconds.")
     jti = claims.get("jti")
     if not isinstance(jti, str) or not 0 < len(jti) <= JTI_MAX or not jti.isprintable():

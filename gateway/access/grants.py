@@ -32,6 +32,7 @@ CODE_SECONDS = 60
 ACCESS_TOKEN_TYPE = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105  # nosec B105 - a name
 # Two tabs of an app may refresh with the same token at once; that is no theft.
 GRACE = timedelta(seconds=10)
+SIDE_BY_SIDE_MAX = 4  # tabs of one app that refresh at the same moment
 CONFIDENTIAL_METHODS = (*SECRET_METHODS, ASSERTION_METHOD)
 
 
@@ -150,10 +151,10 @@ class ClientGrant(ClientCredentialsGrant):  # type: ignore[misc]
 
 
 class RefreshGrant(RefreshTokenGrant):  # type: ignore[misc]
-    """Refresh. Of each generation of an app's tokens one serves, for GRACE all of it; what comes later than that, or after one of
-    the next generation served, ends the whole family. So two tabs go on side by side, and of two who refresh apart neither
-    does. A partner's token is bound to its client, which proves itself each time, and is not rotated (FAPI 2.0, section
-    5.3.2.1)."""
+    """Refresh. Of each generation of an app's tokens one serves, for GRACE all of it, until SIDE_BY_SIDE_MAX follow; what comes
+    later than that, or after one of the next generation served, ends the whole family. So two tabs go on side by side, and of
+    two who refresh apart neither does. A partner's token is bound to its client, which proves itself each time, and is not
+    rotated (FAPI 2.0, section 5.3.2.1)."""
 
     TOKEN_ENDPOINT_AUTH_METHODS = ("none", *CONFIDENTIAL_METHODS)
     INCLUDE_NEW_REFRESH_TOKEN = True
@@ -171,6 +172,8 @@ class RefreshGrant(RefreshTokenGrant):  # type: ignore[misc]
         if row["succeeded"] or (row["first_used_at"] is not None and desk.now - row["first_used_at"] > GRACE):
             desk.ended_family = row["family_id"]
             return None
+        if row["followed_by"] >= SIDE_BY_SIDE_MAX:
+            return None
         return Token(row, is_refresh=True)
 
     def authenticate_user(self, refresh_token: Token) -> Account:
@@ -183,7 +186,8 @@ class RefreshGrant(RefreshTokenGrant):  # type: ignore[misc]
 class ExchangeGrant(BaseGrant, TokenEndpointMixin):  # type: ignore[misc]
     """Token exchange (RFC 8693): a partner gets a token to act for a member who was with it just now, under a live consent.
 
-    Never wider than the member's own token or the consent, and never longer.
+    Never wider than the member's own token or the consent, and never longer. The token that the app hands over may itself do no
+    more than the member allowed: the partner could use it as it is.
     """
 
     GRANT_TYPE = EXCHANGE
@@ -203,7 +207,13 @@ class ExchangeGrant(BaseGrant, TokenEndpointMixin):  # type: ignore[misc]
             raise InvalidGrantError("The subject token must be a member's own living token, not bound to a key of its app.")
         if self.server.desk.consent is None:
             raise InvalidGrantError("The member has given this partner no consent, or has withdrawn it.")
-        may = frozenset(claims["scope"].split()) & self.server.desk.consent.scopes
+        may = frozenset(claims["scope"].split())
+        if beyond := may - self.server.desk.consent.scopes:
+            allowed = " ".join(sorted(may - beyond)) or "what the member allowed"
+            raise InvalidRequestError(
+                f"The member's token can do what this partner was not allowed ({' '.join(sorted(beyond))}): "
+                f"let the app hand over one that it refreshed with scope={allowed}."
+            )
         asked = frozenset(scope_to_list(self.request.payload.scope or "")) or may
         if not asked or not asked <= may:
             raise InvalidScopeError(f"The member's token and consent open: {' '.join(sorted(may)) or 'nothing'}.")

@@ -1,7 +1,7 @@
 """Keys of others, fetched from their address: once for all who wait, again when one is unknown, and kept while it is away."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,20 +18,43 @@ FRESH_SECONDS = 600
 AGAIN_SECONDS = 30
 STALE_SECONDS = 24 * 3_600
 SIZE_MAX = 256 * 1024
+KEYS_MAX = 30
+# In base64url: 65537, and 2048 to 4096 bits.
+RSA_EXPONENT = "AQAB"
+RSA_MIN_CHARS, RSA_MAX_CHARS = 342, 683
 
 log = structlog.get_logger(__name__)
+
+
+def check_key(jwk: Mapping[str, Any]) -> None:
+    """Raises ValueError for an RSA key whose signatures take long to check, or are weak: those of strangers are checked too."""
+    if jwk.get("kty") != "RSA":
+        return
+    if jwk.get("e") != RSA_EXPONENT or not RSA_MIN_CHARS <= len(str(jwk.get("n"))) <= RSA_MAX_CHARS:
+        raise ValueError("An RSA key has 2048 to 4096 bits and the exponent 65537.")
 
 
 def read_keys(jwks: dict[str, Any]) -> KeySet:
     """A set of public keys (RFC 7517). Raises JoseError, ValueError, KeyError, TypeError.
 
-    A key for Ed25519 may call its algorithm EdDSA, and sign as Ed25519, or the other way round (RFC 9864): its curve says
-    enough.
+    At most KEYS_MAX. A key for Ed25519 may call its algorithm EdDSA, and sign as Ed25519, or the other way round (RFC 9864): its
+    curve says enough.
     """
     if not all(isinstance(key, dict) for key in jwks["keys"]):
         raise ValueError("A key is an object.")
+    if len(jwks["keys"]) > KEYS_MAX:
+        raise ValueError(f"More than {KEYS_MAX} keys are published.")
+    for key in jwks["keys"]:
+        check_key(key)
     keys = [{k: v for k, v in key.items() if k != "alg" or key.get("kty") != "OKP"} for key in jwks["keys"]]
     return KeySet.import_key_set({"keys": keys})
+
+
+def is_of(url: str, hosts: Collection[str]) -> bool:
+    """Whether an address is of one of these hosts, over HTTPS, or HTTP on the loopback. Raises ValueError for what is none."""
+    parts = urlsplit(url)
+    plain = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1")
+    return (parts.scheme == "https" or plain) and parts.netloc.lower() in hosts and parts.username is None
 
 
 class KeysAway(Exception):
@@ -49,15 +72,9 @@ class Fetcher:
         self._hosts = frozenset(hosts)
         self._http: httpx.AsyncClient | None = None
 
-    def allows(self, url: str) -> bool:
-        """Whether an address may be fetched from."""
-        parts = urlsplit(url)
-        plain = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1")
-        return (parts.scheme == "https" or plain) and parts.netloc.lower() in self._hosts and parts.username is None
-
     async def json(self, url: str) -> dict[str, object]:
         """Raises KeysAway."""
-        if not self.allows(url):
+        if not is_of(url, self._hosts):
             raise KeysAway(f"{url} is not among the hosts of GATEWAY_JWKS_HOSTS.")
         if self._http is None:  # reading the machine's certificates takes 30 ms, and few gateways fetch
             self._http = httpx.AsyncClient(timeout=FETCH_SECONDS, follow_redirects=False, trust_env=False)

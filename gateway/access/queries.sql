@@ -58,10 +58,11 @@ select from token_family
    for update;
 
 -- name: refresh_token(token_hash)^
--- A refresh token with its family, when one of its generation served first, and whether one of a later generation did.
+-- A refresh token with its family, when one of its generation served first, how many followed on these, and whether one of them served.
 select r.token_hash, r.family_id, r.expires_at, r.used_at, r.generation, f.client_id, f.account_id, f.scope, f.key_thumbprint,
        f.ended_at, f.consent_id, a.kind, a.member_id, a.roles,
        (select min(s.used_at) from refresh_token s where s.family_id = r.family_id and s.generation = r.generation) as first_used_at,
+       (select count(*) from refresh_token s where s.family_id = r.family_id and s.generation = r.generation + 1) as followed_by,
        exists (
          select from refresh_token s
           where s.family_id = r.family_id and s.generation > r.generation and s.used_at is not null) as succeeded
@@ -169,7 +170,7 @@ select account_id, kind, login, password_hash, member_id, roles, second_factor, 
  where account_id = :account_id;
 
 -- name: login_failures(login_hash, at)^
--- How often a login was typed with a wrong password since the last right one, locked: tries come one after the other.
+-- How often a login was typed with a wrong password of late, locked: tries come one after the other.
 insert into login_failure (login_hash, failures, last_at)
 values (:login_hash, 0, :at)
 on conflict (login_hash) do update set failures = login_failure.failures
@@ -182,10 +183,15 @@ update login_failure
        last_at = :at
  where login_hash = :login_hash;
 
--- name: forget_login_failures(login_hash)!
--- The password was right.
-delete from login_failure
- where login_hash = :login_hash;
+-- name: end_accounts_of(member, at)
+-- A member's logins open nothing any more, and are called nothing that says who it was.
+update account
+   set login = 'forgotten ' || account_id,
+       password_hash = '',
+       second_factor = null,
+       disabled_at = :at
+ where member_id = :member
+returning account_id, member_id;
 
 -- name: set_second_factor(account_id, second_factor)!
 -- A new second factor, of which no step has served.
@@ -275,7 +281,8 @@ select account_id, authenticated_at, strong
    and expires_at > :now
    for share;
 
--- name: end_console_session(session_hash)!
--- Log out.
+-- name: end_console_session(session_hash)$
+-- Log out; answers who.
 delete from console_session
- where session_hash = :session_hash;
+ where session_hash = :session_hash
+returning account_id;

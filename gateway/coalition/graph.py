@@ -8,10 +8,12 @@ from uuid import UUID
 
 import strawberry
 
+from gateway.access.jwks import is_of
 from gateway.coalition import catalogue, onboard
 from gateway.context import Context, Info
 from gateway.graph import (
     PUBLIC,
+    STEP_UP,
     BadInput,
     Connection,
     CurrencyCode,
@@ -278,7 +280,7 @@ class SetProgrammeTermsPayload(Payload):
 @strawberry.type
 class CoalitionMutation:
     @strawberry.mutation(
-        directives=[requires("programmes:manage")],
+        directives=[requires("programmes:manage"), STEP_UP],
         description="Create a point currency, on this ledger or kept by a partner in its own system.",
     )
     @refusing(CreateProgrammePayload)
@@ -297,7 +299,7 @@ class CoalitionMutation:
         return CreateProgrammePayload(programme=show_programme(coalition.programmes[programme_id]))
 
     @strawberry.mutation(
-        directives=[requires("programmes:manage")],
+        directives=[requires("programmes:manage"), STEP_UP],
         description="Set from when and how a programme's points can be spent; what was earned before stays as it was.",
     )
     @refusing(SetProgrammeTermsPayload)
@@ -311,7 +313,7 @@ class CoalitionMutation:
         return SetProgrammeTermsPayload(programme=show_programme(coalition.programmes[programme.id]))
 
     @strawberry.mutation(
-        directives=[requires("partners:manage")], description="Onboard a partner, or bring its record up to date."
+        directives=[requires("partners:manage"), STEP_UP], description="Onboard a partner, or bring its record up to date."
     )
     @refusing(OnboardPartnerPayload)
     async def onboard_partner(self, info: Info, input: OnboardPartnerInput) -> OnboardPartnerPayload:
@@ -324,12 +326,15 @@ class CoalitionMutation:
             disconnected=None in (input.protocol, input.endpoint),
             stores=tuple((store.code, store.name) for store in input.stores),
         )
+        _check_host(info, new)
         async with info.context.changing() as tx:
             partner_id = await onboard.onboard_partner(tx, new, doors.clock.now())
         coalition = info.context.coalition
         return OnboardPartnerPayload(partner=show_partner(coalition.partners[partner_id]))
 
-    @strawberry.mutation(directives=[requires("partners:manage")], description="Publish a partner's prices from a day on.")
+    @strawberry.mutation(
+        directives=[requires("partners:manage"), STEP_UP], description="Publish a partner's prices from a day on."
+    )
     @refusing(PublishContractPayload)
     async def publish_contract(self, info: Info, input: PublishContractInput) -> PublishContractPayload:
         partner_id = partner_id_of(info, input.partner)
@@ -345,6 +350,21 @@ def partner_id_of(info: Info, id: strawberry.ID, field: str = "partner") -> UUID
     if partner_id not in info.context.coalition.partners:
         raise InputNotAccepted(f"There is no partner {id}.", field)
     return partner_id
+
+
+def _check_host(info: Info, new: onboard.NewPartner) -> None:
+    """An operator may connect a partner to hosts alone that who runs the gateway has named; where it is connected already, it
+    stays. Raises InputNotAccepted."""
+    known = next((p.endpoint for p in info.context.coalition.partners.values() if p.code == new.code), None)
+    if new.endpoint is None or new.endpoint == known:
+        return
+    try:
+        allowed = is_of(new.endpoint, info.context.doors.partner_hosts)
+    except ValueError:
+        return  # no address at all; that is told where it is stored
+    if not allowed:
+        told = f"{new.endpoint[:80]!r} is no HTTPS address of a host in GATEWAY_PARTNER_HOSTS; whoever runs the gateway adds it."
+        raise InputNotAccepted(told, "endpoint")
 
 
 def _contract(input: PublishContractInput) -> onboard.NewContract:

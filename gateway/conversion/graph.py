@@ -17,6 +17,7 @@ from gateway.graph import (
     OCCURRED_OR_NOW,
     PUBLIC,
     SEES_MEMBERSHIPS,
+    STEP_UP,
     DateTime,
     Node,
     Payload,
@@ -30,8 +31,10 @@ from gateway.graph import (
 from gateway.ledger.post import sql as ledger_sql
 from gateway.members import lookup
 from gateway.members.graph import MemberRef
-from gateway.refusals import InputNotAccepted, NotAllowed
+from gateway.refusals import InputNotAccepted, NotAllowed, QuoteUnknown
 from gateway.wallets.graph import Activity, month_or_none, sees
+
+WHOSE = "Needed from partners; whoever converts in the member's name leaves it out."
 
 
 @strawberry.type(directives=[PUBLIC], description="A price between programmes: so many points for so many.")
@@ -86,7 +89,7 @@ class QuoteConversionInput:
     source: str = strawberry.field(name="from", description="Code of the programme to take from, such as MER.")
     target: str = strawberry.field(name="to", description="Code of the programme to give, such as SKY.")
     take: Points
-    member: MemberRef | None = strawberry.field(default=None, description="Needed from partners; a member's own token says it.")
+    member: MemberRef | None = strawberry.field(default=None, description=WHOSE)
     at: DateTime | None = strawberry.field(default=None, description="The moment whose rate is asked for; now if not given.")
 
 
@@ -99,7 +102,7 @@ class QuoteConversionPayload(Payload):
 class ConvertPointsInput:
     idempotency_key: str
     quote: strawberry.ID
-    member: MemberRef | None = strawberry.field(default=None, description="Needed from partners; a member's own token says it.")
+    member: MemberRef | None = strawberry.field(default=None, description=WHOSE)
     occurred_at: DateTime | None = strawberry.field(default=None, description=OCCURRED_OR_NOW)
 
 
@@ -185,7 +188,9 @@ class ConversionMutation:
         quote_id = read_id("quo", input.quote, "quote")
         async with context.reading() as tx:
             quote = await quotes.quote_by_id(tx, quote_id)
-            target = context.coalition.programmes[quote.target_id].code if quote else ""
+            if quote is None:  # or none that this caller may see
+                raise QuoteUnknown
+            target = context.coalition.programmes[quote.target_id].code
             membership = await _membership(context, tx, input.member, target)
         request = ConvertRequest(input.idempotency_key, quote_id, input.occurred_at)
         order = await context.doors.converter.convert(context.caller.subject_id, membership.member_id, request)
@@ -193,7 +198,9 @@ class ConversionMutation:
             found = await conversion_activity(info, tx, [order.id])
         return ConvertPointsPayload(conversion=found[order.id])
 
-    @strawberry.mutation(directives=[requires("rates:publish")], description="Publish a conversion rate from a moment on.")
+    @strawberry.mutation(
+        directives=[requires("rates:publish"), STEP_UP], description="Publish a conversion rate from a moment on."
+    )
     @refusing(PublishRatePayload)
     async def publish_conversion_rate(self, info: Info, input: PublishRateInput) -> PublishRatePayload:
         new = onboard.NewRate(
@@ -226,6 +233,8 @@ async def _membership(context: Context, tx: Tx, ref: MemberRef | None, target: s
     """
     issuer = next((p.issuer_id for p in context.coalition.programmes.values() if p.code == target), None)
     if context.caller.member_id is not None:
+        if ref is not None:
+            raise InputNotAccepted("A member's own points are converted; leave out the member.", "member")
         member_id = context.caller.member_id
         row = None
         if issuer is not None:
@@ -234,7 +243,7 @@ async def _membership(context: Context, tx: Tx, ref: MemberRef | None, target: s
             raise NotAllowed("Join the partner that keeps the target programme first.").at("to")
         return lookup.membership_of(row)
     partner = context.partner()
-    if target and issuer != partner.id:
+    if issuer != partner.id:
         raise NotAllowed("A partner converts into its own programme alone.").at("to")
     if ref is None:
         raise InputNotAccepted("A partner names the member whose points are converted.", "member")

@@ -107,6 +107,10 @@ async def _open(
     quote = await tx.one(sql.quote_for_update, bucket=bucket, quote_id=request.quote_id)
     if quote is None or quote["member_id"] != member_id:
         raise QuoteUnknown
+    partner_id = coalition.programmes[quote["target_id"]].issuer_id
+    assert partner_id is not None
+    if owner_id not in (member_id, partner_id):  # a quote serves its member, and the partner whose currency it is
+        raise QuoteUnknown
     if quote["used"]:
         # The lock may have waited for another process that used the quote under this very key.
         stored = await tx.one(sql.order_by_key, owner_id=owner_id, key=request.idempotency_key)
@@ -117,8 +121,6 @@ async def _open(
         raise QuoteExpired(quote["expires_at"].isoformat())
     occurred_at = request.occurred_at or now
     day = coalition.check_occurred(occurred_at, now)
-    partner_id = coalition.programmes[quote["target_id"]].issuer_id
-    assert partner_id is not None
     contract = coalition.contract_of(partner_id, coalition.settlement_currency, day)
     if contract is None:
         raise NotAllowed(f"{coalition.partners[partner_id].name} has no contract at that date.")

@@ -9,7 +9,7 @@ from gateway import ids
 from gateway.coalition.graph import check_own, partner_id_of
 from gateway.context import Info
 from gateway.credit import credit
-from gateway.graph import PUBLIC, Money, MoneyInput, Payload, money, refusing, requires
+from gateway.graph import PUBLIC, STEP_UP, Money, MoneyInput, Payload, money, refusing, requires
 from gateway.points import BadAmount, minor_of_decimal, round_half_even_minor
 from gateway.points import Money as Amount
 from gateway.refusals import InputNotAccepted
@@ -73,7 +73,9 @@ class PartnerCreditPayload(Payload):
 
 @strawberry.type
 class CreditMutation:
-    @strawberry.mutation(directives=[requires("programmes:manage")], description="Set what a partner may owe for issued points.")
+    @strawberry.mutation(
+        directives=[requires("programmes:manage"), STEP_UP], description="Set what a partner may owe for issued points."
+    )
     @refusing(PartnerCreditPayload)
     async def set_partner_credit(self, info: Info, input: SetPartnerCreditInput) -> PartnerCreditPayload:
         partner_id = partner_id_of(info, input.partner)
@@ -83,7 +85,8 @@ class CreditMutation:
         return PartnerCreditPayload(credit=await credit_of(info, partner_id))
 
     @strawberry.mutation(
-        directives=[requires("programmes:manage")], description="Note a payment of a partner; it frees its credit, or prepays."
+        directives=[requires("programmes:manage"), STEP_UP],
+        description="Note a payment of a partner; it frees its credit, or prepays.",
     )
     @refusing(PartnerCreditPayload)
     async def record_partner_payment(self, info: Info, input: RecordPartnerPaymentInput) -> PartnerCreditPayload:

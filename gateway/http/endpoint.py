@@ -7,7 +7,7 @@ codes that mean something; `application/json` otherwise.
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from gateway.access.audit import Deed
+from gateway.access.audit import DETAILS_MAX_BYTES, Deed
 from gateway.access.caller import PUBLIC, Caller
 from gateway.access.tokens import TWO_FACTORS
 from gateway.batching import Busy
@@ -46,9 +46,10 @@ from gateway.ids import named_in, show
 READING_COST = 5
 """Points a character of a document that this process has not read yet, whether it is accepted or not."""
 
-NOTED_OF_PARTNERS_MAX_BYTES = 4 * 1024
 ABOUT_OF_PARTNERS = 200
+# Of every NOTED_AT_ONCE_BYTES that a partner's deed fills in the audit log, which are kept for ever.
 NOTING_COST = 1_000
+NOTED_AT_ONCE_BYTES = 4 * 1024
 """Points of what partners do that is noted for ever, and how much of it is: the log is no place to fill."""
 
 log = structlog.get_logger(__name__)
@@ -66,6 +67,7 @@ class Admitted:
     context: Context
     points: int
     cost: dict[str, Any]
+    deed: Deed | None  # of what the audit log watches
 
 
 class GraphQLEndpoint:
@@ -128,8 +130,8 @@ class GraphQLEndpoint:
             yield await self._run(admitted)
             return
         with _refusing_what_is_away():
-            if _is_watched(admitted.caller, admitted.prepared):
-                await self._doors.audit.note(_deed_of(admitted, "ok"))
+            if admitted.deed is not None:
+                await self._doors.audit.note(replace(admitted.deed, result="ok"))
             subscribed = self._engine.subscribe(admitted.prepared, admitted.variables, admitted.operation_name, admitted.context)
             cost: dict[str, Any] | None = admitted.cost  # of the first event, which was paid when it began
             async with aclosing(subscribed) as results:
@@ -163,16 +165,20 @@ class GraphQLEndpoint:
         operation = self._engine.operation(prepared, name, streamed)
         if method == "GET" and operation.operation is OperationType.MUTATION:
             raise Refusing(405, "METHOD_NOT_ALLOWED", "Send mutations with POST.", {"Allow": "POST"})
+        deed = deed_of(caller, prepared, operation, variables) if _is_watched(caller, prepared) else None
+        noting = _cost_of_noting(deed) if deed is not None else 0
         try:
             self._check_rights(prepared, caller)
+            if deed is not None and deed.size > DETAILS_MAX_BYTES:
+                told = f"The audit log keeps this whole, document and variables: {DETAILS_MAX_BYTES} bytes, not nested deeply."
+                raise Refusing(413, "BODY_TOO_LARGE", told)
         except Refusing as no:
-            if _is_watched(caller, prepared):
+            if deed is not None:
                 with _refusing_what_is_away():
-                    await self._budgets.charge(caller, _cost_of_noting(caller))
-                    await self._doors.audit.note(deed_of(caller, prepared, operation, variables, no.code))
+                    await self._budgets.charge(caller, noting)
+                    await self._doors.audit.note(replace(deed, result=no.code))
             raise
-        points = self._engine.check_cost(prepared, variables, name)
-        points += _cost_of_noting(caller) if _is_watched(caller, prepared) else 0
+        points = self._engine.check_cost(prepared, variables, name) + noting
         with _refusing_what_is_away():
             cost = await self._budgets.charge(caller, points)
             context = Context(caller, await self._doors.catalogue.current(), self._doors)
@@ -181,7 +187,7 @@ class GraphQLEndpoint:
             partner = context.coalition.partners.get(partner_id)
             if partner is not None and partner.status != "active":
                 raise Refusing(403, "FORBIDDEN", f"{partner.name} is suspended.")
-        return Admitted(prepared, variables, name, operation, caller, context, points, cost)
+        return Admitted(prepared, variables, name, operation, caller, context, points, cost, deed)
 
     async def _text(self, caller: Caller, asked: dict[str, Any]) -> str:
         """The document: as it was sent, or registered under the id that was sent. Raises Refusing, DatabaseAway."""
@@ -216,11 +222,11 @@ class GraphQLEndpoint:
     async def _run(self, admitted: Admitted) -> ExecutionResult:
         # A mutation is never broken off: what it posts stands, and its answer must say so.
         most = patience.QUERY_SECONDS if admitted.operation.operation is OperationType.QUERY else None
-        execute = self._run_audited if _is_watched(admitted.caller, admitted.prepared) else self._execute
         try:
             with _refusing_what_is_away():
                 async with asyncio.timeout(most):
-                    result = await execute(admitted)
+                    run = self._execute(admitted) if admitted.deed is None else self._run_audited(admitted, admitted.deed)
+                    result = await run
         except TimeoutError:
             told = f"The query took more than {most} seconds. Ask for less at once."
             raise Refusing(503, "TOO_SLOW", told, {"Retry-After": "1"}) from None
@@ -229,26 +235,26 @@ class GraphQLEndpoint:
     async def _execute(self, admitted: Admitted) -> ExecutionResult:
         return await self._engine.run(admitted.prepared, admitted.variables, admitted.operation_name, admitted.context)
 
-    async def _run_audited(self, admitted: Admitted) -> ExecutionResult:
-        """Note what is done: a mutation before it is run, too."""
+    async def _run_audited(self, admitted: Admitted, deed: Deed) -> ExecutionResult:
+        """Note what is done, about whom it and its answer speak: a mutation before it is run, too."""
         if admitted.operation.operation is OperationType.MUTATION:
-            await self._doors.audit.note(_deed_of(admitted, "ASKED"))
+            await self._doors.audit.note(deed)
         result = await self._execute(admitted)
         if not only_introspects(admitted):
-            await self._doors.audit.note(_deed_of(admitted, _result_of(result), result.data))
+            seen = dict.fromkeys([*deed.about, *admitted.context.brought_to_light, *_named_in_answer(admitted.caller, result)])
+            await self._doors.audit.note(replace(deed, result=_result_of(result), about=list(seen)))
         return result
 
 
-def _deed_of(admitted: Admitted, result: str, answer: dict[str, Any] | None = None) -> Deed:
-    return deed_of(admitted.caller, admitted.prepared, admitted.operation, admitted.variables, result, answer)
+def _named_in_answer(caller: Caller, result: ExecutionResult) -> list[str]:
+    named = named_in(result.data)
+    return named if caller.kind == "operator" else named[:ABOUT_OF_PARTNERS]
 
 
 def deed_of(
-    caller: Caller, prepared: Prepared, operation: OperationDefinitionNode, variables: dict[str, Any] | None, result: str,
-    answer: dict[str, Any] | None = None,
-) -> Deed:  # fmt: skip
-    """What a caller does, for the audit log: by its fields, with the document and the variables it is done with, about whom
-    these and the answer speak."""
+    caller: Caller, prepared: Prepared, operation: OperationDefinitionNode, variables: dict[str, Any] | None
+) -> Deed:
+    """What a caller asks for, for the audit log: by its fields, with the document and the variables, about whom these speak."""
     name = operation.name.value if operation.name else None
     action = f"{operation.operation.value} {' '.join(prepared.root_fields[name])}"
     # With the fragments that it spreads: arguments may stand there.
@@ -257,17 +263,16 @@ def deed_of(
     declared = {d.variable.name.value for d in operation.variable_definitions or ()}
     given = {variable: value for variable, value in (variables or {}).items() if variable in declared}
     details: dict[str, Any] = {"variables": given, "document": document}
-    about = named_in(answer, given, document)
+    about = named_in(given, document)
     if caller.kind == "operator":
-        return Deed("operator", caller.subject_id, caller.client_id, action, result, caller.token_id, about, details)
+        return Deed("operator", caller.subject_id, caller.client_id, action, "ASKED", caller.token_id, about, details)
     actor = caller.subject_id
     if caller.acting_partner_id is not None:
         assert caller.subject_id is not None
         actor = caller.acting_partner_id
         details |= {"member": str(caller.subject_id)}
         about.insert(0, show("mem", caller.subject_id))
-    most = NOTED_OF_PARTNERS_MAX_BYTES
-    return Deed("partner", actor, caller.client_id, action, result, caller.token_id, about[:ABOUT_OF_PARTNERS], details, most)
+    return Deed("partner", actor, caller.client_id, action, "ASKED", caller.token_id, about[:ABOUT_OF_PARTNERS], details)
 
 
 def only_introspects(admitted: Admitted) -> bool:
@@ -281,8 +286,8 @@ def _is_watched(caller: Caller, prepared: Prepared) -> bool:
     return caller.kind == "operator" or of_partner
 
 
-def _cost_of_noting(caller: Caller) -> int:
-    return 0 if caller.kind == "operator" else NOTING_COST
+def _cost_of_noting(deed: Deed) -> int:
+    return 0 if deed.actor_kind == "operator" else NOTING_COST * -(-min(deed.size, DETAILS_MAX_BYTES) // NOTED_AT_ONCE_BYTES)
 
 
 def _result_of(result: ExecutionResult) -> str:

@@ -89,14 +89,17 @@ class Login:
                 grant = self._server.at(desk).get_consent_grant(Request("GET", parameters))
                 assert client is not None
                 account = await self._session(request, tx, client["client_id"], parameters)
-                if account is None and form and form.get("decision") != "deny":
+                denied = form.get("decision") == "deny"
+                if denied and pushed is not None:
+                    await tx.run(sql.use_pushed_request, request_hash=_hash(pushed), used_at=desk.now)
+                if account is None and form and not denied:
                     try:
                         account = await self._log_in(tx, client["client_id"], form, desk.now)
                     except LoginLocked as locked:
                         return _ask(coalition, client, parameters, form.get("login", ""), str(locked), 429)
                 if account is not None and client["partner_id"] is not None and account.kind != "member":
                     account = None  # nobody but a member can allow a partner something in its own name
-                if account is None and form.get("decision") != "deny":
+                if account is None and not denied:
                     wrong = (OPERATOR_REFUSED if _is_of_operators(client) else REFUSED) if form else ""
                     return _ask(coalition, client, parameters, form.get("login", ""), wrong, 401 if wrong else 200)
                 if account is not None and client["partner_id"] is not None:
@@ -185,7 +188,11 @@ class Login:
         """The account behind a filled form, and a line of the audit log. Raises LoginLocked."""
         login, code = form.get("login", ""), form.get("code", "").replace(" ", "")
         deed = Deed("nobody", None, client_id, "log in", "ok", details={"login": login})
-        account = await check_login(tx, self._vault, login, form.get("password", ""), code, now)
+        try:
+            account = await check_login(tx, self._vault, login, form.get("password", ""), code, now)
+        except LoginLocked:
+            await self._audit.note_in(tx, replace(deed, result="LOCKED"))
+            raise
         if account is None:
             deed = replace(deed, result="WRONG")
         else:
@@ -207,7 +214,10 @@ class Login:
         if row is None or now - row["authenticated_at"] > longest:
             return None
         account = await tx.one(sql.account_by_id, account_id=row["account_id"])
-        return account_of(account, AccountLogin(row["authenticated_at"], row["strong"])) if account else None
+        if account is None:
+            return None
+        await self._audit.note_in(tx, Deed("operator", row["account_id"], client_id, "come back with a session", "ok"))
+        return account_of(account, AccountLogin(row["authenticated_at"], row["strong"]))
 
     async def _remember(self, tx: Tx, response: Response, account: Account) -> None:
         cookie = secrets.token_urlsafe(32)
@@ -236,8 +246,10 @@ class Login:
         cookie = request.cookies.get(SESSION_COOKIE)
         if cookie is not None:
             try:
-                async with self._doors.database.reading() as tx:
-                    await tx.run(sql.end_console_session, session_hash=secret_hash(cookie))
+                async with self._doors.database.transaction() as tx:
+                    account_id = await tx.value(sql.end_console_session, session_hash=secret_hash(cookie))
+                    if account_id is not None:
+                        await self._audit.note_in(tx, Deed("operator", account_id, CONSOLE_CLIENT, "log out", "ok"))
             except (DatabaseAway, Stuck, PostedNothing):
                 return HTMLResponse(TRY_AGAIN, 503, {**page_headers(""), "Retry-After": "2"})
         response = Response(status_code=204)
@@ -247,17 +259,17 @@ class Login:
 
 def _ask(coalition: Coalition | None, client: Row, parameters: dict[str, str], login: str, error: str, status: int) -> Response:
     partner = coalition.partners.get(client["partner_id"]) if coalition is not None else None
-    asked = parameters.get("scope", "").split()
+    asked = list(dict.fromkeys(parameters.get("scope", "").split()))
     # An app that asks for nothing in particular gets all that it may have, and the page says so.
     scopes = asked or (client["scopes"] if client["client_id"] != CONSOLE_CLIENT and client["partner_id"] is None else [])
     of_partner = client["partner_id"] is not None
     shown = [scope for scope in scopes if scope in (DELEGABLE if of_partner else CATALOGUE)]
-    classes = [each for each in parameters.get("data_classes", "").split() if of_partner and each in DATA_CLASSES]
+    classes = [each for each in DATA_CLASSES if of_partner and each in parameters.get("data_classes", "").split()]
     nonce = secrets.token_urlsafe(16)
     page = _page.render(
         coalition=coalition.name if coalition is not None else "the loyalty gateway",
         client=partner.name if partner is not None else client["name"],
-        sentences=[CATALOGUE[scope] for scope in shown] or ["log you in"],
+        sentences=[CATALOGUE[scope] for scope in shown] or ([] if classes else ["log you in"]),
         sees=[DATA_CLASSES[each] for each in classes],
         purpose=(client["purpose"] or DEFAULT_PURPOSE) if of_partner else None,
         login=login,

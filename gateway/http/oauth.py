@@ -164,7 +164,11 @@ class OAuth:
                 raise InvalidRequestError("Send parameters in the body.")
             if not request.url.path.endswith("/token"):
                 parameters.pop("grant_type", None)  # it is asked for there alone
+            if len(request.headers.getlist("authorization")) > 1:
+                raise InvalidRequestError("Send one Authorization header.")
             basic = read_basic(request.headers.get("authorization"))
+            if basic is not None and parameters.get("client_id", basic[0]) != basic[0]:
+                raise InvalidRequestError("client_id and the Authorization header name two clients.")
             ways = [basic is not None, "client_secret" in parameters, "client_assertion" in parameters]
             if sum(ways) > 1:
                 raise InvalidRequestError("Authenticate the client in one way.")

@@ -262,6 +262,7 @@ class MembersQuery:
 async def _load_member(info: Info, member_id: UUID) -> Member | None:
     async with info.context.reading() as tx:
         row = await tx.one(lookup.sql.member_by_id, bucket=ids.bucket_of(member_id), member=member_id)
+    info.context.brought_to_light[ids.show("mem", member_id)] = None
     return Member(id=show_id("mem", member_id), member_id=member_id, known_since=row["since"]) if row else None
 
 

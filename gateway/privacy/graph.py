@@ -6,7 +6,7 @@ from uuid import UUID
 import strawberry
 
 from gateway import ids
-from gateway.access import consents
+from gateway.access import accounts, consents
 from gateway.access.audit import Deed
 from gateway.access.scopes import DELEGABLE
 from gateway.coalition.graph import Partner, show_partner
@@ -53,6 +53,7 @@ def show_consent(info: Info, consent: consents.Consent) -> Consent:
 async def person_of(context: Context, member_id: UUID) -> Person | None:
     """What is known of a member, as far as the caller may see it: a partner with the member's consent alone."""
     acting = context.caller.acting_partner_id
+    context.brought_to_light[ids.show("mem", member_id)] = None
     # Who acts for a member sees of the person what the partner itself may see, and not what the member does.
     async with context.reading() if acting is None else context.database.reading_for(acting, None) as tx:
         found = await people.read_person(tx, context.doors.vault, member_id)
@@ -116,7 +117,8 @@ class PrivacyMutation:
 
     @strawberry.mutation(
         directives=[requires("profile:write")],
-        description="Forget what is known of the calling member as a person, with the key that it was encrypted with.",
+        description="Forget what is known of the calling member as a person, with the key that it was encrypted with, and its "
+        "logins; the token that asks for it ends within seconds.",
     )
     @refusing(UpdatePersonPayload)
     async def forget_person(self, info: Info, input: ForgetPersonInput) -> UpdatePersonPayload:
@@ -125,6 +127,7 @@ class PrivacyMutation:
             raise InputNotAccepted("confirm must be true: what is forgotten cannot be had back.", "confirm")
         async with doors.database.transaction() as tx:
             await people.forget_person(tx, member_id)
+            await accounts.forget_logins(tx, member_id, doors.clock.now())
             await doors.audit.note_in(tx, _deed(info, "forget person"))
         return UpdatePersonPayload()
 

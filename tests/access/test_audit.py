@@ -3,10 +3,14 @@
 import asyncio
 import contextlib
 import json
+from typing import Any
 
+import pytest
 from websockets.exceptions import ConnectionClosed
 
 from tests.access.test_consent import agree
+from tests.access.test_oauth import authorization
+from tests.access.test_operators import session_of
 from tests.adjustment.test_adjust import ann
 from tests.events.test_live import open_socket
 from tests.ledger.test_batches import locked_wallet, waits
@@ -74,9 +78,8 @@ async def test_a_partner_that_asks_what_is_known_of_people_is_noted_and_what_els
 async def test_the_log_is_no_place_to_fill_what_partners_do_is_short_and_paid_for(world: World) -> None:
     query = "query($r: MemberRef!) { membership(ref: $r) { id person { email } } }"
     long = {"externalId": "x" * 100_000}
-    await world.post("fuel", query, r=long)
-    sealed = (await world.sql("select length(sealed) as bytes from audit_log order by number desc limit 1"))[0]["bytes"]
-    assert sealed < 5_000
+    paid = (await world.post("fuel", query, r=long)).json()["extensions"]["cost"]["requestedQueryCost"]
+    assert 25_000 < paid < 30_000
     answer = await world.http.post("/oauth/token", data={"grant_type": "client_credentials", "scope": "partner"}, auth=world.clients["fuel"])
     narrow = answer.json()["access_token"]
     assert (await world.post(narrow, query, r=long)).status_code == 403
@@ -86,3 +89,55 @@ async def test_the_log_is_no_place_to_fill_what_partners_do_is_short_and_paid_fo
     assert set(statuses) == {403, 429}
     assert statuses[-1] == 429
     assert len(await noted(world)) - before == statuses.count(403) <= 200
+
+
+@pytest.mark.parametrize("who", ["operator", "partner"])
+async def test_what_does_not_fit_into_the_log_is_not_done(world: World, who: str) -> None:
+    """Else the size of a request would hide what it did, or whom it looked up."""
+    await world.ask(await ann_logs_in(world), UPDATE, i=ANN)
+    await agree(world, data_classes=("contact",))
+    operator = await world.operator()
+    caller = operator if who == "operator" else "fuel"
+    junk = "x" * 140_000
+    looked = {
+        "operator": 'query($j: ID!, $c: String!) { a: member(id: $j) { since } memberByCard(card: $c) { person { email } } }',
+        "partner": 'query($j: String!, $c: String!) { a: membership(ref: {externalId: $j}) { id } membership(ref: {card: $c}) { person { email } } }',
+    }[who]
+    before = len(await noted(world))
+    refused = await world.post(caller, looked, j=junk, c="CARD-1")
+    assert (refused.status_code, refused.json()["errors"][0]["extensions"]["code"]) == (413, "BODY_TOO_LARGE")
+    assert "example.org" not in refused.text
+    assert [(kind, result) for kind, _, result in (await noted(world))[before:]] == [(who, "BODY_TOO_LARGE")]
+    deep: Any = "CARD-1"
+    for _ in range(300):
+        deep = [deep]
+    assert (await world.post(caller, looked, j="x", c=deep)).status_code in (400, 413)
+    # What just fits is kept whole.
+    found = await world.ask(caller, looked, j=junk[:100_000], c="CARD-1")
+    assert "ann.other@example.org" in str(found)
+    newest = (await world.ask(operator, "{ audit(first: 1) { nodes { details about } } }"))["audit"]["nodes"][0]
+    assert json.loads(newest["details"])["variables"] == {"j": junk[:100_000], "c": "CARD-1"}
+    assert await ann(world) in newest["about"]
+
+
+async def test_who_was_looked_up_is_in_the_log_whatever_was_asked_of_them(world: World) -> None:
+    operator = await world.operator()
+    for query in ('{ memberByCard(card: "CARD-1") { wallets { available } } }', '{ memberByCard(card: "CARD-1") { __typename } }'):
+        await world.ask(operator, query)
+        row = (await world.sql("select about from audit_log order by number desc limit 1"))[0]
+        assert row["about"] == [await ann(world)]
+
+
+async def test_the_log_knows_who_came_while_locked_came_back_with_a_session_and_left(world: World) -> None:
+    query, _ = authorization(world)
+    for _ in range(7):
+        await world.http.post("/oauth/authorize", params=query, data={"login": "nobody", "password": "x", "code": "1"})
+    await world.operator()
+    await world.http.get("/oauth/authorize", params=query, headers={"cookie": session_of(world)})
+    assert (await world.http.post("/oauth/logout", headers={"cookie": session_of(world)})).status_code == 204
+    assert await noted(world) == [
+        *[("nobody", "log in", "WRONG")] * 5, *[("nobody", "log in", "LOCKED")] * 2,
+        ("operator", "log in", "ok"), ("operator", "come back with a session", "ok"), ("operator", "log out", "ok"),
+    ]  # fmt: skip
+    # The session has ended: its cookie brings the form again.
+    assert (await world.http.get("/oauth/authorize", params=query, headers={"cookie": session_of(world)})).status_code == 200

@@ -139,6 +139,7 @@ async def test_openid_client_goes_through_every_flow_and_its_negatives(real_time
         "notRotated": [200, None],
         "refreshByStranger": "unauthorized_client",
         "exchanged": [200, "profile:read"],
+        "exchangedWithAllOfIt": "invalid_request",
         "exchangedWider": "invalid_scope",
         "exchangedAgain": "invalid_grant",
         "consentsListed": [["airline", ["balance:read", "profile:read"]]],

@@ -13,7 +13,7 @@ from gateway.access import accounts
 from gateway.access.grants import ACCESS_TOKEN_TYPE
 from gateway.database import Database
 from tests.access.test_oauth import authorization
-from tests.points import ann_logs_in, codes, until_revoked
+from tests.points import ann_hands_over, ann_logs_in, codes, until_revoked
 from tests.world import NOW, World, said_by
 
 EXCHANGE = accounts.EXCHANGE
@@ -42,7 +42,7 @@ async def exchange(world: World, subject: str, who: str = "fuel", **changes: str
 async def test_a_partner_acts_for_a_member_who_allowed_it_and_no_further(world: World) -> None:
     await world.record("30.00")
     await agree(world, "balance:read", "profile:read")
-    answer = (await exchange(world, await ann_logs_in(world))).json()
+    answer = (await exchange(world, await ann_hands_over(world, "balance:read", "profile:read"))).json()
     assert answer["issued_token_type"] == ACCESS_TOKEN_TYPE
     assert answer["scope"] == "balance:read profile:read"
     assert (await world.ask(answer["access_token"], ME))["me"]["wallets"][0]["available"] == 30
@@ -54,7 +54,7 @@ async def test_a_partner_acts_for_a_member_who_allowed_it_and_no_further(world: 
     assert (await world.post(answer["access_token"], gift, i={})).status_code in (400, 403)
     for query in ("{ partner { code } }", "{ me { cards { number } consents { id } } memberships(first: 1) { nodes { id } } }"):
         assert (await world.post(answer["access_token"], query)).status_code == 403
-    narrow = (await exchange(world, await ann_logs_in(world), scope="profile:read")).json()
+    narrow = (await exchange(world, await ann_hands_over(world, "balance:read", "profile:read"), scope="profile:read")).json()
     assert narrow["scope"] == "profile:read"
     log = await world.sql("select actor_id, action, result from audit_log where actor_kind = 'partner' order by number")
     assert {r["actor_id"] for r in log} == {fuel}
@@ -64,7 +64,7 @@ async def test_a_partner_acts_for_a_member_who_allowed_it_and_no_further(world: 
 
 
 async def test_without_a_living_consent_or_with_another_token_nothing_is_exchanged(world: World) -> None:
-    ann = await ann_logs_in(world)
+    ann = await ann_hands_over(world, "profile:read")
     assert (await exchange(world, ann)).json()["error"] == "invalid_grant"
     await agree(world, "profile:read")
     assert (await exchange(world, ann, who="grocer")).json()["error"] == "invalid_grant"
@@ -78,6 +78,9 @@ async def test_without_a_living_consent_or_with_another_token_nothing_is_exchang
     assert (await exchange(world, ann, subject_token_type="urn:x")).json()["error"] == "invalid_request"
     assert (await exchange(world, ann, resource="https://elsewhere.example")).json()["error"] == "invalid_target"
     assert (await exchange(world, ann, resource=f"{world.url}/graphql")).status_code == 200
+    wide = await exchange(world, await ann_logs_in(world))
+    assert (wide.status_code, wide.json()["error"]) == (400, "invalid_request")
+    assert "scope=profile:read" in wide.json()["error_description"]
     public = await world.http.post(
         "/oauth/token",
         data={"grant_type": EXCHANGE, "client_id": "member-app", "subject_token": ann, "subject_token_type": ACCESS_TOKEN_TYPE},
@@ -87,7 +90,7 @@ async def test_without_a_living_consent_or_with_another_token_nothing_is_exchang
 
 async def test_an_exchanged_token_never_lives_longer_than_the_members_own(world: World) -> None:
     await agree(world, "profile:read")
-    ann = await ann_logs_in(world)
+    ann = await ann_hands_over(world, "profile:read")
     world.clock.set(world.clock.now() + timedelta(minutes=4))
     answer = (await exchange(world, ann)).json()
     assert answer["expires_in"] == 60
@@ -97,12 +100,12 @@ async def test_an_exchanged_token_never_lives_longer_than_the_members_own(world:
 
 async def test_withdrawing_a_consent_ends_its_tokens_and_gives_no_new_ones(world: World) -> None:
     consent = await agree(world, "profile:read")
-    ann = await ann_logs_in(world)
-    acting = (await exchange(world, ann)).json()["access_token"]
+    ann, handed = await ann_logs_in(world), await ann_hands_over(world, "profile:read")
+    acting = (await exchange(world, handed)).json()["access_token"]
     assert (await world.post(acting, "{ me { id } }")).status_code == 200
     ended = (await world.ask(ann, WITHDRAW, i={"consent": consent}))["withdrawConsent"]
     assert ended["consent"]["withdrawnAt"]
-    assert (await exchange(world, ann)).json()["error"] == "invalid_grant"
+    assert (await exchange(world, handed)).json()["error"] == "invalid_grant"
     await until_revoked(world, acting)
     assert (await world.post(ann, "{ me { id } }")).status_code == 200
     listed = (await world.ask(ann, "{ me { consents { id withdrawnAt purpose noticeVersion partner { code } } } }"))["me"]["consents"]
@@ -111,7 +114,7 @@ async def test_withdrawing_a_consent_ends_its_tokens_and_gives_no_new_ones(world
 
 async def test_nobody_ends_or_gives_a_consent_of_somebody_else(world: World) -> None:
     consent = await agree(world, "profile:read")
-    acting = (await exchange(world, await ann_logs_in(world))).json()["access_token"]
+    acting = (await exchange(world, await ann_hands_over(world, "profile:read"))).json()["access_token"]
     for who in ("fuel", acting, await world.operator()):
         assert (await world.post(who, WITHDRAW, i={"consent": consent})).status_code == 403
         assert (await world.post(who, GRANT, i={"partner": "fuel", "purpose": "x"})).status_code == 403
@@ -215,13 +218,13 @@ async def test_a_partner_that_acts_sees_neither_the_person_without_contact_nor_c
     await world.ask(ann, PERSON, i={"name": "Ann", "email": "ann@example.org"})
     await agree(world, "profile:read", partner="grocer")
     await agree(world, "profile:read")
-    acting = (await exchange(world, ann)).json()["access_token"]
+    acting = (await exchange(world, await ann_hands_over(world, "profile:read"))).json()["access_token"]
     seen = (await world.ask(acting, "{ me { person { email } memberships { person { email } } consents { partner { code } } } }"))["me"]
     assert seen["person"] is None
     assert all(each["person"] is None for each in seen["memberships"])
     assert [each["partner"]["code"] for each in seen["consents"]] == ["fuel"]
     await agree(world, "profile:read", data_classes=("contact",))
-    acting = (await exchange(world, ann)).json()["access_token"]
+    acting = (await exchange(world, await ann_hands_over(world, "profile:read"))).json()["access_token"]
     assert (await world.ask(acting, "{ me { person { email } } }"))["me"]["person"] == {"email": "ann@example.org"}
 
 
@@ -248,7 +251,7 @@ async def test_another_consent_cannot_be_put_under_a_members_code_or_refresh_tok
 
 async def test_an_exchanged_token_ends_with_the_token_it_came_from(world: World) -> None:
     await agree(world, "profile:read")
-    ann = await ann_logs_in(world)
+    ann = await ann_hands_over(world, "profile:read")
     acting = (await exchange(world, ann)).json()["access_token"]
     revoked = await world.http.post("/oauth/revoke", data={"client_id": "member-app", "token": ann})
     assert revoked.status_code == 200
@@ -257,7 +260,7 @@ async def test_an_exchanged_token_ends_with_the_token_it_came_from(world: World)
 
 async def test_nothing_is_exchanged_for_a_token_that_was_revoked_a_moment_ago(world: World) -> None:
     await agree(world, "profile:read")
-    ann = await ann_logs_in(world)
+    ann = await ann_hands_over(world, "profile:read")
     # Written past this process, which reads what was revoked once a second: it cannot know yet.
     for mark in (f"jti:{said_by(ann)['jti']}", f"sid:{said_by(ann)['sid']}", f"sub:{said_by(ann)['sub']}"):
         now = world.clock.now()
@@ -269,7 +272,7 @@ async def test_nothing_is_exchanged_for_a_token_that_was_revoked_a_moment_ago(wo
 
 async def test_what_is_begun_after_a_login_has_ended_ends_with_it(world: World) -> None:
     await agree(world, "profile:read")
-    ann = await ann_logs_in(world)
+    ann = await ann_hands_over(world, "profile:read")
     now = world.clock.now()
     world.clock.set(now + timedelta(seconds=5))
     acting = (await exchange(world, ann)).json()["access_token"]
@@ -293,12 +296,12 @@ async def test_logins_on_the_page_and_consents_of_the_app_at_the_same_moment_all
 async def test_the_same_consent_given_again_is_one_and_another_for_the_same_purpose_takes_its_place(world: World) -> None:
     first = await agree(world, "balance:read", "profile:read")
     assert await agree(world, "balance:read", "profile:read") == first
-    wide = (await exchange(world, await ann_logs_in(world))).json()["access_token"]
+    wide = (await exchange(world, await ann_hands_over(world, "balance:read", "profile:read"))).json()["access_token"]
     narrow = await agree(world, "profile:read")
     await until_revoked(world, wide)
-    assert (await exchange(world, await ann_logs_in(world))).json()["scope"] == "profile:read"
+    assert (await exchange(world, await ann_hands_over(world, "profile:read"))).json()["scope"] == "profile:read"
     await world.ask(await ann_logs_in(world), WITHDRAW, i={"consent": narrow})
-    assert (await exchange(world, await ann_logs_in(world))).json()["error"] == "invalid_grant"  # none stands behind it
+    assert (await exchange(world, await ann_hands_over(world, "profile:read"))).json()["error"] == "invalid_grant"  # none stands behind it
 
 
 async def test_of_consents_that_are_given_at_the_same_moment_one_stands(world: World) -> None:
@@ -314,7 +317,7 @@ async def test_of_consents_that_are_given_at_the_same_moment_one_stands(world: W
 
 async def test_an_exchanged_token_ends_with_the_login_it_came_from(world: World) -> None:
     await agree(world, "profile:read")
-    ann = await ann_logs_in(world)
+    ann = await ann_hands_over(world, "profile:read")
     acting = (await exchange(world, ann)).json()["access_token"]
     family = said_by(ann)["sid"]
     assert said_by(acting)["sid"] == family
@@ -325,14 +328,15 @@ async def test_an_exchanged_token_ends_with_the_login_it_came_from(world: World)
 
 async def test_what_a_partner_follows_in_a_members_name_ends_when_it_is_suspended(world: World) -> None:
     await agree(world, "balance:read", "profile:read")
-    acting = (await exchange(world, await ann_logs_in(world))).json()["access_token"]
+    acting = (await exchange(world, await ann_hands_over(world, "balance:read", "profile:read"))).json()["access_token"]
     headers = {"Authorization": f"Bearer {acting}", "Accept": "text/event-stream"}
     async with world.http.stream("POST", "/graphql", json={"query": FOLLOW}, headers=headers) as answer:
         lines = answer.aiter_lines()
         said = [await anext(lines) for _ in range(4)]
         assert said[2] == "event: next"
         await world.sql("update partner set status = 'suspended' where code = 'fuel'")
-        rest = [line async for line in lines]
+        async with asyncio.timeout(10):
+            rest = [line async for line in lines]
     assert "UNAUTHENTICATED" in " ".join(rest)
     assert (await world.post(acting, "{ me { wallets { available } } }")).status_code == 403
 

@@ -7,15 +7,20 @@ from datetime import timedelta
 from urllib.parse import parse_qs, urlparse
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from joserfc.jwk import ECKey, RSAKey
 
 from gateway.access import accounts
+from gateway.access.jwks import read_keys
 from gateway.coalition import catalogue
 from gateway.database import Database, DatabaseAway
 from tests.access.test_endings import PARTNER, app_tokens, refresh
-from tests.access.test_keys import keyed_client
+from tests.access.test_keys import keyed_client, proof
 from tests.access.test_oauth import authorization, exchange, olga
 from tests.access.test_operators import session_of
 from tests.points import ann_logs_in, until_revoked
+from tests.privacy.test_people import FORGET
 from tests.world import OPERATOR_PASSWORD, World, log_in, said_by
 
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -159,9 +164,9 @@ async def test_a_stranger_gets_a_no_and_no_500_for_what_is_nested_or_malformed(w
         for header, payload in ((nested(levels), claims), (nested(levels), nested(levels)), (nested(10), nested(levels))):
             answer = await world.http.post("/oauth/token", data={**form, "client_assertion": f"{header}.{payload}.x"})
             assert answer.status_code in (400, 401), (levels, answer.text)
-            for proof in (f"{header}.{payload}.x", f"{header}.{payload}.{nested(3)}"):
+            for odd in (f"{header}.{payload}.x", f"{header}.{payload}.{nested(3)}"):
                 answer = await world.http.post(
-                    "/oauth/token", data={"grant_type": "client_credentials"}, auth=world.clients["grocer"], headers={"DPoP": proof[:4_000]}
+                    "/oauth/token", data={"grant_type": "client_credentials"}, auth=world.clients["grocer"], headers={"DPoP": odd[:4_000]}
                 )
                 assert (answer.status_code, answer.json()["error"]) == (400, "invalid_dpop_proof")
                 answer = await world.http.post("/graphql", json={"query": SEES}, headers={"Authorization": f"Bearer {header}.{payload}.x"})
@@ -214,3 +219,71 @@ async def test_a_login_under_way_with_the_old_second_factor_does_not_stand(world
         await accounts.set_second_factor(tx, vault, account["account_id"])
         assert await tx.value(accounts.sql.account_stands, **asked) is None
     await database.close()
+
+
+async def test_of_one_refresh_token_no_more_tabs_than_a_few_go_on(world: World) -> None:
+    first = await app_tokens(world)
+    answers = [await refresh(world, first["refresh_token"]) for _ in range(10)]
+    assert [answer.status_code for answer in answers] == [200] * 4 + [400] * 6
+    again = [await refresh(world, answers[0].json()["refresh_token"]) for _ in range(6)]
+    assert [answer.status_code for answer in again] == [200] * 4 + [400] * 2
+    assert (await world.sql("select count(*) from token_family where ended_at is not null"))[0][0] == 0
+
+
+async def test_whether_a_login_exists_is_not_told_by_when_it_is_locked(world: World) -> None:
+    query, _ = authorization(world)
+
+    async def tries(login: str, times: int) -> list[int]:
+        form = {"login": login, "password": "wrong", "code": "000000"}
+        return [(await world.http.post("/oauth/authorize", params=query, data=form)).status_code for _ in range(times)]
+
+    assert await tries("olga", 4) == await tries("nobody", 4) == [401] * 4
+    await world.operator()  # Olga herself logs in meanwhile
+    assert await tries("olga", 3) == await tries("nobody", 3) == [401, 429, 429]
+    world.clock.set(world.clock.now() + timedelta(minutes=16))
+    assert await tries("olga", 1) == [401]
+
+
+async def test_who_is_forgotten_logs_in_no_more_and_its_login_is_nowhere(world: World) -> None:
+    member = (await world.sql("select member_id from card where number = 'CARD-1'"))[0]["member_id"]
+    database = Database(world.dsn, 2)
+    await database.open()
+    async with database.transaction() as tx:
+        await accounts.set_password(tx, "member", "ann.other@example.org", "ann's password", member, world.clock.now())
+    await database.close()
+    where = "com.example.loyalty:/callback"
+    token = await log_in(world, "member-app", where, "ann.other@example.org", "ann's password")
+    assert (await world.ask(token, FORGET))["forgetPerson"]["errors"] == []
+    await until_revoked(world, token)
+    query, _ = authorization(world, client_id="member-app", redirect_uri=where)
+    form = {"login": "ann.other@example.org", "password": "ann's password"}
+    assert (await world.http.post("/oauth/authorize", params=query, data=form)).status_code == 401
+    assert await world.sql("select login from account where login like '%@%'") == []
+
+
+async def test_one_request_names_one_client_in_one_way(world: World) -> None:
+    (grocer, secret), (fuel, _) = world.clients["grocer"], world.clients["fuel"]
+    good, bad = (f"Basic {base64.b64encode(f'{grocer}:{each}'.encode()).decode()}" for each in (secret, "gws_wrong"))
+    form = {"grant_type": "client_credentials"}
+    for headers in ([("Authorization", good), ("Authorization", bad)], [("Authorization", bad), ("Authorization", good)]):
+        assert (await world.http.post("/oauth/token", data=form, headers=headers)).status_code == 400
+    for client, status in ((grocer, 200), (fuel, 400)):
+        answer = await world.http.post("/oauth/token", data={**form, "client_id": client}, headers={"Authorization": good})
+        assert answer.status_code == status
+
+
+@pytest.mark.parametrize("where", ["published", "proof"])
+async def test_keys_that_take_long_to_check_or_are_too_many_are_no_keys(world: World, where: str) -> None:
+    made_slow = rsa.generate_private_key(public_exponent=3, key_size=2048)
+    slow = RSAKey.import_key(made_slow.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    if where == "proof":
+        made = proof(slow, f"{world.url}/oauth/token", alg="PS256")
+        answer = await world.http.post("/oauth/token", data={"grant_type": "client_credentials"}, auth=world.clients["fuel"], headers={"DPoP": made})
+        assert (answer.status_code, answer.json()["error"]) == (400, "invalid_dpop_proof")
+        return
+    small = {"kty": "RSA", "e": "AQAB", "n": "x" * 341}
+    good = ECKey.generate_key("P-256").as_dict(private=False)
+    for keys in ([good] * 31, [slow.as_dict(private=False)], [small], [{**small, "n": "x" * 684}]):
+        with pytest.raises(ValueError, match=r"keys are published|2048 to 4096"):
+            read_keys({"keys": keys})
+    assert len(read_keys({"keys": [good] * 30}).keys) == 30

@@ -211,6 +211,7 @@ const manage = async (documentId, variables) => (await (await fetch(`${issuer}/g
   method: 'POST', body: JSON.stringify({ documentId, variables }),
   headers: { 'content-type': 'application/json', authorization: `Bearer ${managing.access_token}` },
 })).json()).data
+seen.exchangedWithAllOfIt = await refusal(() => exchange(managing.access_token))
 const consents = (await manage(prepared.app.consents)).me.consents
 seen.consentsListed = consents.map(({ partner, scopes }) => [partner.code, scopes])
 seen.withdrawn = (await manage(prepared.app.withdraw, { i: { consent: consents[0].id } })).withdrawConsent.errors

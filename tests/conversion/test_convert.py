@@ -5,6 +5,8 @@ from typing import Any
 
 import httpx
 
+from tests.access.test_consent import WITHDRAW, agree, exchange
+from tests.points import ann_hands_over, ann_logs_in, until_revoked
 from tests.world import World
 
 QUOTE = """mutation($input: QuoteConversionInput!) { quoteConversion(input: $input) {
@@ -216,3 +218,25 @@ async def test_a_member_converts_with_a_token_of_its_own(world: World) -> None:
     seen = (await world.ask(token, me))["me"]
     assert seen["wallets"] == [{"available": 250}]
     assert seen["activity"]["nodes"] == [{"__typename": "Conversion", "points": -200}, {"__typename": "Earning", "points": 450}]
+
+
+async def test_a_quote_in_a_members_name_serves_no_partner_once_the_consent_is_withdrawn(world: World) -> None:
+    await world.record("1000.00")
+    consent = await agree(world, "points:convert")
+    acting = (await exchange(world, await ann_hands_over(world, "points:convert"))).json()["access_token"]
+    wanted = {"from": "MER", "to": "SKY", "take": 200}
+    quoted = (await world.ask(acting, QUOTE, input=wanted))["quoteConversion"]["quote"]
+    named = (await world.ask(acting, QUOTE, input={**wanted, "member": {"externalId": "bob"}}))["quoteConversion"]
+    assert [e["code"] for e in named["errors"]] == ["INPUT_NOT_ACCEPTED"]
+    await world.ask(await ann_logs_in(world), WITHDRAW, i={"consent": consent})
+    await until_revoked(world, acting)
+    for who in ("fuel", "grocer"):
+        for member in (ANN, {"card": "CARD-1"}):
+            given = {"idempotencyKey": f"{who} {member}", "quote": quoted["id"], "member": member}
+            refused = (await world.ask(who, CONVERT, input=given))["convertPoints"]
+            assert [e["code"] for e in refused["errors"]] == ["QUOTE_EXPIRED"]
+    assert (await world.available(), await miles(world)) == (1000, 0)
+    assert await world.broken() == []
+    # The member itself, whose quote it is, may use it still.
+    done = await world.ask(await ann_logs_in(world), CONVERT, input={"idempotencyKey": "own", "quote": quoted["id"]})
+    assert done["convertPoints"]["conversion"]["state"] == "COMPLETED"

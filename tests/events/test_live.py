@@ -172,7 +172,8 @@ async def test_an_event_stream_ends_with_its_token_and_says_so(world: World) -> 
         said = [await anext(lines) for _ in range(4)]
         assert said[2] == "event: next"
         world.clock.set(world.clock.now() + timedelta(minutes=6))
-        rest = [line async for line in lines]
+        async with asyncio.timeout(10):
+            rest = [line async for line in lines]
     assert "UNAUTHENTICATED" in " ".join(rest)
     assert "event: complete" in rest
 

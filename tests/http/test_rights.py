@@ -9,7 +9,7 @@ from gateway.access.scopes import DELEGABLE, ROLES
 from gateway.http.guard import PUBLIC, Need, missing, needs_of, rights
 from gateway.http.rights import KINDS, opens, rights_table
 from tests.access.test_consent import agree, exchange
-from tests.points import ann_logs_in
+from tests.points import ann_hands_over, ann_logs_in
 from tests.world import World, engine
 
 ROOT = Path(__file__).parent.parent.parent
@@ -85,7 +85,7 @@ async def test_every_field_opens_to_exactly_the_kinds_of_the_table(world: World)
     tokens = {
         "public": None,
         "member": await ann_logs_in(world),
-        "partner for a member": (await exchange(world, await ann_logs_in(world))).json()["access_token"],
+        "partner for a member": (await exchange(world, await ann_hands_over(world, *DELEGABLE))).json()["access_token"],
         "partner": await world.token("grocer"),
         "operator": await world.operator(),
     }

@@ -13,7 +13,7 @@ from gateway.database import Database
 from gateway.privacy.people import normal_email, normal_phone, read_person, rewrap_people
 from gateway.refusals import InputNotAccepted
 from gateway.settings import read_settings
-from tests.points import ann_logs_in, codes
+from tests.points import ann_logs_in, codes, until_revoked
 from tests.world import World
 
 UPDATE = "mutation($i: UpdatePersonInput!) { updatePerson(input: $i) { person { name email phone } errors { code message path } } }"
@@ -85,7 +85,7 @@ async def test_what_is_forgotten_is_gone_with_its_key(world: World) -> None:
     ann = await ann_logs_in(world)
     await world.ask(ann, UPDATE, i=ANN)
     await world.ask(ann, FORGET)
-    assert (await world.ask(ann, ME))["me"]["person"] is None
+    await until_revoked(world, ann)
     assert (await world.sql("select (select count(*) from person) + (select count(*) from person_lookup)"))[0][0] == 0
 
 
