@@ -147,6 +147,7 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
             *console_routes(),
         ],
     )
+    pages.router.redirect_slashes = False  # a redirect would name whichever host the request does
     doorman = Doorman(tokens, issuers, doors, settings.authorization_server == "on")
     graphql = GraphQLEndpoint(engine, doorman, doors, budgets)
     return Gateway(graphql, Sockets(graphql, doorman), pages, jobs)

@@ -11,7 +11,8 @@ import uvloop
 from starlette.types import ASGIApp
 
 from gateway.embedded import EmbeddedPostgres
-from gateway.http.patience import UNREAD_SECONDS, PatientHttp, PatientSocket
+from gateway.http.patience import UNREAD_SECONDS, PatientHttp
+from gateway.http.patient_socket import PatientSocket
 from gateway.http.socket import MESSAGE_MAX_BYTES
 from gateway.local import check_port
 from gateway.main import create_app

@@ -11,7 +11,7 @@ from gateway.database import Row, Tx, load_queries
 sql = load_queries(__file__)
 
 BEGINNING = "0-00000000-0000-0000-0000-000000000000-0"
-_CURSOR = re.compile(r"(\d{1,19})-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-(\d{1,6})")
+_CURSOR = re.compile(r"([0-9]{1,19})-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-([0-9]{1,6})")
 _NOBODY = UUID(int=0)
 
 

@@ -5,6 +5,7 @@ codes that mean something; `application/json` otherwise.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
@@ -39,10 +40,26 @@ from gateway.http.engine import (
     knows_schema,
 )
 from gateway.http.events import EVENT_STREAM, EventStream
-from gateway.http.refusing import Refusing, away
-from gateway.http.wire import GRAPHQL_JSON, JSON, negotiate, plain_type, read_request, respond
+from gateway.http.refusing import Refusing, away, too_large
+from gateway.http.wire import (
+    GRAPHQL_JSON,
+    JSON,
+    PART_BYTES,
+    Answer,
+    check_head,
+    negotiate,
+    plain_type,
+    read_body,
+    read_request,
+    respond,
+)
 from gateway.ids import named_in, show
 
+# Of what is sent and of what is answered.
+BYTES_FOR_A_POINT = 100
+READ_FOR_NOTHING_BYTES = 8 * 1024
+ANSWER_MAX_BYTES = 16 * 1024 * 1024
+UNREAD_MAX_BYTES = 64 * 1024 * 1024
 READING_COST = 5
 """Points a character of a document that this process has not read yet, whether it is accepted or not."""
 
@@ -77,41 +94,70 @@ class GraphQLEndpoint:
         self._engine, self._doorman, self._doors, self._budgets = engine, doorman, doors, budgets
         self._documents = Documents(doors.database)
         self._under_way: set[asyncio.Task[ExecutionResult]] = set()
+        self._unread: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         try:
             response = await self._respond_to(request)
         except ClientDisconnect:
-            return
+            return None
         except Exception:
             log.exception("unexpected error")
             error = GraphQLError("Something unexpected happened.", extensions={"code": "INTERNAL"})
             response = respond({"errors": [error.formatted]}, 500, JSON)
-        await response(scope, receive, send)
+        if not isinstance(response, Answer) or response.holder is None:
+            return await response(scope, receive, send)
+        self._unread[response.holder] += len(response.body)
+        try:
+            await response(scope, receive, send)
+        finally:
+            self._unread[response.holder] -= len(response.body)
+            if not self._unread[response.holder]:
+                del self._unread[response.holder]
 
     async def _respond_to(self, request: Request) -> Response:
         media_type = negotiate(request.headers.get("accept"))
         try:
+            check_head(request)
             authorizations = request.headers.getlist("authorization")
             caller = await self._doorman.identify(authorizations, request.headers.getlist("dpop"), request.method)
-            asked = await read_request(request)
+            if caller is PUBLIC:
+                raise _who_is_it()  # before anything is read
+            sent = await read_body(request)
+            await self.charge_for_reading(caller, len(sent))
+            asked = read_request(request, sent)
             if media_type == EVENT_STREAM:
                 knows = partial(self._doorman.still_knows, authorizations[0] if authorizations else None)
                 return EventStream(await self.stream(caller, asked, request.method), knows)
-            result = await self._answer(request, caller, asked)
+            result = await self._run(await self._admit(caller, asked, request.method))
+            executed = not (result.data is None and result.errors and all(e.path is None for e in result.errors))
+            status = 400 if media_type == GRAPHQL_JSON and not executed else 200
+            return self._checked(caller, respond(shown(result, executed), status, media_type))
         except Refusing as no:
             body = {"errors": [no.error.formatted]} | ({"extensions": no.extensions} if no.extensions else {})
             return respond(body, no.status, plain_type(media_type), no.headers)
         except DocumentRefused as refused:
             status = 200 if media_type == JSON else 400
             return respond({"errors": [error.formatted for error in refused.errors]}, status, plain_type(media_type))
-        executed = not (result.data is None and result.errors and all(e.path is None for e in result.errors))
-        status = 400 if media_type == GRAPHQL_JSON and not executed else 200
-        return respond(shown(result, executed), status, media_type)
 
-    async def _answer(self, request: Request, caller: Caller, asked: dict[str, Any]) -> ExecutionResult:
-        return await self._run(await self._admit(caller, asked, request.method))
+    def _checked(self, caller: Caller, answer: Answer) -> Answer:
+        """An answer that is not too large, beside those of its caller that are on their way. Raises Refusing."""
+        size = len(answer.body)
+        if size > ANSWER_MAX_BYTES:
+            raise too_large(size, ANSWER_MAX_BYTES)
+        if size > PART_BYTES:
+            answer.holder = f"{caller.kind} {caller.subject_id} {caller.acting_partner_id}"
+            if self._unread[answer.holder] + size > UNREAD_MAX_BYTES:
+                told = f"{UNREAD_MAX_BYTES} bytes of answers wait to be read; read them first."
+                raise Refusing(429, "BUSY", told, {"Retry-After": "1"})
+        return answer
+
+    async def charge_for_reading(self, caller: Caller, size: int) -> None:
+        """What is large takes long to read, whatever it asks for. Raises Refusing."""
+        if size > READ_FOR_NOTHING_BYTES:
+            with _refusing_what_is_away():
+                await self._budgets.charge(caller, size // BYTES_FOR_A_POINT)
 
     async def stream(
         self, caller: Caller, asked: dict[str, Any], method: str = "POST"
@@ -193,7 +239,7 @@ class GraphQLEndpoint:
         """The document: as it was sent, or registered under the id that was sent. Raises Refusing, DatabaseAway."""
         id = asked.get("documentId")
         if caller is PUBLIC:
-            raise Refusing(401, "UNAUTHENTICATED", "Send a bearer token.", {"WWW-Authenticate": "Bearer"})
+            raise _who_is_it()
         if id is None:
             if caller.kind == "member" and caller.acting_partner_id is None:
                 told = "Apps of members send the id of a registered document: documentId (docs/integrating.md)."
@@ -284,6 +330,11 @@ def _is_watched(caller: Caller, prepared: Prepared) -> bool:
     """What stands in the audit log: what operators do, and partners in the name of members or with what is known of people."""
     of_partner = caller.acting_partner_id is not None or (caller.kind == "partner" and prepared.asks_of_people)
     return caller.kind == "operator" or of_partner
+
+
+def _who_is_it() -> Refusing:
+    headers = {"WWW-Authenticate": "Bearer", "Connection": "close"}
+    return Refusing(401, "UNAUTHENTICATED", "Send a bearer token.", headers)
 
 
 def _cost_of_noting(deed: Deed) -> int:

@@ -37,11 +37,17 @@ from gateway.inputs import Coercers, NotPlain, coerce_variables, compile_variabl
 from gateway.outputs import Outputs
 from gateway.refusals import Refused
 
-DOCUMENTS_MAX = 1_000
+# Of free documents, which leave some 120 bytes in memory for each.
+REMEMBERED_CHARS = 500_000
 REMEMBERED_MAX_CHARS = 8_000
+REGISTERED_MAX = 1_000
 DOCUMENT_MAX_CHARS = 64_000
 TOKENS_MAX = 2_000
 ERRORS_MAX = 5
+# graphql-core writes the whole input down for each error in it, before it is cut.
+COERCION_ERRORS_MAX = 2
+ERRORS_TOLD_MAX = 50
+MESSAGE_MAX_CHARS = 500
 STEP_UP_SECONDS = 15 * 60
 
 T = TypeVar("T")
@@ -79,7 +85,7 @@ class DocumentRefused(Exception):
         self.errors = [_coded(error, "BAD_DOCUMENT") for error in errors]
 
 
-_REPEATED = re.compile(r", found: .*\Z", re.DOTALL)
+_REPEATED = re.compile(r"(, found:|(?<=[.?]) Found:) .*\Z", re.DOTALL)
 
 
 class ScopeMissing(Exception):
@@ -99,6 +105,7 @@ class Engine:
         self._step_ups = step_ups(self._schema)
         self._free: OrderedDict[str, Prepared] = OrderedDict()
         self._registered: OrderedDict[str, Prepared] = OrderedDict()
+        self._free_chars = 0
 
     def remembers(self, text: str) -> bool:
         """Whether a free document needs to be read no more."""
@@ -134,10 +141,15 @@ class Engine:
             prepared = self._compile(document, Outputs() if "@" not in text else None)
         except GraphQLError as error:
             raise DocumentRefused([error]) from None
-        if len(text) <= REMEMBERED_MAX_CHARS or registered:
-            remembered[text] = prepared
-            if len(remembered) > DOCUMENTS_MAX:
-                remembered.popitem(last=False)
+        if registered:
+            self._registered[text] = prepared
+            if len(self._registered) > REGISTERED_MAX:
+                self._registered.popitem(last=False)
+        elif len(text) <= REMEMBERED_MAX_CHARS:
+            self._free[text] = prepared
+            self._free_chars += len(text)
+            while self._free_chars > REMEMBERED_CHARS:
+                self._free_chars -= len(self._free.popitem(last=False)[0])
         return prepared
 
     def _compile(self, document: DocumentNode, outputs: Outputs | None) -> Prepared:
@@ -229,6 +241,7 @@ class Engine:
             operation_name=name,
             context_value=context,
             executor_class=executor,
+            max_coercion_errors=COERCION_ERRORS_MAX,
             hide_suggestions=not knows_schema(context.caller),
         )
         if not isinstance(result, ExecutionResult):
@@ -249,6 +262,7 @@ class Engine:
             operation_name=name,
             context_value=context,
             executor_class=StrawberryGraphQLCoreExecutionContext,
+            max_coercion_errors=COERCION_ERRORS_MAX,
             hide_suggestions=not knows_schema(context.caller),
         )
         if isawaitable(source):
@@ -274,7 +288,8 @@ def knows_schema(caller: Caller) -> bool:
 def _masked(result: ExecutionResult) -> ExecutionResult:
     if not result.errors:
         return result
-    return ExecutionResult(data=result.data, errors=[_mask(error) for error in result.errors])
+    told = [_mask(error) for error in result.errors[:ERRORS_TOLD_MAX]]
+    return ExecutionResult(data=result.data, errors=told)
 
 
 def _coded(error: GraphQLError, code: str) -> GraphQLError:
@@ -284,8 +299,13 @@ def _coded(error: GraphQLError, code: str) -> GraphQLError:
 
 
 def _brief(error: GraphQLError) -> GraphQLError:
-    """graphql-core repeats a whole input that lacks a field; personal data may stand beside it."""
-    return GraphQLError(_REPEATED.sub(".", error.message), nodes=error.nodes, extensions=error.extensions)
+    """graphql-core repeats the whole input that a wrong field stands in; personal data may stand beside it."""
+    message = _REPEATED.sub(lambda said: "." if said[1][0] == "," else "", error.message)
+    return GraphQLError(_cut(message), nodes=error.nodes, extensions=error.extensions)
+
+
+def _cut(message: str) -> str:
+    return message if len(message) <= MESSAGE_MAX_CHARS else f"{message[:MESSAGE_MAX_CHARS]} ..."
 
 
 def _mask(error: GraphQLError) -> GraphQLError:

@@ -1,7 +1,8 @@
 """What one document may ask for: how deep, how often under other names, and at what cost.
 
-The cost of a field is one, or what WEIGHTS says, times the items of every list around it: `first` of a connection, the length of
-a list that a mutation was given, LIST_SIZE where nothing says how long a list is (docs/security.md, "Limits").
+The cost of a field is one, CONNECTION of a connection, or what WEIGHTS says, times the items of every list around it: `first` of
+a connection, the length of a list that a mutation was given, LIST_SIZE where nothing says how long a list is (docs/security.md,
+"Limits").
 """
 
 from collections import Counter
@@ -36,9 +37,14 @@ DIRECTIVES_MAX = 30
 SELECTIONS_MAX = 5_000
 COST_MAX = 200_000
 LIST_SIZE = 5
+# Names are repeated for every item of an answer.
+NAME_MAX = 64
 OPERATIONS_MAX = 20
 # A proof climbs through all transactions of its block; the integrity checks read the whole database.
 WEIGHTS = {"proof": 100, "integrity": 20_000}
+
+# Looked up in the database and made into a page, however few are on it.
+CONNECTION = 10
 
 # The schema's types are as many as there are; what is told of them lies in memory, and costs a share of what is read elsewhere.
 INTROSPECTED_AT_ONCE = 50
@@ -60,6 +66,8 @@ def check_shape(document: DocumentNode) -> None:
         raise GraphQLError(f"The document has more than {OPERATIONS_MAX} operations.")
     visited = 0
     for operation in operations:
+        if operation.name is not None:
+            _check_name(operation.name.value)
         visited = _check_operation(operation, fragments, visited)
 
 
@@ -79,6 +87,8 @@ def _check_operation(operation: OperationDefinitionNode, fragments: dict[str, Fr
             directives += len(node.directives or ())
             if isinstance(node, FieldNode):
                 aliases += node.alias is not None
+                if node.alias is not None:
+                    _check_name(node.alias.value)
                 here = (*place, (node.alias or node.name).value)
                 asked[here] += 1
                 if asked[here] > REPEATS_MAX:
@@ -98,6 +108,11 @@ def _check_operation(operation: OperationDefinitionNode, fragments: dict[str, Fr
 
     walk(operation.selection_set, 1, (), frozenset())
     return visited
+
+
+def _check_name(name: str) -> None:
+    if len(name) > NAME_MAX:
+        raise GraphQLError(f"The name {name[:NAME_MAX]}... is longer than {NAME_MAX} characters.")
 
 
 def compile_cost(schema: GraphQLSchema, document: DocumentNode, operation: OperationDefinitionNode) -> Cost:
@@ -129,7 +144,7 @@ def compile_cost(schema: GraphQLSchema, document: DocumentNode, operation: Opera
             return lambda variables: 1 + len(schema.type_map) * told(variables)
         inner = _sum(of_selections(node.selection_set, get_named_type(field.type)))
         times = _times(node, field.type, _is_connection(parent))
-        weight = WEIGHTS.get(node.name.value, 1)
+        weight = WEIGHTS.get(node.name.value, CONNECTION if _is_connection(get_named_type(field.type)) else 1)
         return lambda variables: weight + times(variables) * inner(variables)
 
     root = schema.get_root_type(operation.operation)

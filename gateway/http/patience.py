@@ -1,19 +1,19 @@
 """How long a client may take, and how much it may say, until it is known what it wants, and to read its answer.
 
-A connection that dribbles is closed, so that it holds nothing up; httptools itself reads headers without end, and uvicorn
-answers pings without end, whether or not anybody reads the answers.
+A connection that dribbles is closed, so that it holds nothing up; httptools itself reads headers without end, and uvicorn takes
+in as many requests as one piece of data holds.
 """
 
 import fcntl
 import struct
 import termios
-from asyncio import AbstractEventLoop, Lock, TimerHandle, Transport
+from asyncio import AbstractEventLoop, TimerHandle, Transport
 from typing import Any
 
 import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.frames import Frame
+
+from gateway.http.headers import COMMON
 
 HEADER_SECONDS = 10
 BODY_SECONDS = 30
@@ -22,19 +22,21 @@ UNREAD_SECONDS = 60
 HEADER_MAX_BYTES = 64 * 1024
 # Of a whole request, however it is cut into chunks: four times the largest body that is read.
 REQUEST_MAX_BYTES = 16 * 1024 * 1024
+# Requests that wait behind one that is answered.
+PIPELINED_MAX = 100
 # A body that is late is told so by whoever reads it; a few seconds later the connection goes.
 GRACE_SECONDS = 5
-CONTROL_FRAMES_A_SECOND = 20
 
 
-def _last_answer(status: str, message: str) -> bytes:
+def last_answer(status: str, message: str) -> bytes:
     """What a connection is told before it is closed, in JSON as all errors are."""
     body = orjson.dumps({"error": message})
-    head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-    return head.encode() + body
+    headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), "Connection": "close", **COMMON}
+    head = [f"HTTP/1.1 {status}", *(f"{name}: {value}" for name, value in headers.items())]
+    return "\r\n".join([*head, "", ""]).encode() + body
 
 
-class _ExpectsReading:
+class ExpectsReading:
     """A protocol on whose connection somebody must read on of whatever piles up here, to the last byte; who reads on, however
     slowly, has as much time again."""
 
@@ -83,14 +85,14 @@ class _ExpectsReading:
             self._reading_due = None
 
 
-class PatientHttp(_ExpectsReading, HttpToolsProtocol):
+class PatientHttp(ExpectsReading, HttpToolsProtocol):
     """uvicorn's protocol, with a time by which the headers of a request must be there, the first one's and all others', one by
     which all of it must, and a size."""
 
     _headers_due: TimerHandle | None = None
     _request_due: TimerHandle | None = None
     _header_bytes = _request_bytes = 0
-    _began_here = _ended_here = _past_headers = False
+    _began_here = _ended_here = _past_headers = _crowded = False
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -107,7 +109,7 @@ class PatientHttp(_ExpectsReading, HttpToolsProtocol):
             self._header_bytes += len(data)
             if self._header_bytes > HEADER_MAX_BYTES:
                 told = f"The headers are larger than {HEADER_MAX_BYTES} bytes."
-                self.transport.write(_last_answer("431 Request Header Fields Too Large", told))
+                self.transport.write(last_answer("431 Request Header Fields Too Large", told))
                 self.transport.close()
         elif self._request_due is not None:
             self._request_bytes += len(data)
@@ -115,6 +117,9 @@ class PatientHttp(_ExpectsReading, HttpToolsProtocol):
                 self.transport.abort()
 
     def on_message_begin(self) -> None:
+        if len(self.pipeline) >= PIPELINED_MAX:
+            self._crowded = True
+            raise ConnectionAbortedError  # the parser stops; nobody waits for answers to so many
         self._began_here = True
         self._past_headers = False
         if self._headers_due is None:
@@ -155,11 +160,14 @@ class PatientHttp(_ExpectsReading, HttpToolsProtocol):
             if self.cycle is not None:
                 self.cycle.disconnected = True
             told = "Send a request that has a body without asking for another protocol."
-            self.transport.write(_last_answer("501 Not Implemented", told))
+            self.transport.write(last_answer("501 Not Implemented", told))
             self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
-        self.transport.write(_last_answer("400 Bad Request", msg))
+        if self._crowded:
+            self.transport.abort()
+            return
+        self.transport.write(last_answer("400 Bad Request", msg))
         self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -198,38 +206,3 @@ class PatientHttp(_ExpectsReading, HttpToolsProtocol):
         self._stop_expecting()
         if self.transport is not None and not self.transport.is_closing():
             self.transport.close()
-
-
-class PatientSocket(_ExpectsReading, WebSocketsSansIOProtocol):
-    """uvicorn's protocol of WebSockets; who sends more pings and pongs than anybody needs, or reads no answers, goes."""
-
-    _second = _controls = 0
-
-    def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
-        self._sending = Lock()
-
-    async def send(self, message: Any) -> None:
-        """One after the other, each once what was written before has left."""
-        async with self._sending:
-            await super().send(message)
-
-    def handle_ping(self) -> None:
-        if not self._counts():
-            self.transport.abort()
-        elif self.writable.is_set():  # else the answer waits, and goes with what is written next
-            super().handle_ping()
-
-    def handle_pong(self, event: Frame) -> None:
-        if not self._counts():
-            self.transport.abort()
-        else:
-            super().handle_pong(event)
-
-    def _counts(self) -> bool:
-        """Whether another control frame is within what one second allows."""
-        second = int(self.loop.time())
-        if second != self._second:
-            self._second, self._controls = second, 0
-        self._controls += 1
-        return self._controls <= CONTROL_FRAMES_A_SECOND

@@ -16,10 +16,10 @@ import orjson
 from graphql import ExecutionResult as GraphQLResult
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from strawberry.asgi import ASGIWebSocketAdapter
 from strawberry.exceptions import ConnectionRejectionError
-from strawberry.http.exceptions import WebSocketDisconnected
+from strawberry.http.exceptions import NonJsonMessageReceived, NonTextMessageReceived, WebSocketDisconnected
 from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
 from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import BaseGraphQLTransportWSHandler
 from strawberry.types import ExecutionResult
@@ -31,7 +31,8 @@ from gateway.http.budget import network_of
 from gateway.http.doorman import Doorman
 from gateway.http.endpoint import GraphQLEndpoint
 from gateway.http.engine import DocumentRefused
-from gateway.http.refusing import Refusing
+from gateway.http.events import STREAMED_MAX_BYTES
+from gateway.http.refusing import Refusing, too_large
 from gateway.http.wire import address_of
 
 Results = AsyncGenerator[ExecutionResult | PreExecutionError, None]
@@ -41,6 +42,8 @@ OPERATIONS_MAX = 20
 SOCKETS_MAX = 5_000
 SOCKETS_OF_ONE = 200
 MESSAGE_MAX_BYTES = 256 * 1024
+# Before it is known who is there.
+STRANGERS_MESSAGE_MAX_BYTES = 16 * 1024
 MESSAGES_A_SECOND = 50
 IDLE_SECONDS = 60
 REASON_MAX_BYTES = 123
@@ -108,7 +111,11 @@ class _View:
         return orjson.loads(text)
 
     def encode_json(self, message: object) -> str:
-        return orjson.dumps(message).decode()
+        encoded = orjson.dumps(message)
+        if len(encoded) > STREAMED_MAX_BYTES and isinstance(message, Mapping):
+            no = too_large(len(encoded), STREAMED_MAX_BYTES)
+            encoded = orjson.dumps({**message, "payload": {"errors": [no.error.formatted]}})
+        return encoded.decode()
 
     async def on_ws_connect(self, session: Session) -> UnsetType:
         """Raises ConnectionRejectionError."""
@@ -175,7 +182,30 @@ def _kind(result: GraphQLResult) -> ExecutionResult | PreExecutionError:
 
 
 class _Adapter(ASGIWebSocketAdapter):
-    """Says why it closes in as many bytes as a close frame has (RFC 6455, section 5.5)."""
+    """Charges for long messages before they are read, and says why it closes in as many bytes as a close frame has (RFC 6455,
+    section 5.5)."""
+
+    def __init__(self, view: Any, session: Session, endpoint: GraphQLEndpoint) -> None:
+        super().__init__(view, session.websocket, session.websocket)
+        self._session, self._endpoint = session, endpoint
+
+    async def iter_json(self, *, ignore_parsing_errors: bool = False) -> AsyncGenerator[object, None]:
+        with suppress(WebSocketDisconnect):
+            while self.ws.application_state != WebSocketState.DISCONNECTED:
+                try:
+                    text = await self.ws.receive_text()
+                except KeyError as error:
+                    raise NonTextMessageReceived from error
+                try:
+                    if self._session.caller is not PUBLIC:
+                        await self._endpoint.charge_for_reading(self._session.caller, len(text))
+                    elif len(text) > STRANGERS_MESSAGE_MAX_BYTES:
+                        raise Refusing(413, "BODY_TOO_LARGE", "Say who you are first.")
+                    yield self.view.decode_json(text)
+                except Refusing as no:
+                    await self.close(4429, no.message)
+                except ValueError as error:
+                    raise NonJsonMessageReceived from error
 
     async def close(self, code: int, reason: str) -> None:
         await super().close(code, reason.encode()[:REASON_MAX_BYTES].decode(errors="ignore"))
@@ -187,7 +217,7 @@ class _Handler(BaseGraphQLTransportWSHandler[Session, None]):
     def __init__(self, endpoint: GraphQLEndpoint, doorman: Doorman, session: Session) -> None:
         view: Any = _View(doorman)
         operations: Any = _Operations(endpoint)
-        adapter = _Adapter(view, session.websocket, session.websocket)
+        adapter = _Adapter(view, session, endpoint)
         super().__init__(view, adapter, session, None, operations, timedelta(seconds=INIT_SECONDS), OPERATIONS_MAX)
         self._doorman = doorman
         self._messages = self._quiet = 0

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from gateway.http import patience
 from gateway.http.events import EVENT_STREAM
@@ -17,6 +18,7 @@ from gateway.http.headers import COMMON
 from gateway.http.refusing import Refusing
 
 BODY_MAX_BYTES = 4 * 1024 * 1024
+PART_BYTES = 256 * 1024
 JSON = "application/json"
 GRAPHQL_JSON = "application/graphql-response+json"
 
@@ -28,10 +30,10 @@ _KINDS = (
 )
 
 
-async def read_request(request: Request) -> dict[str, Any]:
-    """The request's query, variables and operationName. Raises Refusing."""
+def check_head(request: Request) -> None:
+    """Raises Refusing for a request whose method or type says already that it will not do."""
     if request.method == "GET":
-        return _check_kinds(_read_query(request))
+        return
     if request.method != "POST":
         raise Refusing(405, "METHOD_NOT_ALLOWED", "Send GraphQL requests with POST, or queries with GET.", {"Allow": "GET, POST"})
     kind, _, parameters = request.headers.get("content-type", "").lower().partition(";")
@@ -39,6 +41,12 @@ async def read_request(request: Request) -> dict[str, Any]:
         raise Refusing(415, "UNSUPPORTED_MEDIA_TYPE", "Send the request as application/json, in UTF-8.")
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise Refusing(415, "UNSUPPORTED_MEDIA_TYPE", "Send the body as it is, without a content encoding.")
+
+
+async def read_body(request: Request) -> bytes:
+    """What a POST holds; nothing of a GET, which has all in its query string. Raises Refusing."""
+    if request.method == "GET":
+        return b""
     body = bytearray()
     try:
         async with asyncio.timeout(patience.BODY_SECONDS):
@@ -49,8 +57,15 @@ async def read_request(request: Request) -> dict[str, Any]:
     except TimeoutError:
         told = f"The body was not there within {patience.BODY_SECONDS} seconds."
         raise Refusing(408, "BODY_TOO_SLOW", told, {"Connection": "close"}) from None
+    return bytes(body)
+
+
+def read_request(request: Request, body: bytes) -> dict[str, Any]:
+    """The request's query, variables and operationName. Raises Refusing."""
+    if request.method == "GET":
+        return _check_kinds(_read_query(request))
     try:
-        asked = orjson.loads(bytes(body))
+        asked = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise Refusing(400, "BAD_REQUEST", f"The body is not JSON: {error}.") from None
     if not isinstance(asked, dict):
@@ -101,8 +116,24 @@ def plain_type(media_type: str) -> str:
     return GRAPHQL_JSON if media_type == EVENT_STREAM else media_type
 
 
-def respond(body: dict[str, Any], status: int, media_type: str, headers: dict[str, str] | None = None) -> Response:
-    return Response(
+class Answer(Response):
+    """A large answer is handed over in parts, each once the one before has left; `holder` is who has it to read until then."""
+
+    holder: str | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if len(self.body) <= PART_BYTES:
+            await super().__call__(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        for start in range(0, len(self.body), PART_BYTES):
+            part = bytes(self.body[start : start + PART_BYTES])
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+
+def respond(body: dict[str, Any], status: int, media_type: str, headers: dict[str, str] | None = None) -> Answer:
+    return Answer(
         orjson.dumps(body),
         status,
         {

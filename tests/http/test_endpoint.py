@@ -26,7 +26,8 @@ JSON = {"Content-Type": "application/json"}
      b"\xff\xfe", b'{"query": "{ programmes { code } }", "operationName": 3}', b"[" * 100_000, b'{"a":' * 20_000],
 )  # fmt: skip
 async def test_a_body_that_is_no_request_is_a_400_in_json(world: World, body: bytes) -> None:
-    answer = await world.http.post("/graphql", content=body, headers=JSON)
+    headers = {**JSON, "Authorization": f"Bearer {await world.token('grocer')}"}
+    answer = await world.http.post("/graphql", content=body, headers=headers)
     assert answer.status_code == 400
     assert answer.json()["errors"][0]["message"]
     assert "data" not in answer.json()
@@ -56,7 +57,8 @@ async def test_other_methods_types_and_sizes_are_refused(world: World) -> None:
         answer = await world.http.request(method, path)
         assert (answer.status_code, list(answer.json())) == (status, ["error"])
     assert (await world.http.post("/graphql", content=b"{}", headers={"Content-Type": "text/plain"})).status_code == 415
-    assert (await world.http.post("/graphql", content=b" " * 5_000_000, headers=JSON)).status_code == 413
+    headers = {**JSON, "Authorization": f"Bearer {await world.token('grocer')}"}
+    assert (await world.http.post("/graphql", content=b" " * 5_000_000, headers=headers)).status_code == 413
 
 
 async def test_queries_can_be_sent_with_get_and_mutations_cannot(world: World) -> None:
@@ -70,7 +72,7 @@ async def test_queries_can_be_sent_with_get_and_mutations_cannot(world: World) -
     assert (refused.status_code, refused.headers["allow"]) == (405, "POST")
     assert await world.transactions() == before
     for wrong in ("", "variables=%7B", "query=%7Bx%7D&query=%7Bx%7D", "query={programmes{code}}&variables=3"):
-        answer = await world.http.get(f"/graphql?{wrong}")
+        answer = await world.http.get(f"/graphql?{wrong}", headers=headers)
         assert answer.status_code == 400
         assert answer.json()["errors"][0]["extensions"]["code"] == "BAD_REQUEST"
 

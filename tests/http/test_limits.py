@@ -5,7 +5,16 @@ from typing import Any
 import pytest
 from graphql import OperationDefinitionNode, get_introspection_query, parse
 
-from gateway.http.limits import ALIASES_MAX, COST_MAX, DIRECTIVES_MAX, LIST_SIZE, OPERATIONS_MAX, WEIGHTS, compile_cost
+from gateway.http.limits import (
+    ALIASES_MAX,
+    CONNECTION,
+    COST_MAX,
+    DIRECTIVES_MAX,
+    LIST_SIZE,
+    OPERATIONS_MAX,
+    WEIGHTS,
+    compile_cost,
+)
 from tests.world import World, engine
 
 STORES = "{ partners(first: %d) { nodes { code stores(first: %d) { nodes { code name } } } } }"
@@ -21,19 +30,19 @@ def cost(text: str, **variables: Any) -> int:
     ("text", "variables", "expected"),
     [
         ("{ programmes { code name } }", {}, 1 + LIST_SIZE * 2),
-        ("{ partners(first: 10) { nodes { code } } }", {}, 1 + 10 * (1 + 1)),
-        ("query($n: Int!) { partners(first: $n) { nodes { code } } }", {"n": 7}, 1 + 7 * 2),
-        ("query($n: Int!) { partners(first: $n) { nodes { code } } }", {"n": -5}, 1),
-        ("query($n: Int! = 100) { partners(first: $n) { nodes { code } } }", {}, 1 + 100 * 2),
+        ("{ partners(first: 10) { nodes { code } } }", {}, CONNECTION + 10 * (1 + 1)),
+        ("query($n: Int!) { partners(first: $n) { nodes { code } } }", {"n": 7}, CONNECTION + 7 * 2),
+        ("query($n: Int!) { partners(first: $n) { nodes { code } } }", {"n": -5}, CONNECTION),
+        ("query($n: Int! = 100) { partners(first: $n) { nodes { code } } }", {}, CONNECTION + 100 * 2),
         ('{ _entities(representations: ["a", "b", "c"]) { ... on Partner { code } } }', {}, 1 + 3 * 1),
-        (STORES % (10, 100), {}, 1 + 10 * (1 + (1 + 1 + 100 * (1 + 2)))),
+        (STORES % (10, 100), {}, CONNECTION + 10 * (1 + (1 + CONNECTION + 100 * (1 + 2)))),
         ("{ ...F } fragment F on Query { programmes { code } }", {}, 1 + LIST_SIZE),
         (
             "mutation($i: [EnrolMemberInput!]!) { enrolMembers(input: $i) { errors { code } } }",
             {"i": [1] * 8},
             1 + 8 * (1 + LIST_SIZE),
         ),
-        ("query($n: Int!) { partners(first: $n) { nodes { code } } }", {"n": 200.0}, 1 + 200 * 2),
+        ("query($n: Int!) { partners(first: $n) { nodes { code } } }", {"n": 200.0}, CONNECTION + 200 * 2),
         ('{ node(id: "txn_1") { ... on Earning { proof { leaf } } } }', {}, 1 + WEIGHTS["proof"] + 1),
     ],
 )

@@ -72,6 +72,15 @@ async def test_returning_what_was_bought_before_the_limit_frees_no_credit(world:
     assert await world.available() == 200
 
 
+async def test_a_receipt_that_is_posted_is_refused_as_that_also_where_the_credit_would_not_do(world: World) -> None:
+    await world.record("5.00", receipt="r")
+    await set_credit(world, "1.00")
+    again = [await world.record(amount, receipt="r", idempotencyKey=f"again {amount}") for amount in ("50.00", "500.00", "0.50")]
+    assert [codes(answer) for answer in again] == [["RECEIPT_ALREADY_POSTED"]] * 3
+    assert codes(await world.record("500.00")) == ["CREDIT_LIMIT_REACHED"]
+    assert await world.transactions() == 1
+
+
 async def test_a_hold_from_before_the_daily_limit_gives_nothing_back_to_it(world: World) -> None:
     await world.record("200.00")
     placed = (await hold(world, 40))["hold"]["id"]
