@@ -1,10 +1,16 @@
 """What one document may ask for: a clear no for what is too deep, too wide or too dear, before anything runs."""
 
+import asyncio
+import json
+import socket
+import time
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from graphql import OperationDefinitionNode, get_introspection_query, parse
 
+from gateway.http import endpoint
 from gateway.http.limits import (
     ALIASES_MAX,
     CONNECTION,
@@ -117,3 +123,72 @@ async def test_graphiql_can_ask_for_the_schema(world: World) -> None:
     answer = (await world.post(await world.operator(), get_introspection_query(descriptions=True))).json()
     assert "errors" not in answer
     assert answer["data"]["__schema"]["queryType"]["name"] == "Query"
+
+
+@pytest.mark.parametrize("named", ["{ %s: programmes { code } }", "query %s { programmes { code } }"])
+async def test_names_that_are_repeated_in_the_answer_are_short(world: World, named: str) -> None:
+    assert (await world.post("grocer", named % ("a" * 64))).json()["data"]
+    refused = (await world.post("grocer", named % ("a" * 65))).json()
+    assert refused["errors"][0]["extensions"]["code"] == "BAD_DOCUMENT"
+    assert "longer than 64" in refused["errors"][0]["message"]
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"i": {f"{n}": 1 for n in range(300_000)}},
+        {"i": {"x" * 3_000_000: 1}},
+        {"i": {"externalId": "x" * 3_000_000, **{f"{n}": 1 for n in range(60)}}},
+    ],
+    ids=["keys", "a key", "a value"],
+)
+async def test_wrong_variables_are_told_in_a_few_words_however_large_they_are_and_paid_for(
+    world: World, variables: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint, "BYTES_FOR_A_POINT", 1)
+    query = "mutation($i: EnrolMemberInput!) { enrolMember(input: $i) { errors { code } } }"
+    began = time.process_time()
+    answer = await world.post("grocer", query, **variables)
+    assert time.process_time() - began < 1.0
+    assert answer.json()["errors"][0]["extensions"]["code"] == "BAD_INPUT"
+    assert len(answer.content) < 5_000
+    again = await world.post("grocer", query, **variables)
+    assert (again.status_code, again.json()["errors"][0]["extensions"]["code"]) == (429, "THROTTLED")
+
+
+async def test_an_answer_has_a_size_and_so_has_what_one_caller_leaves_unread(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint, "ANSWER_MAX_BYTES", 2_000_000)
+    monkeypatch.setattr(endpoint, "UNREAD_MAX_BYTES", 3_000_000)
+    query = "query($r: [_Any!]!) { _entities(representations: $r) { ... on Programme { %s } } }"
+    fields = " ".join(f"{'a' * 60}{n:03}: code" for n in range(30))
+
+    mer = (await world.ask("grocer", "{ programmes { id } }"))["programmes"][0]["id"]
+
+    def asked(items: int) -> dict[str, Any]:
+        return {"query": query % fields, "variables": {"r": [{"__typename": "Programme", "id": mer}] * items}}
+
+    large = await world.post("grocer", query % fields, **asked(1_000)["variables"])
+    assert (large.status_code, large.json()["errors"][0]["extensions"]["code"]) == (400, "ANSWER_TOO_LARGE")
+    # An answer in parts is whole.
+    fits = await world.post("grocer", query % fields, **asked(800)["variables"])
+    assert len(fits.json()["data"]["_entities"]) == 800
+    assert len(fits.content) == int(fits.headers["content-length"]) > 1_500_000
+    # While one is not read there is no room for another one.
+    address = urlsplit(world.url)
+    unread = socket.socket()
+    unread.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    unread.connect((address.hostname, address.port))
+    body = json.dumps(asked(800)).encode()
+    head = f"POST /graphql HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nAuthorization: Bearer {await world.token('grocer')}\r\n"
+    whole = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+    await asyncio.to_thread(unread.sendall, whole * 5)  # the kernel keeps a few of the answers
+    answer = fits
+    async with asyncio.timeout(5):
+        while answer.status_code != 429:
+            answer = await world.post("grocer", query % fields, **asked(800)["variables"])
+    assert answer.json()["errors"][0]["extensions"]["code"] == "BUSY"
+    assert (await world.post("fuel", query % fields, **asked(800)["variables"])).status_code == 200
+    unread.close()
+    async with asyncio.timeout(5):
+        while answer.status_code != 200:
+            answer = await world.post("grocer", query % fields, **asked(800)["variables"])

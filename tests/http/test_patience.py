@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import gzip
 import json
+import re
 import socket
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -282,3 +284,95 @@ async def test_the_body_of_a_request_for_another_protocol_is_no_request_of_its_o
     writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n")
     assert b"200 OK" in await asyncio.wait_for(reader.readuntil(b"alive"), 5)
     writer.close()
+
+
+ASKING = b"GET /graphql HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n"
+VERSION = b"Sec-WebSocket-Version: 13\r\n"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        ASKING + VERSION + b"Content-Length: 5\r\n\r\nabcde",
+        ASKING + VERSION + b"Transfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n",
+        ASKING + VERSION + b"".join(b"X-%d: y\r\n" % n for n in range(200)) + b"\r\n",
+        ASKING + VERSION + b"Cookie: " + b"x" * 9_000 + b"\r\n\r\n",
+        ASKING + b"\r\n",
+    ],
+    ids=["body", "chunked", "many headers", "long header", "no version"],
+)
+async def test_an_upgrade_that_cannot_be_read_is_answered_and_ends(world: World, said: bytes) -> None:
+    reader, writer = await connection(world)
+    writer.write(said)
+    head, _, body = (await asyncio.wait_for(reader.read(), 5)).partition(b"\r\n\r\n")
+    assert re.match(rb"HTTP/1.1 4\d\d ", head)
+    assert b"X-Content-Type-Options: nosniff" in head
+    assert json.loads(body)["error"]
+    writer.close()
+
+
+async def test_a_server_stops_in_whatever_state_its_sockets_are() -> None:
+    stopped = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            while (await receive())["type"] != "lifespan.shutdown":
+                await send({"type": "lifespan.startup.complete"})
+            stopped.set()
+            await send({"type": "lifespan.shutdown.complete"})
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.send", "text": "x" * (16 << 20)})  # which nobody reads
+            await receive()
+
+    async with serving(app) as (url, server, _):  # type: ignore[arg-type]
+        address = urlsplit(url)
+        kept = []
+        for leaves in (b"\x88\x80\0\0\0\0", b"\x81"):
+            reader, writer = await asyncio.open_connection(address.hostname, address.port)
+            kept.append(writer)
+            writer.write(ASKING + VERSION + b"\r\n")
+            assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
+            writer.write(leaves)
+        await asyncio.sleep(0.1)
+        assert len(server.server_state.connections) == len(kept) == 2
+    assert stopped.is_set()
+
+
+@pytest.mark.parametrize("frame", [b"\x00\x80\0\0\0\0", b"\x81\x80\0\0\0\0"], ids=["parts of one message", "messages"])
+async def test_a_socket_that_brings_frames_without_end_is_let_go_and_holds_nobody_up(world: World, frame: bytes) -> None:
+    reader, writer = await connection(world)
+    writer.write(ASKING + VERSION + b"Sec-WebSocket-Protocol: graphql-transport-ws\r\n\r\n")
+    assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
+    began = asyncio.get_running_loop().time()
+    writer.write((b"\x01\x80\0\0\0\0" if frame[:1] == b"\0" else b"") + frame * 500_000)
+    alive = asyncio.create_task(world.http.get("/livez"))
+    with contextlib.suppress(ConnectionError):
+        await asyncio.wait_for(reader.read(), 5)
+    assert (await alive).status_code == 200
+    assert asyncio.get_running_loop().time() - began < 1
+    writer.close()
+
+
+async def test_more_requests_in_one_piece_than_anybody_waits_for_are_cut_off(world: World) -> None:
+    for many, served in ((100, 100), (10_000, 0)):
+        reader, writer = await connection(world)
+        writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n" * many)
+        said = b""
+        with contextlib.suppress(ConnectionError):
+            async with asyncio.timeout(10):
+                while said.count(b"alive") < many and (more := await reader.read(1 << 16)):
+                    said += more
+        assert said.count(b"alive") == served or (served == 0 and said.count(b"alive") <= patience.PIPELINED_MAX)
+        writer.close()
+
+
+async def test_who_has_said_nothing_of_itself_is_told_so_before_its_body_is_read(world: World) -> None:
+    reader, writer = await connection(world)
+    writer.write(b"POST /graphql HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 4000000\r\n\r\n{")
+    answer = await asyncio.wait_for(reader.readuntil(b"}]}"), 5)
+    assert answer.startswith(b"HTTP/1.1 401")
+    assert b"UNAUTHENTICATED" in answer
+    writer.close()
+    moved = await world.http.get("/livez/", headers={"Host": "evil.example"})
+    assert (moved.status_code, moved.headers.get("location")) == (404, None)

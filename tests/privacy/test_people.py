@@ -130,3 +130,17 @@ def test_addresses_and_numbers_have_one_form() -> None:
     assert normal_phone("+1 (212) 555-0123") == "+12125550123"
     with pytest.raises(InputNotAccepted):
         normal_phone("0123 456")
+
+
+async def test_an_error_about_one_field_repeats_nothing_of_the_others(world: World) -> None:
+    find = "query($p: PersonRef!) { membersBy(person: $p) { id } }"
+    written = 'query { membersBy(person: {phone: "+15550001", emails: "ann@secret.example"}) { id } }'
+    for answer in (
+        await world.post(await world.operator(), find, p={"phone": "+15550001", "emails": "ann@secret.example"}),
+        await world.post(await world.operator(), written),
+        await world.post("grocer", "query($r: MemberRef!) { membership(ref: $r) { id } }", r={"cards": "ann@secret.example"}),
+    ):
+        message = answer.json()["errors"][0]["message"]
+        assert "Did you mean" in message
+        assert "secret" not in answer.text
+        assert "5550001" not in answer.text
