@@ -47,7 +47,8 @@ KEYS: dict[str, tuple[type[ECKey | RSAKey | OKPKey], Any]] = {
 
 
 async def keyed_client(
-    world: World, code: str, dpop: bool = True, algorithms: tuple[str, ...] = ("ES256",)
+    world: World, code: str, dpop: bool = True, algorithms: tuple[str, ...] = ("ES256",),
+    for_members: accounts.ForMembers = accounts.ForMembers(),
 ) -> tuple[str, list[dict[str, Any]]]:
     """Give a partner's client keys instead of its secrets; answers its id and the private keys."""
     keys = [
@@ -58,7 +59,7 @@ async def keyed_client(
     async with database.transaction() as tx:
         partner_id = (await world.sql("select partner_id from partner where code = $1", code))[0]["partner_id"]
         jwks = json.dumps({"keys": [key.as_dict(private=False) for key in keys]})
-        client_id = await accounts.create_keyed_client(tx, partner_id, code, jwks, dpop, NOW)
+        client_id = await accounts.create_keyed_client(tx, partner_id, code, jwks, dpop, NOW, for_members)
     await database.close()
     return client_id, [dict(key.as_dict(private=True)) for key in keys]
 

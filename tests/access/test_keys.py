@@ -2,14 +2,19 @@
 
 import base64
 import hashlib
+import hmac
 import json
 import secrets
+from datetime import timedelta
 from typing import Any
+from urllib.parse import parse_qs, urlparse
 
 import httpx
 import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey, OKPKey, RSAKey
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 from gateway.access import accounts
 from gateway.access.clients import ASSERTION_TYPE, JOSE
@@ -18,6 +23,7 @@ from gateway.database import Database
 from gateway.refusals import InputNotAccepted
 from tests.access.test_clients import keyed_client
 from tests.access.test_oauth import authorization
+from tests.points import ann_logs_in
 from tests.world import NOW, World
 
 AT = int(NOW.timestamp())
@@ -64,6 +70,8 @@ async def test_an_assertion_serves_once_and_only_as_it_must_be(world: World) -> 
 WRONG: list[dict[str, Any]] = [
     {"aud": "https://elsewhere.example"},
     {"aud": ["https://elsewhere.example", "{url}"]},
+    {"aud": ["{url}/oauth/token"]},
+    {"aud": ["{url}/"]},
     {"aud": None},
     {"iss": "somebody"},
     {"sub": "partner-grocer"},
@@ -147,29 +155,36 @@ KEY = ECKey.generate_key("P-256")
 URL = "https://gateway.example/graphql"
 
 
+def bad_proof(**changes: Any) -> str:
+    """A proof that is right for the token but for what is said here."""
+    return proof(KEY, URL, token="token", **changes)
+
+
 @pytest.mark.parametrize(
-    "bad",
+    ("bad", "told"),
     [
-        proof(KEY, URL, htm="GET"),
-        proof(KEY, "https://elsewhere.example/graphql"),
-        proof(KEY, URL, iat=AT - 61),
-        proof(KEY, URL, iat=AT + 11),
-        proof(KEY, URL, iat=None),
-        proof(KEY, URL, jti=None),
-        proof(KEY, URL, jti="x" * 201),
-        proof(KEY, URL, header={"typ": "jwt"}),
-        proof(KEY, URL, header={"jwk": ECKey.generate_key("P-256").as_dict(private=False)}),
-        proof(KEY, URL, header={"jwk": KEY.as_dict(private=True)}),
-        proof(KEY, URL, header={"jwk": {"kty": "oct", "k": "c2VjcmV0"}}),
-        proof(KEY, URL, token="another"),
-        proof(KEY, URL)[:-2],
-        "x" * 5_000,
-        "",
-        "a.b.c",
+        (bad_proof(htm="GET"), "another request"),
+        (proof(KEY, "https://elsewhere.example/graphql", token="token"), "another request"),
+        (bad_proof(iat=AT - 61), "within the last 60 seconds"),
+        (bad_proof(iat=AT + 11), "within the last 60 seconds"),
+        (bad_proof(iat=None), "within the last 60 seconds"),
+        (bad_proof(iat=True), "within the last 60 seconds"),
+        (bad_proof(jti=None), "needs a jti"),
+        (bad_proof(jti="x" * 201), "needs a jti"),
+        (bad_proof(header={"typ": "jwt"}), "needs typ dpop\\+jwt"),
+        (bad_proof(header={"jwk": ECKey.generate_key("P-256").as_dict(private=False)}), "signature does not hold"),
+        (bad_proof(header={"jwk": KEY.as_dict(private=True)}), "its public key"),
+        (bad_proof(header={"jwk": {"kty": "oct", "k": "c2VjcmV0"}}), "signature does not hold"),
+        (bad_proof()[:-2], "signature does not hold"),
+        (proof(KEY, URL, token="another"), "another access token"),
+        (proof(KEY, URL), "another access token"),
+        ("x" * 5_000, "too long"),
+        ("", "signature does not hold"),
+        ("a.b.c", "signature does not hold"),
     ],
 )
-def test_a_proof_that_is_not_right_is_refused_in_words(bad: str) -> None:
-    with pytest.raises(BadProof, match=r"proof"):
+def test_a_proof_that_is_not_right_is_refused_in_words(bad: str, told: str) -> None:
+    with pytest.raises(BadProof, match=told):
         read_proof(bad, "POST", URL, NOW, "token")
 
 
@@ -224,3 +239,132 @@ async def test_a_request_that_is_pushed_with_a_proof_binds_its_code_to_that_key(
     assert pushed.status_code == 201, pushed.text
     kept = (await world.sql("select parameters::text from pushed_request"))[0][0]
     assert str(key.thumbprint()) in kept
+
+
+async def test_an_assertion_in_another_algorithm_opens_nothing(world: World) -> None:
+    rsa, wide = RSAKey.generate_key(2048, {"kid": "r"}), ECKey.generate_key("P-384", {"kid": "e"})
+    database = Database(world.dsn, 2)
+    await database.open()
+    async with database.transaction() as tx:
+        partner_id = (await world.sql("select partner_id from partner where code = 'fuel'"))[0]["partner_id"]
+        jwks = json.dumps({"keys": [key.as_dict(private=False) for key in (rsa, wide)]})
+        client_id = await accounts.create_keyed_client(tx, partner_id, "fuel", jwks, False, NOW)
+    await database.close()
+    claims = {"iss": client_id, "sub": client_id, "aud": world.url, "iat": AT, "exp": AT + 60}
+    answers = {}
+    for alg, key in (("RS256", rsa), ("RS384", rsa), ("ES384", wide), ("PS256", rsa)):
+        made = jwt.encode({"alg": alg}, {**claims, "jti": alg}, key, algorithms=[alg])
+        answers[alg] = (await ask(world, made)).status_code
+    # The public key, taken for a shared secret.
+    parts = [base64.urlsafe_b64encode(json.dumps(each).encode()).rstrip(b"=") for each in ({"alg": "HS256"}, {**claims, "jti": "HS256"})]
+    mac = hmac.digest(rsa.as_bytes(encoding="PEM", private=False), b".".join(parts), "sha256")
+    made = b".".join([*parts, base64.urlsafe_b64encode(mac).rstrip(b"=")]).decode()
+    answers["HS256"] = (await ask(world, made)).status_code
+    assert answers == {"RS256": 401, "RS384": 401, "ES384": 401, "HS256": 401, "PS256": 200}
+
+
+async def test_a_proof_serves_once_at_the_token_endpoint_too(world: World) -> None:
+    made = proof(ECKey.generate_key("P-256"), f"{world.url}/oauth/token")
+    statuses = []
+    for _ in range(2):
+        answer = await world.http.post(
+            "/oauth/token", data={"grant_type": "client_credentials"}, auth=world.clients["grocer"], headers={"DPoP": made}
+        )
+        statuses.append((answer.status_code, answer.json().get("error")))
+    assert statuses == [(200, None), (400, "invalid_dpop_proof")]
+
+
+async def test_a_bound_token_opens_a_socket_with_its_proof_alone(world: World) -> None:
+    client_id, (jwk,) = await keyed_client(world, "fuel")
+    mine, other = ECKey.generate_key("P-256"), ECKey.generate_key("P-256")
+    bound = await ask(world, assertion(world, client_id, ECKey.import_key(jwk)), proof(mine, f"{world.url}/oauth/token"))
+    token = bound.json()["access_token"]
+    good = proof(mine, f"{world.url}/graphql", token=token, htm="GET")
+    wrong = proof(other, f"{world.url}/graphql", token=token, htm="GET")
+    url = world.url.replace("http", "ws") + "/graphql"
+    seen = []
+    for shown in ({}, {"dpop": wrong}, {"dpop": good}, {"dpop": good}):
+        async with connect(url, subprotocols=["graphql-transport-ws"]) as socket:  # type: ignore[list-item]
+            await socket.send(json.dumps({"type": "connection_init", "payload": {"authorization": f"DPoP {token}", **shown}}))
+            try:
+                seen.append(json.loads(await socket.recv())["type"])
+            except ConnectionClosed as closed:
+                seen.append(closed.rcvd.code if closed.rcvd else None)
+    assert seen == [4403, 4403, "connection_ack", 4403]
+
+
+async def pushed_and_allowed(world: World, client_id: str, query: dict[str, str], auth: dict[str, str], key: Any) -> str:
+    """A code for what the client pushed with a proof, once Ann has allowed it on the page."""
+    headers = {"DPoP": proof(key, f"{world.url}/oauth/par")}
+    pushed = await world.http.post("/oauth/par", data={**query, **auth}, headers=headers)
+    assert pushed.status_code == 201, pushed.text
+    request = {"client_id": client_id, "request_uri": pushed.json()["request_uri"]}
+    # It is of this client, and of nobody else.
+    stolen = await world.http.get("/oauth/authorize", params={**request, "client_id": "member-app"})
+    assert stolen.status_code == 400
+    form = {"login": "ann", "password": "ann's password", "decision": "allow"}
+    answer = await world.http.post("/oauth/authorize", params=request, data=form)
+    landed = parse_qs(urlparse(answer.headers["location"]).query)
+    assert landed["iss"] == [world.url]
+    return landed["code"][0]
+
+
+async def test_a_client_of_fapi2_goes_its_whole_way_and_nobody_goes_it_without_its_keys(world: World) -> None:
+    """FAPI 2.0: private_key_jwt, a pushed request, PKCE, tokens bound by DPoP, and a refresh token that is not rotated."""
+    await ann_logs_in(world)
+    back = "https://fuel.example/back"
+    client_id, (jwk,) = await keyed_client(world, "fuel", for_members=accounts.ForMembers((back,), "to save points"))
+    key, mine, other = ECKey.import_key(jwk), ECKey.generate_key("P-256"), ECKey.generate_key("P-256")
+    query, verifier = authorization(world, client_id=client_id, redirect_uri=back, scope="balance:read profile:read")
+
+    def auth() -> dict[str, str]:
+        return {"client_assertion": assertion(world, client_id, key), "client_assertion_type": ASSERTION_TYPE}
+
+    async def told(path: str, shown: Any = None, **form: str) -> tuple[int, dict[str, Any]]:
+        headers = {"DPoP": proof(shown, f"{world.url}{path}")} if shown is not None else {}
+        answer = await world.http.post(path, data=form, headers=headers)
+        return answer.status_code, answer.json() if answer.content else {}
+
+    foreign = await told("/oauth/par", other, **query, **auth(), dpop_jkt=str(mine.thumbprint()))
+    assert (foreign[0], foreign[1]["error"]) == (400, "invalid_dpop_proof")
+    code = await pushed_and_allowed(world, client_id, query, auth(), mine)
+    redeem = {"grant_type": "authorization_code", "code": code, "redirect_uri": back, "code_verifier": verifier}
+    assert (await told("/oauth/token", mine, **redeem, client_id=client_id))[0] == 401
+    assert (await told("/oauth/token", None, **redeem, **auth()))[1]["error"] == "invalid_dpop_proof"
+    assert (await told("/oauth/token", other, **redeem, **auth()))[1]["error"] == "invalid_grant"
+    status, tokens = await told("/oauth/token", mine, **redeem, **auth())
+    assert (status, tokens["token_type"], tokens["scope"]) == (200, "DPoP", "balance:read profile:read")
+    refresh = {"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"]}
+    assert (await told("/oauth/token", mine, **refresh, client_id=client_id))[0] == 401
+    assert (await told("/oauth/token", None, **refresh, **auth()))[0] == 400
+    assert (await told("/oauth/token", other, **refresh, **auth()))[1]["error"] == "invalid_grant"
+    for _ in range(2):
+        status, again = await told("/oauth/token", mine, **refresh, **auth())
+        assert (status, "refresh_token" in again) == (200, False)
+    shown = await told("/oauth/introspect", None, token=again["access_token"], **auth())
+    assert (shown[1]["active"], shown[1]["cnf"]) == (True, {"jkt": str(mine.thumbprint())})
+    once = auth()
+    assert (await told("/oauth/introspect", None, token="x", **once))[0] == 200
+    assert (await told("/oauth/introspect", None, token="x", **once))[0] == 401
+    assert (await told("/oauth/revoke", None, token=tokens["refresh_token"], client_id=client_id))[0] == 401
+    assert (await told("/oauth/revoke", None, token=tokens["refresh_token"], **auth()))[0] == 200
+    assert (await told("/oauth/token", mine, **refresh, **auth()))[1]["error"] == "invalid_grant"
+
+
+async def test_a_pushed_request_runs_out_and_one_that_is_denied_is_used_up(world: World) -> None:
+    await ann_logs_in(world)
+    asked, _ = authorization(world, client_id="member-app", redirect_uri="com.example.loyalty:/callback")
+    form = {"login": "ann", "password": "ann's password"}
+
+    async def pushed() -> dict[str, str]:
+        return {"client_id": "member-app", "request_uri": (await world.http.post("/oauth/par", data=asked)).json()["request_uri"]}
+
+    denied = await pushed()
+    answer = await world.http.post("/oauth/authorize", params=denied, data={"decision": "deny"})
+    landed = parse_qs(urlparse(answer.headers["location"]).query)
+    assert (landed["error"], landed["iss"]) == (["access_denied"], [world.url])
+    assert (await world.http.post("/oauth/authorize", params=denied, data=form)).status_code == 400
+    late = await pushed()
+    world.clock.set(world.clock.now() + timedelta(seconds=301))
+    assert (await world.http.post("/oauth/authorize", params=late, data=form)).status_code == 400
+    assert (await world.sql("select count(*) from authorization_code where redirect_uri like 'com.%'"))[0][0] == 1  # of ann_logs_in
