@@ -1,6 +1,7 @@
 """Consent: what a member allows a partner, on the page or in its app; token exchange under it; and its end."""
 
 import asyncio
+import json
 import re
 from datetime import timedelta
 from typing import Any
@@ -8,10 +9,14 @@ from urllib.parse import parse_qs, urlparse
 
 import httpx
 import pytest
+from joserfc.jwk import ECKey
 
 from gateway.access import accounts
+from gateway.access.consents import NOTICE_VERSION
 from gateway.access.grants import ACCESS_TOKEN_TYPE
 from gateway.database import Database
+from gateway.ids import read
+from tests.access.test_keys import proof
 from tests.access.test_oauth import authorization
 from tests.points import ann_hands_over, ann_logs_in, codes, until_revoked
 from tests.world import NOW, World, said_by
@@ -348,3 +353,74 @@ async def test_a_suspended_partner_asks_nobody_for_consent(world: World) -> None
     answer, _ = await ask_on_the_page(world, login="ann", password="ann's password", decision="allow")
     assert answer.status_code == 400
     assert (await world.sql("select count(*) from consent"))[0][0] == 0
+
+
+async def test_a_partners_client_gets_nothing_without_its_secret(world: World) -> None:
+    await ann_logs_in(world)
+    client_id, secret = await client_with_page(world)
+    answer, verifier = await ask_on_the_page(world, login="ann", password="ann's password", decision="allow")
+    code = parse_qs(urlparse(answer.headers["location"]).query)["code"][0]
+    redeem = {"grant_type": "authorization_code", "code": code, "redirect_uri": BACK, "code_verifier": verifier}
+    public = {"client_id": client_id}
+    assert (await world.http.post("/oauth/token", data={**redeem, **public})).status_code == 401
+    tokens = (await world.http.post("/oauth/token", data=redeem, auth=(client_id, secret))).json()
+    refresh = {"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"]}
+    query, _ = authorization(world, client_id=client_id, redirect_uri=BACK)
+    for path, form in (("token", {**refresh, **public}), ("revoke", {"token": tokens["refresh_token"], **public}), ("par", query)):
+        refused = await world.http.post(f"/oauth/{path}", data=form)
+        assert (refused.status_code, refused.json()["error"]) == (401, "invalid_client"), path
+    assert (await world.http.post("/oauth/token", data=refresh, auth=(client_id, secret))).status_code == 200
+
+
+@pytest.mark.parametrize("uri", [f"{BACK}.evil", f"{BACK}/x", f"{BACK}?x=1", BACK.upper(), "https://fuel.example", "https://fuel.example/"])
+async def test_a_code_goes_to_the_very_address_that_is_registered(world: World, uri: str) -> None:
+    await client_with_page(world)
+    query, _ = authorization(world, client_id="partner-fuel", redirect_uri=uri, scope="balance:read")
+    answer = await world.http.get("/oauth/authorize", params=query)
+    assert answer.status_code == 400
+    assert "location" not in answer.headers
+
+
+async def test_a_code_or_token_under_a_consent_of_somebody_else_or_that_shrank_opens_no_more(world: World) -> None:
+    """As if a row were changed behind the gateway's back: the consent is looked at each time, and whose it is."""
+    await ann_logs_in(world)
+    client = await client_with_page(world)
+    answer, verifier = await ask_on_the_page(world, login="ann", password="ann's password", decision="allow")
+    code = parse_qs(urlparse(answer.headers["location"]).query)["code"][0]
+    form = {"grant_type": "authorization_code", "code": code, "redirect_uri": BACK, "code_verifier": verifier}
+    tokens = (await world.http.post("/oauth/token", data=form, auth=client)).json()
+    refresh = {"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"]}
+    await world.sql("update consent set scopes = '{profile:read}'")
+    assert (await world.http.post("/oauth/token", data=refresh, auth=client)).json()["scope"] == "profile:read"
+    other = await agree(world, "balance:read", "profile:read", partner="grocer", purpose="for the grocer")
+    await world.sql("update token_family set consent_id = $1 where consent_id is not null", read("cns", other))
+    assert (await world.http.post("/oauth/token", data=refresh, auth=client)).json()["error"] == "invalid_grant"
+
+
+async def test_a_token_that_is_bound_to_its_apps_key_is_not_exchanged(world: World) -> None:
+    await ann_logs_in(world)
+    await agree(world, "profile:read")
+    key = ECKey.generate_key("P-256")
+    where = "com.example.loyalty:/callback"
+    query, verifier = authorization(world, client_id="member-app", redirect_uri=where, scope="profile:read")
+    answer = await world.http.post("/oauth/authorize", params=query, data={"login": "ann", "password": "ann's password"})
+    code = parse_qs(urlparse(answer.headers["location"]).query)["code"][0]
+    form = {"grant_type": "authorization_code", "client_id": "member-app", "code": code, "redirect_uri": where, "code_verifier": verifier}
+    shown = proof(key, f"{world.url}/oauth/token")
+    bound = (await world.http.post("/oauth/token", data=form, headers={"DPoP": shown})).json()
+    assert bound["token_type"] == "DPoP"
+    assert (await exchange(world, bound["access_token"])).json()["error"] == "invalid_grant"
+
+
+async def test_a_consent_is_kept_with_what_it_was_for_how_it_was_said_and_how_it_was_given(world: World) -> None:
+    await client_with_page(world)
+    await ann_logs_in(world)
+    await ask_on_the_page(world, login="ann", password="ann's password", decision="allow")
+    await agree(world, "profile:read", partner="grocer", purpose="to send you news")
+    listed = (await world.ask(await ann_logs_in(world), "{ me { consents { purpose noticeVersion partner { code } } } }"))["me"]["consents"]
+    assert {each["partner"]["code"]: each["purpose"] for each in listed} == {"grocer": "to send you news", "fuel": "to show your points at the pump"}
+    assert {each["noticeVersion"] for each in listed} == {NOTICE_VERSION}
+    kept = {row["purpose"]: json.loads(row["evidence"]) for row in await world.sql("select purpose, evidence::text from consent")}
+    page = kept["to show your points at the pump"]
+    assert (page["given"], page["client"]) == ("on the consent page", "partner-fuel")
+    assert set(kept["to send you news"]) >= {"given", "client"}

@@ -284,3 +284,10 @@ async def test_a_hint_that_is_unknown_is_ignored_and_the_token_ends(world: World
     )
     assert revoked.status_code == 200
     assert (await world.sql("select count(*) from revocation where mark like 'jti:%'"))[0][0] == 1
+
+
+async def test_secrets_and_refresh_tokens_are_prefixed_and_cannot_be_guessed(world: World) -> None:
+    refresh_token = (await app_tokens(world))["refresh_token"]
+    for secret, prefix in ((world.clients["grocer"][1], "gws_"), (refresh_token, "gwr_")):
+        assert secret.startswith(prefix)
+        assert len(base64.urlsafe_b64decode(secret.removeprefix(prefix) + "=")) == 32

@@ -1,6 +1,8 @@
 """Operators: roles, a second factor, a recent login for what matters, and a log of what they did."""
 
+import contextlib
 import json
+import re
 from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlparse
@@ -11,8 +13,11 @@ import pytest
 from gateway import ids
 from gateway.access import accounts
 from gateway.access.audit import DETAILS_MAX_BYTES
+from gateway.clock import SystemClock
 from gateway.database import Database
+from gateway.refusals import InputNotAccepted
 from tests.access.test_oauth import authorization, olga, worded
+from tests.house.test_embedded import Gateway
 from tests.points import ADJUST, APPROVE, ann_logs_in, codes, second_operator
 from tests.world import OPERATOR_PASSWORD, World, log_in
 
@@ -357,3 +362,50 @@ async def test_a_fragment_hides_nothing_from_the_log(world: World) -> None:
     assert [e["action"] for e in log] == ["query memberByCard", "query partners", "query memberByCard", "log in"]
     assert "CARD-9" in json.loads(log[0]["details"])["document"]
     assert "CARD-1" in json.loads(log[2]["details"])["document"]
+
+
+async def test_the_consoles_session_serves_the_console_alone_until_it_ends(world: World) -> None:
+    await world.operator()
+    session = {"cookie": session_of(world)}
+
+    async def status(**changes: str) -> int:
+        query, _ = authorization(world, **changes)
+        return (await world.http.get("/oauth/authorize", params=query, headers=session)).status_code
+
+    assert await status() == 303
+    app = {"client_id": "member-app", "redirect_uri": "com.example.loyalty:/callback"}
+    assert await status(**app) == 200
+    assert await status(prompt="login") == 200
+    world.clock.set(world.clock.now() + timedelta(hours=7, minutes=59))
+    assert await status() == 303
+    world.clock.set(world.clock.now() + timedelta(minutes=2))
+    assert await status() == 200
+
+
+async def test_a_new_second_factor_ends_every_session_and_token(world: World) -> None:
+    token = await world.operator()
+    session = session_of(world)
+    gateway = Gateway(world.data_dir)
+    gateway.environment |= {"DATABASE_URL": world.dsn}
+    world.clock.set(SystemClock().now())
+    ran = gateway.run("operator", "factor", "olga")
+    assert ran.stdout.startswith("otpauth://totp/")
+    assert await world.sql("select from console_session") == []
+    query, _ = authorization(world)
+    assert (await world.http.get("/oauth/authorize", params=query, headers={"cookie": session})).status_code == 200
+    assert (await attempt(world, olga(world))).status_code == 401  # a code of the factor before
+    assert (await world.post(token, "{ partners(first: 1) { nodes { id } } }")).status_code == 401
+
+
+@pytest.mark.parametrize(("password", "made"), [("123456789", False), ("1234567890", True)])
+async def test_a_password_has_ten_characters_at_least(world: World, password: str, made: bool) -> None:
+    database = Database(world.dsn, 2)
+    await database.open()
+    async with database.transaction() as tx:
+        with contextlib.nullcontext() if made else pytest.raises(InputNotAccepted):
+            await accounts.set_password(tx, "operator", "new", password, None, world.clock.now(), [])
+    await database.close()
+    kept = await world.sql("select password_hash from account where login = 'new'")
+    assert len(kept) == made
+    # What OWASP asks of argon2id at least: 19 MiB, two passes.
+    assert all(re.match(r"\$argon2id\$v=19\$m=19456,t=2,p=1\$", row["password_hash"]) for row in kept)

@@ -18,7 +18,7 @@ from gateway.access.vault import Vault
 from gateway.cipher import CannotOpen, new_key
 from gateway.database import Database
 from tests.access.test_endings import app_tokens
-from tests.world import World
+from tests.world import World, said_by
 
 PARTNER = "{ partner { code } }"
 
@@ -144,3 +144,27 @@ async def test_a_key_that_lay_open_in_the_database_is_sealed_and_goes_on_signing
     with pytest.raises(CannotOpen):
         await load_signing_keys(database, stolen, world.clock)
     await database.close()
+
+
+async def test_what_our_own_key_signed_is_no_token_unless_it_says_all_that_one_must(world: World) -> None:
+    database = Database(world.dsn, 2)
+    await database.open()
+    keys = await load_signing_keys(database, await world.vault(database), world.clock)
+    await database.close()
+    key = next(each.key for each in keys if each.state == "active")
+    good = said_by(await world.token("grocer"))
+    at = int(world.clock.now().timestamp())
+
+    async def status(typ: str = "at+jwt", **changes: Any) -> int:
+        claims = {name: value for name, value in {**good, "jti": str(changes), **changes}.items() if value is not None}
+        token = jwt.encode({"alg": "ES256", "typ": typ, "kid": key.kid}, claims, key, algorithms=["ES256"])
+        return (await world.post(token, PARTNER)).status_code
+
+    assert await status() == 200
+    for changes in (
+        {"iss": "https://elsewhere.example"}, {"iss": None}, {"aud": world.url}, {"aud": "https://elsewhere.example"}, {"aud": None},
+        {"exp": at}, {"exp": None}, {"exp": at + 3_600}, {"iat": at + 120}, {"iat": None}, {"kind": "king"}, {"kind": None},
+    ):  # fmt: skip
+        assert await status(**changes) == 401, changes
+    for typ in ("JWT", "dpop+jwt", ""):
+        assert await status(typ) == 401, typ
