@@ -3,7 +3,7 @@
 import importlib
 import pkgutil
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -200,6 +200,90 @@ async def test_every_row_behind_the_wall_is_seen_by_those_whose_it_is_and_by_nob
     for table in ("person", "consent"):  # what is a member's own
         assert await seen(table, None, ann) == len(rows[table]) > 0
         assert await seen(table, partners["airline"], None) == 0
+
+
+Rows = dict[str, list[dict[str, Any]]]
+
+
+def theirs(rows: Rows, partner: UUID | None, member: UUID | None) -> dict[str, Callable[[dict[str, Any]], bool]]:
+    """Whose business the rows of each table are, said once more and in other words than the database's policies."""
+    partner, member = partner or uuid4(), member or uuid4()
+    joined = {m["member_id"] for m in rows["membership"] if m["partner_id"] == partner}
+    memberships = {(m["bucket"], m["membership_id"]) for m in rows["membership"] if partner == m["partner_id"] or member == m["member_id"]}
+    contact = {
+        c["member_id"] for c in rows["consent"]
+        if c["partner_id"] == partner and c["withdrawn_at"] is None and "contact" in c["data_classes"]
+    }  # fmt: skip
+    transactions = {
+        (t["bucket"], t["transaction_id"]) for t in rows["transaction"]
+        if member == t["member_id"] or partner == t["partner_id"] or (t["bucket"], t["membership_id"]) in memberships
+    }  # fmt: skip
+    holds = {h["hold_id"] for h in rows["hold"] if member == h["member_id"] or partner == h["partner_id"]}
+    statements = {s["statement_id"] for s in rows["statement"] if s["partner_id"] == partner}
+
+    def members(row: dict[str, Any]) -> bool:
+        return bool(row["member_id"] == member)
+
+    def partners(row: dict[str, Any]) -> bool:
+        return bool(row["partner_id"] == partner)
+
+    def held(row: dict[str, Any]) -> bool:
+        return row["member_id"] == member or row["member_id"] in joined
+
+    def happened(row: dict[str, Any]) -> bool:
+        return (row["bucket"], row["transaction_id"]) in transactions  # of a gift, each side is its own member's
+
+    def of_membership(row: dict[str, Any]) -> bool:
+        return row["member_id"] == member or (row["bucket"], row["membership_id"]) in memberships
+
+    return {
+        **dict.fromkeys(("member", "card", "wallet", "lot"), held),
+        **dict.fromkeys(("spending", "expiry_due", "adjustment"), members),
+        **dict.fromkeys(("external_id", "contract", "statement", "partner_credit", "credit_slot", "credit_payment"), partners),
+        **dict.fromkeys(("membership", "hold", "consent"), lambda row: members(row) or partners(row)),
+        **dict.fromkeys(("transaction", "further_entry", "redemption", "reversal", "transfer", "sealed", "maturing"), happened),
+        **dict.fromkeys(("quote", "conversion"), of_membership),
+        "lot_take": lambda row: happened(row) or row["transaction_id"] in holds,
+        "purchase_return": lambda row: (row["bucket"], row["purchase_id"]) in transactions,
+        "hold_lot": lambda row: row["hold_id"] in holds,
+        "statement_line": lambda row: row["statement_id"] in statements,
+        "person": lambda row: members(row) or row["member_id"] in contact,
+    }
+
+
+async def test_each_partner_and_each_member_sees_its_own_rows_and_not_one_more(world: World, database: Database) -> None:
+    await lived_in(world)
+    # Bob is the grocer's alone, and something of every kind happens to him too; Ann lets the airline alone know her address.
+    bob = {"externalId": "bob"}
+    await terms(world, spendMostADay=1_000, pendingDays=3)
+    await world.record("90.00", receipt="bobs", member=bob)
+    await world.give_back("bobs", total={"amount": "1.00", "currency": "USD"})
+    await reverse(world, (await world.redeem(3, "grocer", member=bob))["redemption"]["id"], 1, "grocer")
+    await hold(world, 4, "grocer", member=bob)
+    await agree(world, partner="airline", data_classes=("contact",), purpose="to write to you")
+    walled = await world.sql(
+        "select relname from pg_class where relkind = 'r' and relnamespace = 'public'::regnamespace and relrowsecurity"
+        "   and has_table_privilege('gateway_reader', oid, 'select') order by 1"
+    )
+    tables = [row["relname"] for row in walled]
+    rows = {table: [dict(row) for row in await world.sql(f'select *, t::text as whole from "{table}" t')] for table in tables}
+    partners = {r["code"]: r["partner_id"] for r in await world.sql("select code, partner_id from partner")}
+    members = {r["number"]: r["member_id"] for r in rows["card"]}
+    assert (len(partners), len(members)) == (3, 2)
+    divided = set()
+    for partner, member in [*((each, None) for each in partners.values()), *((None, each) for each in members.values())]:
+        business = theirs(rows, partner, member)
+        assert set(business) == set(tables)
+        async with database.reading_for(partner, member) as tx:
+            for table in tables:
+                seen = await tx.all(Statement("rows", f'select t::text as whole from "{table}" t', (), ""))
+                expected = [row["whole"] for row in rows[table] if business[table](row)]
+                assert sorted(row["whole"] for row in seen) == sorted(expected), (table, partner, member)
+                if 0 < len(expected) < len(rows[table]):
+                    divided.add(table)
+    # Where somebody sees some rows and not others, a wall that lets in whoever has anything there would show.
+    undivided = {"adjustment", "credit_payment", "partner_credit", "credit_slot", "person", "quote", "conversion"}
+    assert set(tables) - divided == undivided
 
 
 async def test_every_table_has_the_wall_or_is_known_to_hold_nobodys_data(world: World) -> None:
