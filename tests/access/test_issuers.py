@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gzip
 import os
 import signal
 import sys
@@ -333,3 +334,69 @@ async def test_nobody_waits_for_an_issuer_that_hangs_while_its_keys_are_known(mo
         assert await remote.keys(key.kid) is first
     await fetcher.close()
     server.close()
+
+
+async def test_two_issuers_are_held_each_to_its_own_algorithms_type_audience_and_kind(place: Place) -> None:
+    ec, rsa = ECKey.generate_key("P-256", {"kid": "ec"}), RSAKey.generate_key(2048, {"kid": "rsa"})
+    publisher, other = Publisher(), Publisher()
+    publisher.keys = other.keys = [ec, rsa]
+    audience = "https://gateway.example/graphql"
+    async with publishing(publisher) as url, publishing(other) as second:
+        file = trusting(place.folder, url, audience, algorithms='["ES256"]', claims="{}", jwks_uri=f'"{url}/keys"')
+        of_second = {
+            "issuer": f'"{second}"', "audience": '"second"', "algorithms": '["PS256"]', "kind": '"partner"', "ceiling": '["partner"]',
+            "jwks_uri": f'"{second}/keys"', "type": '"JWT"',
+        }  # fmt: skip
+        file.write_text(file.read_text() + "[[issuer]]\n" + "\n".join(f"{name} = {value}" for name, value in of_second.items()) + "\n")
+        hosts = (url.removeprefix("http://"), second.removeprefix("http://"))
+        async with open_world(place, issuers_file=file, jwks_hosts=hosts) as world:
+            await link(world, url, "till", "grocer")
+            await link(world, second, "till", "fuel")
+            olga = (await world.sql("select account_id from account where login = 'olga'"))[0][0]
+            await world.sql("insert into outside_identity values ($1, 'olga', 'operator', $2, now())", url, olga)
+            now = int(world.clock.now().timestamp())
+
+            async def seen(issuer: str = url, alg: str = "ES256", typ: str = "at+jwt", key: Any = ec, **said: Any) -> tuple[int, str | None]:
+                claims = {"iss": issuer, "aud": audience, "sub": "till", "exp": now + 300, "scope": "partner", "jti": str(said), **said}
+                token = jwt.encode({"alg": alg, "typ": typ, "kid": key.kid}, claims, key, algorithms=[alg])
+                answer = (await world.post(token, PARTNER))
+                partner = (answer.json().get("data") or {}).get("partner")
+                return answer.status_code, partner and partner["code"]
+
+            of_second_good: dict[str, Any] = {"issuer": second, "alg": "PS256", "typ": "JWT", "key": rsa, "aud": "second"}
+            assert await seen() == (200, "grocer")
+            assert await seen(typ="application/at+jwt") == (200, "grocer")
+            assert await seen(**of_second_good) == (200, "fuel")
+            for wrong in (
+                {"alg": "RS256", "key": rsa}, {"alg": "PS256", "key": rsa}, {"typ": "JWT"}, {"typ": ""}, {"aud": "second"},
+                {"nbf": now + 60}, {"exp": now}, {"exp": None}, {"sub": "olga"}, {"sub": None},
+                {**of_second_good, "alg": "RS256"}, {**of_second_good, "typ": "at+jwt"}, {**of_second_good, "aud": audience},
+                {**of_second_good, "sub": "olga"},
+            ):  # fmt: skip
+                assert (await seen(**wrong))[0] == 401, wrong
+            assert await seen(nbf=now + 5) == (200, "grocer")
+
+
+async def test_what_an_address_of_keys_sends_besides_is_not_taken() -> None:
+    keys = {"keys": [ECKey.generate_key("P-256", {"kid": "a"}).as_dict(private=False)]}
+    written = orjson.dumps(keys)
+
+    async def answer(request: Request) -> Response:
+        path = request.url.path
+        if path.startswith("/other"):
+            return JSONResponse({"issuer": "https://elsewhere.example", "jwks_uri": f"{request.base_url}good"})
+        if path == "/large":
+            return Response(written[:-1] + b" " * (256 << 10) + b"}", media_type="application/json")
+        if path == "/packed":
+            return Response(gzip.compress(written), headers={"Content-Encoding": "gzip"})
+        return Response(written)
+
+    async with serving(Starlette(routes=[Route("/{path:path}", answer)])) as (url, *_):
+        fetcher = Fetcher([url.removeprefix("http://")])
+        assert [key.kid for key in (await RemoteKeys(fetcher, f"{url}/good").keys("a")).keys] == ["a"]
+        for path in ("large", "packed"):
+            with pytest.raises(KeysAway):
+                await RemoteKeys(fetcher, f"{url}/{path}").keys("a")
+        with pytest.raises(KeysAway):
+            await RemoteKeys(fetcher, f"{url}/other", discover=True).keys("a")
+        await fetcher.close()

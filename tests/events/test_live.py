@@ -383,3 +383,17 @@ async def test_sockets_that_say_nothing_too_much_or_nonsense_are_closed(world: W
         assert refused.value.response.status_code == status
         assert json.loads(refused.value.response.body or b"")["errors"][0]["extensions"]["code"] == "BAD_REQUEST"
     assert await world.transactions() == 0
+
+
+async def test_a_socket_runs_so_many_operations_at_once_and_no_more(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert sockets.OPERATIONS_MAX == 20
+    monkeypatch.setattr(sockets, "OPERATIONS_MAX", 3)
+    token = await ann_logs_in(world)
+    id = (await world.named(token, FOLLOW))["documentId"]
+    async with open_socket(world, token) as socket:
+        for n in range(4):
+            await socket.send(json.dumps({"type": "subscribe", "id": str(n), "payload": {"documentId": id}}))
+        said: dict[str, Any] = {}
+        while said.get("type") != "error":
+            said = json.loads(await asyncio.wait_for(socket.recv(), 5))
+    assert (said["id"], said["payload"][0]["message"]) == ("3", "Subscription limit reached")

@@ -19,6 +19,7 @@ from gateway.database import Database
 from gateway.http import budget, patience
 from gateway.http.budget import PLANS, STRANGERS, network_of
 from gateway.http.documents import document_id
+from gateway.http.headers import COMMON
 from gateway.http.refusing import Refusing
 from gateway.http.wire import address_of
 from tests.access.test_oauth import authorization
@@ -185,14 +186,19 @@ async def test_entities_are_found_as_nodes_are_and_null_where_they_are_not_the_c
 async def test_pages_and_answers_carry_their_headers_and_nothing_is_open_to_other_sites(world: World) -> None:
     for path in ("/limits", "/livez", "/oauth/jwks", "/.well-known/oauth-authorization-server", "/graphiql", "/nowhere"):
         answer = await world.http.get(path, headers={"Origin": "https://elsewhere.example"})
-        assert answer.headers["x-content-type-options"] == "nosniff", path
-        assert answer.headers["x-frame-options"] == "DENY"
-        assert answer.headers["referrer-policy"] == "no-referrer"
+        said = {name: answer.headers[name] for name in COMMON if name.lower() != "cache-control"}
+        assert said == {name: value for name, value in COMMON.items() if name != "Cache-Control"}, path
         assert not [name for name in answer.headers if name.startswith("access-control-")]
         if answer.headers["content-type"].startswith("text/html"):
             policy = answer.headers["content-security-policy"]
             assert "'nonce-" in policy
             assert "frame-ancestors 'none'" in policy
+            assert "default-src 'none'" in policy
+            assert "*" not in policy
+            assert "http" not in policy
+            if path == "/graphiql":
+                assert "connect-src 'self'" in policy
+                assert "'unsafe-inline'" not in policy.partition("script-src")[2].partition(";")[0]
             assert policy != (await world.http.get(path)).headers["content-security-policy"]
     preflight = await world.http.request(
         "OPTIONS", "/graphql", headers={"Origin": "https://elsewhere.example", "Access-Control-Request-Method": "POST"}
@@ -292,3 +298,24 @@ async def test_a_query_that_takes_too_long_is_broken_off_and_the_next_one_works(
     await connection_.close()
     monkeypatch.undo()
     assert (await world.wallet())["available"] == 0
+
+
+def test_what_every_answer_tells_the_browser() -> None:
+    assert COMMON == {
+        "Cache-Control": "no-store",
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=()",
+        "Referrer-Policy": "no-referrer",
+        "Strict-Transport-Security": "max-age=63072000",
+        "X-Content-Type-Options": "nosniff",
+        "X-Frame-Options": "DENY",
+    }
+
+
+async def test_one_request_carries_one_token(world: World) -> None:
+    tokens = [f"Bearer {await world.token(who)}" for who in ("grocer", "fuel")]
+    for both in (tokens, tokens[::-1], [tokens[0], tokens[0]]):
+        answer = await world.http.post("/graphql", json={"query": "{ partner { code } }"}, headers=[("Authorization", each) for each in both])
+        assert answer.status_code == 401
+        assert "data" not in answer.json()

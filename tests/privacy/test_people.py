@@ -1,6 +1,7 @@
 """What is known of members as people: encrypted, found by blind index, shown to those who may see it, forgotten for good."""
 
 import base64
+import hashlib
 import time
 
 import pytest
@@ -10,10 +11,10 @@ from hypothesis import strategies as st
 from gateway.access.vault import open_vault, rewrap_vault
 from gateway.cipher import CannotOpen, Wrapping, new_key, seal, unseal
 from gateway.database import Database
-from gateway.privacy.people import normal_email, normal_phone, read_person, rewrap_people
+from gateway.privacy.people import normal_email, normal_person, normal_phone, read_person, rewrap_people, store_person
 from gateway.refusals import InputNotAccepted
 from gateway.settings import read_settings
-from tests.points import ann_logs_in, codes, until_revoked
+from tests.points import ann_logs_in, bob_joins, codes, until_revoked
 from tests.world import World
 
 UPDATE = "mutation($i: UpdatePersonInput!) { updatePerson(input: $i) { person { name email phone } errors { code message path } } }"
@@ -144,3 +145,62 @@ async def test_an_error_about_one_field_repeats_nothing_of_the_others(world: Wor
         assert "Did you mean" in message
         assert "secret" not in answer.text
         assert "5550001" not in answer.text
+
+
+async def test_each_member_has_a_key_of_its_own_and_what_is_sealed_opens_in_its_own_row_alone(world: World) -> None:
+    ann = await ann_logs_in(world)
+    await world.ask(ann, UPDATE, i=ANN)
+    await bob_joins(world)
+    members = {row["number"]: row["member_id"] for row in await world.sql("select number, member_id from card")}
+    database = Database(world.dsn, 2)
+    await database.open()
+    vault = await world.vault(database)
+    async with database.transaction() as tx:
+        await store_person(tx, vault, members["CARD-2"], normal_person("Bob", ANN["email"], None), world.clock.now())
+    rows = {row["member_id"]: row for row in await world.sql("select * from person")}
+    assert len(rows) == 2
+    keys = {vault.wrapping.unwrap(row["wrapped_key"], member.bytes) for member, row in rows.items()}
+    assert len(keys) == 2
+    one, two = members.values()
+    for member, other in ((one, two), (two, one)):
+        with pytest.raises(CannotOpen):
+            vault.wrapping.unwrap(rows[other]["wrapped_key"], member.bytes)
+        with pytest.raises(CannotOpen):  # not even with its own key
+            unseal(vault.wrapping.unwrap(rows[other]["wrapped_key"], other.bytes), rows[other]["sealed"], member.bytes)
+    # Somebody who owns the database gives Bob what is Ann's: it does not open.
+    await world.sql("update person p set sealed = q.sealed, wrapped_key = q.wrapped_key from person q where p.member_id = $1 and q.member_id = $2", two, one)
+    async with database.reading() as tx:
+        with pytest.raises(CannotOpen):
+            await read_person(tx, vault, two)
+    before = vault.wrapping.unwrap(rows[one]["wrapped_key"], one.bytes)
+    await world.ask(ann, UPDATE, i=ANN)
+    after = (await world.sql("select wrapped_key from person where member_id = $1", one))[0][0]
+    assert vault.wrapping.unwrap(after, one.bytes) != before  # what is known anew lies under a new key
+    await database.close()
+
+
+async def test_a_blind_index_says_nothing_without_its_key_and_nothing_across_fields(world: World) -> None:
+    await world.ask(await ann_logs_in(world), UPDATE, i=ANN)
+    kept = {row["field"]: row["digest"] for row in await world.sql("select field, digest from person_lookup")}
+    assert set(kept) == {"email", "phone"}
+    database = Database(world.dsn, 2)
+    await database.open()
+    vault = await world.vault(database)
+    await database.close()
+    for field, text in (("email", KNOWN["email"]), ("phone", KNOWN["phone"])):
+        assert kept[field] == vault.blind(field, text)
+        assert kept[field] not in (hashlib.sha256(text.encode()).digest(), hashlib.sha256(field.encode() + text.encode()).digest())
+    assert vault.blind("email", "same") != vault.blind("phone", "same")
+
+
+async def test_the_words_of_an_unexpected_error_are_told_to_nobody(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fails(*given: object) -> None:
+        raise ValueError("ann.other@example.org")
+
+    monkeypatch.setattr("gateway.privacy.graph.people.read_person", fails)
+    answer = await world.post(await ann_logs_in(world), ME)
+    error = answer.json()["errors"][0]
+    assert (error["extensions"]["code"], "example.org" in answer.text) == ("INTERNAL", False)
+    assert error["extensions"]["correlationId"] in error["message"]
