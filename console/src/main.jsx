@@ -41,7 +41,7 @@ function Role({ known }) {
 
 function Console({ known }) {
   return (
-    <GraphiQL fetcher={ask} plugins={[HISTORY_PLUGIN, explorer]} defaultTabs={examples} initialQuery={examples[0].query}>
+    <GraphiQL fetcher={ask} plugins={[HISTORY_PLUGIN, explorer]} defaultTabs={examples}>
       <GraphiQL.Logo>
         <span className="logo">Loyalty gateway</span>
         <Role known={known} />

@@ -113,7 +113,7 @@ class Login:
                         await tx.run(sql.use_pushed_request, request_hash=_hash(pushed), used_at=desk.now)
                 response = self._redirect(desk)
                 if client["client_id"] == CONSOLE_CLIENT and form and account is not None:
-                    await self._remember(tx, response, account)
+                    await self._remember(tx, response, account, request.cookies.get(SESSION_COOKIE))
                 return response
         except OAuth2Error as error:
             return self._error(error)
@@ -219,7 +219,10 @@ class Login:
         await self._audit.note_in(tx, Deed("operator", row["account_id"], client_id, "come back with a session", "ok"))
         return account_of(account, AccountLogin(row["authenticated_at"], row["strong"]))
 
-    async def _remember(self, tx: Tx, response: Response, account: Account) -> None:
+    async def _remember(self, tx: Tx, response: Response, account: Account, before: str | None) -> None:
+        """Begin a session, in place of the one that the browser has."""
+        if before is not None:
+            await tx.value(sql.end_console_session, session_hash=secret_hash(before))
         cookie = secrets.token_urlsafe(32)
         expires_at = self._doors.clock.now() + SESSION_LIFETIME
         assert account.login is not None

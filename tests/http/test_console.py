@@ -4,17 +4,20 @@ import contextlib
 import os
 import re
 import shutil
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+from playwright.async_api import Dialog, async_playwright
 from playwright.async_api import TimeoutError as TooSlow
-from playwright.async_api import async_playwright
 
 from gateway.access.scopes import CEILING
 from gateway.http.guard import missing
 from tests.access.test_consent import BACK, client_with_page
 from tests.access.test_oauth import authorization
+from tests.points import ENROL
 from tests.world import OPERATOR_PASSWORD, World, engine
 
 ROOT = Path(__file__).parent.parent.parent
@@ -75,6 +78,91 @@ async def test_an_operator_logs_in_and_runs_the_first_example(world: World, tmp_
                 )
         finally:
             await browser.close()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium; CI has it")
+async def test_the_operators_day_is_done_with_the_saved_operations(world: World, tmp_path: Path) -> None:
+    card = {"externalId": "carla", "card": "MR-00000900"}  # the member whom the saved operations look at
+    assert (await world.ask("grocer", ENROL, i=card))["enrolMember"]["errors"] == []
+    await world.record("25.00", member={"externalId": "carla"}, receipt="carlas", occurredAt="2026-10-14T12:00:00Z")
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        try:
+            page = await browser.new_page(viewport={"width": 1400, "height": 900})
+            run = page.get_by_role("button", name="Execute query (Ctrl-Enter)")
+
+            async def log_in() -> None:
+                await page.fill("#login", "olga")
+                await page.fill("#password", OPERATOR_PASSWORD)
+                await page.fill("#code", world.code_of("olga"))
+                await page.click("button")
+                await run.wait_for()
+
+            async def done(tab: str) -> Any:
+                await page.get_by_role("tab", name=re.compile(f"^{tab}")).click()
+                await page.locator(".graphiql-query-editor", has_text=re.compile(rf"(query|mutation)\s*{tab}")).wait_for()
+                return await answer_of(tab)
+
+            async def answer_of(named: str) -> Any:
+                said: dict[str, Any] = {}
+                for _ in range(TRIES):  # until the page has noticed that the tab holds another operation
+                    async with page.expect_response("**/graphql") as answered:
+                        await run.click()
+                    said = await (await answered.value).json()
+                    if "There is no operation" not in str(said):
+                        break
+                    await page.wait_for_timeout(200)
+                assert "data" in said, (named, said)
+                return said
+
+            await page.goto(f"{world.url}/graphiql")
+            await log_in()
+            assert {"grocer", "fuel", "airline"} <= {each["code"] for each in (await done("Partners"))["data"]["partners"]["nodes"]}
+            found = (await done("Member"))["data"]["memberByCard"]
+            assert found["activity"]["nodes"][0]["purchase"]["receipt"] == "carlas"
+            assert (await done("Wallet"))["data"]["memberByCard"]["wallets"][0]["history"]["nodes"][0]["balance"] == 25
+            assert (await done("Onboard"))["data"]["onboardPartner"]["partner"]["code"] == "bakery"
+            assert (await done("PublishRate"))["data"]["publishConversionRate"] == {
+                "rate": {"rate": {"take": 200, "give": 110}, "validFrom": "2027-01-01T00:00:00Z"}, "errors": [],
+            }  # fmt: skip
+            assert all(check["holds"] for check in (await done("Integrity"))["data"]["integrity"]["checks"])
+            assert (await done("Month"))["data"]["period"]["state"] == "OPEN"
+            # A month is closed with a login that is not old: the page says so, and brings the operator to it.
+            world.clock.set(world.clock.now() + timedelta(minutes=16))
+            asked: list[str] = []
+
+            async def accept(dialog: Dialog) -> None:
+                asked.append(dialog.message)
+                await dialog.accept()
+
+            page.on("dialog", accept)
+            await page.reload()  # the session of the login page is good for hours
+            await run.wait_for()
+            await page.get_by_role("tab", name=re.compile("^Close")).click()
+            await page.locator(".graphiql-query-editor", has_text=re.compile(r"mutation\s*Close")).click()
+            await page.keyboard.press("Control+A")
+            await page.keyboard.insert_text('mutation Close { closePeriod(input: {month: "2026-01"}) { period { state } errors { code } } }')
+            for _ in range(TRIES):
+                await run.click()
+                with contextlib.suppress(TooSlow):
+                    await page.wait_for_selector("#login", timeout=3_000)
+                    break
+            assert "two factors" in asked[0]
+            await log_in()
+            await page.locator(".graphiql-query-editor", has_text=re.compile("2026-01")).wait_for()
+            closed = (await answer_of("closePeriod"))["data"]["closePeriod"]
+            assert closed == {"period": {"state": "CLOSED"}, "errors": []}
+            await page.screenshot(path=tmp_path / "closed.png")
+            log = (await done("Audit"))["data"]["audit"]["nodes"]
+            assert {"mutation closePeriod", "mutation onboardPartner", "mutation publishConversionRate"} <= {each["action"] for each in log}
+            await page.get_by_role("button", name="Log out").click()
+            await page.wait_for_selector("#login")
+            if folder := os.environ.get("GATEWAY_TEST_SCREENSHOTS"):
+                shutil.copytree(tmp_path, folder, dirs_exist_ok=True, ignore=lambda _, names: [n for n in names if n[-4:] != ".png"])
+        finally:
+            await browser.close()
+    assert await world.sql("select state from period where month = '2026-01-01'") == [("closed",)]
+    assert await world.sql("select from console_session") == []
 
 
 def test_every_saved_operation_is_one_of_the_contract_and_within_an_operators_rights() -> None:
