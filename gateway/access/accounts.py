@@ -16,7 +16,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from joserfc.errors import JoseError
 
-from gateway.access.jwks import read_keys
+from gateway.access.jwks import KEYS_MAX, read_keys
 from gateway.access.scopes import PARTNER
 from gateway.access.tokens import TOKEN_SECONDS, sql
 from gateway.access.vault import Vault
@@ -104,7 +104,9 @@ async def disable(tx: Tx, account: Row, now: datetime) -> None:
 
 
 async def forget_logins(tx: Tx, member_id: UUID, now: datetime) -> None:
-    """A member's local accounts end, names and all, and what was begun with them."""
+    """A member's local accounts end, names and all, what was begun with them, and what outside issuers call the member."""
+    await tx.run(sql.forget_identities, member=member_id)
+    await revoke_subject(tx, member_id, now)
     for account in await tx.all(sql.end_accounts_of, member=member_id, at=now):
         await end_logins(tx, account, now)
 
@@ -265,9 +267,14 @@ async def create_keyed_client(
     Raises InputNotAccepted unless `jwks` is a set of one or more public keys.
     """
     try:
-        keys = read_keys(orjson.loads(jwks)).keys
+        given = orjson.loads(jwks)
+        keys = read_keys(given).keys
+        unfit = len(given["keys"]) - len(keys)
     except (JoseError, ValueError, KeyError, TypeError):
         raise InputNotAccepted('The keys are not a JSON Web Key Set: {"keys": [...]}.', "jwks") from None
+    if unfit:
+        told = f"{unfit} of the keys cannot be used: give at most {KEYS_MAX}, EC, OKP, or RSA of 2048 to 4096 bits with e=65537."
+        raise InputNotAccepted(told, "jwks")
     if not keys or any(key.is_private for key in keys):
         raise InputNotAccepted("The key set must hold at least one key, and public keys alone.", "jwks")
     return await _store_keyed(tx, partner_id, code, jwks, None, dpop_bound, for_members, now)

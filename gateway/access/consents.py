@@ -1,5 +1,6 @@
 """Consents: what a member allows a partner to see and to do in its name, for how long it says so."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -79,9 +80,11 @@ async def consent_by_id(tx: Tx, consent_id: UUID) -> Consent | None:
     return _consent(row) if row is not None else None
 
 
-async def live_consent(tx: Tx, member_id: UUID, partner_id: UUID) -> Consent | None:
-    """The latest consent that stands."""
-    row = await tx.one(sql.live_consent, bucket=bucket_of(member_id), member=member_id, partner=partner_id)
+async def live_consent(tx: Tx, member_id: UUID, partner_id: UUID, scopes: Collection[str]) -> Consent | None:
+    """The latest consent that stands, of those that cover these scopes if there is one."""
+    row = await tx.one(
+        sql.live_consent, bucket=bucket_of(member_id), member=member_id, partner=partner_id, scopes=sorted(scopes)
+    )
     return _consent(row) if row is not None else None
 
 
@@ -121,3 +124,11 @@ def _consent(row: Row) -> Consent:
         row["granted_at"],
         row["withdrawn_at"],
     )
+
+
+async def withdraw_all(tx: Tx, member_id: UUID, now: datetime) -> None:
+    """End whatever a member has allowed anybody."""
+    await decide_alone(tx, member_id)
+    for each in await consents_of(tx, member_id):
+        if each.withdrawn_at is None:
+            await withdraw(tx, member_id, each.id, now)

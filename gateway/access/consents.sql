@@ -18,15 +18,15 @@ select consent_id, member_id, partner_id, purpose, scopes, data_classes, notice_
  where bucket = :bucket
    and consent_id = :consent_id;
 
--- name: live_consent(bucket, member, partner)^
--- The latest consent of a member for a partner that was not withdrawn.
+-- name: live_consent(bucket, member, partner, scopes)^
+-- The latest consent of a member for a partner that was not withdrawn; before others one that covers these scopes.
 select consent_id, member_id, partner_id, purpose, scopes, data_classes, notice_version, granted_at, withdrawn_at
   from consent
  where bucket = :bucket
    and member_id = :member
    and partner_id = :partner
    and withdrawn_at is null
- order by granted_at desc, consent_id desc
+ order by scopes @> :scopes::text[] desc, granted_at desc, consent_id desc
  limit 1;
 
 -- name: consents_of_member(bucket, member)

@@ -12,7 +12,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from gateway.access.clients import AHEAD_SECONDS, JOSE, JTI_MAX, unverified
-from gateway.access.jwks import check_key
+from gateway.access.jwks import is_fit
 
 PROOF_SECONDS_MAX = 60
 PROOF_LENGTH_MAX = 4_000
@@ -40,7 +40,8 @@ def read_proof(proof: str, method: str, url: str, now: datetime, access_token: s
         jwk = header.get("jwk")
         if header.get("typ") != "dpop+jwt" or not isinstance(jwk, dict) or "d" in jwk:
             raise BadProof("The DPoP proof needs typ dpop+jwt and its public key as jwk.")
-        check_key(jwk)
+        if not is_fit(jwk):
+            raise BadProof("The key of a DPoP proof is EC, OKP, or RSA of 2048 to 4096 bits with the exponent 65537.")
         key = _KEYS[str(jwk.get("kty"))].import_key(jwk)
         claims = jwt.decode(proof, key, registry=JOSE).claims
         proven_url = _plain(str(claims.get("htu", "")))

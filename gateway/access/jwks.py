@@ -26,27 +26,24 @@ RSA_MIN_CHARS, RSA_MAX_CHARS = 342, 683
 log = structlog.get_logger(__name__)
 
 
-def check_key(jwk: Mapping[str, Any]) -> None:
-    """Raises ValueError for an RSA key whose signatures take long to check, or are weak: those of strangers are checked too."""
+def is_fit(jwk: Mapping[str, Any]) -> bool:
+    """Whether a key is of a kind that signs here. An RSA key has 2048 to 4096 bits and the exponent 65537: signatures of others
+    take long to check, or are weak, and those of strangers are checked too."""
     if jwk.get("kty") != "RSA":
-        return
-    if jwk.get("e") != RSA_EXPONENT or not RSA_MIN_CHARS <= len(str(jwk.get("n"))) <= RSA_MAX_CHARS:
-        raise ValueError("An RSA key has 2048 to 4096 bits and the exponent 65537.")
+        return jwk.get("kty") in ("EC", "OKP")
+    return jwk.get("e") == RSA_EXPONENT and RSA_MIN_CHARS <= len(str(jwk.get("n"))) <= RSA_MAX_CHARS
 
 
 def read_keys(jwks: dict[str, Any]) -> KeySet:
     """A set of public keys (RFC 7517). Raises JoseError, ValueError, KeyError, TypeError.
 
-    At most KEYS_MAX. A key for Ed25519 may call its algorithm EdDSA, and sign as Ed25519, or the other way round (RFC 9864): its
-    curve says enough.
+    Keys that are not fit are left out (RFC 7517, section 5), and all after KEYS_MAX. A key for Ed25519 may call its algorithm
+    EdDSA, and sign as Ed25519, or the other way round (RFC 9864): its curve says enough.
     """
     if not all(isinstance(key, dict) for key in jwks["keys"]):
         raise ValueError("A key is an object.")
-    if len(jwks["keys"]) > KEYS_MAX:
-        raise ValueError(f"More than {KEYS_MAX} keys are published.")
-    for key in jwks["keys"]:
-        check_key(key)
-    keys = [{k: v for k, v in key.items() if k != "alg" or key.get("kty") != "OKP"} for key in jwks["keys"]]
+    fit = [key for key in jwks["keys"] if is_fit(key)][:KEYS_MAX]
+    keys = [{k: v for k, v in key.items() if k != "alg" or key.get("kty") != "OKP"} for key in fit]
     return KeySet.import_key_set({"keys": keys})
 
 

@@ -193,6 +193,12 @@ update account
  where member_id = :member
 returning account_id, member_id;
 
+-- name: forget_identities(member)!
+-- Nobody at an outside issuer is this member any more.
+delete from outside_identity
+ where kind = 'member'
+   and subject_id = :member;
+
 -- name: set_second_factor(account_id, second_factor)!
 -- A new second factor, of which no step has served.
 update account

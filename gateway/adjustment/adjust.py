@@ -169,6 +169,8 @@ def _on_behalf_of(coalition: Coalition, request: AdjustRequest, now: datetime) -
     partner = next((p for p in coalition.partners.values() if p.code == request.partner), None)
     if partner is None:
         raise InputNotAccepted(f"There is no partner {request.partner!r}.", "partner")
+    if partner.status != "active":
+        raise NotAllowed(f"{partner.name} is suspended.").at("partner")
     contract = coalition.contract_of(partner.id, coalition.settlement_currency, coalition.day_of(now))
     if contract is None:
         raise InputNotAccepted(f"{partner.name} has no contract in force.", "partner")

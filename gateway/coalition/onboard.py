@@ -189,7 +189,9 @@ def _check_connection(new: NewPartner) -> None:
         raise InputNotAccepted(told, "protocol")
     try:
         address = urlsplit(new.endpoint or "http://none")
-        usable = address.scheme in ("http", "https") and bool(address.hostname) and address.port != 0
+        # urlsplit takes no notice of blanks and line ends, which whoever calls there trips over.
+        bare = all("!" <= char <= "~" for char in new.endpoint or "")
+        usable = bare and address.scheme in ("http", "https") and bool(address.hostname) and address.port != 0
     except ValueError:
         usable = False
     if not usable:

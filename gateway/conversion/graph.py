@@ -11,7 +11,7 @@ from gateway.coalition.graph import Programme, show_programme
 from gateway.context import Context, Info
 from gateway.conversion import quotes
 from gateway.conversion.orders import Conversion as Order
-from gateway.conversion.orders import ConvertRequest
+from gateway.conversion.orders import ConvertRequest, target_membership
 from gateway.database import Tx
 from gateway.graph import (
     OCCURRED_OR_NOW,
@@ -156,14 +156,14 @@ class ConversionMutation:
         if context.caller.kind == "member" and input.at is not None:
             raise NotAllowed("A member converts at today's rate.").at("at")
         request = quotes.QuoteRequest(
-            source=input.source, target=input.target, take=input.take, at=input.at or now, key=input.idempotency_key
-        )
+            source=input.source, target=input.target, take=input.take, at=input.at or now, key=input.idempotency_key,
+            at_was_said=input.at is not None,
+        )  # fmt: skip
         async with context.database.transaction() as tx:
             membership = await _membership(context, tx, input.member, input.target)
             made = await quotes.quote(tx, context.coalition, context.caller.subject_id, membership, request, now)
         programmes = context.coalition.programmes
-        rate = context.coalition.rate_of(made.source_id, made.target_id, request.at)
-        assert rate is not None
+        rate = next(each for each in context.coalition.rates[made.source_id, made.target_id] if each.id == made.rate_id)
         shown = Quote(
             id=show_id("quo", made.id),
             source=show_programme(programmes[made.source_id]),
@@ -235,13 +235,9 @@ async def _membership(context: Context, tx: Tx, ref: MemberRef | None, target: s
     if context.caller.member_id is not None:
         if ref is not None:
             raise InputNotAccepted("A member's own points are converted; leave out the member.", "member")
-        member_id = context.caller.member_id
-        row = None
-        if issuer is not None:
-            row = await tx.one(lookup.sql.membership_at, bucket=ids.bucket_of(member_id), member=member_id, partner=issuer)
-        if row is None:
-            raise NotAllowed("Join the partner that keeps the target programme first.").at("to")
-        return lookup.membership_of(row)
+        if issuer is None:
+            raise NotAllowed("Points convert into a programme that a partner keeps.").at("to")
+        return await target_membership(tx, context.coalition, context.caller.member_id, issuer)
     partner = context.partner()
     if issuer != partner.id:
         raise NotAllowed("A partner converts into its own programme alone.").at("to")

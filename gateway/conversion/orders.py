@@ -11,9 +11,9 @@ from gateway.database import Row, Tx
 from gateway.ledger.items import Key
 from gateway.ledger.post import sql as ledger_sql
 from gateway.ledger.refused import refusal_of
-from gateway.members.lookup import Membership, membership_of
+from gateway.members.lookup import Membership, check_active, membership_of
 from gateway.members.lookup import sql as members_sql
-from gateway.refusals import IdempotencyKeyReused, NotAllowed, QuoteExpired, QuoteUnknown, QuoteUsed, Refused
+from gateway.refusals import IdempotencyKeyReused, MembershipSuspended, NotAllowed, QuoteExpired, QuoteUnknown, QuoteUsed, Refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +111,7 @@ async def _open(
     assert partner_id is not None
     if owner_id not in (member_id, partner_id):  # a quote serves its member, and the partner whose currency it is
         raise QuoteUnknown
+    account = await target_membership(tx, coalition, member_id, partner_id)
     if quote["used"]:
         # The lock may have waited for another process that used the quote under this very key.
         stored = await tx.one(sql.order_by_key, owner_id=owner_id, key=request.idempotency_key)
@@ -124,7 +125,6 @@ async def _open(
     contract = coalition.contract_of(partner_id, coalition.settlement_currency, day)
     if contract is None:
         raise NotAllowed(f"{coalition.partners[partner_id].name} has no contract at that date.")
-    account = await _airline_membership(tx, bucket, member_id, partner_id)
     hold_id, conversion_id = ids.new_id_in(bucket), ids.new_id_in(bucket)
     await tx.run(sql.use_quote, bucket=bucket, quote_id=request.quote_id)
     key = Key(owner_id, request.idempotency_key, content)
@@ -163,6 +163,7 @@ async def _hold_again(tx: Tx, now: datetime, coalition: Coalition, order: Conver
     assert quote is not None
     if quote["expires_at"] <= now:
         raise QuoteExpired(quote["expires_at"].isoformat())
+    await target_membership(tx, coalition, order.member_id, order.partner_id)
     day = coalition.day_of(order.occurred_at)
     await _place_hold(tx, now, key, order.id, hold_id, order.member_id, order.source_id, order.partner_id, day,
                       coalition.day_of(now), order.take)  # fmt: skip
@@ -206,11 +207,20 @@ async def check_kept(tx: Tx, owner_id: UUID, request: ConvertRequest, content: b
     raise _refusal(kept["refusal"], quote["take"])
 
 
-async def _airline_membership(tx: Tx, bucket: int, member_id: UUID, partner_id: UUID) -> Membership:
-    """The account that the partner credits: the member's membership there. Raises NotAllowed."""
-    row = await tx.one(members_sql.membership_at, bucket=bucket, member=member_id, partner=partner_id)
+async def target_membership(tx: Tx, coalition: Coalition, member_id: UUID, partner_id: UUID) -> Membership:
+    """The account that the partner credits: the member's membership there, while neither of them is suspended.
+
+    Raises NotAllowed, MembershipSuspended.
+    """
+    partner = coalition.partners[partner_id]
+    if partner.status != "active":
+        raise NotAllowed(f"{partner.name} is suspended.").at("to")
+    row = await tx.one(members_sql.membership_at, bucket=ids.bucket_of(member_id), member=member_id, partner=partner_id)
     if row is None:
-        raise NotAllowed("The member has not joined the partner that keeps the target programme.").at("member")
+        raise NotAllowed(f"The member has not joined {partner.name}, which keeps the target programme.").at("to")
+    if row["status"] == "suspended":
+        raise MembershipSuspended().at("to")
+    await check_active(tx, member_id)
     return membership_of(row)
 
 

@@ -18,13 +18,15 @@ QUOTE_LIFETIME = timedelta(minutes=5)
 
 @dataclass(frozen=True, slots=True)
 class QuoteRequest:
-    """`take` whole points of `source`; `at` is the moment whose rate is asked for; `key` None: not idempotent."""
+    """`take` whole points of `source`; `at` is the moment whose rate is asked for, by the caller or because nothing was said;
+    `key` None: not idempotent."""
 
     source: str
     target: str
     take: int
     at: datetime
     key: str | None = None
+    at_was_said: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,7 @@ class Quote:
     id: UUID
     member_id: UUID
     membership_id: UUID
+    rate_id: UUID
     source_id: UUID
     target_id: UUID
     take: int
@@ -75,6 +78,7 @@ async def quote(
         id=ids.new_id_in(bucket),
         member_id=membership.member_id,
         membership_id=membership.id,
+        rate_id=rate.id,
         source_id=source.id,
         target_id=target.id,
         take=request.take,
@@ -88,7 +92,7 @@ async def quote(
         quote_id=made.id,
         member_id=made.member_id,
         membership_id=made.membership_id,
-        rate_id=rate.id,
+        rate_id=made.rate_id,
         source_id=made.source_id,
         target_id=made.target_id,
         take=made.take,
@@ -104,6 +108,10 @@ async def quote(
 def _same(known: Quote, coalition: Coalition, membership: Membership, request: QuoteRequest) -> Quote:
     """The quote that a key got before. Raises IdempotencyKeyReused when it was for something else."""
     codes = coalition.programmes[known.source_id].code, coalition.programmes[known.target_id].code
+    if request.at_was_said:
+        rate = coalition.rate_of(known.source_id, known.target_id, request.at)
+        if rate is None or rate.id != known.rate_id:
+            raise IdempotencyKeyReused(request.key)
     if (known.member_id, *codes, known.take) != (membership.member_id, request.source, request.target, request.take):
         raise IdempotencyKeyReused(request.key)
     return known
@@ -117,6 +125,6 @@ async def quote_by_id(tx: Tx, quote_id: UUID) -> Quote | None:
 
 def quote_of(row: Row) -> Quote:
     return Quote(
-        row["quote_id"], row["member_id"], row["membership_id"], row["source_id"], row["target_id"], row["take"],
+        row["quote_id"], row["member_id"], row["membership_id"], row["rate_id"], row["source_id"], row["target_id"], row["take"],
         row["give"], row["expires_at"], row["used"],
     )  # fmt: skip

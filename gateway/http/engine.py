@@ -17,6 +17,7 @@ from graphql import (
     OperationDefinitionNode,
     OperationType,
     execute,
+    get_named_type,
     get_operation_ast,
     parse,
     subscribe,
@@ -175,11 +176,16 @@ class Engine:
             outputs=outputs,
             roots=by_name(lambda o: compile_root(self._schema, o) if outputs else None),
             steps_up=next((".".join(field) for field in asked if field in self._step_ups), None),
-            asks_of_people=any(type_ == "Person" for type_, _ in asked),
+            asks_of_people=any(self._is_of_people(type_, field) for type_, field in asked),
             introspects=introspects(document),
             root_fields=by_name(lambda o: root_fields(document, o)),
             costs=by_name(lambda o: compile_cost(self._schema, document, o)),
         )
+
+    def _is_of_people(self, type_: str, field: str) -> bool:
+        """Whether a field tells of a person, and be it that something is known of it."""
+        found = getattr(self._schema.type_map.get(type_), "fields", {}).get(field)
+        return type_ == "Person" or (found is not None and get_named_type(found.type).name == "Person")
 
     def operation(self, prepared: Prepared, name: str | None, streamed: bool = False) -> OperationDefinitionNode:
         """The operation to run. Raises DocumentRefused when the document does not say which, and for a subscription unless

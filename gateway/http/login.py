@@ -187,7 +187,10 @@ class Login:
     async def _log_in(self, tx: Tx, client_id: str, form: dict[str, str], now: datetime) -> Account | None:
         """The account behind a filled form, and a line of the audit log. Raises LoginLocked."""
         login, code = form.get("login", ""), form.get("code", "").replace(" ", "")
-        deed = Deed("nobody", None, client_id, "log in", "ok", details={"login": login})
+        known = await tx.one(sql.account_by_login, login=login)
+        # A member's login may be an address, and must be gone when the member is forgotten.
+        said = {"account": str(known["account_id"])} if known is not None and known["kind"] == "member" else {"login": login}
+        deed = Deed("nobody", None, client_id, "log in", "ok", details=said)
         try:
             account = await check_login(tx, self._vault, login, form.get("password", ""), code, now)
         except LoginLocked:

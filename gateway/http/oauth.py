@@ -12,6 +12,7 @@ from uuid import UUID
 import orjson
 from authlib.oauth2 import OAuth2Error
 from authlib.oauth2.rfc6749.errors import InvalidRequestError
+from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import JSONResponse, Response
@@ -237,7 +238,7 @@ class OAuth:
             raise OAuth2Error(error="invalid_client", description=CLIENT_REFUSED, status_code=401)
         if assertion is not None and desk.client is not None:
             registered = desk.client["jwks"]
-            keys = read_keys(orjson.loads(registered)) if registered is not None else fetched
+            keys = _registered(registered) if registered is not None else fetched
             desk.assertion = read_assertion(assertion, keys, self._tokens.issuer, now) if keys is not None else None
         asked = parameters.get("grant_type")
         if asked == "authorization_code" and "code" in parameters:
@@ -260,7 +261,8 @@ class OAuth:
         if desk.client is None or desk.client["partner_id"] is None:
             return None
         if desk.subject is not None and desk.subject["kind"] == "member":
-            return await live_consent(tx, UUID(desk.subject["sub"]), desk.client["partner_id"])
+            scopes = desk.subject["scope"].split()
+            return await live_consent(tx, UUID(desk.subject["sub"]), desk.client["partner_id"], scopes)
         row = desk.code or desk.refresh
         if row is None or row["consent_id"] is None:
             return None
@@ -326,6 +328,14 @@ def check_resource(parameters: dict[str, str], tokens: Tokens) -> None:
     for name in ("resource", "audience"):
         if parameters.get(name, tokens.audience) != tokens.audience:
             raise OAuth2Error(error="invalid_target", description=f"The resource is {tokens.audience}.", status_code=400)
+
+
+def _registered(jwks: str) -> KeySet | None:
+    """The keys that a client was registered with; None where none of them is good any more."""
+    try:
+        return read_keys(orjson.loads(jwks))
+    except (JoseError, ValueError, KeyError, TypeError):
+        return None
 
 
 _CREDENTIALS = {"client_secret", "client_assertion", "client_assertion_type"}

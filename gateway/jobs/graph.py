@@ -9,6 +9,7 @@ from gateway.context import Info
 from gateway.graph import (
     OCCURRED_OR_NOW,
     PUBLIC,
+    STEP_UP,
     BadInput,
     Connection,
     DateTime,
@@ -127,7 +128,7 @@ class ExpirePointsPayload(Payload):
 @strawberry.type
 class JobsMutation:
     @strawberry.mutation(
-        directives=[requires("points:expire")], description="Expire what is due; running it again finds nothing more."
+        directives=[requires("points:expire"), STEP_UP], description="Expire what is due; running it again finds nothing more."
     )
     @refusing(ExpirePointsPayload)
     async def expire_points(self, info: Info, input: ExpirePointsInput) -> ExpirePointsPayload:

@@ -9,7 +9,7 @@ import msgspec
 from gateway import ids
 from gateway.batching import Lanes
 from gateway.database import Database, Row, Tx, load_queries
-from gateway.refusals import CardBlocked, InputNotAccepted, MembershipSuspended, MemberUnknown, Refused
+from gateway.refusals import CardBlocked, InputNotAccepted, MembershipSuspended, MemberUnknown, NotAllowed, Refused
 
 sql = load_queries(__file__)
 
@@ -108,3 +108,10 @@ def check_text(text: str, name: str, most: int) -> str:
     if not 1 <= len(text) <= most or not text.isprintable():
         raise InputNotAccepted(f"{name} must have 1 to {most} printable characters.", name)
     return text
+
+
+async def check_active(tx: Tx, member_id: UUID) -> None:
+    """Raises NotAllowed for a member who is suspended wherever it is known: its points stay where they are."""
+    known = await tx.all(sql.memberships_of_member, bucket=ids.bucket_of(member_id), member=member_id)
+    if known and all(each["status"] == "suspended" for each in known):
+        raise NotAllowed("A member who is suspended everywhere neither gives points nor gets any.").at("card")

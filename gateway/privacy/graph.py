@@ -128,6 +128,7 @@ class PrivacyMutation:
         async with doors.database.transaction() as tx:
             await people.forget_person(tx, member_id)
             await accounts.forget_logins(tx, member_id, doors.clock.now())
+            await consents.withdraw_all(tx, member_id, doors.clock.now())
             await doors.audit.note_in(tx, _deed(info, "forget person"))
         return UpdatePersonPayload()
 
@@ -141,6 +142,8 @@ class PrivacyMutation:
         partner = next((p for p in info.context.coalition.partners.values() if p.code == input.partner), None)
         if partner is None:
             raise InputNotAccepted(f"There is no partner {input.partner[:60]!r}.", "partner")
+        if partner.status != "active":
+            raise NotAllowed(f"{partner.name} is suspended.").at("partner")
         if not 1 <= len(input.purpose) <= 200 or not input.purpose.isprintable():
             raise InputNotAccepted("purpose must have 1 to 200 printable characters.", "purpose")
         _check_known("scopes", input.scopes, DELEGABLE)

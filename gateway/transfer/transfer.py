@@ -12,7 +12,7 @@ from gateway.ledger.items import Key
 from gateway.ledger.post import Ledger
 from gateway.ledger.post import sql as ledger_sql
 from gateway.ledger.refused import post_once, refusal_of
-from gateway.members.lookup import check_text
+from gateway.members.lookup import check_active, check_text
 from gateway.members.lookup import sql as members_sql
 from gateway.points import MAX_POINTS
 from gateway.refusals import CardBlocked, InputNotAccepted, NotAllowed, RecipientUnknown
@@ -87,7 +87,7 @@ async def _post(
         if other_id == member_id:
             raise NotAllowed("Points go to another member, not to oneself.")
         for each in (member_id, other_id):
-            await _check_active(tx, each)
+            await check_active(tx, each)
     row = await database.post(
         ledger_sql.post_transfer,
         at=now,
@@ -120,13 +120,6 @@ async def _holder(tx: Tx, card: str) -> UUID:
         raise CardBlocked(card)
     found: UUID = rows[0]["member_id"]
     return found
-
-
-async def _check_active(tx: Tx, member_id: UUID) -> None:
-    """Raises NotAllowed for a member who is suspended wherever it is known."""
-    known = await tx.all(members_sql.memberships_of_member, bucket=bucket_of(member_id), member=member_id)
-    if known and all(each["status"] == "suspended" for each in known):
-        raise NotAllowed("A member who is suspended everywhere neither gives points nor gets any.").at("card")
 
 
 async def transfers_by_id(tx: Tx, transactions: list[UUID]) -> dict[UUID, Transfer]:

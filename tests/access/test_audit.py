@@ -71,6 +71,9 @@ async def test_a_partner_that_asks_what_is_known_of_people_is_noted_and_what_els
     assert (await noted(world))[before:] == [("partner", "query memberships", "ok")]
     about = (await world.sql("select about from audit_log order by number desc limit 1"))[0]["about"]
     assert found[0]["id"] in about
+    # So it is where nothing is asked for but whether anything is known.
+    await world.ask("fuel", "{ memberships(first: 10) { nodes { person { __typename } } } }")
+    assert (await noted(world))[before + 1 :] == [("partner", "query memberships", "ok")]
     sealed = await world.sql("select true from audit_log where about::text || action like '%example.org%'")
     assert sealed == []
 

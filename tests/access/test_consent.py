@@ -424,3 +424,13 @@ async def test_a_consent_is_kept_with_what_it_was_for_how_it_was_said_and_how_it
     page = kept["to show your points at the pump"]
     assert (page["given"], page["client"]) == ("on the consent page", "partner-fuel")
     assert set(kept["to send you news"]) >= {"given", "client"}
+
+
+async def test_of_two_consents_the_one_counts_that_covers_what_is_handed_over(world: World) -> None:
+    await agree(world, "balance:read", purpose="to show your points")
+    await agree(world, "profile:read", purpose="to greet you")
+    for scope in ("balance:read", "profile:read"):
+        answer = await exchange(world, await ann_hands_over(world, scope))
+        assert (answer.status_code, answer.json().get("scope")) == (200, scope)
+    both = await exchange(world, await ann_hands_over(world, "balance:read", "profile:read"))
+    assert both.json()["error"] == "invalid_request"

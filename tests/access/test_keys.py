@@ -174,7 +174,7 @@ def bad_proof(**changes: Any) -> str:
         (bad_proof(header={"typ": "jwt"}), "needs typ dpop\\+jwt"),
         (bad_proof(header={"jwk": ECKey.generate_key("P-256").as_dict(private=False)}), "signature does not hold"),
         (bad_proof(header={"jwk": KEY.as_dict(private=True)}), "its public key"),
-        (bad_proof(header={"jwk": {"kty": "oct", "k": "c2VjcmV0"}}), "signature does not hold"),
+        (bad_proof(header={"jwk": {"kty": "oct", "k": "c2VjcmV0"}}), "key of a DPoP proof is"),
         (bad_proof()[:-2], "signature does not hold"),
         (proof(KEY, URL, token="another"), "another access token"),
         (proof(KEY, URL), "another access token"),

@@ -25,7 +25,7 @@ STEPPED_UP = {
     "rejectAdjustment": "DecideAdjustmentInput", "onboardPartner": "OnboardPartnerInput", "publishContract": "PublishContractInput",
     "publishConversionRate": "PublishRateInput", "createProgramme": "CreateProgrammeInput",
     "setProgrammeTerms": "SetProgrammeTermsInput", "setPartnerCredit": "SetPartnerCreditInput",
-    "recordPartnerPayment": "RecordPartnerPaymentInput",
+    "recordPartnerPayment": "RecordPartnerPaymentInput", "expirePoints": "ExpirePointsInput",
 }  # fmt: skip
 CLOSE = "mutation($i: ClosePeriodInput!) { closePeriod(input: $i) { errors { code } } }"
 AUDIT = "{ audit(first: 50) { nodes { number actorKind actor client token action result details } } }"

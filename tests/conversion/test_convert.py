@@ -1,12 +1,14 @@
 """Conversion into the airline's currency, the airline answering over real HTTP, with its faults."""
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import httpx
+import pytest
 
-from tests.access.test_consent import WITHDRAW, agree, exchange
-from tests.points import ann_hands_over, ann_logs_in, until_revoked
+from tests.access.test_consent import GRANT, WITHDRAW, agree, exchange
+from tests.points import ADJUST, ann_hands_over, ann_logs_in, codes, until_revoked
 from tests.world import World
 
 QUOTE = """mutation($input: QuoteConversionInput!) { quoteConversion(input: $input) {
@@ -240,3 +242,60 @@ async def test_a_quote_in_a_members_name_serves_no_partner_once_the_consent_is_w
     # The member itself, whose quote it is, may use it still.
     done = await world.ask(await ann_logs_in(world), CONVERT, input={"idempotencyKey": "own", "quote": quoted["id"]})
     assert done["convertPoints"]["conversion"]["state"] == "COMPLETED"
+
+
+@pytest.mark.parametrize("where", ["at the airline", "everywhere"])
+async def test_points_of_who_is_suspended_are_converted_by_nobody(world: World, where: str) -> None:
+    await world.record("1000.00")
+    await agree(world, "points:convert")
+    ann = await ann_logs_in(world)
+    acting = (await exchange(world, await ann_hands_over(world, "points:convert"))).json()["access_token"]
+    wanted = {"from": "MER", "to": "SKY", "take": 200}
+    before = (await world.ask(ann, QUOTE, input=wanted))["quoteConversion"]["quote"]
+    only = "where partner_id = (select partner_id from partner where code = 'airline')" if where == "at the airline" else ""
+    await world.sql(f"update membership set status = 'suspended' {only}")
+    for token in (ann, acting):
+        refused = (await world.ask(token, QUOTE, input=wanted))["quoteConversion"]
+        assert [e["code"] for e in refused["errors"]] == ["MEMBERSHIP_SUSPENDED"]
+        given = {"idempotencyKey": token[-5:], "quote": before["id"]}
+        refused = (await world.ask(token, CONVERT, input=given))["convertPoints"]
+        assert [e["code"] for e in refused["errors"]] == ["MEMBERSHIP_SUSPENDED"]
+    assert ((await world.sql("select sum(available) from wallet"))[0][0], await miles(world)) == (1000, 0)
+
+
+async def test_nothing_flows_to_a_partner_that_is_suspended(world: World) -> None:
+    await world.record("1000.00")
+    ann = await ann_logs_in(world)
+    operator = await world.operator()
+    wanted = {"from": "MER", "to": "SKY", "take": 200}
+    before = (await world.ask(ann, QUOTE, input=wanted))["quoteConversion"]["quote"]
+    await world.sql("update partner set status = 'suspended' where code = 'airline'")
+    async with asyncio.timeout(5):  # until this process knows
+        while (await world.ask(ann, QUOTE, input=wanted))["quoteConversion"]["errors"] == []:
+            await asyncio.sleep(0.05)
+    told = (await world.ask(ann, CONVERT, input={"idempotencyKey": "k", "quote": before["id"]}))["convertPoints"]
+    assert [e["code"] for e in told["errors"]] == ["NOT_ALLOWED"]
+    consent = {"partner": "airline", "purpose": "to fly", "scopes": ["balance:read"], "dataClasses": []}
+    assert codes((await world.ask(ann, GRANT, i=consent))["grantConsent"]) == ["NOT_ALLOWED"]
+    member = (await world.ask(operator, '{ memberByCard(card: "CARD-1") { id } }'))["memberByCard"]["id"]
+    given = {"idempotencyKey": "a", "member": member, "programme": "MER", "partner": "airline", "points": 5, "reason": "sorry"}
+    assert codes((await world.ask(operator, ADJUST, i=given))["adjustPoints"]) == ["NOT_ALLOWED"]
+    assert (await world.available(), await miles(world)) == (1000, 0)
+
+
+async def test_a_quote_asked_for_again_shows_the_rate_that_it_locked(world: World) -> None:
+    first = await quote(world, idempotencyKey="q")
+    assert first["quote"]["rate"] == {"take": 200, "give": 100}
+    programmes = {row["code"]: row["programme_id"] for row in await world.sql("select code, programme_id from programme")}
+    await world.sql(
+        "insert into conversion_rate select gen_random_uuid(), $1, $2, 100, 100, minimum, increment, $3 from conversion_rate limit 1",
+        programmes["MER"], programmes["SKY"], world.clock.now(),
+    )  # fmt: skip
+    world.clock.set(world.clock.now() + timedelta(minutes=1))
+    async with asyncio.timeout(5):
+        while (await quote(world))["quote"]["rate"] != {"take": 100, "give": 100}:
+            await asyncio.sleep(0.05)
+    assert await quote(world, idempotencyKey="q") == first
+    for at in ("2026-10-15T12:00:59Z", "2025-12-01T00:00:00Z"):
+        other = await quote(world, idempotencyKey="q", at=at)
+        assert [e["code"] for e in other["errors"]] in (["IDEMPOTENCY_KEY_REUSED"], []) if at.startswith("2026") else ["IDEMPOTENCY_KEY_REUSED"]
