@@ -1,7 +1,8 @@
 """What one request carries: who calls, the coalition as it stands, and the doors to everything else."""
 
+from asyncio import Semaphore
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from gateway.ledger.post import Ledger
     from gateway.ledger.seal import Proof
     from gateway.members.lookup import MemberLookup
+
+
+READS_AT_ONCE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,7 @@ class Context:
     coalition: "Coalition"
     doors: Doors
     loaders: dict[str, DataLoader[Any, Any]] = field(default_factory=dict)
+    reads: Semaphore = field(default_factory=lambda: Semaphore(READS_AT_ONCE))
     brought_to_light: dict[str, None] = field(default_factory=dict)
     """The members whom an answer tells of by name or to operators, as the audit log says them, whatever was asked of them."""
 
@@ -78,18 +83,25 @@ class Context:
     def database(self) -> Database:
         return self.doors.database
 
-    def reading(self) -> AbstractAsyncContextManager[Tx]:
-        """A connection that reads what the caller may see: operators everything, partners and members their own rows."""
-        if self.caller.kind == "operator":
-            return self.database.reading()
-        return self.database.reading_for(self.caller.partner_id, self.caller.member_id)
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[Tx]:
+        """A connection that reads what the caller may see: operators everything, partners and members their own rows.
+
+        One request has a few of them at most, however many fields it asks for: the others wait their turn here, and not where
+        they would keep everybody else waiting. So nothing that reads may begin to read within. Raises DatabaseAway.
+        """
+        of_operator, caller = self.caller.kind == "operator", self.caller
+        opened = self.database.reading() if of_operator else self.database.reading_for(caller.partner_id, caller.member_id)
+        async with self.reads, opened as tx:
+            yield tx
 
     async def read(self, statement: Statement, **given: Any) -> list[Row]:
         """One call of a reading function, which sees what `reading` sees in one round trip. Raises DatabaseAway."""
-        if self.caller.kind == "operator":
-            async with self.database.reading() as tx:
-                return await tx.all(statement, as_partner=None, as_member=None, **given)
-        return await self.database.read_for(self.caller.partner_id, self.caller.member_id, statement, **given)
+        async with self.reads:
+            if self.caller.kind == "operator":
+                async with self.database.reading() as tx:
+                    return await tx.all(statement, as_partner=None, as_member=None, **given)
+            return await self.database.read_for(self.caller.partner_id, self.caller.member_id, statement, **given)
 
     def partner(self) -> "Partner":
         """The partner that calls. Raises NotAllowed for anybody else, or while the partner is suspended."""

@@ -1,7 +1,7 @@
 """Joins the slices' GraphQL types into one schema."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -191,4 +191,12 @@ def create_schema(sort: bool = False) -> strawberry.federation.Schema:
         config=StrawberryConfig(scalar_map=SCALARS, sort_schema=sort),
     )
     compile_inputs(schema)
+    _print_once(schema)
     return schema
+
+
+def _print_once(schema: Contracts) -> None:
+    """The text for routers of the federation, which Strawberry prints anew for everybody who asks."""
+    text = cache(schema.as_str)
+    service: Any = schema._schema.type_map["_Service"]
+    service.fields["sdl"].resolve = lambda source, info: text()

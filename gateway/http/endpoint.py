@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import orjson
 import structlog
 from graphql import ExecutionResult, GraphQLError, OperationDefinitionNode, OperationType, print_ast, separate_operations
 from starlette.requests import ClientDisconnect, Request
@@ -40,7 +41,7 @@ from gateway.http.engine import (
     knows_schema,
 )
 from gateway.http.events import EVENT_STREAM, EventStream
-from gateway.http.refusing import Refusing, away, too_large
+from gateway.http.refusing import Refusing, away
 from gateway.http.wire import (
     GRAPHQL_JSON,
     JSON,
@@ -59,6 +60,7 @@ from gateway.ids import named_in, show
 BYTES_FOR_A_POINT = 100
 READ_FOR_NOTHING_BYTES = 8 * 1024
 ANSWER_MAX_BYTES = 16 * 1024 * 1024
+STREAMED_MAX_BYTES = 1024 * 1024
 UNREAD_MAX_BYTES = 64 * 1024 * 1024
 READING_COST = 5
 """Points a character of a document that this process has not read yet, whether it is accepted or not."""
@@ -86,6 +88,10 @@ class Admitted:
     cost: dict[str, Any]
     deed: Deed | None  # of what the audit log watches
 
+    @property
+    def is_mutation(self) -> bool:
+        return self.operation.operation is OperationType.MUTATION
+
 
 class GraphQLEndpoint:
     """The one endpoint of the contract: an ASGI application that answers 405 itself, as GraphQL clients can read it."""
@@ -101,20 +107,16 @@ class GraphQLEndpoint:
         try:
             response = await self._respond_to(request)
         except ClientDisconnect:
-            return None
+            return
         except Exception:
             log.exception("unexpected error")
             error = GraphQLError("Something unexpected happened.", extensions={"code": "INTERNAL"})
             response = respond({"errors": [error.formatted]}, 500, JSON)
-        if not isinstance(response, Answer) or response.holder is None:
-            return await response(scope, receive, send)
-        self._unread[response.holder] += len(response.body)
-        try:
+        if isinstance(response, Answer) and response.holder is not None:
+            with self._counting(response.holder, len(response.body)):
+                await response(scope, receive, send)
+        else:
             await response(scope, receive, send)
-        finally:
-            self._unread[response.holder] -= len(response.body)
-            if not self._unread[response.holder]:
-                del self._unread[response.holder]
 
     async def _respond_to(self, request: Request) -> Response:
         media_type = negotiate(request.headers.get("accept"))
@@ -130,10 +132,12 @@ class GraphQLEndpoint:
             if media_type == EVENT_STREAM:
                 knows = partial(self._doorman.still_knows, authorizations[0] if authorizations else None)
                 return EventStream(await self.stream(caller, asked, request.method), knows)
-            result = await self._run(await self._admit(caller, asked, request.method))
+            admitted = await self._admit(caller, asked, request.method)
+            result = await self._run(admitted)
             executed = not (result.data is None and result.errors and all(e.path is None for e in result.errors))
             status = 400 if media_type == GRAPHQL_JSON and not executed else 200
-            return self._checked(caller, respond(shown(result, executed), status, media_type))
+            answer = respond(shown(result, executed), status, media_type)
+            return answer if admitted.is_mutation else self._checked(caller, answer)
         except Refusing as no:
             body = {"errors": [no.error.formatted]} | ({"extensions": no.extensions} if no.extensions else {})
             return respond(body, no.status, plain_type(media_type), no.headers)
@@ -144,14 +148,30 @@ class GraphQLEndpoint:
     def _checked(self, caller: Caller, answer: Answer) -> Answer:
         """An answer that is not too large, beside those of its caller that are on their way. Raises Refusing."""
         size = len(answer.body)
-        if size > ANSWER_MAX_BYTES:
-            raise too_large(size, ANSWER_MAX_BYTES)
         if size > PART_BYTES:
-            answer.holder = f"{caller.kind} {caller.subject_id} {caller.acting_partner_id}"
-            if self._unread[answer.holder] + size > UNREAD_MAX_BYTES:
-                told = f"{UNREAD_MAX_BYTES} bytes of answers wait to be read; read them first."
-                raise Refusing(429, "BUSY", told, {"Retry-After": "1"})
+            answer.holder = _reader(caller)
+            self._check_size(answer.holder, size, ANSWER_MAX_BYTES)
         return answer
+
+    def _check_size(self, holder: str, size: int, most: int) -> None:
+        """Raises Refusing for what is too large, also beside what waits for the same reader."""
+        if size > most:
+            told = f"The answer has {size} bytes, and {most} at most are sent here. Ask for fewer items at once."
+            raise Refusing(400, "ANSWER_TOO_LARGE", told)
+        if self._unread[holder] + size > UNREAD_MAX_BYTES:
+            told = f"{UNREAD_MAX_BYTES} bytes of answers wait to be read; read them first."
+            raise Refusing(429, "BUSY", told, {"Retry-After": "1"})
+
+    @contextmanager
+    def _counting(self, holder: str, size: int) -> Iterator[None]:
+        """An answer that is on its way to its reader."""
+        self._unread[holder] += size
+        try:
+            yield
+        finally:
+            self._unread[holder] -= size
+            if not self._unread[holder]:
+                del self._unread[holder]
 
     async def charge_for_reading(self, caller: Caller, size: int) -> None:
         """What is large takes long to read, whatever it asks for. Raises Refusing."""
@@ -169,11 +189,16 @@ class GraphQLEndpoint:
         return self._results(await self._admit(caller, asked, method, streamed=True))
 
     async def _results(self, admitted: Admitted) -> AsyncGenerator[ExecutionResult, None]:
-        if admitted.operation.operation is OperationType.MUTATION:
+        if admitted.is_mutation:
             yield await self._run_to_its_end(admitted)
             return
+        holder = _reader(admitted.caller)
         if admitted.operation.operation is OperationType.QUERY:
-            yield await self._run(admitted)
+            result = await self._run(admitted)
+            size = len(orjson.dumps(shown(result)))
+            self._check_size(holder, size, STREAMED_MAX_BYTES)
+            with self._counting(holder, size):
+                yield result
             return
         with _refusing_what_is_away():
             if admitted.deed is not None:
@@ -209,6 +234,9 @@ class GraphQLEndpoint:
         if prepared.introspects and not knows_schema(caller):
             raise Refusing(403, "FORBIDDEN", "The schema is told to partners and operators; schema.graphql holds it too.")
         operation = self._engine.operation(prepared, name, streamed)
+        if variables and not variables.keys() <= prepared.variables[name]:
+            # Nothing but what the operation declares: it does nothing with anything else.
+            variables = {each: value for each, value in variables.items() if each in prepared.variables[name]}
         if method == "GET" and operation.operation is OperationType.MUTATION:
             raise Refusing(405, "METHOD_NOT_ALLOWED", "Send mutations with POST.", {"Allow": "POST"})
         deed = deed_of(caller, prepared, operation, variables) if _is_watched(caller, prepared) else None
@@ -283,7 +311,7 @@ class GraphQLEndpoint:
 
     async def _run_audited(self, admitted: Admitted, deed: Deed) -> ExecutionResult:
         """Note what is done, about whom it and its answer speak: a mutation before it is run, too."""
-        if admitted.operation.operation is OperationType.MUTATION:
+        if admitted.is_mutation:
             await self._doors.audit.note(deed)
         result = await self._execute(admitted)
         if not only_introspects(admitted):
@@ -305,11 +333,8 @@ def deed_of(
     action = f"{operation.operation.value} {' '.join(prepared.root_fields[name])}"
     # With the fragments that it spreads: arguments may stand there.
     document = print_ast(separate_operations(prepared.document)[name or ""])
-    # Nothing but what the operation declares: it does nothing with anything else.
-    declared = {d.variable.name.value for d in operation.variable_definitions or ()}
-    given = {variable: value for variable, value in (variables or {}).items() if variable in declared}
-    details: dict[str, Any] = {"variables": given, "document": document}
-    about = named_in(given, document)
+    details: dict[str, Any] = {"variables": variables or {}, "document": document}
+    about = named_in(variables, document)
     if caller.kind == "operator":
         return Deed("operator", caller.subject_id, caller.client_id, action, "ASKED", caller.token_id, about, details)
     actor = caller.subject_id
@@ -330,6 +355,10 @@ def _is_watched(caller: Caller, prepared: Prepared) -> bool:
     """What stands in the audit log: what operators do, and partners in the name of members or with what is known of people."""
     of_partner = caller.acting_partner_id is not None or (caller.kind == "partner" and prepared.asks_of_people)
     return caller.kind == "operator" or of_partner
+
+
+def _reader(caller: Caller) -> str:
+    return f"{caller.kind} {caller.subject_id} {caller.acting_partner_id}"
 
 
 def _who_is_it() -> Refusing:

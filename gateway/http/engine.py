@@ -75,6 +75,7 @@ class Prepared:
     asks_of_people: bool
     introspects: bool
     root_fields: dict[str | None, tuple[str, ...]]
+    variables: dict[str | None, frozenset[str]]
     costs: dict[str | None, Cost]
 
 
@@ -179,6 +180,7 @@ class Engine:
             asks_of_people=any(self._is_of_people(type_, field) for type_, field in asked),
             introspects=introspects(document),
             root_fields=by_name(lambda o: root_fields(document, o)),
+            variables=by_name(lambda o: frozenset(d.variable.name.value for d in o.variable_definitions or ())),
             costs=by_name(lambda o: compile_cost(self._schema, document, o)),
         )
 

@@ -12,11 +12,10 @@ from graphql import ExecutionResult
 from starlette.responses import StreamingResponse
 
 from gateway.http.headers import COMMON
-from gateway.http.refusing import Refusing, too_large
+from gateway.http.refusing import Refusing
 
 EVENT_STREAM = "text/event-stream"
 CHECK_SECONDS = 1
-STREAMED_MAX_BYTES = 1024 * 1024
 # Proxies cut connections on which nothing is sent; a comment keeps them open.
 COMMENT_EVERY = 15
 StillKnown = Callable[[], Awaitable[bool]]
@@ -71,7 +70,4 @@ def _next(result: ExecutionResult) -> bytes:
         body["errors"] = [error.formatted for error in result.errors]
     if result.extensions:
         body["extensions"] = result.extensions
-    encoded = orjson.dumps(body)
-    if len(encoded) > STREAMED_MAX_BYTES:
-        encoded = orjson.dumps({"errors": [too_large(len(encoded), STREAMED_MAX_BYTES).error.formatted]})
-    return b"event: next\ndata: " + encoded + b"\n\n"
+    return b"event: next\ndata: " + orjson.dumps(body) + b"\n\n"

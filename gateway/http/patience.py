@@ -119,7 +119,7 @@ class PatientHttp(ExpectsReading, HttpToolsProtocol):
     def on_message_begin(self) -> None:
         if len(self.pipeline) >= PIPELINED_MAX:
             self._crowded = True
-            raise ConnectionAbortedError  # the parser stops; nobody waits for answers to so many
+            raise ConnectionAbortedError  # the parser stops: these are answered, and then the connection ends
         self._began_here = True
         self._past_headers = False
         if self._headers_due is None:
@@ -137,6 +137,11 @@ class PatientHttp(ExpectsReading, HttpToolsProtocol):
         self._request_bytes = 0
         self._request_due = self.loop.call_later(BODY_SECONDS + GRACE_SECONDS, self._give_up)
         super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._crowded and not self.pipeline and self.cycle.response_complete and not self.transport.is_closing():
+            self.transport.close()
 
     def on_message_complete(self) -> None:
         self._ended_here = True
@@ -165,7 +170,8 @@ class PatientHttp(ExpectsReading, HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         if self._crowded:
-            self.transport.abort()
+            self._stop_expecting()
+            self.flow.pause_reading()
             return
         self.transport.write(last_answer("400 Bad Request", msg))
         self.transport.close()

@@ -28,9 +28,3 @@ class Refusing(Exception):
 def away() -> Refusing:
     sentence = "The database does not answer; nothing is known to have been posted. Try again with the same keys."
     return Refusing(503, "DATABASE_AWAY", sentence, {"Retry-After": "2"})
-
-
-def too_large(size: int, most: int) -> Refusing:
-    """An answer of more bytes than are sent at once."""
-    told = f"The answer has {size} bytes, and {most} at most are sent here. Ask for fewer items at once."
-    return Refusing(400, "ANSWER_TOO_LARGE", told)

@@ -31,9 +31,8 @@ from gateway.http.budget import network_of
 from gateway.http.doorman import Doorman
 from gateway.http.endpoint import GraphQLEndpoint
 from gateway.http.engine import DocumentRefused
-from gateway.http.events import STREAMED_MAX_BYTES
-from gateway.http.refusing import Refusing, too_large
-from gateway.http.wire import address_of
+from gateway.http.refusing import Refusing
+from gateway.http.wire import address_of, check_parts
 
 Results = AsyncGenerator[ExecutionResult | PreExecutionError, None]
 
@@ -44,7 +43,10 @@ SOCKETS_OF_ONE = 200
 MESSAGE_MAX_BYTES = 256 * 1024
 # Before it is known who is there.
 STRANGERS_MESSAGE_MAX_BYTES = 16 * 1024
+MESSAGE_PARTS_MAX = 10_000
 MESSAGES_A_SECOND = 50
+# Other than 4429, clients come back after it by themselves.
+TRY_AGAIN_LATER = 1013
 IDLE_SECONDS = 60
 REASON_MAX_BYTES = 123
 CHECK_SECONDS = 1
@@ -111,11 +113,7 @@ class _View:
         return orjson.loads(text)
 
     def encode_json(self, message: object) -> str:
-        encoded = orjson.dumps(message)
-        if len(encoded) > STREAMED_MAX_BYTES and isinstance(message, Mapping):
-            no = too_large(len(encoded), STREAMED_MAX_BYTES)
-            encoded = orjson.dumps({**message, "payload": {"errors": [no.error.formatted]}})
-        return encoded.decode()
+        return orjson.dumps(message).decode()
 
     async def on_ws_connect(self, session: Session) -> UnsetType:
         """Raises ConnectionRejectionError."""
@@ -201,9 +199,10 @@ class _Adapter(ASGIWebSocketAdapter):
                         await self._endpoint.charge_for_reading(self._session.caller, len(text))
                     elif len(text) > STRANGERS_MESSAGE_MAX_BYTES:
                         raise Refusing(413, "BODY_TOO_LARGE", "Say who you are first.")
+                    check_parts(text.encode(), MESSAGE_PARTS_MAX)
                     yield self.view.decode_json(text)
                 except Refusing as no:
-                    await self.close(4429, no.message)
+                    await self.close(TRY_AGAIN_LATER, no.message)
                 except ValueError as error:
                     raise NonJsonMessageReceived from error
 

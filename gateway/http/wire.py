@@ -19,6 +19,7 @@ from gateway.http.refusing import Refusing
 
 BODY_MAX_BYTES = 4 * 1024 * 1024
 PART_BYTES = 256 * 1024
+PARTS_MAX = 150_000
 JSON = "application/json"
 GRAPHQL_JSON = "application/graphql-response+json"
 
@@ -28,6 +29,13 @@ _KINDS = (
     ("variables", (dict, NoneType)),
     ("extensions", (dict, NoneType)),
 )
+
+
+def check_parts(text: bytes, most: int) -> None:
+    """Raises Refusing for a text of more lists and objects than are read: each takes far more memory than it has bytes."""
+    parts = text.count(b"[") + text.count(b"{")
+    if parts > most:
+        raise Refusing(413, "BODY_TOO_LARGE", f"The body has {parts} lists and objects; {most} at most are read.")
 
 
 def check_head(request: Request) -> None:
@@ -64,6 +72,7 @@ def read_request(request: Request, body: bytes) -> dict[str, Any]:
     """The request's query, variables and operationName. Raises Refusing."""
     if request.method == "GET":
         return _check_kinds(_read_query(request))
+    check_parts(body, PARTS_MAX)
     try:
         asked = orjson.loads(body)
     except orjson.JSONDecodeError as error:

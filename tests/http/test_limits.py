@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 from graphql import OperationDefinitionNode, get_introspection_query, parse
 
+from gateway import context
 from gateway.http import endpoint
 from gateway.http.limits import (
     ALIASES_MAX,
@@ -192,3 +193,91 @@ async def test_an_answer_has_a_size_and_so_has_what_one_caller_leaves_unread(wor
     async with asyncio.timeout(5):
         while answer.status_code != 200:
             answer = await world.post("grocer", query % fields, **asked(800)["variables"])
+
+
+PAGES = "query($r: [MemberRef!]!) { membershipsByRef(refs: $r) { %s } }"
+
+
+async def test_one_request_takes_its_turn_at_the_database_however_many_fields_it_looks_up(world: World) -> None:
+    pages = " ".join(f"p{n}: activity(first: 1) {{ nodes {{ __typename }} }}" for n in range(3))
+    refs = [{"externalId": "ann"}] * 1_000
+
+    async def crowd() -> list[int]:
+        return [answer.status_code for answer in await asyncio.gather(*(world.post("grocer", PAGES % pages, r=refs) for _ in range(3)))]
+
+    crowded = asyncio.create_task(crowd())
+    longest, answers = 0.0, []
+    while not crowded.done():
+        began = time.monotonic()
+        answers.append((await world.post("fuel", "{ membership(ref: {externalId: \"ann\"}) { wallets { available } } }")).status_code)
+        longest = max(longest, time.monotonic() - began)
+    assert set(await crowded) == {200}
+    assert set(answers) == {200}
+    assert longest < 5
+    more = " ".join(f"p{n}: activity(first: 1) {{ nodes {{ __typename }} }}" for n in range(12))
+    refused = (await world.post("grocer", PAGES % more, r=refs)).json()
+    assert refused["errors"][0]["extensions"]["code"] == "COST_TOO_HIGH"
+
+
+async def test_no_read_waits_for_another_of_the_same_request(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one at a time, a read within a read would wait for ever."""
+    monkeypatch.setattr(context, "READS_AT_ONCE", 1)
+    await world.record("25.00")
+    whole = """{ memberByCard(card: "CARD-1") { id since person { name } consents { id }
+      memberships { id externalId person { name } partner { code contracts { version } stores(first: 3) { nodes { code } } } }
+      wallets { available programme { code } history(first: 3) { nodes { transaction } } }
+      activity(first: 5) { nodes { __typename ... on Earning { purchase { receipt } explanation { rule } } } } }
+      partners(first: 3) { nodes { code } } period(month: "2026-09") { state } }"""
+    async with asyncio.timeout(10):
+        found = await world.ask(await world.operator(), whole)
+        assert found["memberByCard"]["activity"]["nodes"][0]["__typename"] == "Earning"
+        native = "{ membership(ref: {externalId: \"ann\"}) { nativeBalance { points } wallets { available } activity(first: 2) { nodes { points } } } }"
+        assert (await world.ask("airline", native))["membership"]["nativeBalance"]
+
+
+async def test_the_text_for_routers_is_printed_once_and_paid_for(world: World) -> None:
+    found = await world.post("grocer", "{ _service { sdl } }")
+    assert "type Membership" in found.json()["data"]["_service"]["sdl"]
+    assert found.json()["extensions"]["cost"]["requestedQueryCost"] > 100
+    many = "{ " + " ".join(f"a{n}: _service {{ sdl }}" for n in range(30)) + " }"
+    began = time.process_time()
+    assert len((await world.post("grocer", many)).json()["data"]) == 30
+    assert time.process_time() - began < 0.5
+
+
+@pytest.mark.parametrize("where", ["variables", "extensions"])
+async def test_a_body_of_brackets_is_not_read_and_what_nothing_declares_is_not_kept(world: World, where: str) -> None:
+    headers = {"Authorization": f"Bearer {await world.token('grocer')}"}
+
+    async def asked(brackets: int) -> Any:
+        body = {"query": "{ programmes { code } }", where: {"z": [[]] * brackets}}
+        return await world.http.post("/graphql", json=body, headers=headers)
+
+    assert (await asked(100_000)).status_code == 200
+    refused = await asked(200_000)
+    assert (refused.status_code, refused.json()["errors"][0]["extensions"]["code"]) == (413, "BODY_TOO_LARGE")
+
+
+async def test_the_schema_is_told_a_few_times_at_once_and_no_more(world: World) -> None:
+    told = get_introspection_query()
+    assert (await world.post("grocer", told)).json()["data"]["__schema"]
+    body = told[told.index("__schema") : told.index("fragment")].rstrip().removesuffix("}")
+    many = "{ " + " ".join(f"a{n}: {body}" for n in range(12)) + " } " + told[told.index("fragment") :]
+    refused = (await world.post("grocer", many)).json()
+    assert refused["errors"][0]["extensions"]["code"] == "COST_TOO_HIGH"
+
+
+@pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
+async def test_what_a_mutation_did_is_told_however_long_that_is(world: World, monkeypatch: pytest.MonkeyPatch, accept: str) -> None:
+    for name in ("ANSWER_MAX_BYTES", "STREAMED_MAX_BYTES"):
+        monkeypatch.setattr(endpoint, name, 5_000)
+    monkeypatch.setattr(endpoint, "PART_BYTES", 2_000)
+    fields = " ".join(f"{'a' * 60}{n:02}: __typename" for n in range(8))
+    mutation = f"mutation($i: [PurchaseInput!]!) {{ recordPurchases(input: $i) {{ {fields} earning {{ points }} errors {{ code }} }} }}"
+    headers = {"Authorization": f"Bearer {await world.token('grocer')}", "Accept": accept}
+    asked = {"query": mutation, "variables": {"i": [world.purchase("1.00") for _ in range(20)]}}
+    answer = await world.http.post("/graphql", json=asked, headers=headers)
+    assert answer.text.count('"points":1') == 20
+    assert await world.transactions() == 20
+    large = {"query": PAGES % fields, "variables": {"r": [{"externalId": "ann"}] * 20}}
+    assert "ANSWER_TOO_LARGE" in (await world.http.post("/graphql", json=large, headers=headers)).text

@@ -16,7 +16,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from gateway.http import patience
-from tests.world import World, serving
+from tests.world import RECORD, World, serving
 
 PARTNER = "{ partner { code } }"
 
@@ -354,17 +354,26 @@ async def test_a_socket_that_brings_frames_without_end_is_let_go_and_holds_nobod
     writer.close()
 
 
-async def test_more_requests_in_one_piece_than_anybody_waits_for_are_cut_off(world: World) -> None:
-    for many, served in ((100, 100), (10_000, 0)):
+async def test_of_more_requests_in_one_piece_than_anybody_waits_for_the_first_are_answered_and_the_rest_cut_off(world: World) -> None:
+    token = await world.token("grocer")
+    body = json.dumps({"query": RECORD, "variables": {"input": world.purchase("5.00")}})
+    head = f"POST /graphql HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    alive = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+    for behind, answered in ((alive * 100, 100), (alive * 10_000, 100), (alive * 100 + b"GET /li", 100)):
         reader, writer = await connection(world)
-        writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n" * many)
+        writer.write((head + body).encode() + behind)
         said = b""
-        with contextlib.suppress(ConnectionError):
-            async with asyncio.timeout(10):
-                while said.count(b"alive") < many and (more := await reader.read(1 << 16)):
+        async with asyncio.timeout(10):
+            with contextlib.suppress(ConnectionError):
+                while said.count(b"alive") < answered and (more := await reader.read(1 << 16)):
                     said += more
-        assert said.count(b"alive") == served or (served == 0 and said.count(b"alive") <= patience.PIPELINED_MAX)
+        assert said.count(b'"earning"') == 1
+        assert said.count(b"alive") == answered
+        if behind != alive * 100:
+            with contextlib.suppress(ConnectionError):
+                assert await asyncio.wait_for(reader.read(), 5) == b""
         writer.close()
+    assert await world.transactions() == 1
 
 
 async def test_who_has_said_nothing_of_itself_is_told_so_before_its_body_is_read(world: World) -> None:
