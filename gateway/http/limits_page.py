@@ -11,8 +11,10 @@ from gateway.events.feed import FOLLOWERS_MAX, UNREAD_MAX
 from gateway.graph import PAGE_MAX
 from gateway.http import limits, patience, socket
 from gateway.http.budget import PLANS, STRANGERS
+from gateway.http.endpoint import ANSWER_MAX_BYTES, STREAMED_MAX_BYTES, UNREAD_MAX_BYTES
 from gateway.http.engine import DOCUMENT_MAX_CHARS, TOKENS_MAX
 from gateway.http.headers import page_headers
+from gateway.http.patient_socket import FRAMES_A_SECOND
 from gateway.http.wire import BODY_MAX_BYTES
 
 _KEPT_BY = {"member": "member", "operator": "person", "partner": "client"}
@@ -34,7 +36,9 @@ async def show_limits(request: Request) -> Response:
         ("other names for fields", limits.ALIASES_MAX),
         ("directives", limits.DIRECTIVES_MAX),
         ("selections, with fragments where they are spread", f"{limits.SELECTIONS_MAX:,}"),
+        ("characters of a name", limits.NAME_MAX),
         ("cost of an operation", f"{limits.COST_MAX:,}"),
+        ("size of an answer of a query", f"{ANSWER_MAX_BYTES // 1024 // 1024} MiB"),
         ("items of a page", f"{PAGE_MAX:,}"),
         ("seconds of a query", patience.QUERY_SECONDS),
     ]
@@ -44,6 +48,10 @@ async def show_limits(request: Request) -> Response:
         ("of these come back a second", STRANGERS.restore_rate),
         ("operations at once over one WebSocket", socket.OPERATIONS_MAX),
         ("messages a second", socket.MESSAGES_A_SECOND),
+        ("frames a second", FRAMES_A_SECOND),
+        ("size of an answer over a WebSocket or a stream", f"{STREAMED_MAX_BYTES // 1024} KiB"),
+        ("bytes of answers that one caller has not read", f"{UNREAD_MAX_BYTES // 1024 // 1024} MiB"),
+        ("requests that wait behind one", patience.PIPELINED_MAX),
         ("size of a message", f"{socket.MESSAGE_MAX_BYTES // 1024} KiB"),
         ("seconds until connection_init", socket.INIT_SECONDS),
         ("seconds without an operation", socket.IDLE_SECONDS),
@@ -52,5 +60,8 @@ async def show_limits(request: Request) -> Response:
         ("seconds in which an answer must be read on", patience.UNREAD_SECONDS),
     ]
     plans = [(kind, plan, _KEPT_BY[kind]) for kind, plan in PLANS.items()]
-    page = _page.render(plans=plans, documents=documents, connections=connections, list_size=limits.LIST_SIZE, nonce=nonce)
+    page = _page.render(
+        plans=plans, documents=documents, connections=connections, list_size=limits.LIST_SIZE, connection=limits.CONNECTION,
+        nonce=nonce,
+    )  # fmt: skip
     return HTMLResponse(page, headers=page_headers(nonce))
