@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 import structlog
-from graphql import ExecutionResult, GraphQLError, OperationDefinitionNode, OperationType, print_ast, separate_operations
+from graphql import ExecutionResult, GraphQLError, OperationDefinitionNode, OperationType
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -28,6 +28,7 @@ from gateway.context import Context, Doors
 from gateway.database import DatabaseAway, Stuck
 from gateway.http import patience
 from gateway.http.budget import Budgets
+from gateway.http.deeds import cost_of_noting, deed_of, is_watched, named_in_answer, only_introspects, result_of
 from gateway.http.documents import Documents
 from gateway.http.doorman import Doorman
 from gateway.http.engine import (
@@ -54,22 +55,18 @@ from gateway.http.wire import (
     read_request,
     respond,
 )
-from gateway.ids import named_in, show
 
-# Of what is sent and of what is answered.
-BYTES_FOR_A_POINT = 100
-READ_FOR_NOTHING_BYTES = 8 * 1024
-ANSWER_MAX_BYTES = 16 * 1024 * 1024
-STREAMED_MAX_BYTES = 1024 * 1024
-UNREAD_MAX_BYTES = 64 * 1024 * 1024
 READING_COST = 5
 """Points a character of a document that this process has not read yet, whether it is accepted or not."""
 
-ABOUT_OF_PARTNERS = 200
-# Of every NOTED_AT_ONCE_BYTES that a partner's deed fills in the audit log, which are kept for ever.
-NOTING_COST = 1_000
-NOTED_AT_ONCE_BYTES = 4 * 1024
-"""Points of what partners do that is noted for ever, and how much of it is: the log is no place to fill."""
+# What is larger is paid for by its bytes before it is read.
+READ_FOR_NOTHING_BYTES = 8 * 1024
+BYTES_FOR_A_POINT = 100
+
+ANSWER_MAX_BYTES = 16 * 1024 * 1024
+STREAMED_MAX_BYTES = 1024 * 1024
+# Of one caller, wherever they wait.
+UNREAD_MAX_BYTES = 64 * 1024 * 1024
 
 log = structlog.get_logger(__name__)
 
@@ -239,8 +236,8 @@ class GraphQLEndpoint:
             variables = {each: value for each, value in variables.items() if each in prepared.variables[name]}
         if method == "GET" and operation.operation is OperationType.MUTATION:
             raise Refusing(405, "METHOD_NOT_ALLOWED", "Send mutations with POST.", {"Allow": "POST"})
-        deed = deed_of(caller, prepared, operation, variables) if _is_watched(caller, prepared) else None
-        noting = _cost_of_noting(deed) if deed is not None else 0
+        deed = deed_of(caller, prepared, operation, variables) if is_watched(caller, prepared) else None
+        noting = cost_of_noting(deed) if deed is not None else 0
         try:
             self._check_rights(prepared, caller)
             if deed is not None and deed.size > DETAILS_MAX_BYTES:
@@ -314,47 +311,10 @@ class GraphQLEndpoint:
         if admitted.is_mutation:
             await self._doors.audit.note(deed)
         result = await self._execute(admitted)
-        if not only_introspects(admitted):
-            seen = dict.fromkeys([*deed.about, *admitted.context.brought_to_light, *_named_in_answer(admitted.caller, result)])
-            await self._doors.audit.note(replace(deed, result=_result_of(result), about=list(seen)))
+        if not only_introspects(admitted.prepared, admitted.operation_name):
+            seen = dict.fromkeys([*deed.about, *admitted.context.brought_to_light, *named_in_answer(admitted.caller, result)])
+            await self._doors.audit.note(replace(deed, result=result_of(result), about=list(seen)))
         return result
-
-
-def _named_in_answer(caller: Caller, result: ExecutionResult) -> list[str]:
-    named = named_in(result.data)
-    return named if caller.kind == "operator" else named[:ABOUT_OF_PARTNERS]
-
-
-def deed_of(
-    caller: Caller, prepared: Prepared, operation: OperationDefinitionNode, variables: dict[str, Any] | None
-) -> Deed:
-    """What a caller asks for, for the audit log: by its fields, with the document and the variables, about whom these speak."""
-    name = operation.name.value if operation.name else None
-    action = f"{operation.operation.value} {' '.join(prepared.root_fields[name])}"
-    # With the fragments that it spreads: arguments may stand there.
-    document = print_ast(separate_operations(prepared.document)[name or ""])
-    details: dict[str, Any] = {"variables": variables or {}, "document": document}
-    about = named_in(variables, document)
-    if caller.kind == "operator":
-        return Deed("operator", caller.subject_id, caller.client_id, action, "ASKED", caller.token_id, about, details)
-    actor = caller.subject_id
-    if caller.acting_partner_id is not None:
-        assert caller.subject_id is not None
-        actor = caller.acting_partner_id
-        details |= {"member": str(caller.subject_id)}
-        about.insert(0, show("mem", caller.subject_id))
-    return Deed("partner", actor, caller.client_id, action, "ASKED", caller.token_id, about[:ABOUT_OF_PARTNERS], details)
-
-
-def only_introspects(admitted: Admitted) -> bool:
-    """Whether an operation asks for nothing but the schema, which GraphiQL does again and again."""
-    return all(name.startswith("__") for name in admitted.prepared.root_fields[admitted.operation_name])
-
-
-def _is_watched(caller: Caller, prepared: Prepared) -> bool:
-    """What stands in the audit log: what operators do, and partners in the name of members or with what is known of people."""
-    of_partner = caller.acting_partner_id is not None or (caller.kind == "partner" and prepared.asks_of_people)
-    return caller.kind == "operator" or of_partner
 
 
 def _reader(caller: Caller) -> str:
@@ -364,21 +324,6 @@ def _reader(caller: Caller) -> str:
 def _who_is_it() -> Refusing:
     headers = {"WWW-Authenticate": "Bearer", "Connection": "close"}
     return Refusing(401, "UNAUTHENTICATED", "Send a bearer token.", headers)
-
-
-def _cost_of_noting(deed: Deed) -> int:
-    return 0 if deed.actor_kind == "operator" else NOTING_COST * -(-min(deed.size, DETAILS_MAX_BYTES) // NOTED_AT_ONCE_BYTES)
-
-
-def _result_of(result: ExecutionResult) -> str:
-    """ok, or the codes of errors and of refusals in payloads, with an ok where something was done all the same."""
-    codes = {str((error.extensions or {}).get("code", "ERROR")) for error in result.errors or ()}
-    for payload in (result.data or {}).values():
-        for each in payload if isinstance(payload, list) else [payload]:
-            refusals = each.get("errors") if isinstance(each, dict) else None
-            codes |= {str(refusal.get("code", "REFUSED")) for refusal in refusals or ()}
-            codes |= {"ok"} if each is not None and not refusals else set()
-    return " ".join(sorted(codes)) or "ok"
 
 
 @contextmanager
