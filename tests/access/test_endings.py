@@ -15,11 +15,13 @@ from gateway.access import accounts, consents
 from gateway.access.follow import read_again
 from gateway.access.tokens import TokenRefused
 from gateway.database import Database
+from gateway.main import create_app
+from gateway.settings import read_settings
 from tests.access.test_oauth import authorization, olga
 from tests.house.test_embedded import Gateway
 from tests.ledger.test_batches import waits
 from tests.points import ann_logs_in, until_revoked
-from tests.world import OPERATOR_PASSWORD, World, log_in
+from tests.world import OPERATOR_PASSWORD, World, engine, free_door, log_in, started
 
 REDIRECT = "com.example.loyalty:/callback"
 ME = "{ me { id } }"
@@ -291,3 +293,29 @@ async def test_secrets_and_refresh_tokens_are_prefixed_and_cannot_be_guessed(wor
     for secret, prefix in ((world.clients["grocer"][1], "gws_"), (refresh_token, "gwr_")):
         assert secret.startswith(prefix)
         assert len(base64.urlsafe_b64decode(secret.removeprefix(prefix) + "=")) == 32
+
+
+async def test_what_one_gateway_revokes_ends_within_two_seconds_in_another_too(world: World) -> None:
+    door, port = free_door()
+    settings = read_settings({}, data_dir=world.data_dir, port=port, issuer=world.url, jobs=())
+    server, task = await started(await create_app(settings, world.dsn, world.clock, engine()), door)
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as other:
+
+        async def ends(token: str, http: httpx.AsyncClient) -> float:
+            began = asyncio.get_running_loop().time()
+            headers = {"Authorization": f"Bearer {token}"}
+            async with asyncio.timeout(2):
+                while (await http.post("/graphql", json={"query": PARTNER}, headers=headers)).status_code != 401:
+                    await asyncio.sleep(0.02)
+            return asyncio.get_running_loop().time() - began
+
+        for here, there in ((world.http, other), (other, world.http)):
+            form = {"grant_type": "client_credentials"}
+            token = (await here.post("/oauth/token", data=form, auth=world.clients["grocer"])).json()["access_token"]
+            for http in (here, there):
+                answer = await http.post("/graphql", json={"query": PARTNER}, headers={"Authorization": f"Bearer {token}"})
+                assert answer.status_code == 200
+            assert (await here.post("/oauth/revoke", data={"token": token}, auth=world.clients["grocer"])).status_code == 200
+            assert max(await asyncio.gather(ends(token, here), ends(token, there))) < 2
+    server.should_exit = True
+    await task
