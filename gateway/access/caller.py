@@ -6,10 +6,11 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """What a verified token says. `kind` is partner, member, operator or public; `subject_id` is the partner, the
-    member or the operator's account, and owns idempotency keys. `key_thumbprint`: of the key that the token is bound to.
-    `strong_since`: when the person showed two factors, in seconds of the epoch. `acting_partner_id`: the partner that acts
-    for the member. `outside`: a trusted issuer of others says so, whose clients' ids begin with its own."""
+    """What a verified token says. `kind` is partner, member, operator or public; `subject_id` is the partner, the member or the
+    operator's account, and owns idempotency keys. `key_thumbprint`: of the key that the token is bound to. `strong_since`: when
+    the person showed two factors, in seconds of the epoch. `acting_partner_id`: the partner that acts for the member.
+    `outside`: a trusted issuer of others says so, whose clients' ids begin with its own. `issued_at`: when the token was, or
+    was first seen here, in seconds of the epoch."""
 
     kind: str
     subject_id: UUID | None
@@ -20,6 +21,7 @@ class Caller:
     strong_since: int | None = None
     acting_partner_id: UUID | None = None
     outside: bool = False
+    issued_at: int = 0
 
     @property
     def partner_id(self) -> UUID | None:

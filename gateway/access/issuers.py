@@ -151,6 +151,7 @@ class OutsideIssuers:
             token_id=_name(claims, "jti"),
             strong_since=showed if is_strong else None,
             outside=True,
+            issued_at=now,
         )
         return caller, expires, now
 

@@ -10,7 +10,7 @@ import httpx
 import orjson
 import structlog
 from joserfc.errors import JoseError
-from joserfc.jwk import KeySet
+from joserfc.jwk import Key, KeySet
 
 FETCH_SECONDS = 5
 FRESH_SECONDS = 600
@@ -22,6 +22,7 @@ KEYS_MAX = 30
 # In base64url: 65537, and 2048 to 4096 bits.
 RSA_EXPONENT = "AQAB"
 RSA_MIN_CHARS, RSA_MAX_CHARS = 342, 683
+CURVES = {"EC": ("P-256", "P-384", "P-521"), "OKP": ("Ed25519",)}
 
 log = structlog.get_logger(__name__)
 
@@ -29,22 +30,31 @@ log = structlog.get_logger(__name__)
 def is_fit(jwk: Mapping[str, Any]) -> bool:
     """Whether a key is of a kind that signs here. An RSA key has 2048 to 4096 bits and the exponent 65537: signatures of others
     take long to check, or are weak, and those of strangers are checked too."""
+    if jwk.get("use", "sig") != "sig":
+        return False
     if jwk.get("kty") != "RSA":
-        return jwk.get("kty") in ("EC", "OKP")
+        return jwk.get("crv") in CURVES.get(str(jwk.get("kty")), ())
     return jwk.get("e") == RSA_EXPONENT and RSA_MIN_CHARS <= len(str(jwk.get("n"))) <= RSA_MAX_CHARS
 
 
 def read_keys(jwks: dict[str, Any]) -> KeySet:
-    """A set of public keys (RFC 7517). Raises JoseError, ValueError, KeyError, TypeError.
+    """A set of public keys (RFC 7517). Raises KeyError, TypeError, ValueError for what is no set.
 
-    Keys that are not fit are left out (RFC 7517, section 5), and all after KEYS_MAX. A key for Ed25519 may call its algorithm
-    EdDSA, and sign as Ed25519, or the other way round (RFC 9864): its curve says enough.
+    Keys that are not fit or cannot be read are left out (section 5), and all after KEYS_MAX. A key for Ed25519 may call its
+    algorithm EdDSA, and sign as Ed25519, or the other way round (RFC 9864): its curve says enough.
     """
-    if not all(isinstance(key, dict) for key in jwks["keys"]):
-        raise ValueError("A key is an object.")
-    fit = [key for key in jwks["keys"] if is_fit(key)][:KEYS_MAX]
-    keys = [{k: v for k, v in key.items() if k != "alg" or key.get("kty") != "OKP"} for key in fit]
-    return KeySet.import_key_set({"keys": keys})
+    if not isinstance(jwks["keys"], list):
+        raise TypeError("The keys are a list.")
+    keys: list[Key] = []
+    for jwk in jwks["keys"]:
+        if len(keys) == KEYS_MAX or not isinstance(jwk, dict) or not is_fit(jwk):
+            continue
+        said = {name: value for name, value in jwk.items() if name != "alg" or jwk["kty"] != "OKP"}
+        try:
+            keys += KeySet.import_key_set({"keys": [said]}).keys
+        except (JoseError, ValueError, KeyError, TypeError):
+            continue
+    return KeySet(keys)
 
 
 def is_of(url: str, hosts: Collection[str]) -> bool:
@@ -137,7 +147,10 @@ class RemoteKeys:
                     if metadata.get("issuer") != self._url:
                         raise KeysAway(f"{self._url} calls itself {str(metadata.get('issuer'))[:200]}.")
                     url = str(metadata.get("jwks_uri"))
-                self._keys = read_keys(await self._fetcher.json(url))
+                found = read_keys(await self._fetcher.json(url))
+                if not found.keys:
+                    raise KeysAway(f"{url} publishes no key that can be used.")
+                self._keys = found
             self._fetched = monotonic()
         except (KeysAway, JoseError, ValueError, KeyError, TypeError, TimeoutError) as error:
             log.warning("keys could not be fetched", url=self._url, error=str(error))

@@ -4,6 +4,13 @@ select mark, revoked_at
   from revocation
  where until > :now;
 
+-- name: was_revoked(mark, issued_at)$
+-- Whether what was issued then was revoked since.
+select true
+  from revocation
+ where mark = :mark
+   and revoked_at >= to_timestamp(:issued_at);
+
 -- name: revoke(mark, revoked_at, until)!
 -- End tokens by one of their marks.
 insert into revocation (mark, revoked_at, until)

@@ -258,6 +258,7 @@ class Tokens:
             token_id=str(claims["jti"]),
             strong_since=strong_since,
             acting_partner_id=UUID(claims["act"]["sub"]) if "act" in claims else None,
+            issued_at=claims["iat"],
         )
         return Known(caller, claims["exp"], claims["iat"], marks_of(claims))
 

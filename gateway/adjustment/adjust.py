@@ -101,6 +101,9 @@ async def decide(
         if row["requested_by"] == operator_id:
             raise NotAllowed("A second operator decides; this adjustment is your own.")
         if row["state"] == "awaiting_approval":
+            partner = coalition.partners[row["partner_id"]]
+            if approve and partner.status != "active":
+                raise NotAllowed(f"{partner.name} is suspended.")
             programme = coalition.programmes[row["programme_id"]]
             verdict = await _conclude(tx, coalition, adjustment_id, programme, wanted, operator_id, row["occurred_at"], now)
             if verdict != "post":

@@ -31,7 +31,7 @@ values (:bucket, :id, :owner, :key, :digest, :member, :programme, :partner, :con
 
 -- name: adjustment_for_update(bucket, id)^
 -- An adjustment's state, locked while it is decided.
-select state, requested_by, programme_id, occurred_at
+select state, requested_by, programme_id, partner_id, occurred_at
   from adjustment
  where bucket = :bucket
    and adjustment_id = :id

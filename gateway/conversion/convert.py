@@ -16,7 +16,16 @@ from gateway.clock import Clock
 from gateway.coalition.catalogue import Catalogue, Coalition
 from gateway.coalition.connections import Connections
 from gateway.coalition.connector import Credit, PartnerRefused, PartnerSilent, PartnerUnreached
-from gateway.conversion.orders import Conversion, ConvertRequest, NotHeld, check_kept, conversion_by_id, find_or_open, order_of
+from gateway.conversion.orders import (
+    Conversion,
+    ConvertRequest,
+    NotHeld,
+    check_kept,
+    conversion_by_id,
+    find_or_open,
+    order_of,
+    target_membership,
+)
 from gateway.conversion.quotes import sql
 from gateway.database import Database, Duplicate, Tx
 from gateway.members.lookup import Membership, check_text, membership_of
@@ -134,9 +143,14 @@ class Converter:
             if locked["asking_until"] is not None and locked["asking_until"] > now:
                 raise self._undecided(order, coalition)
             doubted = locked["in_doubt"]
-            await tx.run(sql.begin_asking, bucket=order.bucket, conversion_id=order.id, asking_until=now + ASKING_AT_MOST)
+            refused = None if doubted else await _refused(tx, order, coalition)
+            if refused is None:
+                await tx.run(sql.begin_asking, bucket=order.bucket, conversion_id=order.id, asking_until=now + ASKING_AT_MOST)
             row = await tx.one(members_sql.membership_by_id, bucket=order.bucket, membership=order.membership_id)
         assert row is not None
+        if refused is not None:
+            await self._settle(order, coalition, "released", False, None, refused.message)
+            raise refused
         partner = coalition.partners[order.partner_id]
         try:
             async with asyncio.timeout(ASK_SECONDS):
@@ -212,3 +226,12 @@ class Converter:
             error=error,
             updated_at=self._clock.now(),
         )
+
+
+async def _refused(tx: Tx, order: Conversion, coalition: Coalition) -> Refused | None:
+    """Why points may not flow to an order's member and partner any more, if so; what was asked for is asked on."""
+    try:
+        await target_membership(tx, coalition, order.member_id, order.partner_id)
+    except Refused as refused:
+        return refused
+    return None

@@ -190,10 +190,10 @@ class ConversionMutation:
             quote = await quotes.quote_by_id(tx, quote_id)
             if quote is None:  # or none that this caller may see
                 raise QuoteUnknown
-            target = context.coalition.programmes[quote.target_id].code
-            membership = await _membership(context, tx, input.member, target)
+            member_id = await _whose(context, tx, input.member, context.coalition.programmes[quote.target_id].issuer_id)
         request = ConvertRequest(input.idempotency_key, quote_id, input.occurred_at)
-        order = await context.doors.converter.convert(context.caller.subject_id, membership.member_id, request)
+        # Whether points may flow there now is looked at where an order is opened: one that is done is told as it is.
+        order = await context.doors.converter.convert(context.caller.subject_id, member_id, request)
         async with context.reading() as tx:
             found = await conversion_activity(info, tx, [order.id])
         return ConvertPointsPayload(conversion=found[order.id])
@@ -227,23 +227,32 @@ class ConversionMutation:
 
 
 async def _membership(context: Context, tx: Tx, ref: MemberRef | None, target: str) -> lookup.Membership:
-    """Whose points: the calling member's own, or a member of the calling partner, which must keep the target.
+    """Where the points would go: the membership of whose they are at the partner that keeps the target.
 
     Raises NotAllowed, InputNotAccepted, MemberUnknown, CardBlocked, MembershipSuspended.
     """
-    issuer = next((p.issuer_id for p in context.coalition.programmes.values() if p.code == target), None)
+    issuer_id = next((p.issuer_id for p in context.coalition.programmes.values() if p.code == target), None)
+    member_id = await _whose(context, tx, ref, issuer_id)
+    if issuer_id is None:
+        raise NotAllowed("Points convert into a programme that a partner keeps.").at("to")
+    return await target_membership(tx, context.coalition, member_id, issuer_id)
+
+
+async def _whose(context: Context, tx: Tx, ref: MemberRef | None, issuer_id: UUID | None) -> UUID:
+    """Whose points: the calling member's own, or those of a member of the calling partner, which must keep the target.
+
+    Raises NotAllowed, InputNotAccepted, MemberUnknown, CardBlocked, MembershipSuspended.
+    """
     if context.caller.member_id is not None:
         if ref is not None:
             raise InputNotAccepted("A member's own points are converted; leave out the member.", "member")
-        if issuer is None:
-            raise NotAllowed("Points convert into a programme that a partner keeps.").at("to")
-        return await target_membership(tx, context.coalition, context.caller.member_id, issuer)
+        return context.caller.member_id
     partner = context.partner()
-    if issuer != partner.id:
+    if issuer_id != partner.id:
         raise NotAllowed("A partner converts into its own programme alone.").at("to")
     if ref is None:
         raise InputNotAccepted("A partner names the member whose points are converted.", "member")
-    return await lookup.find_membership(tx, partner.id, ref.read())
+    return (await lookup.find_membership(tx, partner.id, ref.read())).member_id
 
 
 async def conversion_activity(info: Info, tx: Tx, transactions: list[UUID]) -> dict[UUID, Conversion]:

@@ -188,8 +188,9 @@ class Login:
         """The account behind a filled form, and a line of the audit log. Raises LoginLocked."""
         login, code = form.get("login", ""), form.get("code", "").replace(" ", "")
         known = await tx.one(sql.account_by_login, login=login)
-        # A member's login may be an address, and must be gone when the member is forgotten.
-        said = {"account": str(known["account_id"])} if known is not None and known["kind"] == "member" else {"login": login}
+        # What is no operator's may be somebody's address, and must be gone when that member is forgotten.
+        is_operators = known is not None and known["kind"] == "operator"
+        said = {"login": login} if is_operators else {"digest": self._vault.blind("email", login).hex()}
         deed = Deed("nobody", None, client_id, "log in", "ok", details=said)
         try:
             account = await check_login(tx, self._vault, login, form.get("password", ""), code, now)
@@ -208,7 +209,8 @@ class Login:
     async def _session(self, request: HTTPRequest, tx: Tx, client_id: str, parameters: dict[str, str]) -> Account | None:
         """The operator whose console this is, unless a new login is asked for (`prompt`, `max_age`: OpenID Connect)."""
         cookie = request.cookies.get(SESSION_COOKIE)
-        if cookie is None or client_id != CONSOLE_CLIENT or request.method == "POST" or parameters.get("prompt") == "login":
+        asked_anew = request.method == "POST" or "login" in parameters.get("prompt", "").split()
+        if cookie is None or client_id != CONSOLE_CLIENT or asked_anew:
             return None
         now = self._doors.clock.now()
         row = await tx.one(sql.console_session, session_hash=secret_hash(cookie), now=now)

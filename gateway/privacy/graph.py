@@ -9,8 +9,10 @@ from gateway import ids
 from gateway.access import accounts, consents
 from gateway.access.audit import Deed
 from gateway.access.scopes import DELEGABLE
+from gateway.access.tokens import sql as access_sql
 from gateway.coalition.graph import Partner, show_partner
 from gateway.context import Context, Info
+from gateway.database import Tx
 from gateway.graph import PUBLIC, SEES_MEMBERSHIPS, DateTime, Payload, refusing, requires, show_id
 from gateway.privacy import people
 from gateway.refusals import InputNotAccepted, NotAllowed
@@ -111,6 +113,7 @@ class PrivacyMutation:
         member_id, doors = _member(info), info.context.doors
         person = people.normal_person(input.name, input.email, input.phone)
         async with doors.database.transaction() as tx:
+            await _decide(info, tx, member_id)
             await people.store_person(tx, doors.vault, member_id, person, doors.clock.now())
             await doors.audit.note_in(tx, _deed(info, "update person"))
         return UpdatePersonPayload(person=Person(name=person.name, email=person.email, phone=person.phone))
@@ -126,6 +129,7 @@ class PrivacyMutation:
         if not input.confirm:
             raise InputNotAccepted("confirm must be true: what is forgotten cannot be had back.", "confirm")
         async with doors.database.transaction() as tx:
+            await _decide(info, tx, member_id)
             await people.forget_person(tx, member_id)
             await accounts.forget_logins(tx, member_id, doors.clock.now())
             await consents.withdraw_all(tx, member_id, doors.clock.now())
@@ -150,6 +154,7 @@ class PrivacyMutation:
         _check_known("dataClasses", input.data_classes, consents.DATA_CLASSES.keys())
         evidence = {"given": "by the member's app", "client": info.context.caller.client_id}
         async with doors.database.transaction() as tx:
+            await _decide(info, tx, member_id)
             granted = await consents.grant(
                 tx, member_id, partner.id, input.purpose, frozenset(input.scopes), frozenset(input.data_classes), evidence,
                 doors.clock.now(),
@@ -171,6 +176,14 @@ class PrivacyMutation:
                 raise InputNotAccepted(f"{input.consent[:60]!r} is no consent of yours.", "consent")
             await doors.audit.note_in(tx, _deed(info, "withdraw consent", ended))
         return ConsentPayload(consent=show_consent(info, ended))
+
+
+async def _decide(info: Info, tx: Tx, member_id: UUID) -> None:
+    """Nobody else decides for this member until the transaction ends. Raises NotAllowed where its logins have ended since the
+    caller's began, which other processes may not know yet: what is stored now would outlive them."""
+    await consents.decide_alone(tx, member_id)
+    if await tx.value(access_sql.was_revoked, mark=f"sub:{member_id}", issued_at=info.context.caller.issued_at):
+        raise NotAllowed("This login has ended.")
 
 
 def _check_known(name: str, given: list[str], known: Any) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 from datetime import timedelta
+from typing import Any
 from urllib.parse import parse_qs, urlparse
 
 import pytest
@@ -293,9 +294,19 @@ async def test_keys_that_take_long_to_check_or_are_too_many_are_no_keys(world: W
         return
     small = {"kty": "RSA", "e": "AQAB", "n": "x" * 341}
     good = ECKey.generate_key("P-256").as_dict(private=False)
-    unfit = [slow.as_dict(private=False), small, {**small, "n": "x" * 684}, {"kty": "oct", "k": "c2VjcmV0"}, {"kty": "new"}]
+    rsa2 = RSAKey.generate_key(2048).as_dict(private=False)
+    unfit: list[Any] = [
+        slow.as_dict(private=False), small, {**small, "n": "x" * 684}, {"kty": "oct", "k": "c2VjcmV0"}, {"kty": "new"}, None, 7,
+        {**rsa2, "use": "tls"}, {**rsa2, "use": "enc"}, {**good, "kid": 7}, {**good, "crv": "brainpoolP256r1"}, {**good, "crv": "P-192"},
+        {"kty": "OKP", "crv": "X448", "x": "AA"}, {**good, "x": good["y"]}, {**good, "key_ops": ["fly"]}, {**good, "x5c": "text"},
+        {name: value for name, value in good.items() if name != "crv"}, {**rsa2, "n": f"{rsa2['n']}="},
+    ]  # fmt: skip
     # Whoever publishes one beside good ones is not shut out.
-    assert [key.thumbprint() for key in read_keys({"keys": [*unfit, good]}).keys] == [ECKey.import_key(good).thumbprint()]
+    for keys in ([*unfit, good], [good, *unfit]):
+        assert {key.thumbprint() for key in read_keys({"keys": keys}).keys} <= {ECKey.import_key(good).thumbprint()} | {
+            RSAKey.import_key(rsa2).thumbprint()
+        }
+        assert ECKey.import_key(good).thumbprint() in {key.thumbprint() for key in read_keys({"keys": keys}).keys}
     assert len(read_keys({"keys": [good] * 100}).keys) == 30
     # A client that was registered with nothing else is told no, and is no fault of ours.
     client_id, _ = await keyed_client(world, "fuel", dpop=False)

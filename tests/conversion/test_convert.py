@@ -7,8 +7,9 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.conversion.convert import Converter
 from tests.access.test_consent import GRANT, WITHDRAW, agree, exchange
-from tests.points import ADJUST, ann_hands_over, ann_logs_in, codes, until_revoked
+from tests.points import ADJUST, APPROVE, ann_hands_over, ann_logs_in, codes, run_job, second_operator, until_revoked
 from tests.world import World
 
 QUOTE = """mutation($input: QuoteConversionInput!) { quoteConversion(input: $input) {
@@ -299,3 +300,50 @@ async def test_a_quote_asked_for_again_shows_the_rate_that_it_locked(world: Worl
     for at in ("2026-10-15T12:00:59Z", "2025-12-01T00:00:00Z"):
         other = await quote(world, idempotencyKey="q", at=at)
         assert [e["code"] for e in other["errors"]] in (["IDEMPOTENCY_KEY_REUSED"], []) if at.startswith("2026") else ["IDEMPOTENCY_KEY_REUSED"]
+
+
+@pytest.mark.parametrize("who", ["member", "partner"])
+async def test_what_was_converted_before_a_suspension_is_told_as_it_is_and_what_was_not_asked_for_is_given_back(
+    world: World, who: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.record("1000.00")
+    ann = await ann_logs_in(world)
+    wanted = {"from": "MER", "to": "SKY", "take": 200}
+    quotes = [(await world.ask(ann, QUOTE, input=wanted))["quoteConversion"]["quote"]["id"] for _ in range(2)]
+    given = {"idempotencyKey": "done", "quote": quotes[0]}
+    done = (await world.ask(ann, CONVERT, input=given))["convertPoints"]
+    assert done["conversion"]["state"] == "COMPLETED"
+
+    async def crashes(*_: Any) -> None:
+        raise RuntimeError("a crash between the hold and the question")
+
+    with monkeypatch.context() as crashing:
+        crashing.setattr(Converter, "_advance", crashes)
+        await world.post(ann, CONVERT, input={"idempotencyKey": "held", "quote": quotes[1]})
+    assert (await world.sql("select state from conversion order by state"))[1][0] == "held"
+    if who == "member":
+        await world.sql("update membership set status = 'suspended'")
+    else:
+        await world.sql("update partner set status = 'suspended' where code = 'airline'")
+        async with asyncio.timeout(5):
+            while (await world.ask(ann, QUOTE, input=wanted))["quoteConversion"]["errors"] == []:
+                await asyncio.sleep(0.05)
+    assert (await world.ask(ann, CONVERT, input=given))["convertPoints"] == done
+    world.clock.set(world.clock.now() + timedelta(seconds=11))
+    await run_job(world, "conversions")
+    assert {row[0] for row in await world.sql("select state from conversion")} == {"completed", "released"}
+    assert ((await world.sql("select sum(available) from wallet"))[0][0], await miles(world)) == (800, 100)
+    assert await world.broken() == []
+
+
+async def test_an_adjustment_is_not_approved_for_a_partner_that_was_suspended_meanwhile(world: World) -> None:
+    member = (await world.ask(await world.operator(), '{ memberByCard(card: "CARD-1") { id } }'))["memberByCard"]["id"]
+    given = {"idempotencyKey": "a", "member": member, "programme": "MER", "partner": "fuel", "points": 6000, "reason": "sorry"}
+    asked = (await world.ask(await world.operator(), ADJUST, i=given))["adjustPoints"]["adjustment"]["id"]
+    fuel, other = await world.token("fuel"), await second_operator(world)
+    await world.sql("update partner set status = 'suspended' where code = 'fuel'")
+    async with asyncio.timeout(5):
+        while (await world.post(fuel, "{ partner { code } }")).status_code == 200:
+            await asyncio.sleep(0.05)
+    assert codes((await world.ask(other, APPROVE, i={"adjustment": asked}))["approveAdjustment"]) == ["NOT_ALLOWED"]
+    assert await world.transactions() == 0

@@ -1,5 +1,6 @@
 """What is known of members as people: encrypted, found by blind index, shown to those who may see it, forgotten for good."""
 
+import asyncio
 import base64
 import hashlib
 import time
@@ -14,6 +15,7 @@ from gateway.database import Database
 from gateway.privacy.people import normal_email, normal_person, normal_phone, read_person, rewrap_people, store_person
 from gateway.refusals import InputNotAccepted
 from gateway.settings import read_settings
+from tests.access.test_consent import GRANT
 from tests.points import ann_logs_in, bob_joins, codes, until_revoked
 from tests.world import World
 
@@ -204,3 +206,23 @@ async def test_the_words_of_an_unexpected_error_are_told_to_nobody(
     error = answer.json()["errors"][0]
     assert (error["extensions"]["code"], "example.org" in answer.text) == ("INTERNAL", False)
     assert error["extensions"]["correlationId"] in error["message"]
+
+
+async def test_after_forgetting_the_same_login_stores_nothing_any_more(world: World) -> None:
+    """Its token serves a second longer for what reads; what it stored would be there for good, with nobody to take it back."""
+    ann = await ann_logs_in(world)
+    await world.ask(ann, UPDATE, i=ANN)
+    given = {"partner": "fuel", "purpose": "to save points", "scopes": ["profile:read"], "dataClasses": ["contact"]}
+    answers = await asyncio.gather(
+        world.post(ann, FORGET), *(world.post(ann, UPDATE, i=ANN) for _ in range(4)), *(world.post(ann, GRANT, i=given) for _ in range(4))
+    )
+    assert codes(answers[0].json()["data"]["forgetPerson"]) == []
+    for query, given_ in ((UPDATE, ANN), (GRANT, given)):
+        late = await world.post(ann, query, i=given_)
+        if late.status_code == 200:
+            (payload,) = late.json()["data"].values()
+            assert codes(payload) == ["NOT_ALLOWED"]
+        else:
+            assert late.status_code == 401
+    assert await world.sql("select from person") == []
+    assert await world.sql("select from consent where withdrawn_at is null") == []
