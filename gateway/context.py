@@ -84,14 +84,17 @@ class Context:
         return self.doors.database
 
     @asynccontextmanager
-    async def reading(self) -> AsyncIterator[Tx]:
-        """A connection that reads what the caller may see: operators everything, partners and members their own rows.
+    async def reading(self, as_partner: UUID | None = None) -> AsyncIterator[Tx]:
+        """A connection that reads what the caller may see: operators everything, partners and members their own rows; or what a
+        partner may see, for the caller that acts for it.
 
         One request has a few of them at most, however many fields it asks for: the others wait their turn here, and not where
         they would keep everybody else waiting. So nothing that reads may begin to read within. Raises DatabaseAway.
         """
         of_operator, caller = self.caller.kind == "operator", self.caller
         opened = self.database.reading() if of_operator else self.database.reading_for(caller.partner_id, caller.member_id)
+        if as_partner is not None:
+            opened = self.database.reading_for(as_partner, None)
         async with self.reads, opened as tx:
             yield tx
 

@@ -249,8 +249,8 @@ class Database:
         said = _WHO_READS.format(partner=partner_id.hex if partner_id else "", member=member_id.hex if member_id else "")
         with _telling_away():
             async with self._readers.acquire(timeout=ACQUIRE_SECONDS) as connection:
-                await connection.execute(said)
                 try:
+                    await connection.execute(said)
                     yield Tx(connection)
                 finally:
                     await connection.execute("commit")

@@ -181,24 +181,42 @@ class Catalogue:
         self._database = database
         self._snapshot: Coalition | None = None
         self._read_at = 0.0
-        self._reading = asyncio.Lock()
+        self._changes = 0
+        self._reading: tuple[int, asyncio.Task[None]] | None = None
 
     async def current(self) -> Coalition:
         """Raises NoCoalition, DatabaseAway."""
         if self._is_stale():
-            # One caller reads, the others wait for what it finds.
-            async with self._reading:
-                if self._is_stale():
-                    began = time.monotonic()
-                    async with self._database.reading() as tx:
-                        self._snapshot = await read_coalition(tx)
-                    self._read_at = began
+            await self._read_since(self._changes)
         assert self._snapshot is not None
         return self._snapshot
 
     def changed(self) -> None:
         """Something in it was written; read it again before the next use."""
         self._read_at = 0.0
+        self._changes += 1
+
+    async def _read_since(self, change: int) -> None:
+        """One reads, and all who wait go on at once; whoever has changed something waits for what was begun after that."""
+        while True:
+            if self._reading is None:
+                reading = asyncio.create_task(self._read(self._changes))
+                reading.add_done_callback(lambda done: done.cancelled() or done.exception())  # told to those who wait, if any
+                self._reading = self._changes, reading
+            begun, reading = self._reading
+            await asyncio.shield(reading)
+            if begun >= change:
+                return
+
+    async def _read(self, changes: int) -> None:
+        began = time.monotonic()
+        try:
+            async with self._database.reading() as tx:
+                self._snapshot = await read_coalition(tx)
+            if changes == self._changes:
+                self._read_at = began
+        finally:
+            self._reading = None
 
     def _is_stale(self) -> bool:
         return self._snapshot is None or time.monotonic() - self._read_at > STALE_SECONDS

@@ -6,8 +6,8 @@ codes that mean something; `application/json` otherwise.
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -63,6 +63,7 @@ READING_COST = 5
 READ_FOR_NOTHING_BYTES = 8 * 1024
 BYTES_FOR_A_POINT = 100
 
+LARGE_POINTS, LARGE_AT_ONCE = 5_000, 2
 ANSWER_MAX_BYTES = 16 * 1024 * 1024
 STREAMED_MAX_BYTES = 1024 * 1024
 # Of one caller, wherever they wait.
@@ -98,6 +99,7 @@ class GraphQLEndpoint:
         self._documents = Documents(doors.database)
         self._under_way: set[asyncio.Task[ExecutionResult]] = set()
         self._unread: Counter[str] = Counter()
+        self._large: dict[str, tuple[asyncio.Semaphore, int]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -295,13 +297,31 @@ class GraphQLEndpoint:
         most = patience.QUERY_SECONDS if admitted.operation.operation is OperationType.QUERY else None
         try:
             with _refusing_what_is_away():
-                async with asyncio.timeout(most):
+                async with asyncio.timeout(most), self._turn(admitted):
                     run = self._execute(admitted) if admitted.deed is None else self._run_audited(admitted, admitted.deed)
                     result = await run
         except TimeoutError:
             told = f"The query took more than {most} seconds. Ask for less at once."
             raise Refusing(503, "TOO_SLOW", told, {"Retry-After": "1"}) from None
         return ExecutionResult(result.data, result.errors, {"cost": admitted.cost})
+
+    @asynccontextmanager
+    async def _turn(self, admitted: Admitted) -> AsyncIterator[None]:
+        """Of the large queries of one caller a few run at once: each holds everybody else up a little, and all of them a lot."""
+        if admitted.is_mutation or admitted.points < LARGE_POINTS:
+            yield
+            return
+        holder = _reader(admitted.caller)
+        turns, waiting = self._large.get(holder, (asyncio.Semaphore(LARGE_AT_ONCE), 0))
+        self._large[holder] = turns, waiting + 1
+        try:
+            async with turns:
+                yield
+        finally:
+            turns, waiting = self._large[holder]
+            self._large[holder] = turns, waiting - 1
+            if waiting == 1:
+                del self._large[holder]
 
     async def _execute(self, admitted: Admitted) -> ExecutionResult:
         return await self._engine.run(admitted.prepared, admitted.variables, admitted.operation_name, admitted.context)

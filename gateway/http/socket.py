@@ -45,8 +45,8 @@ MESSAGE_MAX_BYTES = 256 * 1024
 STRANGERS_MESSAGE_MAX_BYTES = 16 * 1024
 MESSAGE_PARTS_MAX = 10_000
 MESSAGES_A_SECOND = 50
-# Other than 4429, clients come back after it by themselves.
-TRY_AGAIN_LATER = 1013
+# Other than 4429, clients come back after it by themselves; after 4400 they do not.
+TRY_AGAIN_LATER, INVALID_MESSAGE = 1013, 4400
 IDLE_SECONDS = 60
 REASON_MAX_BYTES = 123
 CHECK_SECONDS = 1
@@ -202,7 +202,8 @@ class _Adapter(ASGIWebSocketAdapter):
                     check_parts(text.encode(), MESSAGE_PARTS_MAX)
                     yield self.view.decode_json(text)
                 except Refusing as no:
-                    await self.close(TRY_AGAIN_LATER, no.message)
+                    # What can never be read would come again and again from clients that try again.
+                    await self.close(TRY_AGAIN_LATER if no.status in (429, 503) else INVALID_MESSAGE, no.message)
                 except ValueError as error:
                     raise NonJsonMessageReceived from error
 

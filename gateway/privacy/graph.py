@@ -57,7 +57,7 @@ async def person_of(context: Context, member_id: UUID) -> Person | None:
     acting = context.caller.acting_partner_id
     context.brought_to_light[ids.show("mem", member_id)] = None
     # Who acts for a member sees of the person what the partner itself may see, and not what the member does.
-    async with context.reading() if acting is None else context.database.reading_for(acting, None) as tx:
+    async with context.reading(as_partner=acting) as tx:
         found = await people.read_person(tx, context.doors.vault, member_id)
     return Person(name=found.name, email=found.email, phone=found.phone) if found else None
 

@@ -397,3 +397,19 @@ async def test_a_socket_runs_so_many_operations_at_once_and_no_more(world: World
         while said.get("type") != "error":
             said = json.loads(await asyncio.wait_for(socket.recv(), 5))
     assert (said["id"], said["payload"][0]["message"]) == ("3", "Subscription limit reached")
+
+
+async def test_what_can_never_be_read_ends_a_socket_for_good_and_what_cannot_be_paid_now_does_not(world: World) -> None:
+    token = await ann_logs_in(world)
+    closes = []
+    for n, payload in enumerate(({"query": "{ me { id } }", "variables": {"z": [[]] * 20_000}}, {"query": "{ me { id } }", "variables": {"z": "x" * 200_000}})):
+        if n == 1:
+            await world.sql("update budget set available = 0, as_of = clock_timestamp() + interval '1 day'")
+        async with open_socket(world, token) as socket:
+            with contextlib.suppress(ConnectionClosed):
+                for _ in range(20):
+                    await socket.send(json.dumps({"type": "subscribe", "id": "1", "payload": payload}))
+                    await asyncio.wait_for(socket.recv(), 5)
+            await socket.wait_closed()
+            closes.append(socket.close_code)
+    assert closes == [4400, 1013]

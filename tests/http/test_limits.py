@@ -22,6 +22,8 @@ from gateway.http.limits import (
     WEIGHTS,
     compile_cost,
 )
+from tests.access.test_consent import agree, exchange
+from tests.points import ann_hands_over
 from tests.world import World, engine
 
 STORES = "{ partners(first: %d) { nodes { code stores(first: %d) { nodes { code name } } } } }"
@@ -281,3 +283,52 @@ async def test_what_a_mutation_did_is_told_however_long_that_is(world: World, mo
     assert await world.transactions() == 20
     large = {"query": PAGES % fields, "variables": {"r": [{"externalId": "ann"}] * 20}}
     assert "ANSWER_TOO_LARGE" in (await world.http.post("/graphql", json=large, headers=headers)).text
+
+
+async def test_a_partner_that_acts_takes_its_turn_too(world: World) -> None:
+    await agree(world, "profile:read", data_classes=("contact",))
+    acting = (await exchange(world, await ann_hands_over(world, "profile:read"))).json()["access_token"]
+    mine = (await world.ask(acting, "{ me { memberships { id partner { code } } } }"))["me"]["memberships"]
+    id = next(each["id"] for each in mine if each["partner"]["code"] == "fuel")
+    people = " ".join(f"p{n}: person {{ name }}" for n in range(12))
+    query = f"query($r: [_Any!]!) {{ _entities(representations: $r) {{ ... on Membership {{ id {people} }} }} }}"
+    asked = {"r": [{"__typename": "Membership", "id": id}] * 300}
+
+    async def crowd() -> list[int]:
+        return [answer.status_code for answer in await asyncio.gather(*(world.post(acting, query, **asked) for _ in range(3)))]
+
+    crowded = asyncio.create_task(crowd())
+    longest, answers = 0.0, []
+    while not crowded.done():
+        began = time.monotonic()
+        answers.append((await world.post("grocer", "{ membership(ref: {externalId: \"ann\"}) { wallets { available } } }")).status_code)
+        longest = max(longest, time.monotonic() - began)
+    assert set(await crowded) == set(answers) == {200}
+    assert longest < 3
+
+
+async def test_of_one_callers_large_queries_a_few_run_at_once_and_small_ones_go_past(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint, "LARGE_POINTS", 20)
+    running, most = 0, 0
+    run = endpoint.GraphQLEndpoint._execute
+
+    async def counted(self: Any, admitted: Any) -> Any:
+        nonlocal running, most
+        if admitted.points >= 20:
+            running += 1
+            most = max(most, running)
+            await asyncio.sleep(0.1)
+            running -= 1
+        return await run(self, admitted)
+
+    monkeypatch.setattr(endpoint.GraphQLEndpoint, "_execute", counted)
+    large = "{ memberships(first: 10) { nodes { id externalId } } }"
+    crowded = asyncio.gather(*(world.post(who, large) for who in ("grocer", "fuel") for _ in range(5)))
+    await asyncio.sleep(0.05)
+    began = time.monotonic()
+    assert (await world.post("grocer", "{ programmes { code } }")).status_code == 200
+    assert time.monotonic() - began < 0.2
+    assert {answer.status_code for answer in await crowded} == {200}
+    assert most == 2 * endpoint.LARGE_AT_ONCE

@@ -1,0 +1,60 @@
+"""The snapshot of the coalition: read once for all who wait, and anew by whoever has changed something."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from gateway.coalition import catalogue
+from gateway.coalition.catalogue import Catalogue
+from gateway.database import Database
+from tests.world import World
+
+
+async def test_one_reads_for_all_who_wait_and_they_go_on_together(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[float] = []
+    read = catalogue.read_coalition
+
+    async def counted(tx: Any) -> Any:
+        reads.append(asyncio.get_running_loop().time())
+        await asyncio.sleep(0.05)
+        return await read(tx)
+
+    monkeypatch.setattr(catalogue, "read_coalition", counted)
+    database = Database(world.dsn, 2)
+    await database.open()
+    shared = Catalogue(database)
+    everybody = await asyncio.gather(*(shared.current() for _ in range(2_000)))
+    assert len(reads) == 1
+    assert len({id(each) for each in everybody}) == 1
+    # Who goes away while it waits takes nothing from the others.
+    monkeypatch.setattr(catalogue, "STALE_SECONDS", 0)
+    waiting = [asyncio.create_task(shared.current()) for _ in range(10)]
+    await asyncio.sleep(0.01)
+    waiting[0].cancel()
+    assert {each.name for each in await asyncio.gather(*waiting[1:])} == {"Test"}
+    assert len(reads) == 2
+    await database.close()
+
+
+async def test_who_changes_something_while_another_reads_sees_the_change(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, has_read = catalogue.read_coalition, asyncio.Event()
+
+    async def slow(tx: Any) -> Any:
+        before = await read(tx)
+        has_read.set()
+        await asyncio.sleep(0.1)
+        return before
+
+    monkeypatch.setattr(catalogue, "read_coalition", slow)
+    database = Database(world.dsn, 2)
+    await database.open()
+    shared = Catalogue(database)
+    other = asyncio.create_task(shared.current())
+    await has_read.wait()
+    await world.sql("update partner set name = 'Changed' where code = 'fuel'")
+    shared.changed()
+    assert "Changed" in {each.name for each in (await shared.current()).partners.values()}
+    await other
+    assert "Changed" in {each.name for each in (await shared.current()).partners.values()}
+    await database.close()
