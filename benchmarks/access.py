@@ -12,7 +12,8 @@ from joserfc.jwk import ECKey
 from yardsticks import SECONDS, median_load, row
 
 from gateway.access.scopes import CEILING
-from gateway.access.tokens import SigningKey, Subject, Tokens
+from gateway.access.signing_keys import SigningKey
+from gateway.access.tokens import Subject, Tokens
 from gateway.clock import SystemClock
 from gateway.http.engine import Engine
 from gateway.schema import create_schema
@@ -33,7 +34,7 @@ def micros(do: Callable[[int], object]) -> float:
 
 def measure_checks() -> None:
     key = ECKey.generate_key("P-256", {"use": "sig", "alg": "ES256"}, private=True, auto_kid=True)
-    tokens = Tokens("https://gateway.example", [SigningKey(key, "active", None)], SystemClock())
+    tokens = Tokens("https://gateway.example", [SigningKey(key, "active", SystemClock().now(), None)], SystemClock())
     issued = [
         tokens.issue(Subject("partner", uuid4()), "bench", CEILING["partner"], datetime.now(UTC)) for _ in range(5 * TIMES)
     ]
