@@ -11,6 +11,7 @@ import orjson
 import structlog
 from joserfc.errors import JoseError
 from joserfc.jwk import Key, KeySet
+from joserfc.util import urlsafe_b64decode
 
 FETCH_SECONDS = 5
 FRESH_SECONDS = 600
@@ -19,9 +20,8 @@ AGAIN_SECONDS = 30
 STALE_SECONDS = 24 * 3_600
 SIZE_MAX = 256 * 1024
 KEYS_MAX = 30
-# In base64url: 65537, and 2048 to 4096 bits.
-RSA_EXPONENT = "AQAB"
-RSA_MIN_CHARS, RSA_MAX_CHARS = 342, 683
+RSA_EXPONENT = "AQAB"  # 65537
+RSA_MIN_BITS, RSA_MAX_BITS, RSA_MAX_CHARS = 2_048, 4_096, 700
 CURVES = {"EC": ("P-256", "P-384", "P-521"), "OKP": ("Ed25519",)}
 
 log = structlog.get_logger(__name__)
@@ -34,7 +34,16 @@ def is_fit(jwk: Mapping[str, Any]) -> bool:
         return False
     if jwk.get("kty") != "RSA":
         return jwk.get("crv") in CURVES.get(str(jwk.get("kty")), ())
-    return jwk.get("e") == RSA_EXPONENT and RSA_MIN_CHARS <= len(str(jwk.get("n"))) <= RSA_MAX_CHARS
+    modulus = str(jwk.get("n"))
+    return jwk.get("e") == RSA_EXPONENT and len(modulus) <= RSA_MAX_CHARS and RSA_MIN_BITS <= _bits(modulus) <= RSA_MAX_BITS
+
+
+def _bits(number: str) -> int:
+    """How long a number in base64url is, whatever zeros stand before it; 0 for none."""
+    try:
+        return int.from_bytes(urlsafe_b64decode(number.encode())).bit_length()
+    except ValueError:
+        return 0
 
 
 def read_keys(jwks: dict[str, Any]) -> KeySet:

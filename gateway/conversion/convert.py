@@ -43,6 +43,7 @@ RESUME_AFTER = timedelta(seconds=10)
 RESUME_AT_ONCE = 100
 ASK_SECONDS = 15
 ASKING_AT_MOST = timedelta(seconds=30)
+HOLD_IS_CLOSED = "The hold of this order is not open any more; an operator has to look at it."
 
 log = structlog.get_logger(__name__)
 
@@ -138,7 +139,8 @@ class Converter:
             now = self._clock.now()
             locked = await tx.one(sql.order_for_update, bucket=order.bucket, conversion_id=order.id)
             assert locked is not None
-            if locked["state"] != "held":
+            # Since it was read it may have been given back, and held again under another hold.
+            if locked["state"] != "held" or locked["hold_id"] != order.hold_id:
                 return
             if locked["asking_until"] is not None and locked["asking_until"] > now:
                 raise self._undecided(order, coalition)
@@ -146,10 +148,12 @@ class Converter:
             refused = None if doubted else await _refused(tx, order, coalition)
             if refused is None:
                 await tx.run(sql.begin_asking, bucket=order.bucket, conversion_id=order.id, asking_until=now + ASKING_AT_MOST)
+            else:  # here and now: who asks in between would have credited what is given back
+                await self._give_back(tx, order, coalition)
+                await self._move(tx, order, "released", False, None, refused.message)
             row = await tx.one(members_sql.membership_by_id, bucket=order.bucket, membership=order.membership_id)
         assert row is not None
         if refused is not None:
-            await self._settle(order, coalition, "released", False, None, refused.message)
             raise refused
         partner = coalition.partners[order.partner_id]
         try:
@@ -179,16 +183,21 @@ class Converter:
         """Store the outcome of asking; released and refused orders give their points back."""
         async with self._database.transaction() as tx:
             locked = await tx.one(sql.order_for_update, bucket=order.bucket, conversion_id=order.id)
-            if locked is None or locked["state"] != "held":
+            if locked is None or locked["state"] != "held" or locked["hold_id"] != order.hold_id:
                 log.error("an order moved on while it was asked for", conversion=str(order.id), answer=state)
                 return
             if state in ("released", "refused"):
-                now = self._clock.now()
-                today = coalition.day_of(now)
-                await tx.post(
-                    sql.release_hold, at=now, bucket=order.bucket, hold=order.hold_id, today=today, month=today.replace(day=1)
-                )
+                await self._give_back(tx, order, coalition)
             await self._move(tx, order, state, in_doubt, reference, error)
+
+    async def _give_back(self, tx: Tx, order: Conversion, coalition: Coalition) -> None:
+        now = self._clock.now()
+        today = coalition.day_of(now)
+        (given_back,) = await tx.post(
+            sql.release_hold, at=now, bucket=order.bucket, hold=order.hold_id, today=today, month=today.replace(day=1)
+        )
+        if not given_back:
+            raise StateConflict(HOLD_IS_CLOSED)
 
     async def _ask(self, order: Conversion, account: Membership) -> Credit:
         connector = await self._connections.of(order.partner_id)
@@ -210,7 +219,7 @@ class Converter:
                 month=coalition.day_of(order.occurred_at).replace(day=1),
             )
             if not posted:
-                raise StateConflict("The hold of this order is not open any more; an operator has to look at it.")
+                raise StateConflict(HOLD_IS_CLOSED)
             await self._move(tx, order, "completed", False, None, None)
 
     async def _move(

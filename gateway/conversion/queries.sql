@@ -65,7 +65,7 @@ select c.bucket, c.conversion_id, c.digest, c.hold_id, c.member_id, c.membership
 
 -- name: order_for_update(bucket, conversion_id)^
 -- An order's state, locked.
-select state, in_doubt, asking_until
+select state, hold_id, in_doubt, asking_until
   from conversion
  where bucket = :bucket
    and conversion_id = :conversion_id
