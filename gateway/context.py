@@ -1,6 +1,6 @@
 """What one request carries: who calls, the coalition as it stands, and the doors to everything else."""
 
-from asyncio import Semaphore
+from asyncio import Future, Semaphore
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -68,6 +68,10 @@ class Context:
     doors: Doors
     loaders: dict[str, DataLoader[Any, Any]] = field(default_factory=dict)
     reads: Semaphore = field(default_factory=lambda: Semaphore(READS_AT_ONCE))
+    asks: Semaphore = field(default_factory=lambda: Semaphore(READS_AT_ONCE))
+    balances: dict[tuple[UUID, str], "Future[int]"] = field(default_factory=dict)
+    silent: set[UUID] = field(default_factory=set)
+    """What partners' own systems were asked in this request, and which did not answer."""
     brought_to_light: dict[str, None] = field(default_factory=dict)
     """The members whom an answer tells of by name or to operators, as the audit log says them, whatever was asked of them."""
 

@@ -311,7 +311,8 @@ class GraphQLEndpoint:
         if admitted.is_mutation or admitted.points < LARGE_POINTS:
             yield
             return
-        holder = _reader(admitted.caller)
+        caller = admitted.caller
+        holder = str(caller.acting_partner_id or caller.subject_id)  # whom a partner acts for is no turn of its own
         turns, waiting = self._large.get(holder, (asyncio.Semaphore(LARGE_AT_ONCE), 0))
         self._large[holder] = turns, waiting + 1
         try:

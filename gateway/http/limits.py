@@ -42,7 +42,7 @@ NAME_MAX = 64
 OPERATIONS_MAX = 20
 # A proof climbs through all transactions of its block; the integrity checks read the whole database; the schema is long.
 # What reads by itself, or asks a partner's system, costs more than what is there already.
-WEIGHTS = {"proof": 100, "integrity": 20_000, "sdl": 100, "person": 10, "nativeBalance": 20, "asOf": 10, "contracts": 3}
+WEIGHTS = {"proof": 100, "integrity": 20_000, "sdl": 100, "person": 10, "nativeBalance": 100, "asOf": 10, "contracts": 3}
 
 # Looked up in the database and made into a page, however few are on it.
 CONNECTION = 50

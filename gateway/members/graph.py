@@ -1,5 +1,6 @@
 """Members in GraphQL: the member's own view, and the pairwise view of a partner."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime
 from enum import Enum
@@ -8,9 +9,9 @@ from uuid import UUID
 import strawberry
 
 from gateway import ids
-from gateway.coalition.connector import PartnerRefused, PartnerSilent
+from gateway.coalition.connector import Connector, PartnerRefused, PartnerSilent
 from gateway.coalition.graph import Partner, show_partner
-from gateway.context import Info
+from gateway.context import Context, Info
 from gateway.graph import (
     PUBLIC,
     SEES_MEMBERSHIPS,
@@ -80,7 +81,7 @@ class Membership(Node):
         if connector is None:
             return NativeBalance(availability=Availability.NOT_OFFERED, points=None)
         try:
-            points = await connector.balance(self.membership.external_id)
+            points = await _balance(info.context, connector, self.membership)
         except (PartnerSilent, PartnerRefused):
             return NativeBalance(availability=Availability.UNAVAILABLE, points=None)
         return NativeBalance(availability=Availability.AVAILABLE, points=Points(points))
@@ -95,6 +96,31 @@ class Membership(Node):
     @strawberry.field(description="What this partner and the member did together, the latest first.")
     async def activity(self, info: Info, first: int, after: str | None = None) -> Connection[Activity]:
         return await activity_of(info, self.membership.member_id, self.membership.partner_id, first, after)
+
+
+async def _balance(context: Context, connector: Connector, membership: lookup.Membership) -> int:
+    """A balance as the partner's system tells it, asked for once a request whatever its other names.
+
+    Raises PartnerSilent, PartnerRefused.
+    """
+    account = membership.partner_id, membership.external_id
+    asked = context.balances.get(account)
+    if asked is None:
+        asked = context.balances[account] = asyncio.ensure_future(_ask(context, connector, membership))
+        asked.add_done_callback(lambda done: done.cancelled() or done.exception())  # told to those who wait, if any
+    return await asyncio.shield(asked)
+
+
+async def _ask(context: Context, connector: Connector, membership: lookup.Membership) -> int:
+    """A few at a time; and who was silent once is not asked again by this request."""
+    async with context.asks:
+        if membership.partner_id in context.silent:
+            raise PartnerSilent("The partner's system did not answer a moment ago.")
+        try:
+            return await connector.balance(membership.external_id)
+        except PartnerSilent:
+            context.silent.add(membership.partner_id)
+            raise
 
 
 def show_membership(membership: lookup.Membership) -> Membership:

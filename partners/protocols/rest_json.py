@@ -31,6 +31,7 @@ class RestJson:
     """A partner's system at `endpoint`, spoken to with capped connections, time and answers."""
 
     def __init__(self, endpoint: str) -> None:
+        self._turns = asyncio.Semaphore(CONNECTIONS_MAX)
         self._client = httpx.AsyncClient(
             base_url=endpoint,
             timeout=httpx.Timeout(TIMEOUT_SECONDS, connect=CONNECT_SECONDS),
@@ -55,6 +56,17 @@ class RestJson:
         await self._client.aclose()
 
     async def _ask(self, method: str, path: str, body: object) -> dict[str, object]:
+        """Ask while no more than CONNECTIONS_MAX ask: httpx looks through all who wait each time that one comes or goes."""
+        try:
+            await asyncio.wait_for(self._turns.acquire(), CONNECT_SECONDS)
+        except TimeoutError:
+            raise PartnerUnreached("Too many ask this partner at once.") from None
+        try:
+            return await self._ask_now(method, path, body)
+        finally:
+            self._turns.release()
+
+    async def _ask_now(self, method: str, path: str, body: object) -> dict[str, object]:
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS), self._client.stream(method, path, json=body) as response:
                 if response.headers.get("content-encoding", "identity") != "identity":

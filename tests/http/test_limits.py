@@ -22,7 +22,9 @@ from gateway.http.limits import (
     WEIGHTS,
     compile_cost,
 )
+from partners.protocols import rest_json
 from tests.access.test_consent import agree, exchange
+from tests.conversion.test_convert import fault
 from tests.points import ann_hands_over
 from tests.world import World, engine
 
@@ -332,3 +334,41 @@ async def test_of_one_callers_large_queries_a_few_run_at_once_and_small_ones_go_
     assert time.monotonic() - began < 0.2
     assert {answer.status_code for answer in await crowded} == {200}
     assert most == 2 * endpoint.LARGE_AT_ONCE
+
+
+@pytest.mark.parametrize("airline", ["answers", "drips", "is away"])
+async def test_balances_in_a_partners_own_system_are_asked_for_once_and_hold_nobody_up(
+    world: World, monkeypatch: pytest.MonkeyPatch, airline: str
+) -> None:
+    asked: list[str] = []
+    ask = rest_json.RestJson.balance
+
+    async def counted(self: Any, account: str) -> int:
+        asked.append(account)
+        return await ask(self, account)
+
+    monkeypatch.setattr(rest_json.RestJson, "balance", counted)
+    monkeypatch.setattr(rest_json, "TIMEOUT_SECONDS", 0.5)
+    for n in range(30):
+        link = "mutation($i: EnrolMemberInput!) { enrolMember(input: $i) { errors { code } } }"
+        assert (await world.ask("airline", link, i={"externalId": f"flyer-{n}"}))["enrolMember"]["errors"] == []
+    if airline == "drips":
+        await fault(world, "drip", 1_000)
+    elif airline == "is away":
+        await world.stop_airline()
+    refs = [{"externalId": f"flyer-{n % 30}"} for n in range(900)]
+    query = PAGES % "id nativeBalance { availability }"
+    crowded = asyncio.gather(*(world.post("airline", query, r=refs) for _ in range(4)))
+    longest = 0.0
+    while not crowded.done():
+        began = time.monotonic()
+        assert (await world.post("grocer", "{ programmes { code } }")).status_code == 200
+        longest = max(longest, time.monotonic() - began)
+        await asyncio.sleep(0.01)
+    for answer in await crowded:
+        said = {each["nativeBalance"]["availability"] for each in answer.json()["data"]["membershipsByRef"]}
+        assert said == ({"AVAILABLE"} if airline == "answers" else {"UNAVAILABLE"})
+    assert longest < 2
+    assert len(asked) <= 4 * 30
+    if airline != "answers":
+        assert len(asked) <= 4 * 4  # those that were under way when the first one got no answer
