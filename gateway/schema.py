@@ -14,7 +14,8 @@ from strawberry.tools import merge_types
 from gateway import ids
 from gateway.adjustment.graph import Adjustment, AdjustmentMutation, AdjustmentQuery, adjustment_activity
 from gateway.audit.graph import AuditQuery
-from gateway.coalition.graph import CoalitionMutation, CoalitionQuery, contract_node, partner_node, programme_node, store_node
+from gateway.coalition.graph import CoalitionMutation, CoalitionQuery
+from gateway.coalition.nodes import contract_node, partner_node, programme_node, store_node
 from gateway.context import Info
 from gateway.conversion.graph import Conversion, ConversionMutation, ConversionQuery, conversion_activity
 from gateway.credit.graph import CreditMutation, CreditQuery

@@ -172,10 +172,9 @@ async def test_a_byte_that_begins_nothing_keeps_no_connection_open(said: bytes, 
         writer.close()
 
 
-UPGRADE = (
-    b"GET /graphql HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-    b"Sec-WebSocket-Protocol: graphql-transport-ws\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
-)
+ASKING = b"GET /graphql HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n"
+VERSION = b"Sec-WebSocket-Version: 13\r\n"
+UPGRADE = ASKING + VERSION + b"Sec-WebSocket-Protocol: graphql-transport-ws\r\n\r\n"
 
 
 async def test_nobody_changes_to_a_websocket_over_an_answer_that_is_not_read() -> None:
@@ -286,10 +285,6 @@ async def test_the_body_of_a_request_for_another_protocol_is_no_request_of_its_o
     writer.close()
 
 
-ASKING = b"GET /graphql HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n"
-VERSION = b"Sec-WebSocket-Version: 13\r\n"
-
-
 @pytest.mark.parametrize(
     "said",
     [
@@ -342,7 +337,7 @@ async def test_a_server_stops_in_whatever_state_its_sockets_are() -> None:
 @pytest.mark.parametrize("frame", [b"\x00\x80\0\0\0\0", b"\x81\x80\0\0\0\0"], ids=["parts of one message", "messages"])
 async def test_a_socket_that_brings_frames_without_end_is_let_go_and_holds_nobody_up(world: World, frame: bytes) -> None:
     reader, writer = await connection(world)
-    writer.write(ASKING + VERSION + b"Sec-WebSocket-Protocol: graphql-transport-ws\r\n\r\n")
+    writer.write(UPGRADE)
     assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
     began = asyncio.get_running_loop().time()
     writer.write((b"\x01\x80\0\0\0\0" if frame[:1] == b"\0" else b"") + frame * 500_000)
