@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.access.accounts import APP_CLIENT, CONSOLE_CLIENT, register_public_client
 from gateway.access.audit import Audit
+from gateway.access.clerk import Clerk
 from gateway.access.follow import follow
 from gateway.access.issuers import OutsideIssuers, read_issuers
 from gateway.access.jwks import Fetcher
@@ -118,7 +119,8 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
     fetcher = Fetcher(settings.jwks_hosts)
     trusted = read_issuers(settings.issuers_file) if settings.issuers_file else []
     issuers = OutsideIssuers(trusted, fetcher, database, clock, tokens.revocations)
-    oauth, health = OAuth(server, tokens, doors, fetcher, budgets), Health(database)
+    oauth = OAuth(server, Clerk(tokens, database, clock, fetcher), tokens, database, budgets)
+    health = Health(database)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:

@@ -11,10 +11,11 @@ from gateway.events.feed import FOLLOWERS_MAX, UNREAD_MAX
 from gateway.graph import PAGE_MAX
 from gateway.http import limits, patience, socket
 from gateway.http.budget import PLANS, STRANGERS
-from gateway.http.endpoint import ANSWER_MAX_BYTES, STREAMED_MAX_BYTES, UNREAD_MAX_BYTES
+from gateway.http.endpoint import ANSWER_MAX_BYTES, STREAMED_MAX_BYTES
 from gateway.http.engine import DOCUMENT_MAX_CHARS, TOKENS_MAX
 from gateway.http.headers import page_headers
 from gateway.http.patient_socket import FRAMES_A_SECOND
+from gateway.http.shares import UNREAD_MAX_BYTES
 from gateway.http.wire import BODY_MAX_BYTES
 
 _KEPT_BY = {"member": "member", "operator": "person", "partner": "client"}

@@ -19,6 +19,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from gateway.access.accounts import CONSOLE_CLIENT, Account, LoginLocked, account_of, check_login, secret_hash
 from gateway.access.accounts import Login as AccountLogin
 from gateway.access.audit import Audit, Deed
+from gateway.access.clerk import check_resource
 from gateway.access.consents import DATA_CLASSES, Consent, decide_alone, grant
 from gateway.access.scopes import CATALOGUE, DELEGABLE, OPERATOR
 from gateway.access.server import Desk, OAuthServer, Request, read_parameters
@@ -30,7 +31,7 @@ from gateway.context import Doors
 from gateway.database import DatabaseAway, PostedNothing, Row, Stuck, Tx
 from gateway.http.budget import Budgets
 from gateway.http.headers import page_headers
-from gateway.http.oauth import NO_STORE, REQUEST_URI_PREFIX, check_resource, read_form
+from gateway.http.oauth import NO_STORE, REQUEST_URI_PREFIX, read_form
 from gateway.http.wire import address_of
 from gateway.ids import show
 

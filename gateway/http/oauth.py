@@ -1,42 +1,27 @@
 """The authorization server's endpoints for programs: tokens, their end, what they say, pushed requests, keys, metadata."""
 
 import asyncio
-import hashlib
 import secrets
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from urllib.parse import parse_qsl
-from uuid import UUID
 
 import orjson
 from authlib.oauth2 import OAuth2Error
 from authlib.oauth2.rfc6749.errors import InvalidRequestError
-from joserfc.errors import JoseError
-from joserfc.jwk import KeySet
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import JSONResponse, Response
 
 from gateway.access.accounts import CODE_GRANTS, EXCHANGE, secret_hash
-from gateway.access.clients import (
-    ALGORITHMS,
-    ASSERTION_METHOD,
-    ASSERTION_TYPE,
-    SECRET_METHODS,
-    claimed_client_id,
-    key_id_of,
-    read_assertion,
-)
-from gateway.access.consents import Consent, consent_by_id, live_consent
+from gateway.access.clerk import CLIENT_REFUSED, CREDENTIALS, Clerk, once
+from gateway.access.clients import ALGORITHMS, ASSERTION_METHOD, SECRET_METHODS
 from gateway.access.dpop import PROOF_SECONDS_MAX, BadProof, read_proof
 from gateway.access.grants import CONFIDENTIAL_METHODS
-from gateway.access.jwks import Fetcher, KeysAway, RemoteKeys, read_keys
 from gateway.access.scopes import CATALOGUE, ROLES
 from gateway.access.server import Desk, OAuthServer, Request, read_basic, read_parameters
-from gateway.access.tokens import TOKEN_SECONDS, TWO_FACTORS, Revocations, TokenRefused, Tokens, marks_of, sql
+from gateway.access.tokens import TWO_FACTORS, Tokens, sql
 from gateway.batching import Busy
-from gateway.context import Doors
-from gateway.database import DatabaseAway, PostedNothing, Row, Stuck, Tx
+from gateway.database import Database, DatabaseAway, PostedNothing, Stuck, Tx
 from gateway.http import patience
 from gateway.http.budget import Budgets
 from gateway.http.wire import address_of
@@ -46,7 +31,6 @@ GRANT_TYPES = (*CODE_GRANTS, "client_credentials", EXCHANGE)
 NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 REQUEST_URI_PREFIX = "urn:ietf:params:oauth:request_uri:"
 PUSHED_SECONDS = 300  # the person logs in meanwhile
-CLIENT_REFUSED = "The client could not be authenticated."
 
 Decide = Callable[[OAuthServer, Request, Desk, Tx], Awaitable[None]]
 
@@ -54,9 +38,8 @@ Decide = Callable[[OAuthServer, Request, Desk, Tx], Awaitable[None]]
 class OAuth:
     """The endpoints below /oauth and /.well-known that programs call."""
 
-    def __init__(self, server: OAuthServer, tokens: Tokens, doors: Doors, fetcher: Fetcher, budgets: Budgets) -> None:
-        self._server, self._tokens, self._doors, self._fetcher, self._budgets = server, tokens, doors, fetcher, budgets
-        self._remote: dict[str, RemoteKeys] = {}
+    def __init__(self, server: OAuthServer, clerk: Clerk, tokens: Tokens, database: Database, budgets: Budgets) -> None:
+        self._server, self._clerk, self._tokens, self._database, self._budgets = server, clerk, tokens, database, budgets
 
     async def metadata(self, request: HTTPRequest) -> Response:
         """RFC 8414."""
@@ -136,7 +119,7 @@ class OAuth:
             if "request_uri" in asked.form:
                 raise InvalidRequestError("A pushed request holds the parameters themselves.")
             client = server.authenticate_client(asked, (*CONFIDENTIAL_METHODS, "none"))
-            parameters = {name: value for name, value in asked.form.items() if name not in _CREDENTIALS}
+            parameters = {name: value for name, value in asked.form.items() if name not in CREDENTIALS}
             parameters["client_id"] = client.get_client_id()
             if request.headers.getlist("dpop"):
                 await self._check_proof(request, "par", server, asked, desk, tx)
@@ -180,18 +163,18 @@ class OAuth:
                     told = f"Too many requests were pushed from your address; try again in {seconds} s."
                     body = {"error": "temporarily_unavailable", "error_description": told}
                     return JSONResponse(body, 429, {**NO_STORE, "Retry-After": str(seconds)})
-            fetched = await self._fetched_keys(parameters)
-            async with self._doors.database.transaction() as tx:
-                desk = await self._desk(parameters, basic, fetched, tx)
+            fetched = await self._clerk.fetched_keys(parameters)
+            async with self._database.transaction() as tx:
+                desk = await self._clerk.lay_out(parameters, basic, fetched, tx)
                 asked = Request("POST", parameters, basic, desk.assertion)
                 try:
                     if desk.assertion is not None:
                         ends = datetime.fromtimestamp(desk.assertion.expires, UTC)
-                        await _once(tx, f"assertion {desk.assertion.client_id} {desk.assertion.jti}".encode(), ends)
+                        await once(tx, f"assertion {desk.assertion.client_id} {desk.assertion.jti}".encode(), ends)
                     await decide(self._server.at(desk), asked, desk, tx)
                 except OAuth2Error as error:
                     desk.answer = error.status_code, dict(error.get_body()), []
-                await self._write(desk, tx)
+                await self._clerk.write(desk, tx)
             status, body, _ = desk.answer
         except OAuth2Error as error:
             status, body = error.status_code, dict(error.get_body())
@@ -203,88 +186,6 @@ class OAuth:
         used_basic = request.headers.get("authorization", "").lower().startswith("basic")
         extra = {"WWW-Authenticate": 'Basic realm="oauth"'} if status == 401 and used_basic else {}
         return JSONResponse(body, status, {**NO_STORE, **extra})
-
-    async def _fetched_keys(self, parameters: dict[str, str]) -> KeySet | None:
-        """The keys that a client publishes at an address of its own; fetched while no transaction waits."""
-        assertion = parameters.get("client_assertion", "")
-        client_id = claimed_client_id(assertion) if assertion else ""
-        if not client_id or not client_id.isprintable():
-            return None
-        async with self._doors.database.reading() as tx:
-            url: str | None = await tx.value(sql.jwks_uri_of, client_id=client_id)
-        if url is None:
-            return None
-        remote = self._remote.setdefault(url, RemoteKeys(self._fetcher, url))
-        try:
-            return await remote.keys(key_id_of(assertion))
-        except KeysAway:
-            return None
-
-    async def _desk(self, parameters: dict[str, str], basic: tuple[str, str] | None, fetched: KeySet | None, tx: Tx) -> Desk:
-        """Load what the request names: its client, its code, its token. Raises OAuth2Error."""
-        now, assertion = self._doors.clock.now(), parameters.get("client_assertion")
-        check_resource(parameters, self._tokens)
-        client_id = basic[0] if basic else parameters.get("client_id", "")
-        if assertion is not None:
-            claimed = claimed_client_id(assertion)
-            if parameters.get("client_assertion_type") != ASSERTION_TYPE or client_id not in ("", claimed):
-                raise InvalidRequestError("The client assertion is not one of this client.")
-            client_id = claimed
-        desk = Desk(now, await tx.one(sql.oauth_client, client_id=client_id) if client_id.isprintable() else None)
-        if desk.client is not None and desk.client["partner_status"] == "suspended":
-            desk.client = None
-        if desk.client is not None and not _is_confidential(desk.client) and (basic or _CREDENTIALS & parameters.keys()):
-            # Authlib would take no notice of them, and the client for one that has shown who it is.
-            raise OAuth2Error(error="invalid_client", description=CLIENT_REFUSED, status_code=401)
-        if assertion is not None and desk.client is not None:
-            registered = desk.client["jwks"]
-            keys = _registered(registered) if registered is not None else fetched
-            desk.assertion = read_assertion(assertion, keys, self._tokens.issuer, now) if keys is not None else None
-        asked = parameters.get("grant_type")
-        if asked == "authorization_code" and "code" in parameters:
-            desk.code = await tx.one(sql.authorization_code, code_hash=secret_hash(parameters["code"]))
-        # What a request names counts for the grant it asks for, and for no other; `token` is of revocation and introspection.
-        token = parameters.get("refresh_token") if asked == "refresh_token" else None if asked else parameters.get("token")
-        if token is not None:
-            await tx.run(sql.lock_family, token_hash=secret_hash(token))
-            desk.refresh = await tx.one(sql.refresh_token, token_hash=secret_hash(token))
-            desk.claims = None if desk.refresh is not None else self._claims(token)
-        if asked == EXCHANGE and "subject_token" in parameters:
-            desk.subject = self._claims(parameters["subject_token"])
-            if desk.subject is not None and await self._just_revoked(tx, desk.subject):
-                desk.subject = None
-        desk.consent = await self._consent(desk, tx)
-        return desk
-
-    async def _consent(self, desk: Desk, tx: Tx) -> Consent | None:
-        """The living consent under which a partner asks: that of its code or refresh token, or of the member it names."""
-        if desk.client is None or desk.client["partner_id"] is None:
-            return None
-        if desk.subject is not None and desk.subject["kind"] == "member":
-            scopes = desk.subject["scope"].split()
-            return await live_consent(tx, UUID(desk.subject["sub"]), desk.client["partner_id"], scopes)
-        row = desk.code or desk.refresh
-        if row is None or row["consent_id"] is None:
-            return None
-        found = await consent_by_id(tx, row["consent_id"])
-        if found is None or found.withdrawn_at is not None:
-            return None
-        own = found.member_id == row["member_id"] and found.partner_id == desk.client["partner_id"]
-        return found if own else None
-
-    def _claims(self, token: str) -> dict[str, Any] | None:
-        try:
-            claims = self._tokens.read_claims(token)
-        except TokenRefused:
-            return None
-        return None if self._tokens.revocations.hit(marks_of(claims), claims["iat"]) else claims
-
-    async def _just_revoked(self, tx: Tx, claims: dict[str, Any]) -> bool:
-        """Whether a token was revoked in the seconds of which this process does not know yet: nothing may follow from it."""
-        known = Revocations()
-        rows = await tx.all(sql.revocations, now=self._doors.clock.now())
-        known.replace({row["mark"]: row["revoked_at"].timestamp() for row in rows})
-        return known.hit(marks_of(claims), claims["iat"])
 
     async def _check_proof(
         self, request: HTTPRequest, endpoint: str, server: OAuthServer, asked: Request, desk: Desk, tx: Tx
@@ -305,52 +206,6 @@ class OAuth:
             raise OAuth2Error(error="invalid_dpop_proof", description=str(bad)) from None
         if not await tx.value(sql.use_once, digest=desk.proof.digest, until=desk.now + timedelta(seconds=2 * PROOF_SECONDS_MAX)):
             raise OAuth2Error(error="invalid_dpop_proof", description="The DPoP proof was used before.")
-
-    async def _write(self, desk: Desk, tx: Tx) -> None:
-        if desk.spent_code and desk.code is not None:
-            await tx.run(sql.use_authorization_code, code_hash=desk.code["code_hash"], used_at=desk.now)
-        if desk.new_family is not None:
-            await tx.run(sql.store_family, **desk.new_family)
-        if desk.spent_refresh and desk.refresh is not None:
-            await tx.run(sql.use_refresh_token, token_hash=desk.refresh["token_hash"], used_at=desk.now)
-        if desk.new_refresh is not None:
-            await tx.run(sql.store_refresh_token, **desk.new_refresh)
-        marks = [desk.revoked_mark] if desk.revoked_mark else []
-        if desk.ended_family is not None:
-            await tx.run(sql.end_family, family_id=desk.ended_family, ended_at=desk.now)
-            marks.append(f"sid:{desk.ended_family}")
-        for mark in marks:
-            await tx.run(sql.revoke, mark=mark, revoked_at=desk.now, until=desk.now + timedelta(seconds=2 * TOKEN_SECONDS))
-
-
-def check_resource(parameters: dict[str, str], tokens: Tokens) -> None:
-    """There is one resource to ask tokens for, the API (RFC 8707). Raises OAuth2Error."""
-    for name in ("resource", "audience"):
-        if parameters.get(name, tokens.audience) != tokens.audience:
-            raise OAuth2Error(error="invalid_target", description=f"The resource is {tokens.audience}.", status_code=400)
-
-
-def _registered(jwks: str) -> KeySet | None:
-    """The keys that a client was registered with; None where none of them is good any more."""
-    try:
-        return read_keys(orjson.loads(jwks))
-    except (JoseError, ValueError, KeyError, TypeError):
-        return None
-
-
-_CREDENTIALS = {"client_secret", "client_assertion", "client_assertion_type"}
-
-
-def _is_confidential(client: Row) -> bool:
-    """Whether a client can show who it is: it has secrets, or keys."""
-    return bool(client["secrets"] or client["jwks"] or client["jwks_uri"])
-
-
-async def _once(tx: Tx, said: bytes, until: datetime) -> None:
-    """Raises OAuth2Error the second time."""
-    if not await tx.value(sql.use_once, digest=hashlib.sha256(said).digest(), until=until):
-        raise OAuth2Error(error="invalid_client", description=CLIENT_REFUSED, status_code=401)
-
 
 async def read_form(request: HTTPRequest) -> list[tuple[str, str]]:
     """The pairs of a form. Raises OAuth2Error."""

@@ -196,7 +196,7 @@ class _Adapter(ASGIWebSocketAdapter):
                     raise NonTextMessageReceived from error
                 try:
                     if self._session.caller is not PUBLIC:
-                        await self._endpoint.charge_for_reading(self._session.caller, len(text))
+                        await self._endpoint.admission.charge_for_reading(self._session.caller, len(text))
                     elif len(text) > STRANGERS_MESSAGE_MAX_BYTES:
                         raise Refusing(413, "BODY_TOO_LARGE", "Say who you are first.")
                     check_parts(text.encode(), MESSAGE_PARTS_MAX)

@@ -12,6 +12,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from gateway.access.caller import Caller
 from gateway.http import patience
 from gateway.http.events import EVENT_STREAM
 from gateway.http.headers import COMMON
@@ -126,9 +127,9 @@ def plain_type(media_type: str) -> str:
 
 
 class Answer(Response):
-    """A large answer is handed over in parts, each once the one before has left; `holder` is who has it to read until then."""
+    """A large answer is handed over in parts, each once the one before has left; `reader` is who has it to read until then."""
 
-    holder: str | None = None
+    reader: Caller | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if len(self.body) <= PART_BYTES:

@@ -11,7 +11,7 @@ import pytest
 from graphql import OperationDefinitionNode, get_introspection_query, parse
 
 from gateway import context
-from gateway.http import endpoint
+from gateway.http import admission, endpoint, shares
 from gateway.http.limits import (
     ALIASES_MAX,
     CONNECTION,
@@ -150,7 +150,7 @@ async def test_names_that_are_repeated_in_the_answer_are_short(world: World, nam
 async def test_wrong_variables_are_told_in_a_few_words_however_large_they_are_and_paid_for(
     world: World, variables: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endpoint, "BYTES_FOR_A_POINT", 1)
+    monkeypatch.setattr(admission, "BYTES_FOR_A_POINT", 1)
     query = "mutation($i: EnrolMemberInput!) { enrolMember(input: $i) { errors { code } } }"
     began = time.process_time()
     answer = await world.post("grocer", query, **variables)
@@ -163,7 +163,7 @@ async def test_wrong_variables_are_told_in_a_few_words_however_large_they_are_an
 
 async def test_an_answer_has_a_size_and_so_has_what_one_caller_leaves_unread(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(endpoint, "ANSWER_MAX_BYTES", 2_000_000)
-    monkeypatch.setattr(endpoint, "UNREAD_MAX_BYTES", 3_000_000)
+    monkeypatch.setattr(shares, "UNREAD_MAX_BYTES", 3_000_000)
     query = "query($r: [_Any!]!) { _entities(representations: $r) { ... on Programme { %s } } }"
     fields = " ".join(f"{'a' * 60}{n:03}: code" for n in range(30))
 
@@ -312,7 +312,7 @@ async def test_a_partner_that_acts_takes_its_turn_too(world: World) -> None:
 async def test_of_one_callers_large_queries_a_few_run_at_once_and_small_ones_go_past(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endpoint, "LARGE_POINTS", 20)
+    monkeypatch.setattr(shares, "LARGE_POINTS", 20)
     running, most = 0, 0
     run = endpoint.GraphQLEndpoint._execute
 
@@ -333,7 +333,7 @@ async def test_of_one_callers_large_queries_a_few_run_at_once_and_small_ones_go_
     assert (await world.post("grocer", "{ programmes { code } }")).status_code == 200
     assert time.monotonic() - began < 0.2
     assert {answer.status_code for answer in await crowded} == {200}
-    assert most == 2 * endpoint.LARGE_AT_ONCE
+    assert most == 2 * shares.LARGE_AT_ONCE
 
 
 @pytest.mark.parametrize("airline", ["answers", "drips", "is away"])

@@ -1,0 +1,161 @@
+"""What must be true of a request before it runs: who calls, what it may do, what it costs, what the audit log holds of it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from graphql import OperationDefinitionNode, OperationType
+
+from gateway.access.audit import DETAILS_MAX_BYTES, Deed
+from gateway.access.caller import PUBLIC, Caller
+from gateway.access.tokens import TWO_FACTORS
+from gateway.batching import Busy
+from gateway.coalition.catalogue import NoCoalition
+from gateway.context import Context, Doors
+from gateway.database import DatabaseAway, Stuck
+from gateway.http.budget import Budgets
+from gateway.http.deeds import cost_of_noting, deed_of, is_watched
+from gateway.http.documents import Documents
+from gateway.http.engine import (
+    DOCUMENT_MAX_CHARS,
+    STEP_UP_SECONDS,
+    Engine,
+    Prepared,
+    ScopeMissing,
+    StepUpNeeded,
+    knows_schema,
+)
+from gateway.http.refusing import Refusing, away
+
+READING_COST = 5
+"""Points a character of a document that this process has not read yet, whether it is accepted or not."""
+
+# What is larger is paid for by its bytes before it is read.
+READ_FOR_NOTHING_BYTES = 8 * 1024
+BYTES_FOR_A_POINT = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A request that may run: its operation is known, its caller has the rights, its cost is allowed."""
+
+    prepared: Prepared
+    variables: dict[str, Any] | None
+    operation_name: str | None
+    operation: OperationDefinitionNode
+    caller: Caller
+    context: Context
+    points: int
+    cost: dict[str, Any]
+    deed: Deed | None  # of what the audit log watches
+
+    @property
+    def is_mutation(self) -> bool:
+        return self.operation.operation is OperationType.MUTATION
+
+
+class Admission:
+    """Checks all that can be checked of a request before it is executed."""
+
+    def __init__(self, engine: Engine, doors: Doors, budgets: Budgets) -> None:
+        self._engine, self._doors, self._budgets = engine, doors, budgets
+        self._documents = Documents(doors.database)
+
+    async def charge_for_reading(self, caller: Caller, size: int) -> None:
+        """What is large takes long to read, whatever it asks for. Raises Refusing."""
+        if size > READ_FOR_NOTHING_BYTES:
+            with refusing_what_is_away():
+                await self._budgets.charge(caller, size // BYTES_FOR_A_POINT)
+
+    async def admit(self, caller: Caller, asked: dict[str, Any], method: str, streamed: bool = False) -> Admitted:
+        """Admit a request, or say why not. Raises Refusing, DocumentRefused."""
+        name, variables = asked.get("operationName"), asked.get("variables")
+        with refusing_what_is_away():
+            text = await self._text(caller, asked)
+            registered = asked.get("documentId") is not None
+            if not registered and not self._engine.remembers(text):
+                await self._budgets.charge(caller, min(len(text), DOCUMENT_MAX_CHARS) * READING_COST)
+            prepared = self._engine.prepare(text, knows_schema(caller), registered)
+        if prepared.introspects and not knows_schema(caller):
+            raise Refusing(403, "FORBIDDEN", "The schema is told to partners and operators; schema.graphql holds it too.")
+        operation = self._engine.operation(prepared, name, streamed)
+        if variables and not variables.keys() <= prepared.variables[name]:
+            # Nothing but what the operation declares: it does nothing with anything else.
+            variables = {each: value for each, value in variables.items() if each in prepared.variables[name]}
+        if method == "GET" and operation.operation is OperationType.MUTATION:
+            raise Refusing(405, "METHOD_NOT_ALLOWED", "Send mutations with POST.", {"Allow": "POST"})
+        deed = deed_of(caller, prepared, operation, variables) if is_watched(caller, prepared) else None
+        noting = cost_of_noting(deed) if deed is not None else 0
+        try:
+            self._check_rights(prepared, caller)
+            if deed is not None and deed.size > DETAILS_MAX_BYTES:
+                told = f"The audit log keeps this whole, document and variables: {DETAILS_MAX_BYTES} bytes, not nested deeply."
+                raise Refusing(413, "BODY_TOO_LARGE", told)
+        except Refusing as no:
+            if deed is not None:
+                with refusing_what_is_away():
+                    await self._budgets.charge(caller, noting)
+                    await self._doors.audit.note(replace(deed, result=no.code))
+            raise
+        points = self._engine.check_cost(prepared, variables, name) + noting
+        with refusing_what_is_away():
+            cost = await self._budgets.charge(caller, points)
+            context = Context(caller, await self._doors.catalogue.current(), self._doors)
+        partner_id = caller.acting_partner_id or caller.partner_id
+        if partner_id is not None:
+            partner = context.coalition.partners.get(partner_id)
+            if partner is not None and partner.status != "active":
+                raise Refusing(403, "FORBIDDEN", f"{partner.name} is suspended.")
+        return Admitted(prepared, variables, name, operation, caller, context, points, cost, deed)
+
+    async def _text(self, caller: Caller, asked: dict[str, Any]) -> str:
+        """The document: as it was sent, or registered under the id that was sent. Raises Refusing, DatabaseAway."""
+        id = asked.get("documentId")
+        if caller is PUBLIC:
+            raise who_is_it()
+        if id is None:
+            if caller.kind == "member" and caller.acting_partner_id is None:
+                told = "Apps of members send the id of a registered document: documentId (docs/integrating.md)."
+                raise Refusing(403, "DOCUMENT_NOT_TRUSTED", told)
+            query: str = asked["query"]
+            return query
+        text = await self._documents.text(caller.client_id, id)
+        if text is None:
+            raise Refusing(404, "DOCUMENT_UNKNOWN", f"The client {caller.client_id!r} has no document {id[:80]!r}.")
+        return text
+
+    def _check_rights(self, prepared: Prepared, caller: Caller) -> None:
+        try:
+            self._engine.check_rights(prepared, caller)
+        except ScopeMissing as error:
+            headers = {"WWW-Authenticate": 'Bearer error="insufficient_scope"'}
+            raise Refusing(403, "FORBIDDEN", str(error), headers) from None
+        try:
+            self._engine.check_step_up(prepared, caller, self._doors.clock.now())
+        except StepUpNeeded as error:
+            challenge = (
+                f'Bearer error="insufficient_user_authentication", acr_values="{TWO_FACTORS}", max_age="{STEP_UP_SECONDS}"'
+            )
+            raise Refusing(401, "STEP_UP_NEEDED", str(error), {"WWW-Authenticate": challenge}) from None
+
+
+def who_is_it() -> Refusing:
+    headers = {"WWW-Authenticate": "Bearer", "Connection": "close"}
+    return Refusing(401, "UNAUTHENTICATED", "Send a bearer token.", headers)
+
+
+@contextmanager
+def refusing_what_is_away() -> Iterator[None]:
+    """Turns what keeps a request from being answered at all into a refusal of the request."""
+    try:
+        yield
+    except NoCoalition as error:
+        raise Refusing(503, "NO_COALITION", str(error)) from None
+    except DatabaseAway:
+        raise away() from None
+    except Busy as error:
+        raise Refusing(429, "BUSY", str(error), {"Retry-After": "1"}) from None
+    except Stuck:
+        told = "Somebody else is at work on what this needs; try again in a moment."
+        raise Refusing(429, "BUSY", told, {"Retry-After": "1"}) from None
