@@ -26,17 +26,19 @@ from api import HOUSEHOLDS, ME, PORT, Tills, measure_api
 from ledger import measure_ledger
 from yardsticks import ROUNDS, age, bare_mutation, pgbench, process, rows
 
-from gateway.access import accounts
+from gateway.access import registration
 from gateway.access.scopes import CEILING
 from gateway.access.tokens import Subject, open_tokens
 from gateway.clock import SystemClock
-from gateway.coalition import onboard
 from gateway.coalition.catalogue import Coalition, read_coalition
 from gateway.database import Database
 from gateway.embedded import EmbeddedPostgres
 from gateway.http.documents import register
 from gateway.members.lookup import sql as members_sql
 from gateway.migrate import migrate
+from gateway.onboarding.contracts import NewContract
+from gateway.onboarding.partners import NewPartner, onboard_from_files
+from gateway.onboarding.programmes import NewCoalition, NewProgramme, create_coalition, create_programme
 from gateway.settings import Settings, read_settings
 
 PARTNERS = 8
@@ -49,12 +51,12 @@ async def create_world(dsn: str) -> Coalition:
     await database.open()
     now = SystemClock().now()
     async with database.transaction() as tx:
-        await onboard.create_coalition(tx, onboard.NewCoalition("Bench", "UTC", "USD", dt.date(2026, 1, 1)))
-        await onboard.create_programme(tx, onboard.NewProgramme("MER", "Points", "ledger", expires_after_months=6))
+        await create_coalition(tx, NewCoalition("Bench", "UTC", "USD", dt.date(2026, 1, 1)))
+        await create_programme(tx, NewProgramme("MER", "Points", "ledger", expires_after_months=6))
         price, nothing = Decimal("0.01"), Decimal(0)
-        contract = onboard.NewContract("MER", "USD", dt.date(2026, 1, 1), Fraction(1), price, price, nothing, nothing)
-        partners = [onboard.NewPartner(f"partner{n}", f"Partner {n}", contracts=(contract,)) for n in range(PARTNERS)]
-        await onboard.onboard_from_files(tx, partners, now)
+        contract = NewContract("MER", "USD", dt.date(2026, 1, 1), Fraction(1), price, price, nothing, nothing)
+        partners = [NewPartner(f"partner{n}", f"Partner {n}", contracts=(contract,)) for n in range(PARTNERS)]
+        await onboard_from_files(tx, partners, now)
         coalition = await read_coalition(tx)
     await database.close()
     return coalition
@@ -76,7 +78,7 @@ async def tokens_of(
         }
 
     def member(id: UUID) -> str:
-        return signer.issue(Subject("member", id), accounts.APP_CLIENT, CEILING["member"], clock.now())
+        return signer.issue(Subject("member", id), registration.APP_CLIENT, CEILING["member"], clock.now())
 
     return partners, member
 
@@ -132,7 +134,7 @@ async def make_client(dsn: str, coalition: Coalition) -> tuple[str, str]:
     await database.open()
     partner = next(iter(coalition.partners.values()))
     async with database.transaction() as tx:
-        client = await accounts.create_partner_client(tx, partner.id, partner.code, SystemClock().now())
+        client = await registration.create_partner_client(tx, partner.id, partner.code, SystemClock().now())
     await database.close()
     return client
 
@@ -142,7 +144,7 @@ async def prepare_apps(dsn: str) -> list[UUID]:
     database = Database(dsn, 2)
     await database.open()
     async with database.transaction() as tx:
-        await register(tx, accounts.APP_CLIENT, [ME], SystemClock().now())
+        await register(tx, registration.APP_CLIENT, [ME], SystemClock().now())
         cards = await tx.all(members_sql.cards_by_number, numbers=[f"C-{n}" for n in range(1, APPS + 1)])
     await database.close()
     return [row["member_id"] for row in cards]

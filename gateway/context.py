@@ -1,11 +1,11 @@
 """What one request carries: who calls, the coalition as it stands, and the doors to everything else."""
 
-from asyncio import Future, Semaphore
+from asyncio import Semaphore
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 from strawberry.dataloader import DataLoader
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 
 READS_AT_ONCE = 4
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +70,7 @@ class Context:
     doors: Doors
     loaders: dict[str, DataLoader[Any, Any]] = field(default_factory=dict)
     reads: Semaphore = field(default_factory=lambda: Semaphore(READS_AT_ONCE))
-    asks: Semaphore = field(default_factory=lambda: Semaphore(READS_AT_ONCE))
-    balances: dict[tuple[UUID, str], "Future[int]"] = field(default_factory=dict)
-    silent: set[UUID] = field(default_factory=set)
-    """What partners' own systems were asked in this request, and which did not answer."""
+    kept: dict[type, Any] = field(default_factory=dict)
     brought_to_light: dict[str, None] = field(default_factory=dict)
     """The members whom an answer tells of by name or to operators, as the audit log says them, whatever was asked of them."""
 
@@ -109,6 +108,11 @@ class Context:
                 async with self.database.reading() as tx:
                     return await tx.all(statement, as_partner=None, as_member=None, **given)
             return await self.database.read_for(self.caller.partner_id, self.caller.member_id, statement, **given)
+
+    def one_of(self, kind: type[T]) -> T:
+        """What the fields of this request share of a kind; made when the first of them asks."""
+        kept: T = self.kept.get(kind) or self.kept.setdefault(kind, kind())
+        return kept
 
     def partner(self) -> "Partner":
         """The partner that calls. Raises NotAllowed for anybody else, or while the partner is suspended."""

@@ -13,12 +13,12 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from gateway.access.accounts import APP_CLIENT, CONSOLE_CLIENT, register_public_client
 from gateway.access.audit import Audit
 from gateway.access.clerk import Clerk
 from gateway.access.follow import follow
 from gateway.access.issuers import OutsideIssuers, read_issuers
 from gateway.access.jwks import Fetcher
+from gateway.access.registration import APP_CLIENT, CONSOLE_CLIENT, register_public_client
 from gateway.access.scopes import MEMBER, OPERATOR
 from gateway.access.server import OAuthServer
 from gateway.access.signing_keys import load_signing_keys

@@ -14,7 +14,7 @@ from strawberry.tools import merge_types
 from gateway import ids
 from gateway.adjustment.graph import Adjustment, AdjustmentMutation, AdjustmentQuery, adjustment_activity
 from gateway.audit.graph import AuditQuery
-from gateway.coalition.graph import CoalitionMutation, CoalitionQuery
+from gateway.coalition.graph import CoalitionQuery
 from gateway.coalition.nodes import contract_node, partner_node, programme_node, store_node
 from gateway.context import Info
 from gateway.conversion.graph import Conversion, ConversionMutation, ConversionQuery, conversion_activity
@@ -29,13 +29,15 @@ from gateway.earning.graph import (
     earning_activity_of_rows,
     return_activity,
 )
+from gateway.enrolment.graph import EnrolmentMutation
 from gateway.graph import PUBLIC, SCALARS, BadInput, Node
 from gateway.hold.graph import HoldMutation, hold_node
 from gateway.inputs import compile_inputs
 from gateway.jobs.graph import JobsMutation, JobsQuery
 from gateway.ledger.graph import LedgerQuery
 from gateway.ledger.post import sql as ledger_sql
-from gateway.members.graph import MembersMutation, MembersQuery, member_node, membership_node
+from gateway.members.graph import MembersQuery, member_node, membership_node
+from gateway.onboarding.graph import OnboardingMutation
 from gateway.privacy.graph import PrivacyMutation
 from gateway.redemption.graph import (
     Redemption,
@@ -175,9 +177,9 @@ def create_schema(sort: bool = False) -> strawberry.federation.Schema:
             ConversionMutation,
             TransferMutation,
             AdjustmentMutation,
-            MembersMutation,
+            EnrolmentMutation,
             PrivacyMutation,
-            CoalitionMutation,
+            OnboardingMutation,
             CreditMutation,
             SettlementMutation,
             JobsMutation,

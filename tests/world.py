@@ -24,17 +24,20 @@ import pyotp
 import uvicorn
 from starlette.applications import Starlette
 
-from gateway.access import accounts
+from gateway.access import accounts, registration
 from gateway.access.tokens import Tokens, open_tokens
 from gateway.access.vault import KEY_FILE, Vault, open_vault
 from gateway.clock import Clock, SetClock
-from gateway.coalition import onboard
 from gateway.coalition.catalogue import Coalition, read_coalition
+from gateway.conversion.rates import NewRate, publish_rate
 from gateway.database import Database
 from gateway.http.documents import document_id
 from gateway.http.engine import Engine
 from gateway.ledger.verify import verify
 from gateway.main import create_app
+from gateway.onboarding.contracts import NewContract
+from gateway.onboarding.partners import NewPartner, onboard_from_files, onboard_partner
+from gateway.onboarding.programmes import NewCoalition, NewProgramme, create_coalition, create_programme
 from gateway.schema import create_schema
 from gateway.server import server_config
 from gateway.settings import read_settings
@@ -287,7 +290,7 @@ async def log_in(world: World, client_id: str, redirect_uri: str, login: str, pa
 
 
 def contract(earn: str, issue: str = "0.0100", redeem: str = "0.0080", fee: str = "0.015", conversion: str = "0") -> Any:
-    return onboard.NewContract(
+    return NewContract(
         "MER", "USD", date(2026, 1, 1), Fraction(earn), Decimal(issue), Decimal(redeem), Decimal(fee), Decimal(conversion)
     )
 
@@ -320,19 +323,19 @@ class Place:
 async def describe_coalition(database: Database) -> Coalition:
     """The coalition's partners, programmes, contracts and rate, in an empty migrated database."""
     async with database.transaction() as tx:
-        await onboard.create_coalition(tx, onboard.NewCoalition("Test", "America/New_York", "USD", date(2026, 1, 1), 400))
-        airline = onboard.NewPartner("airline", "The Airline", "rest_json", NOWHERE)
-        issuer = await onboard.onboard_partner(tx, airline, NOW)
-        await onboard.create_programme(tx, onboard.NewProgramme("MER", "Points", "ledger", expires_after_months=6))
-        await onboard.create_programme(tx, onboard.NewProgramme("SKY", "Miles", "partner", issuer_id=issuer))
+        await create_coalition(tx, NewCoalition("Test", "America/New_York", "USD", date(2026, 1, 1), 400))
+        airline = NewPartner("airline", "The Airline", "rest_json", NOWHERE)
+        issuer = await onboard_partner(tx, airline, NOW)
+        await create_programme(tx, NewProgramme("MER", "Points", "ledger", expires_after_months=6))
+        await create_programme(tx, NewProgramme("SKY", "Miles", "partner", issuer_id=issuer))
         partners = [
-            onboard.NewPartner("grocer", "The Grocer", stores=(("s1", "Main Street"),), contracts=(contract("1"),)),
-            onboard.NewPartner("fuel", "The Fuel Station", contracts=(contract("1/2", "0.0095", "0.0078", "0.02"),)),
-            onboard.NewPartner("airline", "The Airline", "rest_json", NOWHERE, contracts=(contract("0", "0", "0", "0", "0.0090"),)),
+            NewPartner("grocer", "The Grocer", stores=(("s1", "Main Street"),), contracts=(contract("1"),)),
+            NewPartner("fuel", "The Fuel Station", contracts=(contract("1/2", "0.0095", "0.0078", "0.02"),)),
+            NewPartner("airline", "The Airline", "rest_json", NOWHERE, contracts=(contract("0", "0", "0", "0", "0.0090"),)),
         ]
-        await onboard.onboard_from_files(tx, partners, NOW)
-        rate = onboard.NewRate("MER", "SKY", 200, 100, 200, 200, datetime(2026, 1, 1, tzinfo=UTC))
-        await onboard.publish_rate(tx, await read_coalition(tx), rate)
+        await onboard_from_files(tx, partners, NOW)
+        rate = NewRate("MER", "SKY", 200, 100, 200, 200, datetime(2026, 1, 1, tzinfo=UTC))
+        await publish_rate(tx, await read_coalition(tx), rate)
         return await read_coalition(tx)
 
 
@@ -342,7 +345,7 @@ async def found_coalition(name: str, dsn: str, folder: Path) -> Founded:
     await database.open()
     coalition = await describe_coalition(database)
     async with database.transaction() as tx:
-        clients = {p.code: await accounts.create_partner_client(tx, p.id, p.code, NOW) for p in coalition.partners.values()}
+        clients = {p.code: await registration.create_partner_client(tx, p.id, p.code, NOW) for p in coalition.partners.values()}
         olga = await accounts.set_password(tx, "operator", "olga", OPERATOR_PASSWORD, None, NOW, ["admin"])
     vault = await open_vault(database, read_settings({}, data_dir=folder))
     async with database.transaction() as tx:

@@ -1,38 +1,26 @@
-"""Local accounts and clients: operators and members with a password, partners with an OAuth client."""
+"""Local accounts: operators and members with a password, and how what they began ends."""
 
 import asyncio
-import hashlib
 import hmac
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from urllib.parse import urlsplit
 from uuid import UUID
 
-import orjson
 import pyotp
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from joserfc.errors import JoseError
 
-from gateway.access.jwks import KEYS_MAX, read_keys
-from gateway.access.scopes import PARTNER
+from gateway.access.registration import secret_hash
 from gateway.access.tokens import TOKEN_SECONDS, sql
 from gateway.access.vault import Vault
 from gateway.database import Row, Tx
 from gateway.ids import new_id
 from gateway.refusals import InputNotAccepted, StateConflict
 
-CONSOLE_CLIENT = "console"
-APP_CLIENT = "member-app"
-EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
-CODE_GRANTS = ("authorization_code", "refresh_token")
 PASSWORD_MIN_LENGTH = 10
 FAILURES_MAX = 5
 LOCKED = timedelta(minutes=15)
-SECRETS_MAX = 2
-SECRET_PREFIX = "gws_"  # noqa: S105  # nosec B105 - says what kind of secret leaked, is none itself
 
 # OWASP's first choice for argon2id: 19 MiB, two passes, one lane (23 ms).
 _hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
@@ -57,11 +45,6 @@ class Login:
 
     at: datetime
     strong: bool
-
-
-def secret_hash(secret: str) -> bytes:
-    """SHA-256: enough for secrets of 256 random bits, which cannot be guessed from their hash."""
-    return hashlib.sha256(secret.encode()).digest()
 
 
 async def set_password(
@@ -135,17 +118,6 @@ async def end_partner(tx: Tx, partner_id: UUID, now: datetime) -> None:
 
 async def _revoke(tx: Tx, mark: str, now: datetime) -> None:
     await tx.run(sql.revoke, mark=mark, revoked_at=now, until=now + timedelta(seconds=2 * TOKEN_SECONDS))
-
-
-def is_redirect_uri(uri: str) -> bool:
-    """Whether a code may be sent there: over HTTPS, to this machine, or to an app by a scheme of its own, which has a dot
-    (RFC 8252, section 7.1)."""
-    parts = urlsplit(uri)
-    if "#" in uri or not uri.isprintable():
-        return False
-    if parts.scheme == "http":
-        return parts.hostname in ("127.0.0.1", "localhost", "::1")
-    return bool(parts.netloc) if parts.scheme == "https" else "." in parts.scheme
 
 
 class LoginLocked(Exception):
@@ -222,117 +194,3 @@ async def _serves(tx: Tx, vault: Vault, row: Row, code: str, now: datetime) -> b
             await tx.run(sql.use_factor_step, account_id=row["account_id"], step=candidate)
             return True
     return False
-
-
-@dataclass(frozen=True, slots=True)
-class ForMembers:
-    """What a partner's client needs to ask members for their consent: where they come back to, and for what it asks."""
-
-    redirect_uris: tuple[str, ...] = ()
-    purpose: str | None = None
-
-
-async def as_before(
-    tx: Tx, code: str, dpop_bound: bool | None, redirect_uris: Sequence[str] | None, purpose: str | None
-) -> tuple[bool, ForMembers]:
-    """What a partner's client is registered with, where nothing else is said."""
-    known = await tx.one(sql.oauth_client, client_id=f"partner-{code}")
-    if known is None:
-        return bool(dpop_bound), ForMembers(tuple(redirect_uris or ()), purpose)
-    redirects = known["redirect_uris"] if redirect_uris is None else redirect_uris
-    asks = ForMembers(tuple(redirects), known["purpose"] if purpose is None else purpose)
-    return known["dpop_bound"] if dpop_bound is None else dpop_bound, asks
-
-
-async def create_partner_client(
-    tx: Tx, partner_id: UUID, code: str, now: datetime, dpop_bound: bool = False, keep: int = SECRETS_MAX,
-    for_members: ForMembers = ForMembers(),
-) -> tuple[str, str]:  # fmt: skip
-    """Register a partner's client with a new secret; answers (client id, secret). Only the hash is kept.
-
-    The `keep` newest secrets serve, this one included; older ones end. `dpop_bound`: its tokens are bound to a key.
-    """
-    secret = SECRET_PREFIX + secrets.token_urlsafe(32)
-    client_id = await _store_partner_client(tx, partner_id, code, None, dpop_bound, for_members, now)
-    await tx.run(sql.store_secret, secret_hash=secret_hash(secret), client_id=client_id, created_at=now)
-    await tx.run(sql.end_secrets, client_id=client_id, keep=keep, ended_at=now)
-    return client_id, secret
-
-
-async def create_keyed_client(
-    tx: Tx, partner_id: UUID, code: str, jwks: str, dpop_bound: bool, now: datetime, for_members: ForMembers = ForMembers()
-) -> str:
-    """Register a partner's client with public keys of its own (private_key_jwt); its secrets end. Answers its id.
-
-    Raises InputNotAccepted unless `jwks` is a set of one or more public keys.
-    """
-    try:
-        given = orjson.loads(jwks)
-        keys = read_keys(given).keys
-        unfit = len(given["keys"]) - len(keys)
-    except (JoseError, ValueError, KeyError, TypeError):
-        raise InputNotAccepted('The keys are not a JSON Web Key Set: {"keys": [...]}.', "jwks") from None
-    if unfit:
-        told = f"{unfit} of the keys cannot be used: give at most {KEYS_MAX}, EC, OKP, or RSA of 2048 to 4096 bits with e=65537."
-        raise InputNotAccepted(told, "jwks")
-    if not keys or any(key.is_private for key in keys):
-        raise InputNotAccepted("The key set must hold at least one key, and public keys alone.", "jwks")
-    return await _store_keyed(tx, partner_id, code, jwks, None, dpop_bound, for_members, now)
-
-
-async def create_published_client(
-    tx: Tx, partner_id: UUID, code: str, url: str, dpop_bound: bool, now: datetime, for_members: ForMembers = ForMembers()
-) -> str:
-    """Register a partner's client whose public keys are fetched from an address of its own; its secrets end."""
-    return await _store_keyed(tx, partner_id, code, None, url, dpop_bound, for_members, now)
-
-
-async def _store_keyed(
-    tx: Tx, partner_id: UUID, code: str, jwks: str | None, jwks_uri: str | None, dpop_bound: bool, for_members: ForMembers,
-    now: datetime,
-) -> str:  # fmt: skip
-    client_id = await _store_partner_client(tx, partner_id, code, jwks, dpop_bound, for_members, now, jwks_uri)
-    await tx.run(sql.end_secrets, client_id=client_id, keep=0, ended_at=now)
-    return client_id
-
-
-async def _store_partner_client(
-    tx: Tx, partner_id: UUID, code: str, jwks: str | None, dpop_bound: bool, for_members: ForMembers, now: datetime,
-    jwks_uri: str | None = None,
-) -> str:  # fmt: skip
-    client_id = f"partner-{code}"
-    await tx.run(
-        sql.store_oauth_client,
-        client_id=client_id,
-        name=code,
-        partner_id=partner_id,
-        jwks=jwks,
-        jwks_uri=jwks_uri,
-        dpop_bound=dpop_bound,
-        redirect_uris=list(for_members.redirect_uris),
-        grants=["client_credentials", EXCHANGE, *(CODE_GRANTS if for_members.redirect_uris else ())],
-        scopes=sorted(PARTNER),
-        purpose=for_members.purpose,
-        created_at=now,
-    )
-    return client_id
-
-
-async def register_public_client(
-    tx: Tx, client_id: str, name: str, redirect_uris: list[str], scopes: list[str], refreshes: bool, now: datetime
-) -> None:
-    """Register a client that keeps no secret: the console, a mobile app. `refreshes`: it gets refresh tokens."""
-    await tx.run(
-        sql.store_oauth_client,
-        client_id=client_id,
-        name=name,
-        partner_id=None,
-        jwks=None,
-        jwks_uri=None,
-        dpop_bound=False,
-        redirect_uris=redirect_uris,
-        grants=[*CODE_GRANTS] if refreshes else ["authorization_code"],
-        scopes=scopes,
-        purpose=None,
-        created_at=now,
-    )

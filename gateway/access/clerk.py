@@ -11,10 +11,10 @@ from authlib.oauth2.rfc6749.errors import InvalidRequestError
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
-from gateway.access.accounts import EXCHANGE, secret_hash
 from gateway.access.clients import ASSERTION_TYPE, claimed_client_id, key_id_of, read_assertion
 from gateway.access.consents import Consent, consent_by_id, live_consent
 from gateway.access.jwks import Fetcher, KeysAway, RemoteKeys, read_keys
+from gateway.access.registration import EXCHANGE, secret_hash
 from gateway.access.server import Desk
 from gateway.access.tokens import TOKEN_SECONDS, Revocations, TokenRefused, Tokens, marks_of, sql
 from gateway.clock import Clock

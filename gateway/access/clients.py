@@ -16,7 +16,7 @@ from joserfc.jwk import Key, KeySet
 from joserfc.jws import JWSRegistry
 from joserfc.util import urlsafe_b64decode
 
-from gateway.access.accounts import secret_hash
+from gateway.access.registration import secret_hash
 from gateway.access.scopes import DELEGABLE
 from gateway.database import Row
 

@@ -22,8 +22,9 @@ from authlib.oauth2.rfc7009 import RevocationEndpoint
 from authlib.oauth2.rfc7636 import CodeChallenge, create_s256_code_challenge
 from authlib.oauth2.rfc7662 import IntrospectionEndpoint
 
-from gateway.access.accounts import EXCHANGE, Account, Login, account_of, secret_hash
+from gateway.access.accounts import Account, Login, account_of
 from gateway.access.clients import ASSERTION_METHOD, SECRET_METHODS, Client
+from gateway.access.registration import EXCHANGE, secret_hash
 from gateway.access.scopes import CEILING
 from gateway.database import Row
 from gateway.ids import new_id

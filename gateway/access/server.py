@@ -20,11 +20,12 @@ from authlib.oauth2.rfc6749.errors import InvalidRequestError, OAuth2Error
 from authlib.oauth2.rfc6749.requests import BasicOAuth2Payload
 from authlib.oauth2.rfc6749.util import scope_to_list
 
-from gateway.access.accounts import Account, secret_hash
+from gateway.access.accounts import Account
 from gateway.access.clients import ASSERTION_METHOD, Assertion, Client, authenticate_by_assertion
 from gateway.access.consents import Consent
 from gateway.access.dpop import Proof
 from gateway.access.grants import S256, ClientGrant, CodeGrant, ExchangeGrant, Introspection, RefreshGrant, Revocation
+from gateway.access.registration import secret_hash
 from gateway.access.scopes import CATALOGUE, CEILING, of_roles
 from gateway.access.tokens import TOKEN_SECONDS, Acting, Subject, Tokens
 from gateway.database import Row

@@ -11,12 +11,12 @@ from gateway.cli.documents import documents_app
 from gateway.cli.issuers import issuer_app
 from gateway.cli.keys import keys_app
 from gateway.coalition.catalogue import NoCoalition
-from gateway.coalition.onboard import NotOnboarded
-from gateway.coalition.partner_file import BadPartnerFile
 from gateway.database import DatabaseAway
 from gateway.embedded import DatabaseDidNotStart, DatabaseFolderBusy
 from gateway.events.outbox import BadCursor, OfAnotherServer
 from gateway.migrate import DatabaseOutOfReach
+from gateway.onboarding.partner_file import BadPartnerFile
+from gateway.onboarding.partners import NotOnboarded
 from gateway.refusals import Refused
 from gateway.settings import BadSetting
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.access.accounts import APP_CLIENT, CONSOLE_CLIENT, is_redirect_uri, register_public_client
+from gateway.access.registration import APP_CLIENT, CONSOLE_CLIENT, is_redirect_uri, register_public_client
 from gateway.access.scopes import MEMBER
 from gateway.cli.running import noting, out, with_database
 from gateway.clock import SystemClock

@@ -7,13 +7,14 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from gateway.access import accounts
+from gateway.access import accounts, registration
 from gateway.cli.running import month_of, noting, out, with_database
 from gateway.clock import SystemClock
-from gateway.coalition import onboard
 from gateway.coalition.catalogue import read_coalition, sql
-from gateway.coalition.partner_file import blamed, read_partner_file
 from gateway.database import Database
+from gateway.onboarding.partner_file import blamed, read_partner_file
+from gateway.onboarding.partners import NotOnboarded, onboard_from_files
+from gateway.onboarding.programmes import NewCoalition, NewProgramme, create_coalition, create_programme
 
 coalition_app = typer.Typer(help="The coalition of this database.", no_args_is_help=True)
 partner_app = typer.Typer(help="Partners: onboard them from their files, give them clients.", no_args_is_help=True)
@@ -33,9 +34,9 @@ def coalition_create(
     async def work(opened: Database) -> None:
         first = month_of(started_on) if started_on else SystemClock().now().date().replace(day=1)
         async with opened.transaction() as tx:
-            await onboard.create_coalition(tx, onboard.NewCoalition(name, timezone, currency, first))
-            new = onboard.NewProgramme(programme, f"{name} points", "ledger", expires_after_months=expires_after_months)
-            await onboard.create_programme(tx, new)
+            await create_coalition(tx, NewCoalition(name, timezone, currency, first))
+            new = NewProgramme(programme, f"{name} points", "ledger", expires_after_months=expires_after_months)
+            await create_programme(tx, new)
 
     with_database(work, noting("coalition create", name=name))
     out.print(f"Created {name}. Onboard its partners next: gateway partner onboard partners/*/partner.toml")
@@ -51,8 +52,8 @@ def partner_onboard(
     async def work(opened: Database) -> None:
         async with opened.transaction() as tx:
             try:
-                await onboard.onboard_from_files(tx, described, SystemClock().now())
-            except onboard.NotOnboarded as error:
+                await onboard_from_files(tx, described, SystemClock().now())
+            except NotOnboarded as error:
                 raise blamed(files[[new.code for new in described].index(error.partner)], error) from None
 
     with_database(work, noting("partner onboard", partners=[new.code for new in described]))
@@ -78,7 +79,7 @@ def partner_client(
     What no option changes stays as it was.
     """
 
-    if wrong := [uri for uri in redirect or () if not accounts.is_redirect_uri(uri)]:
+    if wrong := [uri for uri in redirect or () if not registration.is_redirect_uri(uri)]:
         raise typer.BadParameter(f"{wrong[0]!r} is no redirect URI, such as https://partner.example/back.")
 
     async def work(opened: Database) -> tuple[str, str | None]:
@@ -88,13 +89,13 @@ def partner_client(
             if found is None:
                 raise typer.BadParameter(f"There is no partner {code!r}.")
             now = SystemClock().now()
-            bound, asks = await accounts.as_before(tx, code, dpop, redirect or None, purpose)
+            bound, asks = await registration.as_before(tx, code, dpop, redirect or None, purpose)
             if jwks_uri is not None:
-                return await accounts.create_published_client(tx, found.id, code, jwks_uri, bound, now, asks), None
+                return await registration.create_published_client(tx, found.id, code, jwks_uri, bound, now, asks), None
             if jwks is not None:
-                return await accounts.create_keyed_client(tx, found.id, code, jwks.read_text(), bound, now, asks), None
-            keep = 1 if only else accounts.SECRETS_MAX
-            return await accounts.create_partner_client(tx, found.id, code, now, bound, keep, asks)
+                return await registration.create_keyed_client(tx, found.id, code, jwks.read_text(), bound, now, asks), None
+            keep = 1 if only else registration.SECRETS_MAX
+            return await registration.create_partner_client(tx, found.id, code, now, bound, keep, asks)
 
     client_id, secret = with_database(work, noting("partner client", partner=code, keyed=jwks is not None))
     print(f"client_id={client_id}" + (f"\nclient_secret={secret}" if secret else ""))

@@ -6,12 +6,12 @@ from uuid import UUID
 import strawberry
 
 from gateway import ids
-from gateway.coalition import onboard
 from gateway.coalition.graph import Programme, show_programme
 from gateway.context import Context, Info
 from gateway.conversion import quotes
 from gateway.conversion.orders import Conversion as Order
 from gateway.conversion.orders import ConvertRequest, target_membership
+from gateway.conversion.rates import NewRate, publish_rate
 from gateway.database import Tx
 from gateway.graph import (
     OCCURRED_OR_NOW,
@@ -203,7 +203,7 @@ class ConversionMutation:
     )
     @refusing(PublishRatePayload)
     async def publish_conversion_rate(self, info: Info, input: PublishRateInput) -> PublishRatePayload:
-        new = onboard.NewRate(
+        new = NewRate(
             source=input.source,
             target=input.target,
             take=input.take,
@@ -213,7 +213,7 @@ class ConversionMutation:
             valid_from=input.valid_from,
         )
         async with info.context.changing() as tx:
-            await onboard.publish_rate(tx, info.context.coalition, new)
+            await publish_rate(tx, info.context.coalition, new)
         coalition = info.context.coalition
         shown = ConversionRate(
             source=show_programme(coalition.programme_by_code(new.source)),

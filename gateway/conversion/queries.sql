@@ -125,3 +125,10 @@ select quote_id, member_id, membership_id, rate_id, source_id, target_id, take, 
   from quote
  where owner_id = :owner
    and key = :key;
+
+-- name: store_rate(rate_id, source_id, target_id, take, give, minimum, increment, valid_from)$
+-- Publish a conversion rate; answers null when one with that very beginning exists.
+insert into conversion_rate (rate_id, source_id, target_id, take, give, minimum, increment, valid_from)
+values (:rate_id, :source_id, :target_id, :take, :give, :minimum, :increment, :valid_from)
+on conflict (source_id, target_id, valid_from) do nothing
+returning rate_id;

@@ -23,15 +23,14 @@ import pyotp
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from gateway.access import accounts
+from gateway.access import accounts, registration
 from gateway.access.scopes import CEILING
 from gateway.access.signing_keys import load_signing_keys
 from gateway.access.tokens import Subject, Tokens
 from gateway.access.vault import open_vault
 from gateway.clock import SystemClock
-from gateway.coalition import onboard
 from gateway.coalition.catalogue import NoCoalition, read_coalition
-from gateway.coalition.partner_file import read_partner_file
+from gateway.conversion.rates import NewRate, publish_rate
 from gateway.database import Database
 from gateway.demo.api import Api, ApiError, ask
 from gateway.demo.baskets import Meridian, read_meridian, read_months
@@ -39,6 +38,9 @@ from gateway.demo.replay import Replay
 from gateway.demo.report import read_month, show_month
 from gateway.embedded import EmbeddedPostgres, die_with_parent
 from gateway.local import check_port, database
+from gateway.onboarding.partner_file import read_partner_file
+from gateway.onboarding.partners import NewPartner, onboard_from_files, onboard_partner
+from gateway.onboarding.programmes import NewCoalition, NewProgramme, create_coalition, create_programme
 from gateway.settings import JOBS, Settings
 
 OPERATOR = "operator"
@@ -86,7 +88,7 @@ def run_demo(settings: Settings, months: int, stay: bool, report: Path | None, r
         out.print("Stopped. `make demo` goes on from here.")
 
 
-def _described(settings: Settings) -> list[onboard.NewPartner]:
+def _described(settings: Settings) -> list[NewPartner]:
     """The partners of the partners' folder. Raises BadPartnerFile."""
     return [read_partner_file(file) for file in sorted(settings.partners_dir.glob("*/partner.toml"))]
 
@@ -112,10 +114,11 @@ async def _prepare(settings: Settings, meridian: Meridian, dsn: str, airline_por
                 await _create(tx, meridian, settings)
             files = _described(settings)
             described = [replace(new, endpoint=f"http://127.0.0.1:{airline_port}") if new.protocol else new for new in files]
-            await onboard.onboard_from_files(tx, described, clock.now())
+            await onboard_from_files(tx, described, clock.now())
             coalition = await read_coalition(tx)
             clients = {
-                p.code: await accounts.create_partner_client(tx, p.id, p.code, clock.now()) for p in coalition.partners.values()
+                p.code: await registration.create_partner_client(tx, p.id, p.code, clock.now())
+                for p in coalition.partners.values()
             }
             password = secrets.token_urlsafe(12)
             account_id = await accounts.set_password(tx, "operator", OPERATOR, password, None, clock.now(), ["admin"])
@@ -128,26 +131,26 @@ async def _prepare(settings: Settings, meridian: Meridian, dsn: str, airline_por
 
 async def _create(tx: Any, meridian: Meridian, settings: Settings) -> None:
     said = meridian.coalition
-    await onboard.create_coalition(
+    await create_coalition(
         tx,
         # The replay posts events of 2017, so this coalition accepts events of any age.
-        onboard.NewCoalition(said.name, said.timezone, said.settlement_currency, said.started_on, backdating_days=None),
+        NewCoalition(said.name, said.timezone, said.settlement_currency, said.started_on, backdating_days=None),
     )
     mer, sky = meridian.programme["MER"], meridian.programme["SKY"]
     issuer = read_partner_file(settings.partners_dir / sky["issuer"] / "partner.toml")
-    issuer_id = await onboard.onboard_partner(tx, issuer, SystemClock().now())
-    await onboard.create_programme(
+    issuer_id = await onboard_partner(tx, issuer, SystemClock().now())
+    await create_programme(
         tx,
-        onboard.NewProgramme(
+        NewProgramme(
             "MER", mer["name"], "ledger",
             expires_after_months=mer["expires_after_months"], refund_policy=mer["refund_policy"],
         ),
     )  # fmt: skip
-    await onboard.create_programme(tx, onboard.NewProgramme("SKY", sky["name"], "partner", issuer_id=issuer_id))
+    await create_programme(tx, NewProgramme("SKY", sky["name"], "partner", issuer_id=issuer_id))
     rate = meridian.conversion
     begins = datetime.combine(said.started_on, datetime.min.time(), ZoneInfo(said.timezone))
-    new = onboard.NewRate("MER", "SKY", rate.take, rate.give, rate.minimum, rate.increment, begins)
-    await onboard.publish_rate(tx, await read_coalition(tx), new)
+    new = NewRate("MER", "SKY", rate.take, rate.give, rate.minimum, rate.increment, begins)
+    await publish_rate(tx, await read_coalition(tx), new)
 
 
 @contextmanager

@@ -16,11 +16,12 @@ from authlib.oauth2.rfc6749.errors import InvalidRequestError
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
-from gateway.access.accounts import CONSOLE_CLIENT, Account, LoginLocked, account_of, check_login, secret_hash
+from gateway.access.accounts import Account, LoginLocked, account_of, check_login
 from gateway.access.accounts import Login as AccountLogin
 from gateway.access.audit import Audit, Deed
 from gateway.access.clerk import check_resource
 from gateway.access.consents import DATA_CLASSES, Consent, decide_alone, grant
+from gateway.access.registration import CONSOLE_CLIENT, secret_hash
 from gateway.access.scopes import CATALOGUE, DELEGABLE, OPERATOR
 from gateway.access.server import Desk, OAuthServer, Request, read_parameters
 from gateway.access.tokens import Tokens, sql

@@ -12,11 +12,11 @@ from authlib.oauth2.rfc6749.errors import InvalidRequestError
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import JSONResponse, Response
 
-from gateway.access.accounts import CODE_GRANTS, EXCHANGE, secret_hash
 from gateway.access.clerk import CLIENT_REFUSED, CREDENTIALS, Clerk, once
 from gateway.access.clients import ALGORITHMS, ASSERTION_METHOD, SECRET_METHODS
 from gateway.access.dpop import PROOF_SECONDS_MAX, BadProof, read_proof
 from gateway.access.grants import CONFIDENTIAL_METHODS
+from gateway.access.registration import CODE_GRANTS, EXCHANGE, secret_hash
 from gateway.access.scopes import CATALOGUE, ROLES
 from gateway.access.server import Desk, OAuthServer, Request, read_basic, read_parameters
 from gateway.access.tokens import TWO_FACTORS, Tokens, sql

@@ -1,7 +1,5 @@
 """Members in GraphQL: the member's own view, and the pairwise view of a partner."""
 
-import asyncio
-from collections.abc import Sequence
 from datetime import datetime
 from enum import Enum
 from uuid import UUID
@@ -9,32 +7,29 @@ from uuid import UUID
 import strawberry
 
 from gateway import ids
-from gateway.coalition.connector import Connector, PartnerRefused, PartnerSilent
+from gateway.coalition.connector import PartnerRefused, PartnerSilent
 from gateway.coalition.graph import Partner, show_partner
-from gateway.context import Context, Info
+from gateway.context import Info
 from gateway.graph import (
-    PUBLIC,
     SEES_MEMBERSHIPS,
     BadInput,
     Connection,
     DateTime,
     Node,
-    Payload,
     Points,
     connection,
     page,
-    refusal,
     requires,
     show_id,
 )
-from gateway.members import enrol, lookup
+from gateway.members import lookup
+from gateway.members.balances import Balances
 from gateway.privacy.graph import SEES_CONSENTS, Consent, Person, consents_of, person_of
 from gateway.privacy.people import members_found_by
-from gateway.refusals import BatchTooLarge, InputNotAccepted, Refused
+from gateway.refusals import BatchTooLarge, Refused
 from gateway.wallets.graph import SEES_WALLETS, Activity, Wallet, activity_of, wallets_of
 
 BATCH_MAX = 1_000
-RACE_TRIES = 5
 FIRST_ID = UUID(int=0)
 
 
@@ -81,7 +76,7 @@ class Membership(Node):
         if connector is None:
             return NativeBalance(availability=Availability.NOT_OFFERED, points=None)
         try:
-            points = await _balance(info.context, connector, self.membership)
+            points = await info.context.one_of(Balances).ask(connector, self.membership)
         except (PartnerSilent, PartnerRefused):
             return NativeBalance(availability=Availability.UNAVAILABLE, points=None)
         return NativeBalance(availability=Availability.AVAILABLE, points=Points(points))
@@ -96,31 +91,6 @@ class Membership(Node):
     @strawberry.field(description="What this partner and the member did together, the latest first.")
     async def activity(self, info: Info, first: int, after: str | None = None) -> Connection[Activity]:
         return await activity_of(info, self.membership.member_id, self.membership.partner_id, first, after)
-
-
-async def _balance(context: Context, connector: Connector, membership: lookup.Membership) -> int:
-    """A balance as the partner's system tells it, asked for once a request whatever its other names.
-
-    Raises PartnerSilent, PartnerRefused.
-    """
-    account = membership.partner_id, membership.external_id
-    asked = context.balances.get(account)
-    if asked is None:
-        asked = context.balances[account] = asyncio.ensure_future(_ask(context, connector, membership))
-        asked.add_done_callback(lambda done: done.cancelled() or done.exception())  # told to those who wait, if any
-    return await asyncio.shield(asked)
-
-
-async def _ask(context: Context, connector: Connector, membership: lookup.Membership) -> int:
-    """A few at a time; and who was silent once is not asked again by this request."""
-    async with context.asks:
-        if membership.partner_id in context.silent:
-            raise PartnerSilent("The partner's system did not answer a moment ago.")
-        try:
-            return await connector.balance(membership.external_id)
-        except PartnerSilent:
-            context.silent.add(membership.partner_id)
-            raise
 
 
 def show_membership(membership: lookup.Membership) -> Membership:
@@ -290,93 +260,6 @@ async def _load_member(info: Info, member_id: UUID) -> Member | None:
         row = await tx.one(lookup.sql.member_by_id, bucket=ids.bucket_of(member_id), member=member_id)
     info.context.brought_to_light[ids.show("mem", member_id)] = None
     return Member(id=show_id("mem", member_id), member_id=member_id, known_since=row["since"]) if row else None
-
-
-@strawberry.input(description="A person that joins the coalition at the calling partner.")
-class EnrolMemberInput:
-    external_id: str = strawberry.field(description="The partner's own id of the person, up to 128 characters.")
-    card: str | None = strawberry.field(default=None, description="The coalition's card that the person was given.")
-
-
-@strawberry.type(directives=[PUBLIC])
-class EnrolMemberPayload(Payload):
-    membership: Membership | None = None
-
-
-@strawberry.input(description="A member of the coalition that joins the calling partner too.")
-class LinkMembershipInput:
-    card: str = strawberry.field(description="The card that the person presents.")
-    external_id: str = strawberry.field(description="The partner's own id of the person, up to 128 characters.")
-
-
-@strawberry.type(directives=[PUBLIC])
-class LinkMembershipPayload(Payload):
-    membership: Membership | None = None
-
-
-@strawberry.type
-class MembersMutation:
-    @strawberry.mutation(
-        directives=[requires("members:enrol")],
-        description="Create a member known to the calling partner. The same person again: the membership that is there.",
-    )
-    async def enrol_member(self, info: Info, input: EnrolMemberInput) -> EnrolMemberPayload:
-        return (await _enrol(info, [input]))[0]
-
-    @strawberry.mutation(
-        directives=[requires("members:enrol")], description="Up to 1,000 enrolments, each with its own outcome, in order."
-    )
-    async def enrol_members(self, info: Info, input: list[EnrolMemberInput]) -> list[EnrolMemberPayload]:
-        return await _enrol(info, input)
-
-    @strawberry.mutation(
-        directives=[requires("members:enrol")],
-        description="Make the holder of a card known to the calling partner under the partner's own id.",
-    )
-    async def link_membership(self, info: Info, input: LinkMembershipInput) -> LinkMembershipPayload:
-        return (await _link(info, [input]))[0]
-
-    @strawberry.mutation(
-        directives=[requires("members:enrol")], description="Up to 1,000 links, each with its own outcome, in order."
-    )
-    async def link_memberships(self, info: Info, input: list[LinkMembershipInput]) -> list[LinkMembershipPayload]:
-        return await _link(info, input)
-
-
-async def _enrol(info: Info, input: list[EnrolMemberInput]) -> list[EnrolMemberPayload]:
-    outcomes = await _join(info, [enrol.Enrolment(i.external_id, i.card) for i in input], "enrol")
-    return [
-        EnrolMemberPayload(errors=[refusal(o)]) if isinstance(o, Refused) else EnrolMemberPayload(membership=show_membership(o))
-        for o in outcomes
-    ]
-
-
-async def _link(info: Info, input: list[LinkMembershipInput]) -> list[LinkMembershipPayload]:
-    outcomes = await _join(info, [enrol.Enrolment(i.external_id, i.card) for i in input], "link")
-    return [
-        LinkMembershipPayload(errors=[refusal(o)])
-        if isinstance(o, Refused)
-        else LinkMembershipPayload(membership=show_membership(o))
-        for o in outcomes
-    ]
-
-
-async def _join(info: Info, wanted: Sequence[enrol.Enrolment], verb: str) -> Sequence[lookup.Membership | Refused]:
-    """Enrol or link in one transaction; a race for the same id is run again and then finds what the other made."""
-    if len(wanted) > BATCH_MAX:
-        raise BadInput(f"input: {BatchTooLarge(len(wanted), BATCH_MAX).message}")
-    try:
-        partner = info.context.partner()
-    except Refused as refused:
-        return [refused] * len(wanted)
-    now = info.context.doors.clock.now()
-    for _ in range(RACE_TRIES):
-        try:
-            async with info.context.database.transaction() as tx:
-                return await (enrol.enrol if verb == "enrol" else enrol.link)(tx, partner.id, wanted, now)
-        except enrol.RaceLost:
-            continue
-    return [InputNotAccepted("Another request joins the same person at this moment; try again.", "externalId")] * len(wanted)
 
 
 async def membership_node(info: Info, id: UUID) -> Membership | None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
-from gateway.access import accounts
+from gateway.access import registration
 from gateway.access.tokens import TWO_FACTORS
 from gateway.database import Database
 from tests.access.test_oauth import authorization
@@ -50,7 +50,7 @@ KEYS: dict[str, tuple[type[ECKey | RSAKey | OKPKey], Any]] = {
 
 async def keyed_client(
     world: World, code: str, dpop: bool = True, algorithms: tuple[str, ...] = ("ES256",),
-    for_members: accounts.ForMembers = accounts.ForMembers(),
+    for_members: registration.ForMembers = registration.ForMembers(),
 ) -> tuple[str, list[dict[str, Any]]]:
     """Give a partner's client keys instead of its secrets; answers its id and the private keys."""
     keys = [
@@ -61,7 +61,7 @@ async def keyed_client(
     async with database.transaction() as tx:
         partner_id = (await world.sql("select partner_id from partner where code = $1", code))[0]["partner_id"]
         jwks = json.dumps({"keys": [key.as_dict(private=False) for key in keys]})
-        client_id = await accounts.create_keyed_client(tx, partner_id, code, jwks, dpop, NOW, for_members)
+        client_id = await registration.create_keyed_client(tx, partner_id, code, jwks, dpop, NOW, for_members)
     await database.close()
     return client_id, [dict(key.as_dict(private=True)) for key in keys]
 
@@ -72,8 +72,8 @@ async def asking_client(world: World, code: str, redirect: str) -> tuple[str, st
     await database.open()
     async with database.transaction() as tx:
         partner_id = (await world.sql("select partner_id from partner where code = $1", code))[0]["partner_id"]
-        asks = accounts.ForMembers((redirect,), "to show your points on board")
-        made = await accounts.create_partner_client(tx, partner_id, code, NOW, for_members=asks)
+        asks = registration.ForMembers((redirect,), "to show your points on board")
+        made = await registration.create_partner_client(tx, partner_id, code, NOW, for_members=asks)
     await database.close()
     return made
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from joserfc.jwk import ECKey
 
-from gateway.access import accounts
+from gateway.access import registration
 from gateway.access.consents import NOTICE_VERSION
 from gateway.access.grants import ACCESS_TOKEN_TYPE
 from gateway.database import Database
@@ -21,7 +21,7 @@ from tests.access.test_oauth import authorization
 from tests.points import ann_hands_over, ann_logs_in, codes, until_revoked
 from tests.world import NOW, World, said_by
 
-EXCHANGE = accounts.EXCHANGE
+EXCHANGE = registration.EXCHANGE
 GRANT = "mutation($i: GrantConsentInput!) { grantConsent(input: $i) { consent { id scopes dataClasses partner { code } } errors { code } } }"
 WITHDRAW = "mutation($i: WithdrawConsentInput!) { withdrawConsent(input: $i) { consent { withdrawnAt } errors { code } } }"
 PERSON = "mutation($i: UpdatePersonInput!) { updatePerson(input: $i) { person { email } errors { code } } }"
@@ -135,8 +135,8 @@ async def client_with_page(world: World) -> tuple[str, str]:
     await database.open()
     async with database.transaction() as tx:
         fuel = (await world.sql("select partner_id from partner where code = 'fuel'"))[0][0]
-        asks = accounts.ForMembers((BACK,), "to show your points at the pump")
-        made = await accounts.create_partner_client(tx, fuel, "fuel", NOW, for_members=asks)
+        asks = registration.ForMembers((BACK,), "to show your points at the pump")
+        made = await registration.create_partner_client(tx, fuel, "fuel", NOW, for_members=asks)
     await database.close()
     world.clients["fuel"] = made
     return made

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlparse
 import httpx
 import pytest
 
-from gateway.access import accounts, consents
+from gateway.access import accounts, consents, registration
 from gateway.access.follow import read_again
 from gateway.access.tokens import TokenRefused
 from gateway.database import Database
@@ -127,13 +127,13 @@ async def test_a_new_secret_leaves_the_one_before_and_ends_older_ones(world: Wor
     for n in range(2):
         async with database.transaction() as tx:
             at = world.clock.now() + timedelta(seconds=n + 1)
-            made.append(await accounts.create_partner_client(tx, partner_id, "grocer", at))
+            made.append(await registration.create_partner_client(tx, partner_id, "grocer", at))
     statuses = [
         (await world.http.post("/oauth/token", data={"grant_type": "client_credentials"}, auth=each)).status_code for each in made
     ]
     assert statuses == [401, 200, 200]
     async with database.transaction() as tx:
-        newest = await accounts.create_partner_client(tx, partner_id, "grocer", world.clock.now() + timedelta(seconds=9), keep=1)
+        newest = await registration.create_partner_client(tx, partner_id, "grocer", world.clock.now() + timedelta(seconds=9), keep=1)
     await database.close()
     for each, status in ((made[1], 401), (made[2], 401), (newest, 200)):
         answer = await world.http.post("/oauth/token", data={"grant_type": "client_credentials"}, auth=each)

@@ -22,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from gateway.access import accounts, jwks
+from gateway.access import jwks, registration
 from gateway.access.issuers import BadIssuers, read_issuers
 from gateway.access.jwks import Fetcher, KeysAway, RemoteKeys
 from gateway.clock import SystemClock
@@ -263,7 +263,7 @@ async def test_a_partner_publishes_its_keys_and_changes_them_without_asking_anyb
         await database.open()
         async with database.transaction() as tx:
             fuel = (await world.sql("select partner_id from partner where code = 'fuel'"))[0][0]
-            client = await accounts.create_published_client(tx, fuel, "fuel", f"{url}/keys", False, NOW)
+            client = await registration.create_published_client(tx, fuel, "fuel", f"{url}/keys", False, NOW)
         await database.close()
         for number in (1, 2):
             key = ECKey.generate_key("P-256", {"kid": f"k{number}", "alg": "ES256", "use": "sig"}, private=True)

@@ -16,7 +16,7 @@ from joserfc.jwk import ECKey, OKPKey, RSAKey
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from gateway.access import accounts
+from gateway.access import registration
 from gateway.access.clients import ASSERTION_TYPE, JOSE
 from gateway.access.dpop import BadProof, read_proof
 from gateway.database import Database
@@ -200,7 +200,7 @@ async def test_what_is_no_set_of_public_keys_is_not_registered(world: World) -> 
     for keys in ("{}", '{"keys": []}', "nonsense", '{"keys": [{"kty": "EC"}]}', private):
         with pytest.raises(InputNotAccepted):
             async with database.transaction() as tx:
-                await accounts.create_keyed_client(tx, partner_id, "fuel", keys, False, NOW)
+                await registration.create_keyed_client(tx, partner_id, "fuel", keys, False, NOW)
     await database.close()
     grant = {"grant_type": "client_credentials"}
     assert (await world.http.post("/oauth/token", data=grant, auth=world.clients["fuel"])).status_code == 200
@@ -248,7 +248,7 @@ async def test_an_assertion_in_another_algorithm_opens_nothing(world: World) -> 
     async with database.transaction() as tx:
         partner_id = (await world.sql("select partner_id from partner where code = 'fuel'"))[0]["partner_id"]
         jwks = json.dumps({"keys": [key.as_dict(private=False) for key in (rsa, wide)]})
-        client_id = await accounts.create_keyed_client(tx, partner_id, "fuel", jwks, False, NOW)
+        client_id = await registration.create_keyed_client(tx, partner_id, "fuel", jwks, False, NOW)
     await database.close()
     claims = {"iss": client_id, "sub": client_id, "aud": world.url, "iat": AT, "exp": AT + 60}
     answers = {}
@@ -313,7 +313,7 @@ async def test_a_client_of_fapi2_goes_its_whole_way_and_nobody_goes_it_without_i
     """FAPI 2.0: private_key_jwt, a pushed request, PKCE, tokens bound by DPoP, and a refresh token that is not rotated."""
     await ann_logs_in(world)
     back = "https://fuel.example/back"
-    client_id, (jwk,) = await keyed_client(world, "fuel", for_members=accounts.ForMembers((back,), "to save points"))
+    client_id, (jwk,) = await keyed_client(world, "fuel", for_members=registration.ForMembers((back,), "to save points"))
     key, mine, other = ECKey.import_key(jwk), ECKey.generate_key("P-256"), ECKey.generate_key("P-256")
     query, verifier = authorization(world, client_id=client_id, redirect_uri=back, scope="balance:read profile:read")
 

@@ -11,7 +11,7 @@ from base64 import urlsafe_b64decode
 from pathlib import Path
 
 from gateway.access.issuers import read_issuers
-from gateway.coalition.partner_file import read_partner_file
+from gateway.onboarding.partner_file import read_partner_file
 from gateway.refusals import RefusalCode
 from tests.house.test_embedded import Gateway
 from tests.points import ENROL, ann_logs_in

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.coalition.partner_file import BadPartnerFile, read_partner_file
+from gateway.onboarding.partner_file import BadPartnerFile, read_partner_file
 from gateway.settings import BadSetting, Settings, read_settings
 
 ROOT = Path(__file__).parent.parent.parent

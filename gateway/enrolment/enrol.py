@@ -9,9 +9,12 @@ from datetime import datetime
 from uuid import UUID
 
 from gateway import ids
-from gateway.database import Tx
-from gateway.members.lookup import MemberRef, Membership, check_text, find_memberships, sql
+from gateway.database import Tx, load_queries
+from gateway.members.lookup import MemberRef, Membership, check_text, find_memberships
+from gateway.members.lookup import sql as members_sql
 from gateway.refusals import CardBlocked, MembershipSuspended, MemberUnknown, Refused, StateConflict
+
+sql = load_queries(__file__)
 
 EXTERNAL_ID_MAX = 128
 CARD_MAX = 64
@@ -33,7 +36,7 @@ async def enrol(tx: Tx, partner_id: UUID, wanted: Sequence[Enrolment], now: date
     answers: list[Membership | Refused | None] = [_bad_text(w.external_id, w.card) for w in wanted]
     # Read before the memberships: a card whose holder joins in between is a lost race, not a conflict.
     asked = [w.card for w, answer in zip(wanted, answers, strict=True) if w.card is not None and answer is None]
-    held = {row["number"] for row in await tx.all(sql.cards_by_number, numbers=asked)}
+    held = {row["number"] for row in await tx.all(members_sql.cards_by_number, numbers=asked)}
     await _answer_known(tx, partner_id, wanted, answers)
     new: dict[str, tuple[int, UUID]] = {}
     cards: dict[str, str] = {}
@@ -68,7 +71,7 @@ async def link(tx: Tx, partner_id: UUID, wanted: Sequence[Enrolment], now: datet
     """
     answers: list[Membership | Refused | None] = [_bad_text(w.external_id, w.card) for w in wanted]
     await _answer_known(tx, partner_id, wanted, answers)
-    rows = await tx.all(sql.cards_by_number, numbers=[w.card for w in wanted if w.card])
+    rows = await tx.all(members_sql.cards_by_number, numbers=[w.card for w in wanted if w.card])
     cards = {row["number"]: row for row in rows}
     new: dict[str, tuple[int, UUID]] = {}
     members: set[UUID] = set()

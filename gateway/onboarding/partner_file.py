@@ -9,7 +9,8 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.coalition.onboard import NewContract, NewPartner, NotOnboarded
+from gateway.onboarding.contracts import NewContract
+from gateway.onboarding.partners import NewPartner, NotOnboarded
 
 
 class BadPartnerFile(ValueError):

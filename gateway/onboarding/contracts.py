@@ -1,0 +1,93 @@
+"""A partner's prices from a day on."""
+
+import re
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from fractions import Fraction
+from uuid import UUID
+
+from gateway.coalition.catalogue import Coalition, Contract
+from gateway.database import Tx
+from gateway.ids import new_id
+from gateway.onboarding.programmes import check_pending, sql
+from gateway.refusals import InputNotAccepted, StateConflict
+
+
+@dataclass(frozen=True, slots=True)
+class NewContract:
+    """Prices in major units of `currency` per point, `earn_rate` in points per 1.00 of purchase; `pending_days` None:
+    as the programme says."""
+
+    programme: str
+    currency: str
+    valid_from: date
+    earn_rate: Fraction
+    issue_price: Decimal
+    redeem_price: Decimal
+    service_fee: Decimal
+    conversion_price: Decimal
+    pending_days: int | None = None
+
+
+async def publish_contract(tx: Tx, coalition: Coalition, partner_id: UUID, new: NewContract) -> UUID:
+    """Publish prices from a day on and answer the contract's id; earlier contracts stay as they were.
+
+    Raises ProgrammeUnknown, InputNotAccepted, StateConflict when it does not begin after the one before.
+    """
+    programme = coalition.programme_by_code(new.programme)
+    _check_prices(new)
+    check_pending(new.pending_days)
+    if programme.custody != "ledger":
+        raise InputNotAccepted(
+            f"{programme.code} is kept by its own partner; contracts are in a programme of this ledger.", "programme"
+        )
+    if new.currency != coalition.settlement_currency:
+        raise InputNotAccepted(f"This coalition settles in {coalition.settlement_currency}, not in {new.currency}.", "currency")
+    latest = await tx.one(sql.latest_contract, partner_id=partner_id, currency=new.currency)
+    if latest is not None and latest["valid_from"] >= new.valid_from:
+        told = f"A contract from {latest['valid_from']} is published already; a new one must begin later than that."
+        raise StateConflict(told).at("validFrom")
+    contract_id = new_id()
+    await tx.run(
+        sql.store_contract,
+        contract_id=contract_id,
+        partner_id=partner_id,
+        programme_id=programme.id,
+        currency=new.currency,
+        version=latest["version"] + 1 if latest else 1,
+        valid_from=new.valid_from,
+        earn_rate_numerator=new.earn_rate.numerator,
+        earn_rate_denominator=new.earn_rate.denominator,
+        issue_price=new.issue_price,
+        redeem_price=new.redeem_price,
+        service_fee=new.service_fee,
+        conversion_price=new.conversion_price,
+        pending_days=new.pending_days,
+    )
+    return contract_id
+
+
+def _check_prices(new: NewContract) -> None:
+    if len(new.currency) != 3 or not new.currency.isascii() or not new.currency.isupper():
+        raise InputNotAccepted(f"{new.currency!r} is not a currency code such as USD.", "currency")
+    if not 0 <= new.earn_rate <= 1_000 or new.earn_rate.denominator > 1_000_000:
+        raise InputNotAccepted(f"The earn rate {new.earn_rate} is not between 0 and 1000.", "earnRate")
+    prices = {
+        "issuePrice": new.issue_price,
+        "redeemPrice": new.redeem_price,
+        "serviceFee": new.service_fee,
+        "conversionPrice": new.conversion_price,
+    }
+    for name, price in prices.items():
+        if not price.is_finite() or not 0 <= price <= 1_000_000:
+            raise InputNotAccepted(f"{name} is {price}; it must be between 0 and 1000000.", name)
+
+
+def check_unchanged(new: NewContract, before: Contract) -> None:
+    """What is published stays as it is: purchases were reckoned by it. Raises StateConflict."""
+    for name in ("earn_rate", "issue_price", "redeem_price", "service_fee", "conversion_price", "pending_days"):
+        was, said = getattr(before, name), getattr(new, name)
+        if was != said:
+            told = f"The contract from {before.valid_from} is published with {name} {was}, not {said}; publish a later one."
+            raise StateConflict(told).at(re.sub(r"_(\w)", lambda letter: letter[1].upper(), name))

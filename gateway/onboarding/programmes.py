@@ -1,0 +1,114 @@
+"""The coalition itself and its programmes: created once, with terms that change."""
+
+import re
+from dataclasses import dataclass
+from datetime import date
+from uuid import UUID
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from gateway.coalition.catalogue import Programme
+from gateway.coalition.catalogue import sql as coalition_sql
+from gateway.database import Tx, load_queries
+from gateway.ids import new_id
+from gateway.points import MAX_POINTS
+from gateway.refusals import InputNotAccepted, StateConflict
+
+sql = load_queries(__file__)
+
+MONTHS_MAX = 1_200
+PENDING_DAYS_MAX = 365
+
+
+@dataclass(frozen=True, slots=True)
+class NewCoalition:
+    """`started_on` is the first settlement month; `backdating_days` None: any age of event is accepted."""
+
+    name: str
+    timezone: str
+    settlement_currency: str
+    started_on: date
+    backdating_days: int | None = 400
+
+
+@dataclass(frozen=True, slots=True)
+class NewProgramme:
+    """`issuer_id` None: the coalition itself."""
+
+    code: str
+    name: str
+    custody: str
+    issuer_id: UUID | None = None
+    expires_after_months: int | None = None
+    refund_policy: str = "allow_debt"
+
+
+async def create_coalition(tx: Tx, new: NewCoalition) -> None:
+    """Raises InputNotAccepted for an unknown time zone, StateConflict when the database has a coalition."""
+    try:
+        ZoneInfo(new.timezone)
+    except (ZoneInfoNotFoundError, ValueError):
+        raise InputNotAccepted(f"{new.timezone!r} is not a time zone such as Europe/Vienna.", "timezone") from None
+    if await tx.one(coalition_sql.coalition) is not None:
+        raise StateConflict("This database has a coalition already; one database serves one.")
+    await tx.run(
+        sql.store_coalition,
+        coalition_id=new_id(),
+        name=new.name,
+        timezone=new.timezone,
+        settlement_currency=new.settlement_currency,
+        started_on=new.started_on.replace(day=1),
+        backdating_days=new.backdating_days,
+    )
+
+
+async def create_programme(tx: Tx, new: NewProgramme) -> UUID:
+    """Create a point currency and answer its id. Raises InputNotAccepted, StateConflict when the code is taken."""
+    if not re.fullmatch(r"[A-Z][A-Z0-9]{1,9}", new.code):
+        raise InputNotAccepted(f"A programme's code is 2 to 10 capitals and digits, such as MER, not {new.code!r}.", "code")
+    if not new.name.strip():
+        raise InputNotAccepted("A programme has a name.", "name")
+    if (new.custody == "partner") != (new.issuer_id is not None):
+        raise InputNotAccepted("A programme that a partner keeps names that partner, and no other does.", "issuer")
+    if new.expires_after_months is not None and not 1 <= new.expires_after_months <= MONTHS_MAX:
+        told = f"expiresAfterMonths is {new.expires_after_months}; it must be between 1 and {MONTHS_MAX}."
+        raise InputNotAccepted(told, "expiresAfterMonths")
+    programme_id = new_id()
+    if not await tx.value(sql.programme_code_is_free, code=new.code):
+        raise StateConflict(f"There is a programme {new.code} already.").at("code")
+    await tx.run(
+        sql.store_programme,
+        programme_id=programme_id,
+        code=new.code,
+        name=new.name,
+        issuer_id=new.issuer_id,
+        custody=new.custody,
+        expires_after_months=new.expires_after_months,
+        refund_policy=new.refund_policy,
+    )
+    return programme_id
+
+
+async def set_programme_terms(
+    tx: Tx, programme: Programme, pending_days: int, spend_most: int | None, spend_most_a_day: int | None, transferable: bool
+) -> None:
+    """Change from when and how a programme's points can be spent; what was earned before stays as it was.
+
+    Limits are in whole points, None: no limit. Raises InputNotAccepted.
+    """
+    check_pending(pending_days)
+    for name, limit in (("spendMost", spend_most), ("spendMostADay", spend_most_a_day)):
+        if limit is not None and not 0 < limit <= MAX_POINTS:
+            raise InputNotAccepted(f"{name} is {limit}; it must be at least 1.", name)
+    await tx.run(
+        sql.set_programme_terms,
+        programme_id=programme.id,
+        pending_days=pending_days,
+        spend_most=spend_most,
+        spend_most_a_day=spend_most_a_day,
+        transferable=transferable,
+    )
+
+
+def check_pending(days: int | None) -> None:
+    if days is not None and not 0 <= days <= PENDING_DAYS_MAX:
+        raise InputNotAccepted(f"pendingDays is {days}; it must be between 0 and {PENDING_DAYS_MAX}.", "pendingDays")

@@ -1,0 +1,55 @@
+-- name: store_coalition(coalition_id, name, timezone, settlement_currency, started_on, backdating_days)!
+-- Create the coalition.
+insert into coalition (coalition_id, name, timezone, settlement_currency, started_on, backdating_days)
+values (:coalition_id, :name, :timezone, :settlement_currency, :started_on, :backdating_days);
+
+-- name: store_programme(programme_id, code, name, issuer_id, custody, expires_after_months, refund_policy)!
+-- Create a programme.
+insert into programme (programme_id, code, name, issuer_id, custody, expires_after_months, refund_policy)
+values (:programme_id, :code, :name, :issuer_id, :custody, :expires_after_months, :refund_policy);
+
+-- name: programme_code_is_free(code)$
+-- Whether no programme has this code.
+select not exists (select from programme where code = :code);
+
+-- name: set_programme_terms(programme_id, pending_days, spend_most, spend_most_a_day, transferable)!
+-- Change when a programme's points become available and how they can be spent.
+update programme
+   set pending_days = :pending_days,
+       spend_most = :spend_most,
+       spend_most_a_day = :spend_most_a_day,
+       transferable = :transferable
+ where programme_id = :programme_id;
+
+-- name: store_partner(partner_id, code, name, protocol, endpoint, disconnected, onboarded_at)$
+-- Create a partner, or bring its name and connection up to date; answers its id.
+insert into partner (partner_id, code, name, protocol, endpoint, onboarded_at)
+values (:partner_id, :code, :name, :protocol, :endpoint, :onboarded_at)
+on conflict (code) do update
+  set name = excluded.name,
+      protocol = case when not :disconnected then coalesce(excluded.protocol, partner.protocol) end,
+      endpoint = case when not :disconnected then coalesce(excluded.endpoint, partner.endpoint) end
+returning partner_id;
+
+-- name: store_store(store_id, partner_id, code, name)!
+-- Create a store, or rename it.
+insert into store (store_id, partner_id, code, name)
+values (:store_id, :partner_id, :code, :name)
+on conflict (partner_id, code) do update
+  set name = excluded.name;
+
+-- name: latest_contract(partner_id, currency)^
+-- The contract that begins last.
+select version, valid_from
+  from contract
+ where partner_id = :partner_id
+   and currency = :currency
+ order by valid_from desc
+ limit 1;
+
+-- name: store_contract(contract_id, partner_id, programme_id, currency, version, valid_from, earn_rate_numerator, earn_rate_denominator, issue_price, redeem_price, service_fee, conversion_price, pending_days)!
+-- Publish a contract; it is never changed afterwards.
+insert into contract (contract_id, partner_id, programme_id, currency, version, valid_from, earn_rate_numerator,
+                      earn_rate_denominator, issue_price, redeem_price, service_fee, conversion_price, pending_days)
+values (:contract_id, :partner_id, :programme_id, :currency, :version, :valid_from, :earn_rate_numerator,
+        :earn_rate_denominator, :issue_price, :redeem_price, :service_fee, :conversion_price, :pending_days);
