@@ -18,7 +18,7 @@ from yardsticks import Yardstick, say
 from gateway.clock import SystemClock
 from gateway.coalition.catalogue import Coalition, read_coalition
 from gateway.database import Database
-from gateway.earning.purchases import earning_terms
+from gateway.earning.record import earning_terms
 from gateway.ids import new_id_in
 from gateway.ledger.items import Answer, Earning, Key, Redemption, Terms
 from gateway.ledger.post import Ledger

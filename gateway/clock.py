@@ -3,6 +3,9 @@
 from datetime import UTC, datetime
 from typing import Protocol
 
+LATEST = datetime(9999, 1, 1, tzinfo=UTC)
+"""After everything that has happened."""
+
 
 class Clock(Protocol):
     """Tells the time in UTC."""

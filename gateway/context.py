@@ -15,8 +15,9 @@ from gateway.access.audit import Audit
 from gateway.access.caller import Caller
 from gateway.access.vault import Vault
 from gateway.clock import Clock
-from gateway.database import Database, Row, Statement, Tx
+from gateway.database import Database, Row, Tx
 from gateway.refusals import NotAllowed
+from gateway.statements import Statement
 
 if TYPE_CHECKING:
     from gateway.coalition.catalogue import Catalogue, Coalition, Partner

@@ -16,6 +16,8 @@ from typeid.errors import TypeIDException
 
 Bucket = NewType("Bucket", int)
 
+LAST_ID = UUID(int=2**128 - 1)
+
 _OUTSIDE = re.compile(r"\b[a-z]{3}_[0-7][0-9a-hjkmnp-tv-z]{25}\b")
 
 

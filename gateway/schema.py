@@ -12,6 +12,7 @@ from strawberry.schema.config import StrawberryConfig
 from strawberry.tools import merge_types
 
 from gateway import ids
+from gateway.activity.graph import Activity, Expiration, expiry_activity, sees
 from gateway.adjustment.graph import Adjustment, AdjustmentMutation, AdjustmentQuery, adjustment_activity
 from gateway.audit.graph import AuditQuery
 from gateway.coalition.graph import CoalitionQuery
@@ -30,7 +31,7 @@ from gateway.earning.graph import (
     return_activity,
 )
 from gateway.enrolment.graph import EnrolmentMutation
-from gateway.graph import PUBLIC, SCALARS, BadInput, Node
+from gateway.graph import PUBLIC, BadInput, Node
 from gateway.hold.graph import HoldMutation, hold_node
 from gateway.inputs import compile_inputs
 from gateway.jobs.graph import JobsMutation, JobsQuery
@@ -46,9 +47,10 @@ from gateway.redemption.graph import (
     redemption_activity,
     reversal_activity,
 )
+from gateway.scalars import SCALARS
 from gateway.settlement.graph import SettlementMutation, SettlementQuery, period_node, statement_node
 from gateway.transfer.graph import Transfer, TransferMutation, transfer_activity
-from gateway.wallets.graph import Activity, Expiration, WalletSubscription, expiry_activity, sees
+from gateway.wallets.graph import WalletSubscription
 
 ACTIVITY: Mapping[str, Callable[[Info, Tx, list[UUID]], Awaitable[Mapping[UUID, Activity]]]] = {
     "earning": earning_activity,

@@ -17,7 +17,8 @@ import orjson
 from gateway.access.vault import Vault
 from gateway.cipher import CannotOpen
 from gateway.clock import Clock
-from gateway.database import Database, Row, Tx, load_queries
+from gateway.database import Database, Row, Tx
+from gateway.statements import load_queries
 
 sql = load_queries(__file__, "audit.sql")
 

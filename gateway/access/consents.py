@@ -10,8 +10,9 @@ import orjson
 from gateway.access.scopes import DELEGABLE
 from gateway.access.tokens import TOKEN_SECONDS
 from gateway.access.tokens import sql as token_sql
-from gateway.database import Row, Tx, load_queries
+from gateway.database import Row, Tx
 from gateway.ids import bucket_of, new_id_in
+from gateway.statements import load_queries
 
 sql = load_queries(__file__, "consents.sql")
 

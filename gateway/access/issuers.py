@@ -21,8 +21,9 @@ from gateway.access.jwks import Fetcher, KeysAway, RemoteKeys
 from gateway.access.scopes import CATALOGUE, CEILING, of_roles
 from gateway.access.tokens import TOKEN_MAX_LENGTH, Revocations, TokenRefused
 from gateway.clock import Clock
-from gateway.database import Database, load_queries
+from gateway.database import Database
 from gateway.settings import BadSetting
+from gateway.statements import load_queries
 
 sql = load_queries(__file__, "issuers.sql")
 

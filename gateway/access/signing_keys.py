@@ -8,7 +8,8 @@ from joserfc.jwk import ECKey
 
 from gateway.access.vault import Vault
 from gateway.clock import Clock
-from gateway.database import Database, Tx, load_queries
+from gateway.database import Database, Tx
+from gateway.statements import load_queries
 
 PURPOSE = "signing"
 

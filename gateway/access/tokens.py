@@ -21,8 +21,9 @@ from gateway.access.scopes import CEILING
 from gateway.access.signing_keys import SigningKey, load_signing_keys
 from gateway.access.vault import open_vault
 from gateway.clock import Clock
-from gateway.database import Database, load_queries
+from gateway.database import Database
 from gateway.settings import Settings
+from gateway.statements import load_queries
 
 TOKEN_SECONDS = 300
 # How far the clocks of processes may differ.

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gateway.cipher import Wrapping, blind, new_key, seal, unseal
-from gateway.database import Database, Tx, load_queries
+from gateway.database import Database, Tx
 from gateway.settings import Settings
+from gateway.statements import load_queries
 
 sql = load_queries(__file__, "vault.sql")
 

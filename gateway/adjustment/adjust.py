@@ -5,7 +5,7 @@ from datetime import date, datetime, timedelta
 from uuid import UUID
 
 from gateway.coalition.catalogue import Coalition, Programme
-from gateway.database import Database, LostRace, Tx, load_queries
+from gateway.database import Database, LostRace, Tx
 from gateway.ids import bucket_of, new_id_in
 from gateway.ledger.post import sql as ledger_sql
 from gateway.ledger.refused import refusal_of
@@ -21,6 +21,7 @@ from gateway.refusals import (
     StateConflict,
 )
 from gateway.replay import digest
+from gateway.statements import load_queries
 
 sql = load_queries(__file__)
 

@@ -6,31 +6,15 @@ from uuid import UUID
 
 import strawberry
 
+from gateway.activity.graph import Activity, month_or_none, sees
 from gateway.adjustment import adjust
 from gateway.coalition.graph import Partner, Programme, show_partner, show_programme
 from gateway.context import Info
 from gateway.database import Tx
-from gateway.graph import (
-    PUBLIC,
-    SEES_MEMBERSHIPS,
-    STEP_UP,
-    Connection,
-    DateTime,
-    Node,
-    Payload,
-    Points,
-    YearMonth,
-    connection,
-    moment_cursor,
-    page,
-    read_id,
-    read_moment_cursor,
-    refusing,
-    requires,
-    show_id,
-)
+from gateway.graph import PUBLIC, SEES_MEMBERSHIPS, STEP_UP, Node, Payload, read_id, refusing, requires, show_id
+from gateway.pages import Connection, connection, moment_cursor, page, read_moment_cursor
 from gateway.refusals import NotAllowed
-from gateway.wallets.graph import Activity, month_or_none, sees
+from gateway.scalars import DateTime, Points, YearMonth
 
 OPERATORS = requires("ledger:adjust", "ledger:approve")
 

@@ -6,7 +6,9 @@ import strawberry
 from gateway import ids
 from gateway.access.audit import Entry
 from gateway.context import Info
-from gateway.graph import BadInput, Connection, DateTime, connection, page, requires, show_id
+from gateway.graph import BadInput, requires, show_id
+from gateway.pages import Connection, connection, page
+from gateway.scalars import DateTime
 
 NEWEST = 2**62
 CURSOR_MAX = 19  # digits

@@ -86,7 +86,7 @@ def _engine() -> "Engine":
 
 def _prepare(engine: "Engine", text: str, scopes: frozenset[str]) -> "Prepared":
     """Raises _Refused, also where the client can never hold a scope that the document needs."""
-    from gateway.http.engine import DocumentRefused
+    from gateway.http.errors import DocumentRefused
     from gateway.http.guard import missing
 
     try:

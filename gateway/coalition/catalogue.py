@@ -10,8 +10,9 @@ from fractions import Fraction
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from gateway.database import Database, Tx, load_queries
+from gateway.database import Database, Tx
 from gateway.refusals import OccurredInFuture, OccurredTooLongAgo, ProgrammeUnknown
+from gateway.statements import load_queries
 
 sql = load_queries(__file__)
 

@@ -8,22 +8,10 @@ import strawberry
 
 from gateway.coalition import catalogue
 from gateway.context import Context, Info
-from gateway.graph import (
-    PUBLIC,
-    BadInput,
-    Connection,
-    CurrencyCode,
-    Day,
-    Decimal,
-    Node,
-    Points,
-    connection,
-    page,
-    read_id,
-    requires,
-    show_id,
-)
+from gateway.graph import PUBLIC, BadInput, Node, read_id, requires, show_id
+from gateway.pages import Connection, connection, page
 from gateway.refusals import InputNotAccepted
+from gateway.scalars import CurrencyCode, Day, Decimal, Points
 
 
 @strawberry.enum(description="Where the balances of a programme live.")

@@ -6,6 +6,7 @@ from uuid import UUID
 import strawberry
 
 from gateway import ids
+from gateway.activity.graph import Activity, month_or_none, sees
 from gateway.coalition.graph import Programme, show_programme
 from gateway.context import Context, Info
 from gateway.conversion import quotes
@@ -13,26 +14,12 @@ from gateway.conversion.orders import Conversion as Order
 from gateway.conversion.orders import ConvertRequest, target_membership
 from gateway.conversion.rates import NewRate, publish_rate
 from gateway.database import Tx
-from gateway.graph import (
-    OCCURRED_OR_NOW,
-    PUBLIC,
-    SEES_MEMBERSHIPS,
-    STEP_UP,
-    DateTime,
-    Node,
-    Payload,
-    Points,
-    YearMonth,
-    read_id,
-    refusing,
-    requires,
-    show_id,
-)
+from gateway.graph import PUBLIC, SEES_MEMBERSHIPS, STEP_UP, Node, Payload, read_id, refusing, requires, show_id
 from gateway.ledger.post import sql as ledger_sql
 from gateway.members import lookup
 from gateway.members.graph import MemberRef
 from gateway.refusals import InputNotAccepted, NotAllowed, QuoteUnknown
-from gateway.wallets.graph import Activity, month_or_none, sees
+from gateway.scalars import OCCURRED_OR_NOW, DateTime, Points, YearMonth
 
 WHOSE = "Needed from partners; whoever converts in the member's name leaves it out."
 

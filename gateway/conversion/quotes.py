@@ -6,10 +6,11 @@ from uuid import UUID
 
 from gateway import ids
 from gateway.coalition.catalogue import Coalition
-from gateway.database import Row, Tx, load_queries
+from gateway.database import Row, Tx
 from gateway.members.lookup import Membership, check_text
 from gateway.points import MAX_POINTS
 from gateway.refusals import BelowMinimum, IdempotencyKeyReused, InputNotAccepted, NotInIncrement, RateNotOffered
+from gateway.statements import load_queries
 
 sql = load_queries(__file__)
 

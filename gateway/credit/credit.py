@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from gateway.database import Row, Tx, load_queries
+from gateway.database import Row, Tx
 from gateway.refusals import IdempotencyKeyReused, InputNotAccepted
+from gateway.statements import load_queries
 
 sql = load_queries(__file__)
 

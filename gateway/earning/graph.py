@@ -5,25 +5,21 @@ from uuid import UUID
 
 import strawberry
 
+from gateway.activity.graph import Activity, activity_fields, seen_by_caller
 from gateway.coalition.graph import Programme, show_programme
 from gateway.context import Info
 from gateway.database import Row, Tx
-from gateway.earning import purchases, returns
+from gateway.earning import purchases, record, returns
 from gateway.earning.rules import EarningStep as Step
 from gateway.earning.rules import apply_rules
 from gateway.graph import (
-    OCCURRED,
     PUBLIC,
     SEES_MEMBERSHIPS,
     BadInput,
-    DateTime,
-    Day,
-    Decimal,
     Money,
     MoneyInput,
     Node,
     Payload,
-    Points,
     money,
     refusal,
     refusing,
@@ -33,7 +29,7 @@ from gateway.graph import (
 from gateway.members.graph import MemberRef
 from gateway.points import Money as Amount
 from gateway.refusals import BatchTooLarge, Refused
-from gateway.wallets.graph import Activity, activity_fields, seen_by_caller
+from gateway.scalars import OCCURRED, DateTime, Day, Decimal, Points
 
 
 @strawberry.type(directives=[PUBLIC], description="One rule's share of an earning.")
@@ -147,8 +143,8 @@ class PurchaseInput:
         default_factory=list, description="What was bought. Points follow the total, to which lines need not add up."
     )
 
-    def read(self) -> purchases.PurchaseRequest:
-        return purchases.PurchaseRequest(
+    def read(self) -> record.PurchaseRequest:
+        return record.PurchaseRequest(
             idempotency_key=self.idempotency_key,
             member=self.member.read(),
             receipt=self.receipt,
@@ -204,7 +200,7 @@ class EarningQuery:
         try:
             request, partner = input.read(), context.partner()
             async with context.reading() as tx:
-                item = await purchases.simulate_purchase(tx, context.coalition, partner, request, context.doors.clock.now())
+                item = await record.simulate_purchase(tx, context.coalition, partner, request, context.doors.clock.now())
         except Refused as refused:
             raise BadInput(refused.message, refused) from None
         contract = context.coalition.contract_by_id(partner.id, request.currency, item.terms.contract_id)
@@ -245,7 +241,7 @@ async def _record(info: Info, input: list[PurchaseInput]) -> list[RecordPurchase
     context = info.context
     doors = context.doors
     try:
-        outcomes = await purchases.record_purchases(
+        outcomes = await record.record_purchases(
             doors.database,
             doors.members,
             doors.ledger,

@@ -9,10 +9,11 @@ from datetime import datetime
 from uuid import UUID
 
 from gateway import ids
-from gateway.database import Tx, load_queries
+from gateway.database import Tx
 from gateway.members.lookup import MemberRef, Membership, check_text, find_memberships
 from gateway.members.lookup import sql as members_sql
 from gateway.refusals import CardBlocked, MembershipSuspended, MemberUnknown, Refused, StateConflict
+from gateway.statements import load_queries
 
 sql = load_queries(__file__)
 

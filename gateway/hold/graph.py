@@ -5,13 +5,14 @@ from uuid import UUID
 
 import strawberry
 
+from gateway.activity.graph import sees
 from gateway.coalition.graph import Programme, show_programme
 from gateway.context import Info
-from gateway.graph import OCCURRED_OR_NOW, PUBLIC, DateTime, Node, Payload, Points, read_id, refusing, requires, show_id
+from gateway.graph import PUBLIC, Node, Payload, read_id, refusing, requires, show_id
 from gateway.hold import hold as holds
 from gateway.members.graph import MemberRef
 from gateway.redemption.graph import Redemption, show_redemption
-from gateway.wallets.graph import sees
+from gateway.scalars import OCCURRED_OR_NOW, DateTime, Points
 
 
 @strawberry.enum(description="How far a hold has come.")

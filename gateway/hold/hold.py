@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from gateway.coalition.catalogue import Coalition, Partner
-from gateway.database import Database, Row, Tx, load_queries
+from gateway.database import Database, Row, Tx
 from gateway.ids import bucket_of
 from gateway.ledger.items import Capture, Key
 from gateway.ledger.items import Hold as HoldItem
@@ -16,6 +16,7 @@ from gateway.members.lookup import MemberRef, check_text, find_membership
 from gateway.redemption.redeem import Redemption, check_spending, redemptions_by_id, spending_terms
 from gateway.refusals import HoldUnknown, InputNotAccepted, Refused
 from gateway.replay import digest
+from gateway.statements import load_queries
 
 sql = load_queries(__file__)
 

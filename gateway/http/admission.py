@@ -17,15 +17,7 @@ from gateway.database import DatabaseAway, Stuck
 from gateway.http.budget import Budgets
 from gateway.http.deeds import cost_of_noting, deed_of, is_watched
 from gateway.http.documents import Documents
-from gateway.http.engine import (
-    DOCUMENT_MAX_CHARS,
-    STEP_UP_SECONDS,
-    Engine,
-    Prepared,
-    ScopeMissing,
-    StepUpNeeded,
-    knows_schema,
-)
+from gateway.http.engine import DOCUMENT_MAX_CHARS, STEP_UP_SECONDS, Engine, Prepared, ScopeMissing, StepUpNeeded, knows_schema
 from gateway.http.refusing import Refusing, away
 
 READING_COST = 5

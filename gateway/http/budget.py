@@ -13,8 +13,9 @@ from typing import Any
 
 from gateway.access.caller import Caller
 from gateway.batching import OneAtATime
-from gateway.database import Database, load_queries
+from gateway.database import Database
 from gateway.http.refusing import Refusing
+from gateway.statements import load_queries
 
 sql = load_queries(__file__, "budget.sql")
 

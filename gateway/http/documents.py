@@ -6,7 +6,8 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from datetime import datetime
 
-from gateway.database import Database, Tx, load_queries
+from gateway.database import Database, Tx
+from gateway.statements import load_queries
 
 sql = load_queries(__file__, "documents.sql")
 

@@ -26,7 +26,8 @@ from gateway.http.admission import Admission, Admitted, refusing_what_is_away, w
 from gateway.http.budget import Budgets
 from gateway.http.deeds import named_in_answer, only_introspects, result_of
 from gateway.http.doorman import Doorman
-from gateway.http.engine import DocumentRefused, Engine
+from gateway.http.engine import Engine
+from gateway.http.errors import DocumentRefused
 from gateway.http.events import EVENT_STREAM, EventStream
 from gateway.http.refusing import Refusing
 from gateway.http.shares import Turns, Unread

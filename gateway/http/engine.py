@@ -1,7 +1,5 @@
 """Runs GraphQL documents: parse and validate once a document, check rights, execute, mask what was not expected."""
 
-import re
-import uuid
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, replace
@@ -27,16 +25,13 @@ from strawberry.federation import Schema
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 
 from gateway.access.caller import Caller
-from gateway.batching import Busy
 from gateway.context import Context
-from gateway.database import DatabaseAway, Stuck
-from gateway.graph import BadInput
+from gateway.http.errors import DocumentRefused, brief, masked
 from gateway.http.executor import Coerced, CompiledExecutor, Root, compile_root
 from gateway.http.guard import Need, fields_of, introspects, missing, needs_of, rights, root_fields, step_ups
 from gateway.http.limits import COST_MAX, Cost, check_shape, compile_cost
 from gateway.inputs import Coercers, NotPlain, coerce_variables, compile_variables
 from gateway.outputs import Outputs
-from gateway.refusals import Refused
 
 # Of free documents, which leave some 120 bytes in memory for each.
 REMEMBERED_CHARS = 500_000
@@ -47,8 +42,6 @@ TOKENS_MAX = 2_000
 ERRORS_MAX = 5
 # graphql-core writes the whole input down for each error in it, before it is cut.
 COERCION_ERRORS_MAX = 2
-ERRORS_TOLD_MAX = 50
-MESSAGE_MAX_CHARS = 500
 STEP_UP_SECONDS = 15 * 60
 
 T = TypeVar("T")
@@ -77,17 +70,6 @@ class Prepared:
     root_fields: dict[str | None, tuple[str, ...]]
     variables: dict[str | None, frozenset[str]]
     costs: dict[str | None, Cost]
-
-
-class DocumentRefused(Exception):
-    """A document that cannot be run: `errors` say why, with BAD_DOCUMENT where there is no closer code."""
-
-    def __init__(self, errors: list[GraphQLError]) -> None:
-        super().__init__(errors[0].message)
-        self.errors = [_coded(error, "BAD_DOCUMENT") for error in errors]
-
-
-_REPEATED = re.compile(r"(, found:|(?<=[.?]) Found:) .*\Z", re.DOTALL)
 
 
 class ScopeMissing(Exception):
@@ -138,7 +120,7 @@ class Engine:
             raise DocumentRefused([error]) from None
         errors = validate(self._schema, document, max_errors=ERRORS_MAX, hide_suggestions=not explains)
         if errors:
-            raise DocumentRefused([_brief(error) for error in errors])
+            raise DocumentRefused([brief(error) for error in errors])
         try:
             prepared = self._compile(document, Outputs() if "@" not in text else None)
         except GraphQLError as error:
@@ -254,7 +236,7 @@ class Engine:
         )
         if not isinstance(result, ExecutionResult):
             result = await result
-        return _masked(result)
+        return masked(result)
 
     async def subscribe(
         self, prepared: Prepared, variables: dict[str, Any] | None, name: str | None, context: Context
@@ -276,13 +258,13 @@ class Engine:
         if isawaitable(source):
             source = await source
         if isinstance(source, ExecutionResult):
-            yield _masked(source)
+            yield masked(source)
             return
         try:
             async for result in source:
-                yield _masked(result)
+                yield masked(result)
         except Exception as error:
-            yield _masked(ExecutionResult(None, [GraphQLError(str(error), original_error=error)]))
+            yield masked(ExecutionResult(None, [GraphQLError(str(error), original_error=error)]))
         finally:
             if isinstance(source, AsyncGenerator):
                 await source.aclose()
@@ -291,49 +273,3 @@ class Engine:
 def knows_schema(caller: Caller) -> bool:
     """Whether a caller is told the schema, and errors may suggest names of it."""
     return caller.kind in ("partner", "operator")
-
-
-def _masked(result: ExecutionResult) -> ExecutionResult:
-    if not result.errors:
-        return result
-    told = [_mask(error) for error in result.errors[:ERRORS_TOLD_MAX]]
-    return ExecutionResult(data=result.data, errors=told)
-
-
-def _coded(error: GraphQLError, code: str) -> GraphQLError:
-    """The error with a code for programs, unless it has one."""
-    error.extensions = {"code": code, **(error.extensions or {})}
-    return error
-
-
-def _brief(error: GraphQLError) -> GraphQLError:
-    """graphql-core repeats the whole input that a wrong field stands in; personal data may stand beside it."""
-    message = _REPEATED.sub(lambda said: "." if said[1][0] == "," else "", error.message)
-    return GraphQLError(_cut(message), nodes=error.nodes, extensions=error.extensions)
-
-
-def _cut(message: str) -> str:
-    return message if len(message) <= MESSAGE_MAX_CHARS else f"{message[:MESSAGE_MAX_CHARS]} ..."
-
-
-def _mask(error: GraphQLError) -> GraphQLError:
-    cause = error.original_error
-    if isinstance(cause, DatabaseAway | Busy | Stuck):
-        raise cause
-    if error.path is None and (cause is None or isinstance(cause, GraphQLError)) and not isinstance(cause, BadInput):
-        return _coded(_brief(error), "BAD_INPUT")
-    if cause is None or isinstance(cause, BadInput):
-        return _coded(error, "BAD_INPUT")
-    if isinstance(cause, Refused):
-        extensions = {"code": cause.code.value}
-        return GraphQLError(cause.message, nodes=error.nodes, path=error.path, extensions=extensions)
-    if isinstance(cause, GraphQLError):
-        return _coded(error, "BAD_INPUT")
-    correlation_id = str(uuid.uuid4())
-    log.error("unexpected error", correlation_id=correlation_id, path=error.path, exc_info=cause)
-    return GraphQLError(
-        f"Something unexpected happened; quote {correlation_id} when you report it.",
-        nodes=error.nodes,
-        path=error.path,
-        extensions={"code": "INTERNAL", "correlationId": correlation_id},
-    )

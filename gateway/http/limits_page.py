@@ -8,7 +8,6 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from gateway.events.feed import FOLLOWERS_MAX, UNREAD_MAX
-from gateway.graph import PAGE_MAX
 from gateway.http import limits, patience, socket
 from gateway.http.budget import PLANS, STRANGERS
 from gateway.http.endpoint import ANSWER_MAX_BYTES, STREAMED_MAX_BYTES
@@ -17,6 +16,7 @@ from gateway.http.headers import page_headers
 from gateway.http.patient_socket import FRAMES_A_SECOND
 from gateway.http.shares import UNREAD_MAX_BYTES
 from gateway.http.wire import BODY_MAX_BYTES
+from gateway.pages import PAGE_MAX
 
 _KEPT_BY = {"member": "member", "operator": "person", "partner": "client"}
 _page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(

@@ -30,7 +30,7 @@ from gateway.access.caller import PUBLIC, Caller
 from gateway.http.budget import network_of
 from gateway.http.doorman import Doorman
 from gateway.http.endpoint import GraphQLEndpoint
-from gateway.http.engine import DocumentRefused
+from gateway.http.errors import DocumentRefused
 from gateway.http.refusing import Refusing
 from gateway.http.wire import address_of, check_parts
 

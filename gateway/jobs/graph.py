@@ -6,27 +6,13 @@ from uuid import UUID
 import strawberry
 
 from gateway.context import Info
-from gateway.graph import (
-    OCCURRED_OR_NOW,
-    PUBLIC,
-    STEP_UP,
-    BadInput,
-    Connection,
-    DateTime,
-    Day,
-    Payload,
-    Points,
-    connection,
-    no_cursor,
-    page,
-    refusing,
-    requires,
-    show_id,
-)
+from gateway.graph import PUBLIC, STEP_UP, BadInput, Payload, refusing, requires, show_id
 from gateway.ids import bucket_of
 from gateway.ledger.expire import expire
 from gateway.ledger.post import sql as ledger_sql
+from gateway.pages import Connection, connection, no_cursor, page
 from gateway.refusals import NotAllowed, Refused
+from gateway.scalars import OCCURRED_OR_NOW, DateTime, Day, Points
 
 
 @strawberry.type(directives=[requires("audit:read")], description="A background job.")

@@ -13,10 +13,11 @@ from gateway.access.tokens import sql as access_sql
 from gateway.clock import Clock
 from gateway.coalition.catalogue import Catalogue, NoCoalition
 from gateway.conversion.convert import Converter
-from gateway.database import Database, DatabaseAway, load_queries
+from gateway.database import Database, DatabaseAway
 from gateway.ledger.expire import expire
 from gateway.ledger.post import sql as ledger_sql
 from gateway.ledger.seal import Signer, seal
+from gateway.statements import load_queries
 
 sql = load_queries(__file__)
 

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from gateway.batching import CLAIMANTS_MAX, Busy, Claims, Lanes, OneAtATime
 from gateway.clock import Clock
-from gateway.database import CreditShort, Database, Duplicate, PostedNothing, Row, Statement, Stuck, WalletTooFull, load_queries
+from gateway.database import CreditShort, Database, Duplicate, PostedNothing, Row, Stuck, WalletTooFull
 from gateway.ids import bucket_of, new_id_in
 from gateway.ledger.items import (
     Answer,
@@ -24,6 +24,7 @@ from gateway.ledger.items import (
     turns_of,
     wallet_of,
 )
+from gateway.statements import Statement, load_queries
 
 sql = load_queries(__file__)
 

@@ -3,7 +3,8 @@
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from gateway.database import Database, Statement, load_queries
+from gateway.database import Database
+from gateway.statements import Statement, load_queries
 
 EXAMPLES = 3
 

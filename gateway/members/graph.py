@@ -7,27 +7,19 @@ from uuid import UUID
 import strawberry
 
 from gateway import ids
+from gateway.activity.graph import Activity, activity_of
 from gateway.coalition.connector import PartnerRefused, PartnerSilent
 from gateway.coalition.graph import Partner, show_partner
 from gateway.context import Info
-from gateway.graph import (
-    SEES_MEMBERSHIPS,
-    BadInput,
-    Connection,
-    DateTime,
-    Node,
-    Points,
-    connection,
-    page,
-    requires,
-    show_id,
-)
+from gateway.graph import SEES_MEMBERSHIPS, BadInput, Node, requires, show_id
 from gateway.members import lookup
 from gateway.members.balances import Balances
+from gateway.pages import Connection, connection, page
 from gateway.privacy.graph import SEES_CONSENTS, Consent, Person, consents_of, person_of
 from gateway.privacy.people import members_found_by
 from gateway.refusals import BatchTooLarge, Refused
-from gateway.wallets.graph import SEES_WALLETS, Activity, Wallet, activity_of, wallets_of
+from gateway.scalars import DateTime, Points
+from gateway.wallets.graph import SEES_WALLETS, Wallet, wallets_of
 
 BATCH_MAX = 1_000
 FIRST_ID = UUID(int=0)

@@ -8,8 +8,9 @@ import msgspec
 
 from gateway import ids
 from gateway.batching import Lanes
-from gateway.database import Database, Row, Tx, load_queries
+from gateway.database import Database, Row, Tx
 from gateway.refusals import CardBlocked, InputNotAccepted, MembershipSuspended, MemberUnknown, NotAllowed, Refused
+from gateway.statements import load_queries
 
 sql = load_queries(__file__)
 

@@ -18,11 +18,12 @@ from gateway.coalition.graph import (
     show_programme,
 )
 from gateway.context import Info
-from gateway.graph import PUBLIC, STEP_UP, CurrencyCode, Day, Decimal, Payload, Points, refusing, requires
+from gateway.graph import PUBLIC, STEP_UP, Payload, refusing, requires
 from gateway.onboarding.contracts import NewContract, publish_contract
 from gateway.onboarding.partners import NewPartner, onboard_partner
 from gateway.onboarding.programmes import NewProgramme, create_programme, set_programme_terms
 from gateway.refusals import InputNotAccepted
+from gateway.scalars import CurrencyCode, Day, Decimal, Points
 
 
 @strawberry.input(description="A store of a partner.")

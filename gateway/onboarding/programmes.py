@@ -8,10 +8,11 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from gateway.coalition.catalogue import Programme
 from gateway.coalition.catalogue import sql as coalition_sql
-from gateway.database import Tx, load_queries
+from gateway.database import Tx
 from gateway.ids import new_id
 from gateway.points import MAX_POINTS
 from gateway.refusals import InputNotAccepted, StateConflict
+from gateway.statements import load_queries
 
 sql = load_queries(__file__)
 

@@ -13,9 +13,10 @@ from gateway.access.tokens import sql as access_sql
 from gateway.coalition.graph import Partner, show_partner
 from gateway.context import Context, Info
 from gateway.database import Tx
-from gateway.graph import PUBLIC, SEES_MEMBERSHIPS, DateTime, Payload, refusing, requires, show_id
+from gateway.graph import PUBLIC, SEES_MEMBERSHIPS, Payload, refusing, requires, show_id
 from gateway.privacy import people
 from gateway.refusals import InputNotAccepted, NotAllowed
+from gateway.scalars import DateTime
 
 SEES_CONSENTS = requires("profile:read", "consents:manage", "members:support")
 

@@ -10,9 +10,10 @@ import phonenumbers
 
 from gateway.access.vault import Vault
 from gateway.cipher import Wrapping, new_key, seal, unseal
-from gateway.database import Tx, load_queries
+from gateway.database import Tx
 from gateway.ids import bucket_of
 from gateway.refusals import InputNotAccepted
+from gateway.statements import load_queries
 
 sql = load_queries(__file__)
 

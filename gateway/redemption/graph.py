@@ -5,29 +5,16 @@ from uuid import UUID
 import strawberry
 
 from gateway import ids
+from gateway.activity.graph import Activity, activity_fields, seen_by_caller
 from gateway.coalition.graph import Partner, show_partner
 from gateway.context import Info
 from gateway.database import Tx
-from gateway.graph import (
-    OCCURRED_OR_NOW,
-    PUBLIC,
-    SEES_MEMBERSHIPS,
-    BadInput,
-    DateTime,
-    Day,
-    Payload,
-    Points,
-    read_id,
-    refusal,
-    refusing,
-    requires,
-    show_id,
-)
+from gateway.graph import PUBLIC, SEES_MEMBERSHIPS, BadInput, Payload, read_id, refusal, refusing, requires, show_id
 from gateway.members.graph import MemberRef
 from gateway.redemption import redeem, reverse
 from gateway.refusals import BatchTooLarge, Refused
+from gateway.scalars import OCCURRED_OR_NOW, DateTime, Day, Points
 from gateway.wallets import history
-from gateway.wallets.graph import Activity, activity_fields, seen_by_caller
 
 
 @strawberry.type(directives=[requires("members:support")], description="Points that one transaction had brought.")

@@ -6,7 +6,7 @@ from datetime import date, datetime
 from uuid import UUID
 
 from gateway.coalition.catalogue import Coalition, Partner
-from gateway.database import Database, Row, Tx, load_queries
+from gateway.database import Database, Row, Tx
 from gateway.ids import bucket_of
 from gateway.ledger.items import Answer, Key, Terms
 from gateway.ledger.items import Redemption as RedemptionItem
@@ -16,6 +16,7 @@ from gateway.members.lookup import MemberLookup, MemberRef, Membership, check_te
 from gateway.points import MAX_POINTS
 from gateway.refusals import BatchTooLarge, InputNotAccepted, NotAllowed, Refused
 from gateway.replay import digest
+from gateway.statements import load_queries
 
 sql = load_queries(__file__)
 

@@ -8,11 +8,12 @@ from typing import Any
 from uuid import UUID
 
 from gateway.coalition.catalogue import Coalition, Contract
-from gateway.database import Database, Row, Tx, load_queries
+from gateway.database import Database, Row, Tx
 from gateway.ids import new_id
 from gateway.refusals import StateConflict
 from gateway.settlement.files import statement_digest, write_package
 from gateway.settlement.statements import Line, Settled, Standing, Statement, Sum, settle
+from gateway.statements import load_queries
 
 sql = load_queries(__file__)
 

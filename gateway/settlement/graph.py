@@ -8,26 +8,10 @@ import strawberry
 
 from gateway.coalition.graph import Partner, Programme, show_partner, show_programme
 from gateway.context import Context, Info
-from gateway.graph import (
-    PUBLIC,
-    STEP_UP,
-    Connection,
-    DateTime,
-    Decimal,
-    Money,
-    Node,
-    Payload,
-    Points,
-    YearMonth,
-    connection,
-    money,
-    no_cursor,
-    page,
-    refusing,
-    requires,
-    show_id,
-)
+from gateway.graph import PUBLIC, STEP_UP, Money, Node, Payload, money, refusing, requires, show_id
+from gateway.pages import Connection, connection, no_cursor, page
 from gateway.points import Money as Amount
+from gateway.scalars import DateTime, Decimal, Points, YearMonth
 from gateway.settlement import close
 from gateway.settlement import statements as pure
 

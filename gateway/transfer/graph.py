@@ -5,12 +5,13 @@ from uuid import UUID
 
 import strawberry
 
+from gateway.activity.graph import Activity, activity_fields, seen_by_caller
 from gateway.context import Info
 from gateway.database import Tx
-from gateway.graph import PUBLIC, SEES_MEMBERSHIPS, Payload, Points, refusing, requires
+from gateway.graph import PUBLIC, SEES_MEMBERSHIPS, Payload, refusing, requires
 from gateway.refusals import NotAllowed
+from gateway.scalars import Points
 from gateway.transfer import transfer
-from gateway.wallets.graph import Activity, activity_fields, seen_by_caller
 
 
 @strawberry.enum(description="Which half of a transfer it is.")

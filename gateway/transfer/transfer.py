@@ -6,7 +6,7 @@ from functools import partial
 from uuid import UUID
 
 from gateway.coalition.catalogue import Coalition
-from gateway.database import Database, Tx, load_queries
+from gateway.database import Database, Tx
 from gateway.ids import bucket_of, new_id_in
 from gateway.ledger.items import Key
 from gateway.ledger.post import Ledger
@@ -17,6 +17,7 @@ from gateway.members.lookup import sql as members_sql
 from gateway.points import MAX_POINTS
 from gateway.refusals import CardBlocked, InputNotAccepted, NotAllowed, RecipientUnknown
 from gateway.replay import digest
+from gateway.statements import load_queries
 
 sql = load_queries(__file__)
 

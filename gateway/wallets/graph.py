@@ -1,66 +1,29 @@
-"""Wallets in GraphQL: what a member has, had and did."""
+"""Wallets in GraphQL: what a member has and had, and what happens to it."""
 
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from datetime import date, datetime
-from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
-import orjson
 import strawberry
 from strawberry.dataloader import DataLoader
 
 from gateway import ids
+from gateway.activity.graph import Activity, sees
+from gateway.clock import LATEST
 from gateway.coalition.graph import Programme, show_programme
 from gateway.context import Context, Info
-from gateway.database import Row, Tx
+from gateway.database import Row
 from gateway.events.feed import TooManyFollowers, TooSlow
 from gateway.events.outbox import BadCursor
-from gateway.graph import (
-    SEES_MEMBERSHIPS,
-    BadInput,
-    Connection,
-    DateTime,
-    Day,
-    Node,
-    Points,
-    YearMonth,
-    connection,
-    moment_cursor,
-    page,
-    read_moment_cursor,
-    requires,
-    show_id,
-)
-from gateway.ledger.graph import LedgerProof, proof_of
-from gateway.ledger.post import sql as ledger_sql
+from gateway.graph import BadInput, requires, show_id
+from gateway.ids import LAST_ID
+from gateway.pages import Connection, connection, moment_cursor, page, read_moment_cursor
 from gateway.refusals import NotAllowed
+from gateway.scalars import DateTime, Day, Points
 from gateway.wallets import history
-from gateway.wallets.history import LAST_ID, NEWEST
 
 SEES_WALLETS = requires("balance:read", "members:lookup", "points:burn", "points:earn", "members:support")
-
-
-@strawberry.federation.interface(directives=[SEES_MEMBERSHIPS], description="A transaction that moved a member's points.")
-class Activity(Node):
-    id: strawberry.ID
-    programme: Programme
-    points: Points = strawberry.field(description="What it did to the wallet: + came in, - went out.")
-    occurred_at: DateTime = strawberry.field(description="The world's time.")
-    posted_at: DateTime = strawberry.field(description="The ledger's time.")
-    period: YearMonth = strawberry.field(description="The settlement month it counts in.")
-    missed_period: YearMonth | None = strawberry.field(description="The month it happened in, if that was closed already.")
-
-    @strawberry.field(description="That it is in the sealed ledger; null until it is, which takes some seconds.")
-    async def proof(self, info: Info) -> LedgerProof | None:
-        transaction_id = ids.read("txn", self.id)
-        return await proof_of(info, transaction_id) if transaction_id else None
-
-
-@strawberry.type(directives=[SEES_MEMBERSHIPS], description="Points of lots whose last day had come.")
-class Expiration(Activity):
-    pass
 
 
 @strawberry.type(directives=[SEES_WALLETS], description="Points that run out at the end of a day.")
@@ -137,7 +100,7 @@ class Wallet:
         if not sees(info, self.member_id, None):
             raise BadInput("A wallet's history is its member's own.")
         asked = page(first, after)
-        before_at, before_id = read_moment_cursor(after) if after else (NEWEST, LAST_ID)
+        before_at, before_id = read_moment_cursor(after) if after else (LATEST, LAST_ID)
         async with info.context.reading() as tx:
             rows = await tx.all(
                 history.sql.history,
@@ -244,112 +207,3 @@ def _wallet(member_id: UUID, programme_id: UUID, programme: Programme, row: Row 
         member_id=member_id,
         programme_id=programme_id,
     )
-
-
-async def activity_of(
-    info: Info, member_id: UUID, partner_id: UUID | None, first: int, after: str | None
-) -> Connection[Activity]:
-    """A page of what moved a member's points, the latest first; what happened at one partner where one is named."""
-    asked = page(first, after)
-    before_at, before_id = read_moment_cursor(after) if after else (NEWEST, LAST_ID)
-    rows = await info.context.read(
-        history.sql.activity,
-        bucket=ids.bucket_of(member_id),
-        member=member_id,
-        partner=partner_id,
-        before_at=before_at,
-        before_id=before_id,
-        most=first + 1,
-    )
-    by_kind: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        by_kind[row["kind"]].append(row)
-    doors = info.context.doors
-    shown: dict[UUID, Activity] = {}
-    for kind in by_kind.keys() & doors.activity_of_rows.keys():
-        shown.update(doors.activity_of_rows[kind](info, by_kind.pop(kind)))
-    if by_kind:
-        async with info.context.reading() as tx:
-            for kind, of_kind in by_kind.items():
-                shown.update(await doors.activity[kind](info, tx, [row["transaction_id"] for row in of_kind]))
-
-    def cursor_of(n: int) -> str:
-        return moment_cursor(rows[n]["occurred_at"], rows[n]["transaction_id"])
-
-    return connection([shown[row["transaction_id"]] for row in rows], cursor_of, asked)
-
-
-def sees(info: Info, member_id: UUID, partner_id: UUID | None) -> bool:
-    """Whether the caller may see a transaction: the member, the partner it happened at, or an operator."""
-    caller = info.context.caller
-    at_own = partner_id is not None and partner_id == caller.partner_id
-    return caller.kind == "operator" or member_id == caller.member_id or at_own
-
-
-def month_or_none(month: date | None) -> YearMonth | None:
-    return YearMonth(month) if month else None
-
-
-class Posted(Protocol):
-    """What every posted transaction of a slice tells."""
-
-    @property
-    def id(self) -> UUID: ...
-    @property
-    def member_id(self) -> UUID: ...
-    @property
-    def partner_id(self) -> UUID | None: ...
-    @property
-    def programme_id(self) -> UUID: ...
-    @property
-    def occurred_at(self) -> datetime: ...
-    @property
-    def posted_at(self) -> datetime: ...
-    @property
-    def period(self) -> date: ...
-    @property
-    def missed_period(self) -> date | None: ...
-
-
-def activity_fields(info: Info, posted: Posted, points: int) -> dict[str, Any]:
-    """The fields that every Activity has; `points` with the sign that they have for the wallet."""
-    return {
-        "id": show_id("txn", posted.id),
-        "programme": show_programme(info.context.coalition.programmes[posted.programme_id]),
-        "points": Points(points),
-        "occurred_at": DateTime(posted.occurred_at),
-        "posted_at": DateTime(posted.posted_at),
-        "period": YearMonth(posted.period),
-        "missed_period": month_or_none(posted.missed_period),
-    }
-
-
-AnyPosted = TypeVar("AnyPosted", bound=Posted)
-
-
-def seen_by_caller(
-    info: Info, found: Mapping[UUID, AnyPosted], show: Callable[[Info, AnyPosted], Activity]
-) -> dict[UUID, Activity]:
-    """Those transactions that the caller may see, as activity by their ids."""
-    return {id: show(info, posted) for id, posted in found.items() if sees(info, posted.member_id, posted.partner_id)}
-
-
-async def expiry_activity(info: Info, tx: Tx, transactions: list[UUID]) -> dict[UUID, Activity]:
-    """Expirations by transaction, those that the caller may see."""
-    programmes = info.context.coalition.programmes
-    shown: dict[UUID, Activity] = {}
-    for id in transactions:
-        row = await tx.one(ledger_sql.transaction_by_id, bucket=ids.bucket_of(id), transaction=id)
-        if row is None or not sees(info, row["member_id"], None):
-            continue
-        entries = orjson.loads(row["entries"])
-        shown[id] = Expiration(
-            id=show_id("txn", id),
-            programme=show_programme(programmes[UUID(entries[0]["programme"])]),
-            points=Points(sum(entry["points"] for entry in entries)),
-            occurred_at=DateTime(row["occurred_at"]),
-            posted_at=DateTime(row["posted_at"]),
-            period=YearMonth(row["period"]),
-            missed_period=month_or_none(row["missed_period"]),
-        )
-    return shown

@@ -2,11 +2,13 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from uuid import UUID
 
-from gateway.database import Row, Tx, load_queries
-from gateway.ids import bucket_of
+from gateway.clock import LATEST
+from gateway.database import Row, Tx
+from gateway.ids import LAST_ID, bucket_of
+from gateway.statements import load_queries
 
 sql = load_queries(__file__)
 
@@ -46,14 +48,12 @@ async def wallet_at(tx: Tx, member_id: UUID, programme_id: UUID, at: datetime) -
     return Snapshot(at, row["points"], row["pending"], row["held"], row["owed"])
 
 
-NEWEST = datetime(9999, 1, 1, tzinfo=UTC)
-LAST_ID = UUID(int=2**128 - 1)
 PAGE = 1_000
 
 
 async def whole(tx: Tx, member_id: UUID, programme_id: UUID) -> AsyncIterator[Row]:
     """Everything that changed a wallet, the latest posted first, with the balance after it."""
-    at, id = NEWEST, LAST_ID
+    at, id = LATEST, LAST_ID
     while True:
         rows = await tx.all(
             sql.history,

@@ -15,13 +15,6 @@ select expires_on, sum(remaining)::bigint as points
  group by expires_on
  order by expires_on;
 
--- name: activity(as_partner, as_member, bucket, member, partner, before_at, before_id, most)
--- A member's transactions, newest first, from a cursor on; those of one partner where one is named.
-select transaction_id, kind, member_id, membership_id, partner_id, programme_id, contract_id, store_id, receipt, currency,
-       amount_minor, points, expires_on, lines, occurred_at, posted_at, period, missed_period, matures_on, returned_minor,
-       returned_points, returns
-  from read_activity(:as_partner, :as_member, :bucket, :member, :partner, :before_at, :before_id, :most);
-
 -- name: wallet_at(bucket, member, programme, at)^
 -- A wallet as it stood at a moment of the ledger's time, from the journal alone: entries for the balance; holds, what
 -- was captured of them and when they ended for what was held; purchases that had not matured for what was pending;

@@ -15,7 +15,8 @@ import pytest
 
 import gateway
 from gateway import ids
-from gateway.database import Database, Statement
+from gateway.database import Database
+from gateway.statements import Statement
 from tests.access.test_consent import agree
 from tests.adjustment.test_adjust import adjust
 from tests.conversion.test_convert import convert, quote

@@ -8,7 +8,8 @@ import pytest
 
 from gateway.coalition.catalogue import read_coalition
 from gateway.database import Database
-from gateway.earning.purchases import earning_terms, purchases_by_receipt
+from gateway.earning.purchases import purchases_by_receipt
+from gateway.earning.record import earning_terms
 from gateway.ledger.items import Key, Return
 from gateway.ledger.post import Ledger
 from tests.world import RETURN, World

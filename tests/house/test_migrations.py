@@ -9,7 +9,8 @@ import pytest
 
 from gateway.clock import SystemClock
 from gateway.database import Database
-from gateway.earning.purchases import earning_terms, purchases_by_id
+from gateway.earning.purchases import purchases_by_id
+from gateway.earning.record import earning_terms
 from gateway.embedded import EmbeddedPostgres
 from gateway.ids import new_id_in
 from gateway.ledger.items import Earning, Key, Return

@@ -11,7 +11,6 @@ import asyncpg
 import pytest
 
 from gateway import database
-from gateway.database import Statement
 from gateway.earning.purchases import sql as earning
 from gateway.embedded import EmbeddedPostgres
 from gateway.events.outbox import sql as events
@@ -20,6 +19,8 @@ from gateway.ids import bucket_of, new_id_in
 from gateway.ledger.post import sql as ledger
 from gateway.members.lookup import sql as members
 from gateway.redemption.redeem import sql as redeeming
+from gateway.statements import Statement
+from gateway.activity.graph import sql as activity
 from gateway.wallets.history import sql as wallets
 from tests.conftest import create_database
 
@@ -133,7 +134,7 @@ READS: dict[str, tuple[Statement, dict[str, Any]]] = {
     "redemptions by id": (redeeming.redemptions_by_id, of_thousand(3)),
     "reversals by id": (redeeming.reversals_by_id, of_thousand(5)),
     "hold by id": (holding.hold_by_id, {"bucket": 7, "hold": made(8, 71, 7)}),
-    "activity": (wallets.activity, {**BEHIND_THE_WALL, "bucket": 7, "member": made(0, 7, 7), "partner": None, **LAST}),
+    "activity": (activity.activity, {**BEHIND_THE_WALL, "bucket": 7, "member": made(0, 7, 7), "partner": None, **LAST}),
     "wallets": (wallets.wallets_of_members, {**BEHIND_THE_WALL, "buckets": [7], "members": [made(0, 7, 7)]}),
     "wallet at a moment": (wallets.wallet_at, of_ann(at=datetime.now(UTC))),
     "history": (wallets.history, of_ann(**LAST)),

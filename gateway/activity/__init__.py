@@ -1,0 +1,1 @@
+"""What members did: every transaction that moved points, of whatever slice."""

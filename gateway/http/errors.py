@@ -1,0 +1,74 @@
+"""How errors are told: with a code for programs, in few words, and none that were not meant for the caller."""
+
+import re
+import uuid
+
+import structlog
+from graphql import ExecutionResult, GraphQLError
+
+from gateway.batching import Busy
+from gateway.database import DatabaseAway, Stuck
+from gateway.graph import BadInput
+from gateway.refusals import Refused
+
+ERRORS_TOLD_MAX = 50
+MESSAGE_MAX_CHARS = 500
+
+_REPEATED = re.compile(r"(, found:|(?<=[.?]) Found:) .*\Z", re.DOTALL)
+
+log = structlog.get_logger(__name__)
+
+
+class DocumentRefused(Exception):
+    """A document that cannot be run: `errors` say why, with BAD_DOCUMENT where there is no closer code."""
+
+    def __init__(self, errors: list[GraphQLError]) -> None:
+        super().__init__(errors[0].message)
+        self.errors = [_coded(error, "BAD_DOCUMENT") for error in errors]
+
+
+def masked(result: ExecutionResult) -> ExecutionResult:
+    """A result as the caller may see it; the rest is logged under a correlation id. Raises DatabaseAway, Busy, Stuck."""
+    if not result.errors:
+        return result
+    told = [_mask(error) for error in result.errors[:ERRORS_TOLD_MAX]]
+    return ExecutionResult(data=result.data, errors=told)
+
+
+def _coded(error: GraphQLError, code: str) -> GraphQLError:
+    """The error with a code for programs, unless it has one."""
+    error.extensions = {"code": code, **(error.extensions or {})}
+    return error
+
+
+def brief(error: GraphQLError) -> GraphQLError:
+    """graphql-core repeats the whole input that a wrong field stands in; personal data may stand beside it."""
+    message = _REPEATED.sub(lambda said: "." if said[1][0] == "," else "", error.message)
+    return GraphQLError(_cut(message), nodes=error.nodes, extensions=error.extensions)
+
+
+def _cut(message: str) -> str:
+    return message if len(message) <= MESSAGE_MAX_CHARS else f"{message[:MESSAGE_MAX_CHARS]} ..."
+
+
+def _mask(error: GraphQLError) -> GraphQLError:
+    cause = error.original_error
+    if isinstance(cause, DatabaseAway | Busy | Stuck):
+        raise cause
+    if error.path is None and (cause is None or isinstance(cause, GraphQLError)) and not isinstance(cause, BadInput):
+        return _coded(brief(error), "BAD_INPUT")
+    if cause is None or isinstance(cause, BadInput):
+        return _coded(error, "BAD_INPUT")
+    if isinstance(cause, Refused):
+        extensions = {"code": cause.code.value}
+        return GraphQLError(cause.message, nodes=error.nodes, path=error.path, extensions=extensions)
+    if isinstance(cause, GraphQLError):
+        return _coded(error, "BAD_INPUT")
+    correlation_id = str(uuid.uuid4())
+    log.error("unexpected error", correlation_id=correlation_id, path=error.path, exc_info=cause)
+    return GraphQLError(
+        f"Something unexpected happened; quote {correlation_id} when you report it.",
+        nodes=error.nodes,
+        path=error.path,
+        extensions={"code": "INTERNAL", "correlationId": correlation_id},
+    )
