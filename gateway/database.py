@@ -45,7 +45,7 @@ class Duplicate(LostRace):
 
 
 class Stuck(RuntimeError):
-    """A batch waited too long for a lock of somebody else's, and posted nothing (SQLSTATE 55P03)."""
+    """What was asked waited too long for a lock of somebody else's (SQLSTATE 55P03), or for a connection, and did nothing."""
 
 
 class CreditShort(PostedNothing):
@@ -123,6 +123,27 @@ class Listener:
         return bool(self._connection.is_closed())
 
 
+class _Taken:
+    """A connection of a pool, for the length of a block. Raises Stuck where all are at work for ACQUIRE_SECONDS."""
+
+    __slots__ = ("_connection", "_pool")
+
+    def __init__(self, pool: Any) -> None:
+        self._pool = pool
+
+    async def __aenter__(self) -> Any:
+        try:
+            self._connection = await self._pool.acquire(timeout=ACQUIRE_SECONDS)
+        except TimeoutError:
+            if self._pool.get_size() == self._pool.get_max_size() and not self._pool.get_idle_size():
+                raise Stuck("Every connection is at work.") from None
+            raise
+        return self._connection
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._pool.release(self._connection)
+
+
 class Database:
     """Three pools of connections: one in the application's role, which reads everything and keeps what is no ledger; one
     in the role that posts and can do nothing else; and one in the role that reads for partners and members and sees
@@ -162,14 +183,14 @@ class Database:
     async def reading(self) -> AsyncIterator[Tx]:
         """A connection in autocommit, for selects. Raises DatabaseAway."""
         with _telling_away():
-            async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            async with _Taken(self._pool) as connection:
                 yield Tx(connection)
 
     async def post(self, statement: Statement, **given: Any) -> Row:
         """One call of a posting function, which commits by itself. Raises DatabaseAway, and what postings raise."""
         arguments = statement.arguments(given)  # before a connection is taken, which has better things to do
         with _telling_away():
-            async with self._posters.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            async with _Taken(self._posters) as connection:
                 row: Row = await connection.fetchrow(statement.text, *arguments, timeout=COMMAND_SECONDS)
                 return row
 
@@ -181,7 +202,7 @@ class Database:
         """
         said = _WHO_READS.format(partner=partner_id.hex if partner_id else "", member=member_id.hex if member_id else "")
         with _telling_away():
-            async with self._readers.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            async with _Taken(self._readers) as connection:
                 try:
                     await connection.execute(said)
                     yield Tx(connection)
@@ -194,14 +215,14 @@ class Database:
         Raises DatabaseAway.
         """
         with _telling_away():
-            async with self._readers.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            async with _Taken(self._readers) as connection:
                 return await Tx(connection).all(statement, as_partner=partner_id, as_member=member_id, **given)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Tx]:
         """A connection inside one transaction that commits at the end of the block. Raises DatabaseAway."""
         with _telling_away():
-            async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection, connection.transaction():
+            async with _Taken(self._pool) as connection, connection.transaction():
                 yield Tx(connection)
 
     @asynccontextmanager
@@ -209,7 +230,7 @@ class Database:
         """A read-only transaction that sees one moment of the whole database. Raises DatabaseAway."""
         with _telling_away():
             async with (
-                self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection,
+                _Taken(self._pool) as connection,
                 connection.transaction(isolation="repeatable_read", readonly=True),
             ):
                 yield Tx(connection, SNAPSHOT_SECONDS)

@@ -27,7 +27,7 @@ from gateway.access.vault import open_vault
 from gateway.clock import Clock, SystemClock
 from gateway.coalition.catalogue import Catalogue
 from gateway.coalition.connections import Connections
-from gateway.context import Doors
+from gateway.context import Doors, Readers
 from gateway.conversion.convert import Converter
 from gateway.database import Database
 from gateway.events.feed import Feed
@@ -44,6 +44,7 @@ from gateway.http.login import Login
 from gateway.http.metrics import Metrics
 from gateway.http.oauth import OAuth
 from gateway.http.socket import Sockets
+from gateway.http.wire import JSON, names_one_host, respond
 from gateway.jobs.jobs import Jobs, all_jobs
 from gateway.ledger.post import Ledger
 from gateway.ledger.seal import prove
@@ -64,7 +65,9 @@ class Gateway:
         self._graphql, self._sockets, self._pages, self.jobs = graphql, sockets, secured(pages), jobs
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] == "/graphql":
+        if scope["type"] == "http" and not names_one_host(scope):
+            await respond({"error": "Name one host: the Host header."}, 400, JSON, {"Connection": "close"})(scope, receive, send)
+        elif scope["type"] == "http" and scope["path"] == "/graphql":
             await self._graphql(scope, receive, send)
         elif scope["type"] == "websocket":
             await self._sockets(scope, receive, send)
@@ -94,6 +97,7 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
     jobs = Jobs(database, clock, all_jobs(database, catalogue, converter, tokens), settings.jobs)
     doors = Doors(
         database=database,
+        readers=Readers(settings.pool_size),
         clock=clock,
         catalogue=catalogue,
         members=MemberLookup(database),

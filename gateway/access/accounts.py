@@ -11,7 +11,6 @@ import pyotp
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from gateway.access.registration import secret_hash
 from gateway.access.tokens import TOKEN_SECONDS, sql
 from gateway.access.vault import Vault
 from gateway.database import Row, Tx
@@ -86,6 +85,16 @@ async def disable(tx: Tx, account: Row, now: datetime) -> None:
     await end_logins(tx, account, now)
 
 
+async def lock_logins(tx: Tx, vault: Vault, member_id: UUID) -> None:
+    """Nobody logs in as this member until the transaction ends, and who tried to is forgotten.
+
+    It comes before `consents.decide_alone`: a login locks its tries, its account and its member in this order.
+    """
+    for row in await tx.all(sql.logins_of, member=member_id):
+        await tx.run(sql.forget_login_failures, login_hash=vault.blind("login", row["login"]))
+    await tx.run(sql.lock_accounts_of, member=member_id)
+
+
 async def forget_logins(tx: Tx, member_id: UUID, now: datetime) -> None:
     """A member's local accounts end, names and all, what was begun with them, and what outside issuers call the member."""
     await tx.run(sql.forget_identities, member=member_id)
@@ -134,7 +143,7 @@ async def check_login(tx: Tx, vault: Vault, login: str, password: str, code: str
     An unknown login takes as long as a wrong password, and is locked after as many tries, so that neither is told apart: not by a
     right password in between either, so what is counted is the wrong ones of the last minutes, whatever else there was.
     """
-    login_hash = secret_hash(login)
+    login_hash = vault.blind("login", login)
     before = await tx.one(sql.login_failures, login_hash=login_hash, at=now)
     assert before is not None
     free_at = before["last_at"] + LOCKED

@@ -10,7 +10,7 @@ class Caller:
     operator's account, and owns idempotency keys. `key_thumbprint`: of the key that the token is bound to. `strong_since`: when
     the person showed two factors, in seconds of the epoch. `acting_partner_id`: the partner that acts for the member.
     `outside`: a trusted issuer of others says so, whose clients' ids begin with its own. `issued_at`: when the token was, or
-    was first seen here, in seconds of the epoch."""
+    was first seen here, in seconds of the epoch. `marks`: by what it can be revoked."""
 
     kind: str
     subject_id: UUID | None
@@ -22,6 +22,7 @@ class Caller:
     acting_partner_id: UUID | None = None
     outside: bool = False
     issued_at: int = 0
+    marks: tuple[str, ...] = ()
 
     @property
     def partner_id(self) -> UUID | None:
@@ -30,6 +31,11 @@ class Caller:
     @property
     def member_id(self) -> UUID | None:
         return self.subject_id if self.kind == "member" else None
+
+    @property
+    def party(self) -> UUID | None:
+        """Who asks: the partner that acts for a member, however many it acts for; else the subject itself."""
+        return self.acting_partner_id or self.subject_id
 
 
 PUBLIC = Caller(kind="public", subject_id=None, client_id="", scopes=frozenset())

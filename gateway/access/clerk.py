@@ -16,7 +16,7 @@ from gateway.access.consents import Consent, consent_by_id, live_consent
 from gateway.access.jwks import Fetcher, KeysAway, RemoteKeys, read_keys
 from gateway.access.registration import EXCHANGE, secret_hash
 from gateway.access.server import Desk
-from gateway.access.tokens import TOKEN_SECONDS, Revocations, TokenRefused, Tokens, marks_of, sql
+from gateway.access.tokens import TOKEN_SECONDS, TokenRefused, Tokens, marks_of, sql, was_revoked
 from gateway.clock import Clock
 from gateway.database import Database, Row, Tx
 
@@ -64,7 +64,7 @@ class Clerk:
             desk.claims = None if desk.refresh is not None else self._claims(token)
         if asked == EXCHANGE and "subject_token" in parameters:
             desk.subject = self._claims(parameters["subject_token"])
-            if desk.subject is not None and await self._just_revoked(tx, desk.subject):
+            if desk.subject is not None and await was_revoked(tx, marks_of(desk.subject), desk.subject["iat"]):
                 desk.subject = None
         desk.consent = await self._consent(desk, tx)
         return desk
@@ -114,13 +114,6 @@ class Clerk:
         except TokenRefused:
             return None
         return None if self._tokens.revocations.hit(marks_of(claims), claims["iat"]) else claims
-
-    async def _just_revoked(self, tx: Tx, claims: dict[str, Any]) -> bool:
-        """Whether a token was revoked in the seconds of which this process does not know yet: nothing may follow from it."""
-        known = Revocations()
-        rows = await tx.all(sql.revocations, now=self._clock.now())
-        known.replace({row["mark"]: row["revoked_at"].timestamp() for row in rows})
-        return known.hit(marks_of(claims), claims["iat"])
 
     async def write(self, desk: Desk, tx: Tx) -> None:
         """Keep what was decided, also when the answer is a no."""

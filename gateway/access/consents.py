@@ -12,10 +12,12 @@ from gateway.access.tokens import TOKEN_SECONDS
 from gateway.access.tokens import sql as token_sql
 from gateway.database import Row, Tx
 from gateway.ids import bucket_of, new_id_in
+from gateway.refusals import StateConflict
 from gateway.statements import load_queries
 
 sql = load_queries(__file__, "consents.sql")
 
+STANDING_MAX = WITHDRAWN_MAX = 50
 # The wording of the consent page; whoever changes it changes this, and what was agreed to before stays known.
 NOTICE_VERSION = "2026-11"
 DATA_CLASSES = {
@@ -42,18 +44,17 @@ async def grant(
     evidence: dict[str, str], now: datetime,
 ) -> Consent:  # fmt: skip
     """Store a consent. The same one given again is the one that stands; another for the same purpose takes its place, and
-    ends what was given under it."""
+    ends what was given under it. Raises StateConflict where STANDING_MAX others stand."""
     bucket = bucket_of(member_id)
     await decide_alone(tx, member_id)
-    before = [
-        each
-        for each in await consents_of(tx, member_id)
-        if each.partner_id == partner_id and each.purpose == purpose and each.withdrawn_at is None
-    ]
+    standing = await standing_consents(tx, member_id)
+    before = [each for each in standing if each.partner_id == partner_id and each.purpose == purpose]
     agreed = (scopes & DELEGABLE, data_classes & DATA_CLASSES.keys(), NOTICE_VERSION)
     for each in before:
         if (each.scopes, each.data_classes, each.notice_version) == agreed:
             return each
+    if not before and len(standing) >= STANDING_MAX:
+        raise StateConflict(f"{len(standing)} consents stand, as many as a member can give; withdraw one first.")
     for each in before:
         await withdraw(tx, member_id, each.id, now)
     consent_id = new_id_in(bucket)
@@ -89,9 +90,17 @@ async def live_consent(tx: Tx, member_id: UUID, partner_id: UUID, scopes: Collec
     return _consent(row) if row is not None else None
 
 
+async def standing_consents(tx: Tx, member_id: UUID) -> list[Consent]:
+    """What a member allows now, the latest first."""
+    return [_consent(row) for row in await tx.all(sql.standing_consents, bucket=bucket_of(member_id), member=member_id)]
+
+
 async def consents_of(tx: Tx, member_id: UUID) -> list[Consent]:
-    """All that a member has given, the latest first, withdrawn ones too."""
-    return [_consent(row) for row in await tx.all(sql.consents_of_member, bucket=bucket_of(member_id), member=member_id)]
+    """What a member allows now, and the latest WITHDRAWN_MAX that it allowed once; the latest first."""
+    bucket = bucket_of(member_id)
+    rows = await tx.all(sql.withdrawn_consents, bucket=bucket, member=member_id, most=WITHDRAWN_MAX)
+    both = await standing_consents(tx, member_id) + [_consent(row) for row in rows]
+    return sorted(both, key=lambda each: (each.granted_at, each.id), reverse=True)
 
 
 async def decide_alone(tx: Tx, member_id: UUID) -> None:
@@ -130,6 +139,5 @@ def _consent(row: Row) -> Consent:
 async def withdraw_all(tx: Tx, member_id: UUID, now: datetime) -> None:
     """End whatever a member has allowed anybody."""
     await decide_alone(tx, member_id)
-    for each in await consents_of(tx, member_id):
-        if each.withdrawn_at is None:
-            await withdraw(tx, member_id, each.id, now)
+    for each in await standing_consents(tx, member_id):
+        await withdraw(tx, member_id, each.id, now)

@@ -29,13 +29,24 @@ select consent_id, member_id, partner_id, purpose, scopes, data_classes, notice_
  order by scopes @> :scopes::text[] desc, granted_at desc, consent_id desc
  limit 1;
 
--- name: consents_of_member(bucket, member)
--- All consents of a member, the latest first.
+-- name: standing_consents(bucket, member)
+-- What a member allows now, the latest first.
 select consent_id, member_id, partner_id, purpose, scopes, data_classes, notice_version, granted_at, withdrawn_at
   from consent
  where bucket = :bucket
    and member_id = :member
+   and withdrawn_at is null
  order by granted_at desc, consent_id desc;
+
+-- name: withdrawn_consents(bucket, member, most)
+-- What a member allowed once, the latest first.
+select consent_id, member_id, partner_id, purpose, scopes, data_classes, notice_version, granted_at, withdrawn_at
+  from consent
+ where bucket = :bucket
+   and member_id = :member
+   and withdrawn_at is not null
+ order by granted_at desc, consent_id desc
+ limit :most;
 
 -- name: withdraw_consent(bucket, consent_id, member, now)^
 -- A member's consent stands no more; one that was withdrawn before stays as it is.

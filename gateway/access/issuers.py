@@ -111,7 +111,7 @@ class OutsideIssuers:
         """
         digest, now = hashlib.sha256(token.encode()).digest(), int(self._clock.now().timestamp())
         known = self._known.get(digest)
-        if known is None or now - known[2] >= RECHECK_SECONDS or self._revocations.hit((f"sub:{known[0].subject_id}",), known[2]):
+        if known is None or now - known[2] >= RECHECK_SECONDS or self._revocations.hit(known[0].marks, known[2]):
             issuer = self.issuer_of(token)
             if issuer is None:
                 raise TokenRefused("The token is of no trusted issuer.")
@@ -153,6 +153,7 @@ class OutsideIssuers:
             strong_since=showed if is_strong else None,
             outside=True,
             issued_at=now,
+            marks=(f"sub:{row['subject_id']}",),
         )
         return caller, expires, now
 

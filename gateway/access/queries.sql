@@ -4,12 +4,11 @@ select mark, revoked_at
   from revocation
  where until > :now;
 
--- name: was_revoked(mark, issued_at)$
--- Whether what was issued then was revoked since.
-select true
+-- name: revocations_of(marks)
+-- Which of a token's marks were revoked, and when.
+select mark, revoked_at
   from revocation
- where mark = :mark
-   and revoked_at >= to_timestamp(:issued_at);
+ where mark = any(:marks::text[]);
 
 -- name: revoke(mark, revoked_at, until)!
 -- End tokens by one of their marks.
@@ -188,6 +187,26 @@ returning failures, last_at;
 update login_failure
    set failures = :failures,
        last_at = :at
+ where login_hash = :login_hash;
+
+-- name: logins_of(member)
+-- What a member's local accounts are called.
+select login
+  from account
+ where member_id = :member
+ order by login;
+
+-- name: lock_accounts_of(member)!
+-- Nobody logs in as this member until the transaction ends.
+select account_id
+  from account
+ where member_id = :member
+ order by account_id
+   for update;
+
+-- name: forget_login_failures(login_hash)!
+-- How often a login was typed with a wrong password counts no more.
+delete from login_failure
  where login_hash = :login_hash;
 
 -- name: end_accounts_of(member, at)

@@ -21,7 +21,7 @@ from gateway.access.scopes import CEILING
 from gateway.access.signing_keys import SigningKey, load_signing_keys
 from gateway.access.vault import open_vault
 from gateway.clock import Clock
-from gateway.database import Database
+from gateway.database import Database, Tx
 from gateway.settings import Settings
 from gateway.statements import load_queries
 
@@ -40,12 +40,10 @@ sql = load_queries(__file__)
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A token that was verified: its caller, when it ends and began, and the marks under which it can be revoked."""
+    """A token that was verified: its caller, and when it ends."""
 
     caller: Caller
     expires: int
-    issued: int
-    marks: tuple[str, ...]
 
 
 # A client or a person gets new tokens after the old ones were revoked. A token, a login or a consent that has ended is no more,
@@ -97,6 +95,15 @@ class Revocations:
         return bool(self._marks) and any(
             mark in self._marks and (not mark.startswith(LIVE_AGAIN) or issued <= self._marks[mark]) for mark in marks
         )
+
+
+async def was_revoked(tx: Tx, marks: tuple[str, ...], issued: int) -> bool:
+    """Whether a token was revoked, also in the seconds of which this process does not know yet: nothing lasting may follow
+    from it."""
+    known = Revocations()
+    rows = await tx.all(sql.revocations_of, marks=list(marks))
+    known.replace({row["mark"]: row["revoked_at"].timestamp() for row in rows})
+    return known.hit(marks, issued)
 
 
 class Tokens:
@@ -215,7 +222,7 @@ class Tokens:
         if known.expires <= now:
             del self._known[digest]
             raise TokenRefused("The token has expired; ask for a new one.")
-        if self.revocations.hit(known.marks, known.issued):
+        if self.revocations.hit(known.caller.marks, known.caller.issued_at):
             raise TokenRefused("The token was revoked.")
         return known.caller
 
@@ -260,8 +267,9 @@ class Tokens:
             strong_since=strong_since,
             acting_partner_id=UUID(claims["act"]["sub"]) if "act" in claims else None,
             issued_at=claims["iat"],
+            marks=marks_of(claims),
         )
-        return Known(caller, claims["exp"], claims["iat"], marks_of(claims))
+        return Known(caller, claims["exp"])
 
 
 async def open_tokens(database: Database, settings: Settings, clock: Clock) -> Tokens:

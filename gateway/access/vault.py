@@ -15,7 +15,7 @@ from gateway.statements import load_queries
 sql = load_queries(__file__, "vault.sql")
 
 KEY_FILE = "encryption.key"
-PURPOSES = ("audit", "second_factor", "signing", "email", "phone")
+PURPOSES = ("audit", "second_factor", "signing", "email", "phone", "login")
 
 
 class Vault:

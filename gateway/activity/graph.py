@@ -79,11 +79,20 @@ async def activity_of(
     return connection([shown[row["transaction_id"]] for row in rows], cursor_of, asked)
 
 
-def sees(info: Info, member_id: UUID, partner_id: UUID | None) -> bool:
-    """Whether the caller may see a transaction: the member, the partner it happened at, or an operator."""
+def is_party(info: Info, member_id: UUID, partner_id: UUID | None) -> bool:
+    """Whether something is the caller's: the member's, the partner's that it happened at, or an operator asks."""
     caller = info.context.caller
     at_own = partner_id is not None and partner_id == caller.partner_id
     return caller.kind == "operator" or member_id == caller.member_id or at_own
+
+
+def sees(info: Info, member_id: UUID, partner_id: UUID | None) -> bool:
+    """Whether the caller may see a transaction: its parties may, and in a member's name only who may read its activity, or the
+    partner that acts for it and did this itself."""
+    caller = info.context.caller
+    reads = caller.kind != "member" or "profile:read" in caller.scopes
+    did_it = caller.acting_partner_id is not None and caller.acting_partner_id == partner_id
+    return is_party(info, member_id, partner_id) and (reads or did_it)
 
 
 def month_or_none(month: date | None) -> YearMonth | None:

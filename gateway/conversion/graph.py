@@ -14,7 +14,7 @@ from gateway.conversion.orders import Conversion as Order
 from gateway.conversion.orders import ConvertRequest, target_membership
 from gateway.conversion.rates import NewRate, publish_rate
 from gateway.database import Tx
-from gateway.graph import PUBLIC, SEES_MEMBERSHIPS, STEP_UP, Node, Payload, read_id, refusing, requires, show_id
+from gateway.graph import PUBLIC, SEES_CONVERSIONS, STEP_UP, Node, Payload, read_id, refusing, requires, show_id
 from gateway.ledger.post import sql as ledger_sql
 from gateway.members import lookup
 from gateway.members.graph import MemberRef
@@ -48,7 +48,7 @@ class ConversionState(Enum):
     RELEASED = "released"
 
 
-@strawberry.type(directives=[SEES_MEMBERSHIPS], description="A rate locked for one member for a few minutes.")
+@strawberry.type(directives=[SEES_CONVERSIONS], description="A rate locked for one member for a few minutes.")
 class Quote(Node):
     id: strawberry.ID
     source: Programme = strawberry.field(name="from")
@@ -59,7 +59,7 @@ class Quote(Node):
     expires_at: DateTime
 
 
-@strawberry.type(directives=[SEES_MEMBERSHIPS], description="Points exchanged into another programme.")
+@strawberry.type(directives=[SEES_CONVERSIONS], description="Points exchanged into another programme.")
 class Conversion(Activity):
     programme: Programme = strawberry.field(description="The programme that was taken from.")
     target: Programme = strawberry.field(name="to", description="The programme that was given.")
@@ -182,8 +182,8 @@ class ConversionMutation:
         # Whether points may flow there now is looked at where an order is opened: one that is done is told as it is.
         order = await context.doors.converter.convert(context.caller.subject_id, member_id, request)
         async with context.reading() as tx:
-            found = await conversion_activity(info, tx, [order.id])
-        return ConvertPointsPayload(conversion=found[order.id])
+            shown = await _show(info, tx, order)
+        return ConvertPointsPayload(conversion=shown)
 
     @strawberry.mutation(
         directives=[requires("rates:publish"), STEP_UP], description="Publish a conversion rate from a moment on."
@@ -244,24 +244,31 @@ async def _whose(context: Context, tx: Tx, ref: MemberRef | None, issuer_id: UUI
 
 async def conversion_activity(info: Info, tx: Tx, transactions: list[UUID]) -> dict[UUID, Conversion]:
     """Conversions by transaction, those that the caller may see."""
-    programmes = info.context.coalition.programmes
     shown: dict[UUID, Conversion] = {}
     for id in transactions:
         order = Order.of(await tx.one(quotes.sql.order_by_id, bucket=ids.bucket_of(id), conversion_id=id))
-        posting = await tx.one(ledger_sql.transaction_by_id, bucket=ids.bucket_of(id), transaction=id)
-        if order is None or posting is None or not sees(info, order.member_id, order.partner_id):
-            continue
-        shown[id] = Conversion(
-            id=show_id("txn", id),
-            programme=show_programme(programmes[order.source_id]),
-            points=Points(-order.take),
-            occurred_at=DateTime(order.occurred_at),
-            posted_at=DateTime(posting["posted_at"]),
-            period=YearMonth(posting["period"]),
-            missed_period=month_or_none(posting["missed_period"]),
-            target=show_programme(programmes[order.target_id]),
-            give=Points(order.give),
-            state=ConversionState(order.state),
-            partner_reference=order.partner_reference,
-        )
+        if order is not None and sees(info, order.member_id, order.partner_id):
+            conversion = await _show(info, tx, order)
+            shown |= {id: conversion} if conversion is not None else {}
     return shown
+
+
+async def _show(info: Info, tx: Tx, order: Order) -> Conversion | None:
+    """An exchange, if its transaction may be read."""
+    posting = await tx.one(ledger_sql.transaction_by_id, bucket=ids.bucket_of(order.id), transaction=order.id)
+    if posting is None:
+        return None
+    programmes = info.context.coalition.programmes
+    return Conversion(
+        id=show_id("txn", order.id),
+        programme=show_programme(programmes[order.source_id]),
+        points=Points(-order.take),
+        occurred_at=DateTime(order.occurred_at),
+        posted_at=DateTime(posting["posted_at"]),
+        period=YearMonth(posting["period"]),
+        missed_period=month_or_none(posting["missed_period"]),
+        target=show_programme(programmes[order.target_id]),
+        give=Points(order.give),
+        state=ConversionState(order.state),
+        partner_reference=order.partner_reference,
+    )

@@ -5,7 +5,7 @@ from datetime import datetime
 from uuid import UUID
 
 from gateway.database import Row, Tx
-from gateway.refusals import IdempotencyKeyReused, InputNotAccepted
+from gateway.refusals import IdempotencyKeyReused, InputNotAccepted, StateConflict
 from gateway.statements import load_queries
 
 sql = load_queries(__file__)
@@ -41,7 +41,7 @@ async def set_credit(tx: Tx, partner_id: UUID, limit_minor: int, warn_percent: i
 
 
 async def pay(tx: Tx, payment: Payment, now: datetime) -> None:
-    """Note a payment once a key. Raises InputNotAccepted, IdempotencyKeyReused."""
+    """Note a payment once a key, and once a reference. Raises InputNotAccepted, IdempotencyKeyReused, StateConflict."""
     key = payment.idempotency_key
     if not 1 <= len(key) <= KEY_MAX or not key.isprintable():
         raise InputNotAccepted(f"idempotencyKey must have 1 to {KEY_MAX} printable characters.", "idempotencyKey")
@@ -61,6 +61,9 @@ async def pay(tx: Tx, payment: Payment, now: datetime) -> None:
         reference=reference,
         at=now,
     )
+    if is_new is None:
+        told = f"A payment of this partner with the reference {reference!r} is noted already, under another key."
+        raise StateConflict(told).at("reference")
     if is_new:
         return
     known = await tx.one(sql.credit_payment, owner=payment.owner_id, key=key)

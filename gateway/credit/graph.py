@@ -63,7 +63,9 @@ class RecordPartnerPaymentInput:
     idempotency_key: str
     partner: strawberry.ID
     amount: MoneyInput
-    reference: str | None = strawberry.field(default=None, description="The bank's reference, up to 128 characters.")
+    reference: str | None = strawberry.field(
+        default=None, description="The bank's reference, up to 128 characters; a partner's payment is noted once under it."
+    )
 
 
 @strawberry.type(directives=[PUBLIC])

@@ -11,7 +11,7 @@ select c.limit_minor, c.warn_percent, c.last_paid_minor, sum(s.used) as used
 select set_credit(:partner, :limit_minor, :warn_percent, :at);
 
 -- name: pay_credit(owner, key, partner, amount_minor, reference, at)$
--- A partner's payment frees its credit; false when the key was used before.
+-- A partner's payment frees its credit; false when the key was used before, null when the reference was, under another key.
 select pay_credit(:owner, :key, :partner, :amount_minor, :reference, :at);
 
 -- name: credit_payment(owner, key)^

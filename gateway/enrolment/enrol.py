@@ -12,7 +12,7 @@ from gateway import ids
 from gateway.database import Tx
 from gateway.members.lookup import MemberRef, Membership, check_text, find_memberships
 from gateway.members.lookup import sql as members_sql
-from gateway.refusals import CardBlocked, MembershipSuspended, MemberUnknown, Refused, StateConflict
+from gateway.refusals import CardBlocked, InputNotAccepted, MembershipSuspended, MemberUnknown, Refused, StateConflict
 from gateway.statements import load_queries
 
 sql = load_queries(__file__)
@@ -98,6 +98,8 @@ async def link(tx: Tx, partner_id: UUID, wanted: Sequence[Enrolment], now: datet
 def _bad_text(external_id: str, card: str | None) -> Refused | None:
     try:
         check_text(external_id, "externalId", EXTERNAL_ID_MAX)
+        if external_id in (".", ".."):  # in an address they are a way to somewhere else
+            raise InputNotAccepted(f"{external_id!r} names nobody.", "externalId")
         if card is not None:
             check_text(card, "card", CARD_MAX)
     except Refused as refused:

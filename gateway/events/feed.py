@@ -46,7 +46,8 @@ class TooManyFollowers(Exception):
 class _Follower:
     """One subscription's unread events."""
 
-    def __init__(self) -> None:
+    def __init__(self, by: UUID | None) -> None:
+        self.by = by
         self.unread: deque[Event] = deque()
         self.cut_off = False
         self.more = asyncio.Event()
@@ -85,16 +86,19 @@ class Feed:
         self._posted = True
         self._wake.set()
 
-    async def follow(self, member_id: UUID, after: str | None) -> AsyncGenerator[tuple[str, Event | None], None]:
-        """The member's events after a cursor, then as they happen, each with its cursor.
+    async def follow(
+        self, member_id: UUID, after: str | None, by: UUID | None = None
+    ) -> AsyncGenerator[tuple[str, Event | None], None]:
+        """The member's events after a cursor, then as they happen, each with its cursor; `by` the partner that acts for it,
+        which has subscriptions of its own.
 
         Without a cursor the first thing told is the cursor of now, with no event. Raises BadCursor, TooSlow,
         TooManyFollowers, DatabaseAway.
         """
         begin = Place.read(after) if after is not None else None
-        if len(self._followers.get(member_id, ())) >= FOLLOWERS_MAX:
+        if sum(each.by == by for each in self._followers.get(member_id, ())) >= FOLLOWERS_MAX:
             raise TooManyFollowers
-        follower = _Follower()
+        follower = _Follower(by)
         try:
             here = await self._join(member_id, follower)
             seen = after or str(here)

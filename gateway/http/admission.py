@@ -18,6 +18,7 @@ from gateway.http.budget import Budgets
 from gateway.http.deeds import cost_of_noting, deed_of, is_watched
 from gateway.http.documents import Documents
 from gateway.http.engine import DOCUMENT_MAX_CHARS, STEP_UP_SECONDS, Engine, Prepared, ScopeMissing, StepUpNeeded, knows_schema
+from gateway.http.errors import DocumentRefused
 from gateway.http.refusing import Refusing, away
 
 READING_COST = 5
@@ -88,11 +89,17 @@ class Admission:
             if deed is not None:
                 with refusing_what_is_away():
                     await self._budgets.charge(caller, noting)
-                    await self._doors.audit.note(replace(deed, result=no.code))
+                await self._note(deed, no.code)
             raise
-        points = self._engine.check_cost(prepared, variables, name) + noting
+        try:
+            points = self._engine.check_cost(prepared, variables, name) + noting
+            with refusing_what_is_away():
+                cost = await self._budgets.charge(caller, points)
+        except (Refusing, DocumentRefused) as no:
+            if deed is not None and caller.kind == "operator":  # whose notes are not paid for
+                await self._note(deed, no.code)
+            raise
         with refusing_what_is_away():
-            cost = await self._budgets.charge(caller, points)
             context = Context(caller, await self._doors.catalogue.current(), self._doors)
         partner_id = caller.acting_partner_id or caller.partner_id
         if partner_id is not None:
@@ -100,6 +107,10 @@ class Admission:
             if partner is not None and partner.status != "active":
                 raise Refusing(403, "FORBIDDEN", f"{partner.name} is suspended.")
         return Admitted(prepared, variables, name, operation, caller, context, points, cost, deed)
+
+    async def _note(self, deed: Deed, refused: str) -> None:
+        with refusing_what_is_away():
+            await self._doors.audit.note(replace(deed, result=refused))
 
     async def _text(self, caller: Caller, asked: dict[str, Any]) -> str:
         """The document: as it was sent, or registered under the id that was sent. Raises Refusing, DatabaseAway."""

@@ -5,8 +5,8 @@ codes that mean something; `application/json` otherwise.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import aclosing, nullcontext
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -93,8 +93,7 @@ class GraphQLEndpoint:
             result = await self._run(admitted)
             executed = not (result.data is None and result.errors and all(e.path is None for e in result.errors))
             status = 400 if media_type == GRAPHQL_JSON and not executed else 200
-            answer = respond(shown(result, executed), status, media_type)
-            return answer if admitted.is_mutation else self._checked(caller, answer)
+            return self._counted(admitted, respond(shown(result, executed), status, media_type))
         except Refusing as no:
             body = {"errors": [no.error.formatted]} | ({"extensions": no.extensions} if no.extensions else {})
             return respond(body, no.status, plain_type(media_type), no.headers)
@@ -102,11 +101,13 @@ class GraphQLEndpoint:
             status = 200 if media_type == JSON else 400
             return respond({"errors": [error.formatted for error in refused.errors]}, status, plain_type(media_type))
 
-    def _checked(self, caller: Caller, answer: Answer) -> Answer:
-        """An answer that is not too large, beside those of its caller that are on their way. Raises Refusing."""
+    def _counted(self, admitted: Admitted, answer: Answer) -> Answer:
+        """An answer that is not too large, beside those of its caller that are on their way; what a mutation did is told
+        whatever its size. Raises Refusing."""
         if len(answer.body) > PART_BYTES:
-            self._unread.check(caller, len(answer.body), ANSWER_MAX_BYTES)
-            answer.reader = caller
+            if not admitted.is_mutation:
+                self._unread.check(admitted.caller, len(answer.body), ANSWER_MAX_BYTES)
+            answer.reader = admitted.caller
         return answer
 
     async def stream(
@@ -119,26 +120,34 @@ class GraphQLEndpoint:
         return self._results(await self.admission.admit(caller, asked, method, streamed=True))
 
     async def _results(self, admitted: Admitted) -> AsyncGenerator[ExecutionResult, None]:
-        if admitted.is_mutation:
-            yield await self._run_to_its_end(admitted)
-            return
-        if admitted.operation.operation is OperationType.QUERY:
-            result = await self._run(admitted)
-            size = len(orjson.dumps(shown(result)))
-            self._unread.check(admitted.caller, size, STREAMED_MAX_BYTES)
-            with self._unread.counting(admitted.caller, size):
+        if admitted.operation.operation is not OperationType.SUBSCRIPTION:
+            result = await (self._run_to_its_end(admitted) if admitted.is_mutation else self._run(admitted))
+            with self._counting(admitted, result):
                 yield result
             return
+        turn = self._turns.of(admitted.caller, admitted.points)
         with refusing_what_is_away():
             if admitted.deed is not None:
                 await self._doors.audit.note(replace(admitted.deed, result="ok"))
-            subscribed = self._engine.subscribe(admitted.prepared, admitted.variables, admitted.operation_name, admitted.context)
+            subscribed = self._engine.subscribe(
+                admitted.prepared, admitted.variables, admitted.operation_name, admitted.context, turn
+            )
             cost: dict[str, Any] | None = admitted.cost  # of the first event, which was paid when it began
             async with aclosing(subscribed) as results:
                 async for result in results:
                     cost = cost or await self._budgets.charge(admitted.caller, admitted.points)
-                    yield ExecutionResult(result.data, result.errors, {"cost": cost})
+                    with self._counting(admitted, result):
+                        yield ExecutionResult(result.data, result.errors, {"cost": cost})
                     cost = None
+
+    @contextmanager
+    def _counting(self, admitted: Admitted, result: ExecutionResult) -> Iterator[None]:
+        """A result that is not too large for a stream, until it is read. Raises Refusing."""
+        size = len(orjson.dumps(shown(result)))
+        if not admitted.is_mutation:
+            self._unread.check(admitted.caller, size, STREAMED_MAX_BYTES)
+        with self._unread.counting(admitted.caller, size):
+            yield
 
     async def drain(self) -> None:
         """Wait for the mutations whose clients have gone."""
@@ -152,11 +161,13 @@ class GraphQLEndpoint:
         return await asyncio.shield(running)
 
     async def _run(self, admitted: Admitted) -> ExecutionResult:
+        if admitted.is_mutation:  # before it does anything: what it did must be told
+            self._unread.check(admitted.caller, 0, ANSWER_MAX_BYTES)
         # A mutation is never broken off: what it posts stands, and its answer must say so.
         most = None if admitted.is_mutation else patience.QUERY_SECONDS
-        turn = nullcontext() if admitted.is_mutation else self._turns.take(admitted.caller, admitted.points)
         try:
             with refusing_what_is_away():
+                turn = self._turns.of(admitted.caller, admitted.points, admitted.is_mutation)
                 async with asyncio.timeout(most), turn:
                     run = self._execute(admitted) if admitted.deed is None else self._run_audited(admitted, admitted.deed)
                     result = await run

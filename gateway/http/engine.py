@@ -1,5 +1,6 @@
 """Runs GraphQL documents: parse and validate once a document, check rights, execute, mask what was not expected."""
 
+from asyncio import Semaphore
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, replace
@@ -18,8 +19,13 @@ from graphql import (
     get_named_type,
     get_operation_ast,
     parse,
-    subscribe,
     validate,
+)
+from graphql.execution import (
+    Executor,
+    create_source_event_stream,
+    execute_subscription_event,
+    map_source_to_response_event,
 )
 from strawberry.federation import Schema
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
@@ -239,27 +245,37 @@ class Engine:
         return masked(result)
 
     async def subscribe(
-        self, prepared: Prepared, variables: dict[str, Any] | None, name: str | None, context: Context
+        self, prepared: Prepared, variables: dict[str, Any] | None, name: str | None, context: Context, turn: Semaphore
     ) -> AsyncGenerator[ExecutionResult, None]:
-        """The results of a subscription, one an event; one with errors alone if it cannot begin.
+        """The results of a subscription, one an event, each made in a turn; one with errors alone if it cannot begin.
 
         Raises DatabaseAway, Busy.
         """
-        source = subscribe(
+        executor = StrawberryGraphQLCoreExecutionContext.build(
             self._schema,
             prepared.document,
-            variable_values=variables,
-            operation_name=name,
             context_value=context,
-            executor_class=StrawberryGraphQLCoreExecutionContext,
+            raw_variable_values=variables,
+            operation_name=name,
             max_coercion_errors=COERCION_ERRORS_MAX,
             hide_suggestions=not knows_schema(context.caller),
         )
-        if isawaitable(source):
-            source = await source
-        if isinstance(source, ExecutionResult):
-            yield masked(source)
+        if isinstance(executor, list):
+            yield masked(ExecutionResult(None, executor))
             return
+        events = create_source_event_stream(executor)
+        if isawaitable(events):
+            events = await events
+        if isinstance(events, ExecutionResult):
+            yield masked(events)
+            return
+
+        async def show(event: Executor[Any]) -> ExecutionResult:
+            async with turn:
+                result = execute_subscription_event(event)
+                return await result if isawaitable(result) else result
+
+        source = map_source_to_response_event(executor, events, show)
         try:
             async for result in source:
                 yield masked(result)

@@ -25,6 +25,7 @@ class DocumentRefused(Exception):
     def __init__(self, errors: list[GraphQLError]) -> None:
         super().__init__(errors[0].message)
         self.errors = [_coded(error, "BAD_DOCUMENT") for error in errors]
+        self.code = str((self.errors[0].extensions or {})["code"])
 
 
 def masked(result: ExecutionResult) -> ExecutionResult:

@@ -1,12 +1,13 @@
 """What one document may ask for: how deep, how often under other names, and at what cost.
 
-The cost of a field is one, CONNECTION of a connection, or what WEIGHTS says, times the items of every list around it: `first` of
-a connection, the length of a list that a mutation was given, LIST_SIZE where nothing says how long a list is (docs/security.md,
-"Limits").
+The cost of a field is one, CONNECTION of a connection, or what WEIGHTS says, and one for every item of the lists that it is
+given, times the items of every list around it: `first` of a connection, the length of a list that a mutation was given, what
+LIST_SIZES says or LIST_SIZE where nothing says how long a list is (docs/security.md, "Limits").
 """
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 from graphql import (
@@ -15,13 +16,17 @@ from graphql import (
     FragmentDefinitionNode,
     FragmentSpreadNode,
     GraphQLError,
+    GraphQLInputObjectType,
+    GraphQLInputType,
     GraphQLObjectType,
     GraphQLSchema,
     InlineFragmentNode,
     IntValueNode,
     ListValueNode,
+    ObjectValueNode,
     OperationDefinitionNode,
     SelectionSetNode,
+    ValueNode,
     VariableNode,
     get_named_type,
     is_list_type,
@@ -37,12 +42,18 @@ DIRECTIVES_MAX = 30
 SELECTIONS_MAX = 5_000
 COST_MAX = 200_000
 LIST_SIZE = 5
+LIST_SIZES = {"consents": 100, "membersBy": 50}
 # Names are repeated for every item of an answer.
 NAME_MAX = 64
 OPERATIONS_MAX = 20
-# A proof climbs through all transactions of its block; the integrity checks read the whole database; the schema is long.
-# What reads by itself, or asks a partner's system, costs more than what is there already.
-WEIGHTS = {"proof": 100, "integrity": 20_000, "sdl": 100, "person": 10, "nativeBalance": 100, "asOf": 10, "contracts": 3}
+# A proof climbs through all transactions of its block, origins through a member's; the integrity checks read the whole database;
+# the schema is long. What reads by itself, or asks a partner's system, costs more than what is there already, and so does what
+# one person may have kept for ever, again and again.
+WEIGHTS = {
+    "proof": 100, "origins": 100, "integrity": 20_000, "sdl": 100, "nativeBalance": 100, "contracts": 3,
+    "asOf": 10, "cards": 10, "consents": 10, "expiring": 10, "memberships": 10, "person": 10, "takes": 10,
+    "grantConsent": 100, "withdrawConsent": 100, "updatePerson": 100,
+}  # fmt: skip
 
 # Looked up in the database and made into a page, however few are on it.
 CONNECTION = 50
@@ -135,6 +146,16 @@ def compile_cost(schema: GraphQLSchema, document: DocumentNode, operation: Opera
 
     def of_field(node: FieldNode, parent: Any) -> Cost:
         field = getattr(parent, "fields", {}).get(node.name.value)
+        given = [_items(a.value, field.args[a.name.value].type) for a in node.arguments or ()] if field is not None else []
+        given = [each for each in given if each is not _none]
+        if given:
+            items = _sum(given)
+            bare = of_bare_field(node, parent, field)
+            return lambda variables: items(variables) + bare(variables)
+        return of_bare_field(node, parent, field)
+
+    def of_bare_field(node: FieldNode, parent: Any, field: Any) -> Cost:
+        """A field, whatever it is given."""
         if node.selection_set is None:
             known = WEIGHTS.get(node.name.value, 1)
             return _one if known == 1 else lambda variables: known
@@ -153,7 +174,69 @@ def compile_cost(schema: GraphQLSchema, document: DocumentNode, operation: Opera
     cost = _sum(of_selections(operation.selection_set, root))
     declared = [d for d in operation.variable_definitions or () if d.default_value]
     defaults = {d.variable.name.value: value_from_ast_untyped(d.default_value) for d in declared if d.default_value}
-    return (lambda variables: cost({**defaults, **variables})) if defaults else cost
+    return lambda variables: cost(_Given(defaults, variables))
+
+
+class _Given(dict[str, Any]):
+    """An operation's variables, with what was counted of them: fields under other names are given the same again."""
+
+    def __init__(self, defaults: Mapping[str, Any], variables: Mapping[str, Any]) -> None:
+        super().__init__(defaults)
+        self.update(variables)
+        self.counted: dict[str, int] = {}
+
+
+def _items(value: ValueNode, type_: GraphQLInputType) -> Cost:
+    """How many items the lists of a field's argument have, those within others too."""
+    count = _counter(type_)
+    if count is None:
+        return _none
+    if isinstance(value, VariableNode):
+        name = value.name.value
+
+        def counted(variables: Mapping[str, Any]) -> int:
+            assert isinstance(variables, _Given)
+            if name not in variables.counted:
+                variables.counted[name] = count(variables.get(name))
+            return variables.counted[name]
+
+        return counted
+    inner: list[Cost] = []
+    bare = type_.of_type if is_non_null_type(type_) else type_
+    if isinstance(value, ListValueNode):
+        written = len(value.values)
+        inner.append(lambda variables: written)
+        inner += [_items(each, bare.of_type if is_list_type(bare) else bare) for each in value.values]
+    elif isinstance(value, ObjectValueNode):
+        fields = getattr(get_named_type(bare), "fields", {})
+        inner += [_items(each.value, fields[each.name.value].type) for each in value.fields if each.name.value in fields]
+    return _sum(inner)
+
+
+@cache
+def _counter(type_: GraphQLInputType) -> Callable[[Any], int] | None:
+    """A function from a value of an input type to how many items its lists have; None where it can hold no list.
+
+    What is not of the type counts for nothing: it is refused.
+    """
+    if is_non_null_type(type_):
+        return _counter(type_.of_type)
+    if is_list_type(type_):
+        inner = _counter(type_.of_type)
+        if inner is None:
+            return lambda value: len(value) if isinstance(value, list) else 1
+        return lambda value: len(value) + sum(map(inner, value)) if isinstance(value, list) else 1 + inner(value)
+    if not isinstance(type_, GraphQLInputObjectType):
+        return None
+    # An input type that holds itself is not counted within itself; there is none.
+    within = [(name, found) for name, field in type_.fields.items() if (found := _counter(field.type)) is not None]
+    if not within:
+        return None
+
+    def of_object(value: Any) -> int:
+        return sum(count(value[name]) for name, count in within if value.get(name) is not None) if isinstance(value, dict) else 0
+
+    return of_object
 
 
 def _fragments(document: DocumentNode) -> dict[str, FragmentDefinitionNode]:
@@ -162,6 +245,10 @@ def _fragments(document: DocumentNode) -> dict[str, FragmentDefinitionNode]:
 
 def _one(variables: Mapping[str, Any]) -> int:
     return 1
+
+
+def _none(variables: Mapping[str, Any]) -> int:
+    return 0
 
 
 def _sum(costs: list[Cost]) -> Cost:
@@ -196,7 +283,8 @@ def _times(node: FieldNode, type_: Any, in_connection: bool) -> Cost:
         if argument.name.value in _BATCHES and isinstance(argument.value, VariableNode):
             given = argument.value.name.value
             return lambda variables: len(variables[given]) if isinstance(variables.get(given), list) else LIST_SIZE
-    return lambda variables: LIST_SIZE
+    size = LIST_SIZES.get(node.name.value, LIST_SIZE)
+    return lambda variables: size
 
 
 _META = {"__schema": "__Schema", "__type": "__Type"}

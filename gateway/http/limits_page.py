@@ -14,8 +14,16 @@ from gateway.http.endpoint import ANSWER_MAX_BYTES, STREAMED_MAX_BYTES
 from gateway.http.engine import DOCUMENT_MAX_CHARS, TOKENS_MAX
 from gateway.http.headers import page_headers
 from gateway.http.patient_socket import FRAMES_A_SECOND
-from gateway.http.shares import UNREAD_MAX_BYTES
-from gateway.http.wire import BODY_MAX_BYTES
+from gateway.http.shares import (
+    LARGE_MUTATIONS_AT_ONCE,
+    LARGE_QUERIES_AT_ONCE,
+    MIDDLE_AT_ONCE,
+    MIDDLE_POINTS,
+    SMALL_AT_ONCE,
+    SMALL_POINTS,
+    UNREAD_MAX_BYTES,
+)
+from gateway.http.wire import BODY_MAX_BYTES, PARTS_MAX
 from gateway.pages import PAGE_MAX
 
 _KEPT_BY = {"member": "member", "operator": "person", "partner": "client"}
@@ -29,6 +37,7 @@ async def show_limits(request: Request) -> Response:
     nonce = secrets.token_urlsafe(16)
     documents = [
         ("body", f"{BODY_MAX_BYTES // 1024 // 1024} MiB"),
+        ("lists and objects of a body", f"{PARTS_MAX:,}"),
         ("characters", f"{DOCUMENT_MAX_CHARS:,}"),
         ("tokens", f"{TOKENS_MAX:,}"),
         ("levels", limits.DEPTH_MAX),
@@ -42,6 +51,10 @@ async def show_limits(request: Request) -> Response:
         ("size of an answer of a query", f"{ANSWER_MAX_BYTES // 1024 // 1024} MiB"),
         ("items of a page", f"{PAGE_MAX:,}"),
         ("seconds of a query", patience.QUERY_SECONDS),
+        (f"operations at once of less than {SMALL_POINTS:,} points", SMALL_AT_ONCE),
+        (f"operations at once of less than {MIDDLE_POINTS:,} points", MIDDLE_AT_ONCE),
+        ("larger queries at once", LARGE_QUERIES_AT_ONCE),
+        ("larger mutations at once", LARGE_MUTATIONS_AT_ONCE),
     ]
     connections = [
         ("WebSockets from one address", socket.SOCKETS_OF_ONE),

@@ -16,7 +16,7 @@ from authlib.oauth2.rfc6749.errors import InvalidRequestError
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
-from gateway.access.accounts import Account, LoginLocked, account_of, check_login
+from gateway.access.accounts import Account, LoginLocked, account_of, check_login, revoke_subject
 from gateway.access.accounts import Login as AccountLogin
 from gateway.access.audit import Audit, Deed
 from gateway.access.clerk import check_resource
@@ -35,6 +35,7 @@ from gateway.http.headers import page_headers
 from gateway.http.oauth import NO_STORE, REQUEST_URI_PREFIX, read_form
 from gateway.http.wire import address_of
 from gateway.ids import show
+from gateway.refusals import Refused
 
 SESSION_COOKIE = "__Host-gateway_console"  # sent by the browser to this host alone, over TLS (or the loopback)
 SESSION_LIFETIME = timedelta(hours=8)
@@ -96,16 +97,17 @@ class Login:
                     await tx.run(sql.use_pushed_request, request_hash=_hash(pushed), used_at=desk.now)
                 if account is None and form and not denied:
                     try:
-                        account = await self._log_in(tx, client["client_id"], form, desk.now)
+                        account = await self._log_in(tx, client, form, desk.now)
                     except LoginLocked as locked:
                         return _ask(coalition, client, parameters, form.get("login", ""), str(locked), 429)
-                if account is not None and client["partner_id"] is not None and account.kind != "member":
-                    account = None  # nobody but a member can allow a partner something in its own name
                 if account is None and not denied:
                     wrong = (OPERATOR_REFUSED if _is_of_operators(client) else REFUSED) if form else ""
                     return _ask(coalition, client, parameters, form.get("login", ""), wrong, 401 if wrong else 200)
                 if account is not None and client["partner_id"] is not None:
-                    desk.consent = await self._agree(tx, client, parameters, account, desk.now)
+                    try:
+                        desk.consent = await self._agree(tx, client, parameters, account, desk.now)
+                    except Refused as refused:
+                        return _ask(coalition, client, parameters, form.get("login", ""), refused.message, 409)
                 server = self._server.at(desk)
                 grant.server = server
                 server.create_authorization_response(grant.request, account, grant)
@@ -186,14 +188,14 @@ class Login:
         except NoCoalition:
             return None
 
-    async def _log_in(self, tx: Tx, client_id: str, form: dict[str, str], now: datetime) -> Account | None:
+    async def _log_in(self, tx: Tx, client: Row, form: dict[str, str], now: datetime) -> Account | None:
         """The account behind a filled form, and a line of the audit log. Raises LoginLocked."""
         login, code = form.get("login", ""), form.get("code", "").replace(" ", "")
         known = await tx.one(sql.account_by_login, login=login)
         # What is no operator's may be somebody's address, and must be gone when that member is forgotten.
         is_operators = known is not None and known["kind"] == "operator"
-        said = {"login": login} if is_operators else {"digest": self._vault.blind("email", login).hex()}
-        deed = Deed("nobody", None, client_id, "log in", "ok", details=said)
+        said = {"login": login} if is_operators else {"digest": self._vault.blind("login", login).hex()}
+        deed = Deed("nobody", None, client["client_id"], "log in", "ok", details=said)
         try:
             account = await check_login(tx, self._vault, login, form.get("password", ""), code, now)
         except LoginLocked:
@@ -201,6 +203,8 @@ class Login:
             raise
         if account is None:
             deed = replace(deed, result="WRONG")
+        elif not _is_for(client, account):
+            deed, account = replace(deed, result="NOT_ITS_CLIENT"), None
         else:
             deed = replace(deed, actor_kind=account.kind, actor_id=account.member_id or account.account_id)
             if account.member_id is not None:
@@ -252,13 +256,14 @@ class Login:
         )
 
     async def logout(self, request: HTTPRequest) -> Response:
-        """End the console's session."""
+        """End the console's session, and the tokens that its operator has by now."""
         cookie = request.cookies.get(SESSION_COOKIE)
         if cookie is not None:
             try:
                 async with self._doors.database.transaction() as tx:
                     account_id = await tx.value(sql.end_console_session, session_hash=secret_hash(cookie))
                     if account_id is not None:
+                        await revoke_subject(tx, account_id, self._doors.clock.now())
                         await self._audit.note_in(tx, Deed("operator", account_id, CONSOLE_CLIENT, "log out", "ok"))
             except (DatabaseAway, Stuck, PostedNothing):
                 return HTMLResponse(TRY_AGAIN, 503, {**page_headers(""), "Retry-After": "2"})
@@ -288,6 +293,13 @@ def _ask(coalition: Coalition | None, client: Row, parameters: dict[str, str], l
         nonce=nonce,
     )
     return HTMLResponse(page, status, page_headers(nonce))
+
+
+def _is_for(client: Row, account: Account) -> bool:
+    """Nobody but a member can allow a partner something in its own name, and the console is for operators."""
+    if client["partner_id"] is not None:
+        return account.kind == "member"
+    return account.kind == "operator" or client["client_id"] != CONSOLE_CLIENT
 
 
 def _is_of_operators(client: Row) -> bool:

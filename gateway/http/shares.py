@@ -1,40 +1,46 @@
-"""What one caller may have of a process at once: large queries that run, and answers that it has not read."""
+"""What one caller may have of a process at once: operations that run, and answers that it has not read."""
 
-import asyncio
+from asyncio import Semaphore
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
+from uuid import UUID
+from weakref import WeakValueDictionary
 
 from gateway.access.caller import Caller
 from gateway.http.refusing import Refusing
 
-LARGE_POINTS, LARGE_AT_ONCE = 5_000, 2
+# Operations of less than so many points, and how many of them run at once; the larger ones, by whether they are queries.
+SMALL_POINTS, SMALL_AT_ONCE = 1_000, 200
+MIDDLE_POINTS, MIDDLE_AT_ONCE = 10_000, 8
+LARGE_QUERIES_AT_ONCE, LARGE_MUTATIONS_AT_ONCE = 2, 4
 UNREAD_MAX_BYTES = 64 * 1024 * 1024
 
 
 class Turns:
-    """Of the large queries of one caller a few run at once: each holds everybody else up a little, and all of them a lot."""
+    """Of one party's operations a few run at once: each holds everybody else up a little, and all of them a lot.
+
+    Large ones wait for large ones alone, so that a report holds no till up.
+    """
 
     def __init__(self) -> None:
-        self._large: dict[str, tuple[asyncio.Semaphore, int]] = {}
+        # One is kept for as long as somebody has it or waits for it.
+        self._turns: WeakValueDictionary[tuple[UUID | None, int], Semaphore] = WeakValueDictionary()
 
-    @asynccontextmanager
-    async def take(self, caller: Caller, points: int) -> AsyncIterator[None]:
-        """Wait until it is the turn of a query of so many points."""
-        if points < LARGE_POINTS:
-            yield
-            return
-        holder = str(caller.acting_partner_id or caller.subject_id)  # whom a partner acts for is no turn of its own
-        turns, waiting = self._large.get(holder, (asyncio.Semaphore(LARGE_AT_ONCE), 0))
-        self._large[holder] = turns, waiting + 1
-        try:
-            async with turns:
-                yield
-        finally:
-            turns, waiting = self._large[holder]
-            self._large[holder] = turns, waiting - 1
-            if waiting == 1:
-                del self._large[holder]
+    def of(self, caller: Caller, points: int, is_mutation: bool = False) -> Semaphore:
+        """What an operation of so many points holds while it runs."""
+        if points < SMALL_POINTS:
+            key, most = 0, SMALL_AT_ONCE
+        elif points < MIDDLE_POINTS:
+            key, most = 1, MIDDLE_AT_ONCE
+        elif is_mutation:
+            key, most = 2, LARGE_MUTATIONS_AT_ONCE
+        else:
+            key, most = 3, LARGE_QUERIES_AT_ONCE
+        turns = self._turns.get((caller.party, key))
+        if turns is None:
+            turns = self._turns[caller.party, key] = Semaphore(most)
+        return turns
 
 
 class Unread:

@@ -20,7 +20,7 @@ from gateway.http.refusing import Refusing
 
 BODY_MAX_BYTES = 4 * 1024 * 1024
 PART_BYTES = 256 * 1024
-PARTS_MAX = 150_000
+PARTS_MAX = 60_000
 JSON = "application/json"
 GRAPHQL_JSON = "application/graphql-response+json"
 
@@ -39,13 +39,20 @@ def check_parts(text: bytes, most: int) -> None:
         raise Refusing(413, "BODY_TOO_LARGE", f"The body has {parts} lists and objects; {most} at most are read.")
 
 
+def names_one_host(scope: Scope) -> bool:
+    """Whether a request says for which host it is (RFC 9112, section 3.2); before HTTP/1.1 none had to."""
+    hosts = [name for name, _ in scope["headers"]].count(b"host")
+    return hosts == 1 or (hosts == 0 and scope["http_version"] == "1.0")
+
+
 def check_head(request: Request) -> None:
     """Raises Refusing for a request whose method or type says already that it will not do."""
     if request.method == "GET":
         return
     if request.method != "POST":
         raise Refusing(405, "METHOD_NOT_ALLOWED", "Send GraphQL requests with POST, or queries with GET.", {"Allow": "GET, POST"})
-    kind, _, parameters = request.headers.get("content-type", "").lower().partition(";")
+    kinds = request.headers.getlist("content-type")
+    kind, _, parameters = (kinds[0] if len(kinds) == 1 else "").lower().partition(";")
     if kind.strip() != JSON or ("charset" in parameters and "utf-8" not in parameters):
         raise Refusing(415, "UNSUPPORTED_MEDIA_TYPE", "Send the request as application/json, in UTF-8.")
     if request.headers.get("content-encoding", "identity").lower() != "identity":

@@ -1,6 +1,7 @@
 """Balances as partners' own systems tell them."""
 
 import asyncio
+from collections import Counter
 from uuid import UUID
 
 from gateway.coalition.connector import Connector, PartnerSilent
@@ -14,6 +15,7 @@ class Balances:
 
     def __init__(self) -> None:
         self._asked: dict[tuple[UUID, str], asyncio.Task[int]] = {}
+        self._waiting: Counter[tuple[UUID, str]] = Counter()
         self._silent: set[UUID] = set()
         self._turns = asyncio.Semaphore(ASKS_AT_ONCE)
 
@@ -24,7 +26,13 @@ class Balances:
         if asked is None:
             asked = self._asked[account] = asyncio.create_task(self._ask(connector, membership))
             asked.add_done_callback(lambda done: done.cancelled() or done.exception())  # told to those who wait, if any
-        return await asyncio.shield(asked)
+        self._waiting[account] += 1
+        try:
+            return await asyncio.shield(asked)
+        finally:
+            self._waiting[account] -= 1
+            if not self._waiting[account]:
+                asked.cancel()  # where nobody waits any more, nobody is asked
 
     async def _ask(self, connector: Connector, membership: Membership) -> int:
         async with self._turns:

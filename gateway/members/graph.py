@@ -151,7 +151,9 @@ class Member(Node):
     async def person(self, info: Info) -> Person | None:
         return await person_of(info.context, self.member_id)
 
-    @strawberry.field(directives=[SEES_CONSENTS], description="What it allows partners, the latest first, withdrawn ones too.")
+    @strawberry.field(
+        directives=[SEES_CONSENTS], description="What it allows partners, the latest first; of withdrawn ones the latest 50."
+    )
     async def consents(self, info: Info) -> list[Consent]:
         return await consents_of(info, self.member_id)
 

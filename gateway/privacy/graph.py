@@ -9,7 +9,7 @@ from gateway import ids
 from gateway.access import accounts, consents
 from gateway.access.audit import Deed
 from gateway.access.scopes import DELEGABLE
-from gateway.access.tokens import sql as access_sql
+from gateway.access.tokens import was_revoked
 from gateway.coalition.graph import Partner, show_partner
 from gateway.context import Context, Info
 from gateway.database import Tx
@@ -130,6 +130,7 @@ class PrivacyMutation:
         if not input.confirm:
             raise InputNotAccepted("confirm must be true: what is forgotten cannot be had back.", "confirm")
         async with doors.database.transaction() as tx:
+            await accounts.lock_logins(tx, doors.vault, member_id)
             await _decide(info, tx, member_id)
             await people.forget_person(tx, member_id)
             await accounts.forget_logins(tx, member_id, doors.clock.now())
@@ -180,10 +181,10 @@ class PrivacyMutation:
 
 
 async def _decide(info: Info, tx: Tx, member_id: UUID) -> None:
-    """Nobody else decides for this member until the transaction ends. Raises NotAllowed where its logins have ended since the
-    caller's began, which other processes may not know yet: what is stored now would outlive them."""
+    """Nobody else decides for this member until the transaction ends. Raises NotAllowed where the caller's login has ended,
+    which this process may not know yet: what is stored now would outlive it."""
     await consents.decide_alone(tx, member_id)
-    if await tx.value(access_sql.was_revoked, mark=f"sub:{member_id}", issued_at=info.context.caller.issued_at):
+    if await was_revoked(tx, info.context.caller.marks, info.context.caller.issued_at):
         raise NotAllowed("This login has ended.")
 
 

@@ -8,7 +8,7 @@ import strawberry
 from gateway.activity.graph import Activity, activity_fields, seen_by_caller
 from gateway.context import Info
 from gateway.database import Tx
-from gateway.graph import PUBLIC, SEES_MEMBERSHIPS, Payload, refusing, requires
+from gateway.graph import PUBLIC, SEES_TRANSFERS, Payload, refusing, requires
 from gateway.refusals import NotAllowed
 from gateway.scalars import Points
 from gateway.transfer import transfer
@@ -20,7 +20,7 @@ class TransferDirection(Enum):
     IN = "in"
 
 
-@strawberry.type(directives=[SEES_MEMBERSHIPS], description="Points given to another member, or got from one.")
+@strawberry.type(directives=[SEES_TRANSFERS], description="Points given to another member, or got from one.")
 class Transfer(Activity):
     direction: TransferDirection
     message: str | None

@@ -9,7 +9,7 @@ import strawberry
 from strawberry.dataloader import DataLoader
 
 from gateway import ids
-from gateway.activity.graph import Activity, sees
+from gateway.activity.graph import Activity, is_party
 from gateway.clock import LATEST
 from gateway.coalition.graph import Programme, show_programme
 from gateway.context import Context, Info
@@ -79,7 +79,7 @@ class Wallet:
         description="The wallet as it stood at a moment of the ledger's time, worked out from the journal.",
     )
     async def as_of(self, info: Info, at: DateTime) -> WalletSnapshot:
-        if not sees(info, self.member_id, None):
+        if not is_party(info, self.member_id, None):
             raise BadInput("A wallet's past is its member's own.")
         async with info.context.reading() as tx:
             found = await history.wallet_at(tx, self.member_id, self.programme_id, at)
@@ -97,7 +97,7 @@ class Wallet:
         description="Everything that changed the balance, the latest posted first, with the balance after it.",
     )
     async def history(self, info: Info, first: int, after: str | None = None) -> Connection[WalletEntry]:
-        if not sees(info, self.member_id, None):
+        if not is_party(info, self.member_id, None):
             raise BadInput("A wallet's history is its member's own.")
         asked = page(first, after)
         before_at, before_id = read_moment_cursor(after) if after else (LATEST, LAST_ID)
@@ -136,7 +136,7 @@ class WalletEvent:
     member_id: strawberry.Private[UUID]
     subject_id: strawberry.Private[UUID | None]
 
-    @strawberry.field(description="The transaction, where it is one.")
+    @strawberry.field(directives=[requires("profile:read")], description="The transaction, where it is one.")
     async def activity(self, info: Info) -> Activity | None:
         show = info.context.doors.activity.get(self.kind or "")
         if show is None or self.subject_id is None:
@@ -158,11 +158,12 @@ class WalletSubscription:
         "without a cursor, where it begins and then as it happens.",
     )
     async def wallet_changed(self, info: Info, after: str | None = None) -> AsyncGenerator[WalletEvent, None]:
-        member_id = info.context.caller.member_id
+        caller = info.context.caller
+        member_id = caller.member_id
         if member_id is None:
             raise NotAllowed("Only a member's own app can follow its wallets.")
         try:
-            async with aclosing(info.context.doors.feed.follow(member_id, after)) as followed:
+            async with aclosing(info.context.doors.feed.follow(member_id, after, caller.acting_partner_id)) as followed:
                 async for cursor, event in followed:
                     info.context.coalition = await info.context.doors.catalogue.current()
                     yield WalletEvent(

@@ -44,12 +44,12 @@ class RestJson:
         )
 
     async def credit(self, account: str, points: int, reference: str) -> Credit:
-        path = f"/accounts/{quote(account, safe='')}/credits/{quote(reference, safe='')}"
+        path = f"/accounts/{_segment(account)}/credits/{_segment(reference)}"
         answer = await self._ask("PUT", path, {"points": points})
         return Credit(reference=str(answer["reference"]), balance=_whole(answer["balance"]))
 
     async def balance(self, account: str) -> int:
-        answer = await self._ask("GET", f"/accounts/{quote(account, safe='')}", None)
+        answer = await self._ask("GET", f"/accounts/{_segment(account)}", None)
         return _whole(answer["balance"])
 
     async def close(self) -> None:
@@ -95,6 +95,13 @@ class RestJson:
         if not {"balance"} <= answer.keys() or (method == "PUT" and "reference" not in answer):
             raise PartnerSilent("The partner's answer lacks the balance or the reference.")
         return answer
+
+
+def _segment(text: str) -> str:
+    """A part of a path. Raises PartnerRefused for what is a way to somewhere else (RFC 3986, section 3.3)."""
+    if text in (".", ".."):
+        raise PartnerRefused(f"{text!r} names no account.")
+    return quote(text, safe="")
 
 
 def _whole(value: object) -> int:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import re
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from tests.access.test_operators import session_of
 from tests.adjustment.test_adjust import ann
 from tests.events.test_live import open_socket
 from tests.ledger.test_batches import locked_wallet, waits
-from tests.points import ADJUST, ann_logs_in
+from tests.points import ADJUST, ann_logs_in, until_revoked
 from tests.privacy.test_people import ANN, UPDATE
 from tests.world import World
 
@@ -144,3 +145,36 @@ async def test_the_log_knows_who_came_while_locked_came_back_with_a_session_and_
     ]  # fmt: skip
     # The session has ended: its cookie brings the form again.
     assert (await world.http.get("/oauth/authorize", params=query, headers={"cookie": session_of(world)})).status_code == 200
+
+
+async def test_who_leaves_the_console_has_no_token_any_more(world: World) -> None:
+    operator = await world.operator()
+    assert (await world.post(operator, "{ partners(first: 1) { nodes { code } } }")).status_code == 200
+    assert (await world.http.post("/oauth/logout", headers={"cookie": session_of(world)})).status_code == 204
+    await until_revoked(world, operator)
+
+
+async def test_a_member_does_not_get_into_the_console_and_the_log_says_who_tried(world: World) -> None:
+    await ann_logs_in(world)
+    query, _ = authorization(world)
+    refused = await world.http.post("/oauth/authorize", params=query, data={"login": "ann", "password": "ann's password"})
+    wrong = await world.http.post("/oauth/authorize", params=query, data={"login": "ann", "password": "wrong"})
+    assert refused.status_code == wrong.status_code == 401
+    assert re.sub(r'nonce="[^"]*"', "", refused.text) == re.sub(r'nonce="[^"]*"', "", wrong.text)
+    assert "set-cookie" not in refused.headers
+    assert await world.sql("select from console_session") == await world.sql("select from authorization_code where client_id = 'console'") == []
+    assert (await noted(world))[-2:] == [("nobody", "log in", "NOT_ITS_CLIENT"), ("nobody", "log in", "WRONG")]
+
+
+async def test_what_is_too_dear_for_an_operator_or_comes_too_early_is_noted_too(world: World) -> None:
+    operator = await world.operator()
+    before = len(await noted(world))
+    dear = await world.post(operator, "{ partners(first: 1000) { nodes { stores(first: 1000) { nodes { code } } } } }")
+    assert dear.json()["errors"][0]["extensions"]["code"] == "COST_TOO_HIGH"
+    await world.sql("update budget set available = 0, as_of = clock_timestamp() + interval '1 day'")
+    query = "{ partners(first: 1000) { nodes { id code name status } } }"
+    async with asyncio.timeout(20):
+        while (await world.post(operator, query)).status_code != 429:
+            pass
+    results = [result for _, _, result in (await noted(world))[before:]]
+    assert (results[0], results[-1], set(results[1:-1])) == ("COST_TOO_HIGH", "THROTTLED", {"ok"})

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from joserfc.jwk import ECKey
 
-from gateway.access import registration
+from gateway.access import consents, registration
 from gateway.access.consents import NOTICE_VERSION
 from gateway.access.grants import ACCESS_TOKEN_TYPE
 from gateway.database import Database
@@ -434,3 +434,28 @@ async def test_of_two_consents_the_one_counts_that_covers_what_is_handed_over(wo
         assert (answer.status_code, answer.json().get("scope")) == (200, scope)
     both = await exchange(world, await ann_hands_over(world, "balance:read", "profile:read"))
     assert both.json()["error"] == "invalid_request"
+
+
+async def test_so_many_consents_stand_at_once_and_of_those_withdrawn_so_many_are_listed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consents, "STANDING_MAX", 3)
+    monkeypatch.setattr(consents, "WITHDRAWN_MAX", 2)
+    given = [await agree(world, "profile:read", purpose=f"purpose {n}") for n in range(3)]
+    ann = await ann_logs_in(world)
+    one_more = {"partner": "fuel", "purpose": "one more", "scopes": ["profile:read"]}
+    assert codes((await world.ask(ann, GRANT, i=one_more))["grantConsent"]) == ["STATE_CONFLICT"]
+    client = await client_with_page(world)
+    page, _ = await ask_on_the_page(world, login="ann", password="ann's password", decision="allow")
+    assert (page.status_code, "withdraw one first" in page.text, "location" in page.headers) == (409, True, False)
+    assert client
+    # One that stands is given again; and one is given for each that is withdrawn.
+    assert await agree(world, "profile:read", purpose="purpose 1") == given[1]
+    for n in range(3):
+        await world.ask(ann, WITHDRAW, i={"consent": given.pop(0)})
+        world.clock.set(world.clock.now() + timedelta(seconds=1))
+        given.append(await agree(world, "profile:read", purpose=f"another {n}"))
+    listed = (await world.ask(ann, "{ me { consents { id withdrawnAt } } }"))["me"]["consents"]
+    assert [each["id"] for each in listed if not each["withdrawnAt"]] == given[::-1]
+    assert len(listed) == 3 + 2
+    assert len(await world.sql("select from consent")) == 6

@@ -15,12 +15,14 @@ from gateway.access import accounts, consents, registration
 from gateway.access.follow import read_again
 from gateway.access.tokens import TokenRefused
 from gateway.database import Database
+from gateway.http import login
 from gateway.main import create_app
 from gateway.settings import read_settings
+from tests.access.test_consent import GRANT, PERSON
 from tests.access.test_oauth import authorization, olga
 from tests.house.test_embedded import Gateway
 from tests.ledger.test_batches import waits
-from tests.points import ann_logs_in, until_revoked
+from tests.points import ann_logs_in, codes, until_revoked
 from tests.world import OPERATOR_PASSWORD, World, engine, free_door, log_in, started
 
 REDIRECT = "com.example.loyalty:/callback"
@@ -319,3 +321,42 @@ async def test_what_one_gateway_revokes_ends_within_two_seconds_in_another_too(w
             assert max(await asyncio.gather(ends(token, here), ends(token, there))) < 2
     server.should_exit = True
     await task
+
+
+async def test_a_login_that_has_ended_decides_nothing_more_although_its_token_is_read_by_for_a_second_yet(world: World) -> None:
+    given = await app_tokens(world)
+    token = given["access_token"]
+    ended = await world.http.post("/oauth/revoke", data={"token": given["refresh_token"], "client_id": "member-app"})
+    assert ended.status_code == 200
+    asked = {"partner": "fuel", "purpose": "to save points", "scopes": ["points:transfer"], "dataClasses": ["contact"]}
+    for query, input_ in ((GRANT, asked), (PERSON, {"email": "ann@example.org"})):
+        late = await world.post(token, query, i=input_)
+        if late.status_code == 200:
+            (payload,) = late.json()["data"].values()
+            assert codes(payload) == ["NOT_ALLOWED"]
+        else:
+            assert late.status_code == 401
+    assert await world.sql("select from consent") == await world.sql("select from person") == []
+    await until_revoked(world, token)
+
+
+async def test_to_forget_waits_for_who_logs_in_and_neither_breaks_the_other_off(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    ann, real = await ann_logs_in(world), login.decide_alone
+
+    async def slowly(*given: Any) -> None:
+        await asyncio.sleep(0.3)
+        await real(*given)
+
+    monkeypatch.setattr(login, "decide_alone", slowly)
+    query, _ = authorization(world, client_id="member-app", redirect_uri=REDIRECT)
+    form = {"login": "ann", "password": "ann's password"}
+    coming = asyncio.create_task(world.http.post("/oauth/authorize", params=query, data=form))
+    await asyncio.sleep(0.15)
+    forgotten = await world.ask(ann, "mutation { forgetPerson(input: {confirm: true}) { errors { code } } }")
+    assert codes(forgotten["forgetPerson"]) == []
+    assert (await coming).status_code == 303
+    assert [each["login"][:9] for each in await world.sql("select login from account where kind = 'member'")] == ["forgotten"]
+    assert (await world.sql("select count(*) from authorization_code where used_at is null"))[0][0] == 0
+    assert await world.sql("select from login_failure where failures > 0") == []
+    monkeypatch.setattr(login, "decide_alone", real)
+    assert (await world.http.post("/oauth/authorize", params=query, data=form)).status_code == 401

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from tests.points import codes, hold, run_job, terms
+from tests.points import codes, hold, run_job, second_operator, terms
 from tests.world import World
 
 CREDIT = """
@@ -26,10 +26,10 @@ async def set_credit(world: World, limit: str, **changes: Any) -> dict[str, Any]
     return (await world.ask(await world.operator(), CREDIT, i=given))["setPartnerCredit"]
 
 
-async def pay(world: World, amount: str, key: str) -> dict[str, Any]:
+async def pay(world: World, amount: str, key: str, by: str | None = None, **changes: Any) -> dict[str, Any]:
     partner = (await world.ask("grocer", "{ partner { id } }"))["partner"]["id"]
-    given = {"partner": partner, "amount": usd(amount), "idempotencyKey": key}
-    return (await world.ask(await world.operator(), PAY, i=given))["recordPartnerPayment"]
+    given = {"partner": partner, "amount": usd(amount), "idempotencyKey": key, **changes}
+    return (await world.ask(by or await world.operator(), PAY, i=given))["recordPartnerPayment"]
 
 
 async def used(world: World) -> dict[str, Any]:
@@ -139,3 +139,18 @@ async def test_twenty_redemptions_at_once_stay_within_the_daily_limit(world: Wor
     answers = await asyncio.gather(*(world.redeem(30) for _ in range(20)))
     assert sum(answer["errors"] == [] for answer in answers) == 3
     assert await world.available() == 410
+
+
+async def test_a_payment_is_noted_once_under_the_banks_reference_whoever_notes_it(world: World) -> None:
+    await set_credit(world, "2.00")
+    await world.record("150.00")
+    otto, olga = await second_operator(world), await world.operator()
+    both = await asyncio.gather(
+        *(pay(world, "1.00", "same key", by=by, reference="BANK-77") for by in (otto, olga)), pay(world, "1.00", "x", reference="BANK-77")
+    )
+    assert sorted(map(codes, both)) == [[], ["STATE_CONFLICT"], ["STATE_CONFLICT"]]
+    assert next(each for each in both if each["errors"])["errors"][0]["message"].count("BANK-77") == 1
+    assert (await used(world))["used"]["amount"] == "0.50"
+    assert codes(await pay(world, "1.00", "y", reference="BANK-78")) == codes(await pay(world, "1.00", "z")) == []
+    assert (await world.sql("select count(*) from credit_payment"))[0][0] == 3
+    assert await world.broken() == []

@@ -4,6 +4,7 @@ import asyncio
 import json
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import asyncpg
@@ -319,3 +320,24 @@ async def test_one_request_carries_one_token(world: World) -> None:
         answer = await world.http.post("/graphql", json={"query": "{ partner { code } }"}, headers=[("Authorization", each) for each in both])
         assert answer.status_code == 401
         assert "data" not in answer.json()
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"GET /livez HTTP/1.1\r\n", 400),
+        (b"GET /livez HTTP/1.1\r\nHost: a\r\nHost: b\r\n", 400),
+        (b"POST /graphql HTTP/1.1\r\nHost: a\r\nHost: a\r\n", 400),
+        (b"GET /livez HTTP/1.0\r\n", 200),
+        (b"GET /livez HTTP/1.1\r\nHost: a\r\n", 200),
+        (b"POST /graphql HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Type: text/plain\r\n", 415),
+    ],
+)
+async def test_a_request_names_one_host_and_one_type(world: World, head: bytes, status: int) -> None:
+    address = urlsplit(world.url)
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    writer.write(head + b"Connection: close\r\n\r\n")
+    said = await asyncio.wait_for(reader.read(), 5)
+    writer.close()
+    assert said.startswith(b"HTTP/1.1 %d " % status)
+    assert status == 200 or b"error" in said

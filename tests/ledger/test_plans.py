@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 
 from gateway import database
+from gateway.activity.graph import sql as activity
 from gateway.earning.purchases import sql as earning
 from gateway.embedded import EmbeddedPostgres
 from gateway.events.outbox import sql as events
@@ -20,7 +21,6 @@ from gateway.ledger.post import sql as ledger
 from gateway.members.lookup import sql as members
 from gateway.redemption.redeem import sql as redeeming
 from gateway.statements import Statement
-from gateway.activity.graph import sql as activity
 from gateway.wallets.history import sql as wallets
 from tests.conftest import create_database
 

@@ -2,6 +2,11 @@
 
 import asyncio
 
+import pytest
+
+from gateway.coalition.connector import PartnerRefused
+from partners.protocols.rest_json import RestJson
+from tests.points import codes
 from tests.world import World
 
 ENROL = "mutation($i: EnrolMemberInput!) { enrolMember(input: $i) { membership { id externalId } errors { code } } }"
@@ -81,3 +86,18 @@ async def test_exactly_one_way_of_naming_a_member_is_accepted(world: World) -> N
     answer = await world.post("grocer", FIND, ref={"externalId": "ann", "card": "CARD-1"})
     assert "errors" in answer.json()
     assert "data" not in answer.json()
+
+
+@pytest.mark.parametrize("id", [".", ".."])
+async def test_what_is_a_way_to_somewhere_else_in_an_address_names_nobody(world: World, id: str) -> None:
+    before = await members(world)
+    assert codes((await world.ask("airline", ENROL, i={"externalId": id}))["enrolMember"]) == ["INPUT_NOT_ACCEPTED"]
+    assert codes((await world.ask("fuel", LINK, i={"externalId": id, "card": "CARD-1"}))["linkMembership"]) == ["INPUT_NOT_ACCEPTED"]
+    assert await members(world) == before
+    # Nor is a partner's own system asked for one that was there before.
+    asked = RestJson(world.airline_url)
+    for ask in (asked.balance(id), asked.credit(id, 5, "r"), asked.credit("ann", 5, id)):
+        with pytest.raises(PartnerRefused):
+            await ask
+    assert await asked.balance("ann") == 0
+    await asked.close()

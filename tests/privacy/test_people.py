@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.access.vault import open_vault, rewrap_vault
+from gateway.access.vault import PURPOSES, open_vault, rewrap_vault
 from gateway.cipher import CannotOpen, Wrapping, new_key, seal, unseal
 from gateway.database import Database
 from gateway.privacy.people import normal_email, normal_person, normal_phone, read_person, rewrap_people, store_person
 from gateway.refusals import InputNotAccepted
 from gateway.settings import read_settings
 from tests.access.test_consent import GRANT
+from tests.access.test_oauth import authorization
 from tests.points import ann_logs_in, bob_joins, codes, until_revoked
 from tests.world import World
 
@@ -101,7 +102,7 @@ async def test_keys_are_wrapped_anew_and_the_old_one_opens_nothing_any_more(worl
     await database.open()
     both = await open_vault(database, read_settings({"GATEWAY_ENCRYPTION_KEY": f"{new},{old}"}))
     async with database.transaction() as tx:
-        assert await rewrap_vault(tx, both.wrapping) == 5
+        assert await rewrap_vault(tx, both.wrapping) == len(PURPOSES)
         assert await rewrap_people(tx, both.wrapping) == 1
     vault = await open_vault(database, read_settings({"GATEWAY_ENCRYPTION_KEY": new}))
     async with database.reading() as tx:
@@ -226,3 +227,14 @@ async def test_after_forgetting_the_same_login_stores_nothing_any_more(world: Wo
             assert late.status_code == 401
     assert await world.sql("select from person") == []
     assert await world.sql("select from consent where withdrawn_at is null") == []
+
+
+async def test_who_tried_to_log_in_cannot_be_guessed_from_what_is_counted_and_is_forgotten_too(world: World) -> None:
+    ann = await ann_logs_in(world)
+    query, _ = authorization(world, client_id="member-app", redirect_uri="com.example.loyalty:/callback")
+    assert (await world.http.post("/oauth/authorize", params=query, data={"login": "ann", "password": "wrong"})).status_code == 401
+    counted = await world.sql("select login_hash, failures from login_failure where failures > 0")
+    assert [each["failures"] for each in counted] == [1]
+    assert counted[0]["login_hash"] not in (hashlib.sha256(b"ann").digest(), b"ann")
+    assert codes((await world.ask(ann, FORGET))["forgetPerson"]) == []
+    assert await world.sql("select from login_failure where login_hash = $1", counted[0]["login_hash"]) == []
