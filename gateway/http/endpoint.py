@@ -28,13 +28,12 @@ from gateway.http.deeds import named_in_answer, only_introspects, result_of
 from gateway.http.doorman import Doorman
 from gateway.http.engine import Engine
 from gateway.http.errors import DocumentRefused
-from gateway.http.events import EVENT_STREAM, EventStream
+from gateway.http.events import EVENT_STREAM, PART_BYTES, EventStream
 from gateway.http.refusing import Refusing
 from gateway.http.shares import Turns, Unread
 from gateway.http.wire import (
     GRAPHQL_JSON,
     JSON,
-    PART_BYTES,
     Answer,
     check_head,
     negotiate,

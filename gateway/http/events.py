@@ -16,6 +16,7 @@ from gateway.http.refusing import Refusing
 
 EVENT_STREAM = "text/event-stream"
 CHECK_SECONDS = 1
+PART_BYTES = 256 * 1024
 # Proxies cut connections on which nothing is sent; a comment keeps them open.
 COMMENT_EVERY = 15
 StillKnown = Callable[[], Awaitable[bool]]
@@ -46,7 +47,10 @@ async def _events(results: AsyncGenerator[ExecutionResult, None], still_known: S
                 result = _result(following)
                 if result is None:
                     break
-                yield _next(result)
+                said = _next(result)
+                for start in range(0, len(said), PART_BYTES):
+                    yield said[start : start + PART_BYTES]
+                yield b""  # once all of it has left: until then the result is not asked for another
                 following, quiet = asyncio.ensure_future(anext(results, None)), 0
             elif quiet % COMMENT_EVERY == 0:
                 yield b":\n\n"

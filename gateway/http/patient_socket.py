@@ -30,9 +30,10 @@ class PatientSocket(ExpectsReading, WebSocketsSansIOProtocol):
         self._sending = Lock()
 
     async def send(self, message: Any) -> None:
-        """One after the other, each once what was written before has left."""
+        """One after the other, each until it has left: what is not read counts for whoever asked for it."""
         async with self._sending:
             await super().send(message)
+            await self.writable.wait()
 
     def data_received(self, data: bytes) -> None:
         """In pieces: the parser reads all that it is given, and frames can be tiny."""

@@ -14,12 +14,11 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.access.caller import Caller
 from gateway.http import patience
-from gateway.http.events import EVENT_STREAM
+from gateway.http.events import EVENT_STREAM, PART_BYTES
 from gateway.http.headers import COMMON
 from gateway.http.refusing import Refusing
 
 BODY_MAX_BYTES = 4 * 1024 * 1024
-PART_BYTES = 256 * 1024
 PARTS_MAX = 60_000
 JSON = "application/json"
 GRAPHQL_JSON = "application/graphql-response+json"

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from tests.access.test_consent import agree
+from gateway import ids
+from tests.access.test_consent import WITHDRAW, agree, ask_on_the_page, client_with_page, exchange
 from tests.access.test_oauth import authorization
 from tests.access.test_operators import session_of
 from tests.adjustment.test_adjust import ann
 from tests.events.test_live import open_socket
 from tests.ledger.test_batches import locked_wallet, waits
-from tests.points import ADJUST, ann_logs_in, until_revoked
+from tests.points import ADJUST, ann_hands_over, ann_logs_in, until_revoked
 from tests.privacy.test_people import ANN, UPDATE
 from tests.world import World
 
@@ -178,3 +179,47 @@ async def test_what_is_too_dear_for_an_operator_or_comes_too_early_is_noted_too(
             pass
     results = [result for _, _, result in (await noted(world))[before:]]
     assert (results[0], results[-1], set(results[1:-1])) == ("COST_TOO_HIGH", "THROTTLED", {"ok"})
+
+
+async def test_what_members_decide_is_in_the_log_with_whom_it_is_about(world: World) -> None:
+    consent = await agree(world, "profile:read")
+    ann_, fuel = await ann_logs_in(world), (await world.ask("fuel", "{ partner { id } }"))["partner"]["id"]
+    await world.ask(ann_, WITHDRAW, i={"consent": consent})
+    await client_with_page(world)
+    page, _ = await ask_on_the_page(world, login="ann", password="ann's password", decision="allow")
+    assert page.status_code == 303
+    await world.ask(ann_, "mutation { forgetPerson(input: {confirm: true}) { errors { code } } }")
+    rows = await world.sql("select action, result, about from audit_log where actor_kind = 'member' and action <> 'log in' order by number")
+    given_on_page = ids.show("cns", (await world.sql("select consent_id from consent order by granted_at desc, consent_id desc limit 1"))[0][0])
+    assert [(row["action"], row["result"]) for row in rows] == [
+        ("give consent", "ok"), ("withdraw consent", "ok"), ("give consent", "ok"), ("forget person", "ok"),
+    ]  # fmt: skip
+    assert [{consent, fuel} <= set(row["about"]) for row in rows[:2]] == [True, True]
+    assert {given_on_page, fuel} <= set(rows[2]["about"])
+
+
+async def test_what_a_partner_does_in_a_members_name_is_noted_with_the_member_also_where_it_only_listens(world: World) -> None:
+    await agree(world, "balance:read", "profile:read")
+    acting = (await exchange(world, await ann_hands_over(world, "balance:read", "profile:read"))).json()["access_token"]
+    before = len(await noted(world))
+    async with open_socket(world, acting) as socket:
+        await socket.send(json.dumps({"type": "subscribe", "id": "1", "payload": {"query": "subscription { walletChanged { cursor } }"}}))
+        await asyncio.wait_for(socket.recv(), 5)
+    await world.ask(acting, "{ programmes { code } }")
+    assert (await noted(world))[before:] == [("partner", "subscription walletChanged", "ok"), ("partner", "query programmes", "ok")]
+    for row in await world.sql("select about from audit_log order by number desc limit 2"):
+        assert row["about"] == [await ann(world)]
+
+
+async def test_what_a_partner_is_refused_is_paid_for_by_what_it_fills_in_the_log(world: World) -> None:
+    answer = await world.http.post("/oauth/token", data={"grant_type": "client_credentials", "scope": "partner"}, auth=world.clients["fuel"])
+    narrow, query = answer.json()["access_token"], "query($r: MemberRef!) { membership(ref: $r) { id person { email } } }"
+    short = {"externalId": "x" * 5_000}  # nothing of the body itself is charged
+    assert (await world.post(narrow, query, r=short)).status_code == 403
+    before = len(await noted(world))
+    await world.sql("update budget set available = 0, as_of = clock_timestamp() + interval '1 day'")
+    statuses = []
+    while 429 not in statuses and len(statuses) < 400:
+        statuses.append((await world.post(narrow, query, r=short)).status_code)
+    # A process has taken a twentieth of the budget, which is 4,000,000; each of these fills two pages, at 1,000.
+    assert statuses.count(403) == len(await noted(world)) - before <= 200_000 // 2_000

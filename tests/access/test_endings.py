@@ -18,11 +18,12 @@ from gateway.database import Database
 from gateway.http import login
 from gateway.main import create_app
 from gateway.settings import read_settings
-from tests.access.test_consent import GRANT, PERSON
+from tests.access.test_consent import GRANT, PERSON, WITHDRAW, agree, exchange
 from tests.access.test_oauth import authorization, olga
+from tests.access.test_operators import session_of
 from tests.house.test_embedded import Gateway
 from tests.ledger.test_batches import waits
-from tests.points import ann_logs_in, codes, until_revoked
+from tests.points import ann_hands_over, ann_logs_in, codes, run_job, until_revoked
 from tests.world import OPERATOR_PASSWORD, World, engine, free_door, log_in, started
 
 REDIRECT = "com.example.loyalty:/callback"
@@ -360,3 +361,41 @@ async def test_to_forget_waits_for_who_logs_in_and_neither_breaks_the_other_off(
     assert await world.sql("select from login_failure where failures > 0") == []
     monkeypatch.setattr(login, "decide_alone", real)
     assert (await world.http.post("/oauth/authorize", params=query, data=form)).status_code == 401
+
+
+@pytest.mark.parametrize("way", ["password", "revocation", "consent"])
+async def test_what_was_revoked_stays_so_for_as_long_as_it_would_have_lived(world: World, way: str) -> None:
+    if way == "password":
+        token = await ann_logs_in(world)
+        member = (await world.sql("select member_id from card where number = 'CARD-1'"))[0]["member_id"]
+        database = Database(world.dsn, 2)
+        await database.open()
+        async with database.transaction() as tx:
+            await accounts.set_password(tx, "member", "ann", "another password", member, world.clock.now())
+        await database.close()
+    elif way == "revocation":
+        token = await world.token("grocer")
+        assert (await world.http.post("/oauth/revoke", data={"token": token}, auth=world.clients["grocer"])).status_code == 200
+    else:
+        consent = await agree(world, "profile:read")
+        token = (await exchange(world, await ann_hands_over(world, "profile:read"))).json()["access_token"]
+        await world.ask(await ann_logs_in(world), WITHDRAW, i={"consent": consent})
+    await until_revoked(world, token)
+    for _ in range(4):
+        world.clock.set(world.clock.now() + timedelta(seconds=70))
+        await run_job(world, "tidy")
+        await asyncio.sleep(1.2)  # revocations are read again each second
+        assert (await world.post(token, "{ __typename }")).status_code == 401
+
+
+async def test_whoever_logs_in_anew_leaves_no_session_behind(world: World) -> None:
+    await world.operator()
+    first = session_of(world)
+    query, _ = authorization(world)
+    world.clock.set(world.clock.now() + timedelta(seconds=30))  # a one-time code serves once
+    again = await world.http.post("/oauth/authorize", params=query, data=olga(world), headers={"cookie": first})
+    assert again.status_code == 303
+    assert (await world.http.get("/oauth/authorize", params=query, headers={"cookie": first})).status_code == 200  # the form
+    second = again.headers["set-cookie"].partition(";")[0]
+    assert (await world.http.get("/oauth/authorize", params=query, headers={"cookie": second})).status_code == 303
+    assert (await world.sql("select count(*) from console_session"))[0][0] == 1

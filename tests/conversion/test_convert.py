@@ -438,6 +438,17 @@ async def test_an_order_that_is_held_again_is_not_given_back_by_who_knew_its_hol
     assert await world.broken() == []
 
 
+async def test_a_quote_that_has_run_out_is_not_used_again_by_an_exchange_that_was_given_back(world: World) -> None:
+    await world.record("1000.00")
+    quoted = (await quote(world))["quote"]
+    await world.stop_airline()
+    assert [e["code"] for e in (await convert(world, quoted["id"]))["errors"]] == ["PARTNER_UNAVAILABLE"]
+    world.clock.set(world.clock.now() + timedelta(minutes=6))
+    world.tokens.clear()
+    assert [e["code"] for e in (await convert(world, quoted["id"]))["errors"]] == ["QUOTE_EXPIRED"]
+    assert [tuple(row) for row in await world.sql("select available, held from wallet where available + held > 0")] == [(1000, 0)]
+
+
 async def test_many_who_ask_again_while_the_partner_is_away_leave_no_points_behind(world: World) -> None:
     await world.record("1000.00")
     ann = await ann_logs_in(world)

@@ -308,6 +308,25 @@ async def test_a_socket_whose_answers_nobody_reads_is_let_go(monkeypatch: pytest
         writer.close()
 
 
+async def test_a_message_has_left_when_its_sender_goes_on() -> None:
+    left = asyncio.Event()
+
+    async def say_one_thing(socket: WebSocket) -> None:
+        await socket.accept()
+        await socket.send_text("x" * (32 << 20))  # more than the kernel keeps for a socket
+        left.set()
+        await socket.close()
+
+    async with serving(Starlette(routes=[WebSocketRoute("/", say_one_thing)])) as (url, *_):
+        async with connect(url.replace("http", "ws"), max_queue=1, compression=None, max_size=None) as client:
+            client.transport.pause_reading()
+            await asyncio.sleep(0.5)
+            assert not left.is_set()
+            client.transport.resume_reading()
+            assert len(await asyncio.wait_for(client.recv(), 10)) == 32 << 20
+        await asyncio.wait_for(left.wait(), 5)
+
+
 async def test_many_who_write_to_one_slow_socket_take_turns_and_pile_nothing_up() -> None:
     size, writers = 200_000, 100
     piled_up: list[int] = []
@@ -354,6 +373,22 @@ async def test_one_address_opens_so_many_sockets_and_gets_them_back(world: World
     async with asyncio.timeout(5), open_socket(world, await ann_logs_in(world)) as socket:
         await subscribe(socket)
         assert "data" in (await next_of(socket))["payload"]
+
+
+async def test_a_process_opens_so_many_sockets_for_all(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sockets, "SOCKETS_MAX", 2)
+    async with open_socket(world, None), open_socket(world, None):
+        with pytest.raises(InvalidStatus) as refused:
+            async with open_socket(world, None):
+                pass
+    assert refused.value.response.status_code == 429
+
+
+async def test_who_has_not_said_who_it_is_says_nothing_long(world: World) -> None:
+    url = world.url.replace("http", "ws") + "/graphql"
+    async with connect(url, subprotocols=["graphql-transport-ws"]) as socket:  # type: ignore[list-item]
+        await socket.send(json.dumps({"type": "connection_init", "payload": {"Authorization": "Bearer x", "long": "x" * 17_000}}))
+        assert await closed_with(socket) == 4400
 
 
 async def test_sockets_that_say_nothing_too_much_or_nonsense_are_closed(world: World) -> None:

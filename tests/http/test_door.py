@@ -60,6 +60,7 @@ async def test_a_document_serves_the_client_that_registered_it(world: World) -> 
     named = await world.named(ann, PARTNER)
     assert (await send(world, await world.token("grocer"), **named)).status_code == 404
     assert (await send(world, ann, **named)).status_code == 403
+    assert (await send(world, await world.token("grocer"), **named)).status_code == 404  # also once the gateway remembers it
     # A stranger is not told which there are, and no database is asked for it.
     for id in (named["documentId"], "sha256:" + 64 * "0"):
         stranger = await send(world, None, documentId=id)
@@ -195,6 +196,7 @@ async def test_pages_and_answers_carry_their_headers_and_nothing_is_open_to_othe
             assert "'nonce-" in policy
             assert "frame-ancestors 'none'" in policy
             assert "default-src 'none'" in policy
+            assert "base-uri 'none'" in policy
             assert "*" not in policy
             assert "http" not in policy
             if path == "/graphiql":
@@ -341,3 +343,25 @@ async def test_a_request_names_one_host_and_one_type(world: World, head: bytes, 
     writer.close()
     assert said.startswith(b"HTTP/1.1 %d " % status)
     assert status == 200 or b"error" in said
+
+
+async def test_a_members_app_is_told_no_names_by_a_subscription_either(world: World) -> None:
+    ann = await ann_logs_in(world)
+    text = "subscription($a: String) { walletChanged(after: $a) { cursor } }"
+    told = {}
+    for who in (ann, None):
+        headers = {"Authorization": f"Bearer {ann}", "Accept": "text/event-stream"}
+        named = await world.named(ann, text if who else text.replace("cursor", "cursar"))
+        answer = await world.http.post("/graphql", json={**named, "variables": {"a": {"no": "text"}}}, headers=headers)
+        told[who] = answer.text
+    assert "BAD_INPUT" in told[ann]
+    assert "BAD_DOCUMENT" in told[None]
+    assert "Did you mean" not in str(told)
+
+
+async def test_every_page_has_its_own_nonce(world: World) -> None:
+    query, _ = authorization(world)
+    for path, params in (("/limits", {}), ("/oauth/authorize", query)):
+        policies = {(await world.http.get(path, params=params)).headers["content-security-policy"] for _ in range(2)}
+        assert len(policies) == 2
+        assert all("base-uri 'none'" in policy for policy in policies)

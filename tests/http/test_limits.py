@@ -105,6 +105,12 @@ def test_the_schema_costs_what_telling_it_takes_and_more_under_many_names() -> N
             + " ".join(f"fragment F{n} on Query {{ ...F{n + 1} ...F{n + 1} }}" for n in range(40)),
             "selections",
         ),
+        (
+            "{ programmes { issuer { ...F0 } } } "
+            + " ".join(f"fragment F{n} on Partner {{ contracts {{ programme {{ issuer {{ ...F{n + 1} }} }} }} }}" for n in range(8))
+            + " fragment F8 on Partner { code }",
+            "levels deep",
+        ),
         ("{" + " programmes { code }" * 480 + " }", "programmes more than 12 times"),
         ("{ ...A ...A } fragment A on Query {" + " ... on Query { programmes { code } }" * 7 + " }", "programmes more than 12 times"),
         ("query($n: [Int!] = [" + "1 " * 2_000 + "]) { programmes { code } }", "2000 tokens"),

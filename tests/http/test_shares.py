@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from gateway import database
+from gateway.access.caller import Caller
 from gateway.database import Database, Stuck
 from gateway.events import feed
 from gateway.http import endpoint, shares
@@ -21,7 +22,7 @@ from partners.protocols import rest_json
 from tests.access.test_consent import agree, exchange
 from tests.conversion.test_convert import fault
 from tests.events.test_live import next_of, open_socket
-from tests.points import ann_hands_over, ann_logs_in
+from tests.points import ann_hands_over, ann_logs_in, bob_joins
 from tests.world import RECORD, World
 
 
@@ -332,3 +333,40 @@ async def test_the_lines_of_a_batch_have_a_price_and_a_batch_of_them_holds_nobod
     again = await world.post("grocer", many % " ".join(f"a{n}: recordPurchases(input: $i) {{ __typename }}" for n in range(5)), i=batch)
     assert again.json()["errors"][0]["extensions"]["code"] == "COST_TOO_HIGH"
     assert await world.transactions() == 0
+
+
+async def test_whoever_a_partner_acts_for_it_has_its_own_turns_alone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shares, "SMALL_POINTS", 1)
+    monkeypatch.setattr(shares, "MIDDLE_POINTS", 2)
+    await bob_joins(world)
+    fuel = (await world.sql("select partner_id from partner where code = 'fuel'"))[0][0]
+    members = [row[0] for row in await world.sql("select distinct member_id from card order by 1")]
+    assert len(members) == 2
+    turns = shares.Turns()
+    acting = [Caller("member", member, "partner-fuel", frozenset(), acting_partner_id=fuel) for member in members]
+    own = [Caller("member", member, "member-app", frozenset()) for member in members]
+    held = [turns.of(caller, 10) for caller in (*acting, *own)]
+    assert held[0] is held[1] is turns.of(Caller("partner", fuel, "partner-fuel", frozenset()), 10)
+    assert len({id(turn) for turn in held}) == 3
+
+
+async def test_a_streamed_answer_counts_until_it_is_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shares, "UNREAD_MAX_BYTES", 1_500_000)
+    query = "query($r: [_Any!]!) { _entities(representations: $r) { ... on Programme { %s } } }"
+    fields = " ".join(f"{'a' * 60}{n:03}: code" for n in range(30))
+    mer = (await world.ask("grocer", "{ programmes { id } }"))["programmes"][0]["id"]
+    asked = {"query": query % fields, "variables": {"r": [{"__typename": "Programme", "id": mer}] * 400}}
+    headers = {"Authorization": f"Bearer {await world.token('grocer')}", "Accept": "text/event-stream"}
+    address, unread = urlsplit(world.url), socket.socket()
+    unread.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    unread.connect((address.hostname, address.port))
+    body = json.dumps(asked).encode()
+    head = "".join(f"{name}: {value}\r\n" for name, value in {**headers, "Content-Type": "application/json", "Content-Length": len(body)}.items())
+    whole = f"POST /graphql HTTP/1.1\r\nHost: x\r\n{head}\r\n".encode() + body
+    await asyncio.to_thread(unread.sendall, whole * 12)  # the kernel keeps a few of the answers
+    async with asyncio.timeout(20):
+        while "BUSY" not in (await world.http.post("/graphql", json=asked, headers=headers)).text:
+            await asyncio.sleep(0.05)
+        unread.close()
+        while "BUSY" in (await world.http.post("/graphql", json=asked, headers=headers)).text:
+            await asyncio.sleep(0.05)

@@ -101,3 +101,13 @@ async def test_what_is_a_way_to_somewhere_else_in_an_address_names_nobody(world:
             await ask
     assert await asked.balance("ann") == 0
     await asked.close()
+
+
+async def test_more_than_a_thousand_at_once_are_refused_whole(world: World) -> None:
+    before, many = await members(world), [{"externalId": f"e{n}"} for n in range(1_001)]
+    found = (await world.post("grocer", "query($r: [MemberRef!]!) { membershipsByRef(refs: $r) { id } }", r=many)).json()
+    joined = (await world.post("grocer", "mutation($i: [EnrolMemberInput!]!) { enrolMembers(input: $i) { errors { code } } }", i=many)).json()
+    for answer in (found, joined):
+        assert (answer["data"], answer["errors"][0]["extensions"]["code"]) == (None, "BAD_INPUT")
+        assert "1001" in answer["errors"][0]["message"].replace(",", "")
+    assert await members(world) == before

@@ -1,0 +1,69 @@
+"""A token of an outside issuer, remembered by the gateway, serves no longer than whom it names may come."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import pytest
+from joserfc import jwt
+from joserfc.jwk import ECKey
+
+from gateway.http.documents import document_id
+from tests.access.test_issuers import Publisher, publishing, trusting
+from tests.points import until_revoked
+from tests.world import Place, World, open_world
+
+AUDIENCE = "https://gateway.example/graphql"
+LOG = "{ audit(first: 1) { nodes { action } } }"
+FORGET = "mutation { forgetPerson(input: {confirm: true}) { errors { code } } }"
+
+
+@asynccontextmanager
+async def known_outside(place: Place, kind: str, ceiling: str) -> AsyncIterator[tuple[World, str]]:
+    """A world, and one token of an issuer that it trusts: of Olga as an operator, or of Ann, who has no account here."""
+    key = ECKey.generate_key("P-256", {"kid": "k"}, private=True)
+    publisher = Publisher()
+    publisher.keys = [key]
+    async with publishing(publisher) as url:
+        said = {"kind": f'"{kind}"', "ceiling": ceiling, "claims": "{}", "algorithms": '["ES256"]', "jwks_uri": f'"{url}/keys"'}
+        file = trusting(place.folder, url, AUDIENCE, **said)
+        async with open_world(place, issuers_file=file, jwks_hosts=(url.removeprefix("http://"),)) as world:
+            who = {"operator": "select account_id from account where login = 'olga'", "member": "select member_id from card"}[kind]
+            await world.sql("insert into outside_identity values ($1, 'x', $2, $3, now())", url, kind, (await world.sql(who))[0][0])
+            now = int(world.clock.now().timestamp())
+            claims = {"iss": url, "aud": AUDIENCE, "sub": "x", "exp": now + 3_600, "jti": "one", "scope": ceiling.strip("[]").replace('", "', " ").strip('"')}
+            yield world, jwt.encode({"alg": "ES256", "typ": "at+jwt", "kid": "k"}, claims, key, algorithms=["ES256"])
+
+
+async def test_who_is_disabled_is_nobody_within_two_seconds_whatever_was_remembered(place: Place) -> None:
+    async with known_outside(place, "operator", '["audit:read"]') as (world, token):
+        for _ in range(3):
+            assert (await world.post(token, LOG)).status_code == 200
+        await world.disable("olga")
+        await until_revoked(world, token)
+
+
+@pytest.mark.parametrize("change", ["update account set roles = '{support}'", "delete from outside_identity"])
+async def test_who_it_is_and_what_it_may_is_looked_up_again_each_half_minute(place: Place, change: str) -> None:
+    async with known_outside(place, "operator", '["audit:read"]') as (world, token):
+        assert (await world.post(token, LOG)).status_code == 200
+        await world.sql(change)
+        assert (await world.post(token, LOG)).status_code == 200
+        world.clock.set(world.clock.now() + timedelta(seconds=31))
+        assert (await world.post(token, LOG)).status_code == (403 if "roles" in change else 401)
+
+
+async def test_a_member_that_others_log_in_is_forgotten_within_two_seconds_too(place: Place) -> None:
+    async with known_outside(place, "member", '["profile:read", "profile:write"]') as (world, token):
+        issuer = (await world.sql("select issuer from outside_identity"))[0][0]
+        headers, ids = {"Authorization": f"Bearer {token}"}, {}
+        for text in (FORGET, "{ __typename }"):
+            ids[text] = document_id(text)
+            await world.sql("insert into trusted_document values ($1, $2, $3, now())", issuer, ids[text], text)
+        said = await world.http.post("/graphql", json={"documentId": ids[FORGET]}, headers=headers)
+        assert said.json()["data"]["forgetPerson"]["errors"] == []
+        async with asyncio.timeout(2):
+            while (await world.http.post("/graphql", json={"documentId": ids["{ __typename }"]}, headers=headers)).status_code != 401:
+                await asyncio.sleep(0.05)
+        assert await world.sql("select from outside_identity") == []
