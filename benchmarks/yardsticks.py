@@ -63,17 +63,17 @@ class Yardstick:
 def age(postgres: EmbeddedPostgres) -> None:
     """Have the log files that a server has once it has run for some time, and writes again instead of making new ones."""
     fill = "select pg_logical_emit_message(false, '', ''); select pg_switch_wal();\n" * 64
-    command = [postgres.binaries / "psql", "-q", postgres.dsn]
+    command = [str(postgres.binaries / "psql"), "-q", postgres.dsn]
     subprocess.run(command, input=f"{fill}checkpoint;", check=True, capture_output=True, text=True)
 
 
 def pgbench(postgres: EmbeddedPostgres) -> Yardstick:
     """P: pgbench's transactions per second, initial connections left out."""
     dsn = postgres.dsn.replace("/postgres?", "/yardstick?")
-    psql = [postgres.binaries / "psql", postgres.dsn, "-qc", "create database yardstick"]
+    psql = [str(postgres.binaries / "psql"), postgres.dsn, "-qc", "create database yardstick"]
     subprocess.run(psql, check=True, capture_output=True)
     subprocess.run([postgres.binaries / "pgbench", "-i", "-q", "-s", "20", dsn], check=True, capture_output=True)
-    command = [postgres.binaries / "pgbench", "-M", "prepared", "-c", "8", "-j", "2", "-T", str(int(SECONDS)), dsn]
+    command = [str(postgres.binaries / "pgbench"), "-M", "prepared", "-c", "8", "-j", "2", "-T", str(int(SECONDS)), dsn]
 
     def measure() -> float:
         said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -137,7 +137,8 @@ def load(
 
 def median_load(port: int, make: Callable[[], list[bytes]], connections: int) -> float:
     """The median of ROUNDS, each with requests of its own."""
-    return statistics.median(load(port, make(), connections)["per_second"] for _ in range(ROUNDS))
+    rounds: list[float] = [load(port, make(), connections)["per_second"] for _ in range(ROUNDS)]
+    return statistics.median(rounds)
 
 
 @contextlib.contextmanager
