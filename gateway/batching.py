@@ -8,6 +8,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
 from contextlib import asynccontextmanager
+from contextvars import Context
 from typing import Generic, TypeVar
 from weakref import WeakValueDictionary
 
@@ -155,7 +156,7 @@ class Lanes(Generic[Item, Answer]):
             self._queues[self._bucket(item) % count].append((item, call, position))
         for lane, queue in enumerate(self._queues):
             if queue and self._runners[lane] is None:
-                self._runners[lane] = asyncio.create_task(self._run(lane))
+                self._runners[lane] = asyncio.create_task(self._run(lane), context=Context())  # for all, and in nobody's name
         await call.done
         return call.answers  # type: ignore[return-value]
 
@@ -193,7 +194,7 @@ class Lanes(Generic[Item, Answer]):
     async def _post_batch(self, batch: list[tuple[Item, _Call[Answer], int]]) -> None:
         try:
             answers = await self._post([item for item, _, _ in batch])
-        except ConnectionError as error:
+        except (ConnectionError, Busy) as error:
             for _, call, _ in batch:
                 call.fail(error)
         except self._stuck:
@@ -229,7 +230,7 @@ class Lanes(Generic[Item, Answer]):
             finally:
                 self._items_aside -= len(tickets)
 
-        task = asyncio.create_task(post())
+        task = asyncio.create_task(post(), context=Context())
         self._aside.add(task)
         task.add_done_callback(self._aside.discard)
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
-from weakref import WeakValueDictionary
 
 from strawberry.dataloader import DataLoader
 from strawberry.types import Info as StrawberryInfo
@@ -36,23 +35,6 @@ READS_AT_ONCE = 4
 T = TypeVar("T")
 
 
-class Readers:
-    """Of a process's connections one party reads over some at most, however many requests it sends: the others are there for
-    everybody else."""
-
-    def __init__(self, connections: int) -> None:
-        self._most = max(connections * 2 // 3, 1)
-        # One is kept for as long as somebody reads.
-        self._turns: WeakValueDictionary[UUID | None, Semaphore] = WeakValueDictionary()
-
-    def of(self, caller: Caller) -> Semaphore:
-        """What a caller holds while it reads."""
-        turns = self._turns.get(caller.party)
-        if turns is None:
-            turns = self._turns[caller.party] = Semaphore(self._most)
-        return turns
-
-
 @dataclass(frozen=True, slots=True)
 class Doors:
     """What lives as long as the process, wired together in `main.py`.
@@ -62,7 +44,6 @@ class Doors:
     """
 
     database: Database
-    readers: Readers
     clock: Clock
     catalogue: "Catalogue"
     members: "MemberLookup"
@@ -118,12 +99,12 @@ class Context:
         opened = self.database.reading() if of_operator else self.database.reading_for(caller.partner_id, caller.member_id)
         if as_partner is not None:
             opened = self.database.reading_for(as_partner, None)
-        async with self.reads, self.doors.readers.of(caller), opened as tx:
+        async with self.reads, opened as tx:
             yield tx
 
     async def read(self, statement: Statement, **given: Any) -> list[Row]:
         """One call of a reading function, which sees what `reading` sees in one round trip. Raises DatabaseAway."""
-        async with self.reads, self.doors.readers.of(self.caller):
+        async with self.reads:
             if self.caller.kind == "operator":
                 async with self.database.reading() as tx:
                     return await tx.all(statement, as_partner=None, as_member=None, **given)

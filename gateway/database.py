@@ -4,13 +4,15 @@ Every error of the server that a caller must tell apart is told apart here, by S
 """
 
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from asyncio import Semaphore
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 import asyncpg
 
+from gateway.parties import Shares
 from gateway.refusals import InputNotAccepted
 from gateway.statements import Statement
 
@@ -24,8 +26,10 @@ ACQUIRE_SECONDS = 5
 COMMAND_SECONDS = 60
 SNAPSHOT_SECONDS = 3_600
 SEND_BUFFER_BYTES = 1024 * 1024
+DECIDE_TRIES = 5
 
 Row = asyncpg.Record
+T = TypeVar("T")
 
 
 class DatabaseAway(ConnectionError):
@@ -124,24 +128,32 @@ class Listener:
 
 
 class _Taken:
-    """A connection of a pool, for the length of a block. Raises Stuck where all are at work for ACQUIRE_SECONDS."""
+    """A connection of a pool, for the length of a block, within the share of whoever it is for.
 
-    __slots__ = ("_connection", "_pool")
+    Raises Stuck where all are at work for ACQUIRE_SECONDS.
+    """
 
-    def __init__(self, pool: Any) -> None:
-        self._pool = pool
+    __slots__ = ("_connection", "_pool", "_share")
+
+    def __init__(self, pool: Any, share: Semaphore) -> None:
+        self._pool, self._share = pool, share
 
     async def __aenter__(self) -> Any:
+        await self._share.acquire()
         try:
             self._connection = await self._pool.acquire(timeout=ACQUIRE_SECONDS)
-        except TimeoutError:
-            if self._pool.get_size() == self._pool.get_max_size() and not self._pool.get_idle_size():
+        except BaseException as error:
+            self._share.release()
+            if isinstance(error, TimeoutError) and self._pool.get_size() == self._pool.get_max_size():
                 raise Stuck("Every connection is at work.") from None
             raise
         return self._connection
 
     async def __aexit__(self, *_: object) -> None:
-        await self._pool.release(self._connection)
+        try:
+            await self._pool.release(self._connection)
+        finally:
+            self._share.release()
 
 
 class Database:
@@ -151,12 +163,14 @@ class Database:
 
     def __init__(self, dsn: str, size: int) -> None:
         self._dsn, self._size = dsn, size
+        # One party has two thirds of them at most, so that there is always one for somebody else.
+        self._working, self._reading, self._posting = (Shares(max(size * 2 // 3, 1)) for _ in range(3))
         self._pool: Any = None
         self._readers: Any = None
         self._posters: Any = None
 
     async def open(self) -> None:
-        """Connect. Raises DatabaseAway."""
+        """Connect. Raises DatabaseAway, Stuck."""
         with _telling_away():
             self._pool = await self._connect(APPLICATION_ROLE, min(4, self._size))
             # Behind the wall a plan takes longer to make than to run, and no reader's values call for one of their own.
@@ -181,16 +195,16 @@ class Database:
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Tx]:
-        """A connection in autocommit, for selects. Raises DatabaseAway."""
+        """A connection in autocommit, for selects. Raises DatabaseAway, Stuck."""
         with _telling_away():
-            async with _Taken(self._pool) as connection:
+            async with _Taken(self._pool, self._working.own()) as connection:
                 yield Tx(connection)
 
     async def post(self, statement: Statement, **given: Any) -> Row:
         """One call of a posting function, which commits by itself. Raises DatabaseAway, and what postings raise."""
         arguments = statement.arguments(given)  # before a connection is taken, which has better things to do
         with _telling_away():
-            async with _Taken(self._posters) as connection:
+            async with _Taken(self._posters, self._posting.own()) as connection:
                 row: Row = await connection.fetchrow(statement.text, *arguments, timeout=COMMAND_SECONDS)
                 return row
 
@@ -198,11 +212,11 @@ class Database:
     async def reading_for(self, partner_id: UUID | None, member_id: UUID | None) -> AsyncIterator[Tx]:
         """A read-only transaction that sees what a partner or a member owns, and nothing else (row-level security).
 
-        Raises DatabaseAway.
+        Raises DatabaseAway, Stuck.
         """
         said = _WHO_READS.format(partner=partner_id.hex if partner_id else "", member=member_id.hex if member_id else "")
         with _telling_away():
-            async with _Taken(self._readers) as connection:
+            async with _Taken(self._readers, self._reading.own()) as connection:
                 try:
                     await connection.execute(said)
                     yield Tx(connection)
@@ -212,32 +226,44 @@ class Database:
     async def read_for(self, partner_id: UUID | None, member_id: UUID | None, statement: Statement, **given: Any) -> list[Row]:
         """One call of a reading function, which says itself who reads: as `reading_for` sees, in one round trip.
 
-        Raises DatabaseAway.
+        Raises DatabaseAway, Stuck.
         """
         with _telling_away():
-            async with _Taken(self._readers) as connection:
+            async with _Taken(self._readers, self._reading.own()) as connection:
                 return await Tx(connection).all(statement, as_partner=partner_id, as_member=member_id, **given)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Tx]:
-        """A connection inside one transaction that commits at the end of the block. Raises DatabaseAway."""
+        """A connection inside one transaction that commits at the end of the block. Raises DatabaseAway, Stuck."""
         with _telling_away():
-            async with _Taken(self._pool) as connection, connection.transaction():
+            async with _Taken(self._pool, self._working.own()) as connection, connection.transaction():
                 yield Tx(connection)
+
+    async def decided(self, work: Callable[[Tx], Awaitable[T]]) -> T:
+        """What `work` does in one transaction; it is done again where another one came first, and finds what that did.
+
+        Raises LostRace after DECIDE_TRIES, DatabaseAway, Stuck.
+        """
+        for _ in range(DECIDE_TRIES - 1):
+            with suppress(LostRace):
+                async with self.transaction() as tx:
+                    return await work(tx)
+        async with self.transaction() as tx:
+            return await work(tx)
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Tx]:
-        """A read-only transaction that sees one moment of the whole database. Raises DatabaseAway."""
+        """A read-only transaction that sees one moment of the whole database. Raises DatabaseAway, Stuck."""
         with _telling_away():
             async with (
-                _Taken(self._pool) as connection,
+                _Taken(self._pool, self._working.own()) as connection,
                 connection.transaction(isolation="repeatable_read", readonly=True),
             ):
                 yield Tx(connection, SNAPSHOT_SECONDS)
 
     @asynccontextmanager
     async def listener(self, channel: str, wake: Callable[[], None]) -> AsyncIterator["Listener"]:
-        """A connection outside the pool that calls `wake` for every notification. Raises DatabaseAway."""
+        """A connection outside the pool that calls `wake` for every notification. Raises DatabaseAway, Stuck."""
         with _telling_away():
             # A wake-up that a crash forgets is no loss: whoever listens polls besides.
             settings = {"role": APPLICATION_ROLE, "application_name": "loyalty-gateway listener", "synchronous_commit": "off"}

@@ -38,10 +38,9 @@ def requires(*any_of: str) -> RequiresScopes:
     return RequiresScopes(scopes=[alternative.split() for alternative in any_of])
 
 
-_MEMBERSHIPS = (
-    "members:lookup", "members:enrol", "points:earn", "points:reverse", "points:burn", "profile:read", "members:support",
-)  # fmt: skip
-SEES_MEMBERSHIPS = requires(*_MEMBERSHIPS)
+_OWN = ("members:lookup", "members:enrol", "points:earn", "points:reverse", "points:burn", "members:support")
+_MEMBERSHIPS = (*_OWN, "profile:read")
+SEES_MEMBERSHIPS, SEES_BALANCES = requires(*_MEMBERSHIPS), requires(*_OWN, "balance:read")
 # Whoever may do it sees what it did. These scopes are members' too, who may let a partner use them: they open nothing else.
 SEES_CONVERSIONS = requires(*_MEMBERSHIPS, "points:convert")
 SEES_TRANSFERS = requires(*_MEMBERSHIPS, "points:transfer")

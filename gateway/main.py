@@ -27,7 +27,7 @@ from gateway.access.vault import open_vault
 from gateway.clock import Clock, SystemClock
 from gateway.coalition.catalogue import Catalogue
 from gateway.coalition.connections import Connections
-from gateway.context import Doors, Readers
+from gateway.context import Doors
 from gateway.conversion.convert import Converter
 from gateway.database import Database
 from gateway.events.feed import Feed
@@ -97,7 +97,6 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
     jobs = Jobs(database, clock, all_jobs(database, catalogue, converter, tokens), settings.jobs)
     doors = Doors(
         database=database,
-        readers=Readers(settings.pool_size),
         clock=clock,
         catalogue=catalogue,
         members=MemberLookup(database),
@@ -116,7 +115,7 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
         prove=lambda transaction_id: prove(database, transaction_id),
     )
     await _register_own_clients(database, settings.base_url, clock)
-    metrics = Metrics(database, ledger, jobs, clock).scrape
+    metrics = Metrics(watching, ledger, jobs, clock).scrape
     server = OAuthServer(tokens)
     budgets = Budgets(database)
     login = Login(server, tokens, doors, vault, audit, budgets)
@@ -124,7 +123,7 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
     trusted = read_issuers(settings.issuers_file) if settings.issuers_file else []
     issuers = OutsideIssuers(trusted, fetcher, database, clock, tokens.revocations)
     oauth = OAuth(server, Clerk(tokens, database, clock, fetcher), tokens, database, budgets)
-    health = Health(database)
+    health = Health(watching)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:

@@ -9,7 +9,7 @@ declare
   -- Who notes the same payment at the same time waits here, and finds it then.
   perform from public.credit_slot s where s.partner_id = of_partner order by s.slot for update;
   perform from public.credit_payment p
-    where p.partner_id = of_partner and p.reference = pay_credit.reference
+    where p.partner_id = of_partner and lower(p.reference) = lower(pay_credit.reference)
       and (p.owner_id, p.key) <> (pay_credit.owner, pay_credit.key);
   if found then
     return null;

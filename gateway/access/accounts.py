@@ -2,6 +2,7 @@
 
 import asyncio
 import hmac
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -88,10 +89,12 @@ async def disable(tx: Tx, account: Row, now: datetime) -> None:
 async def lock_logins(tx: Tx, vault: Vault, member_id: UUID) -> None:
     """Nobody logs in as this member until the transaction ends, and who tried to is forgotten.
 
-    It comes before `consents.decide_alone`: a login locks its tries, its account and its member in this order.
+    It comes before `consents.decide_alone`: a login locks its tries, its account and its member in this order; and who redeems a
+    code, the code and then the account.
     """
     for row in await tx.all(sql.logins_of, member=member_id):
         await tx.run(sql.forget_login_failures, login_hash=vault.blind("login", row["login"]))
+    await tx.run(sql.lock_codes_of, member=member_id)
     await tx.run(sql.lock_accounts_of, member=member_id)
 
 
@@ -107,10 +110,15 @@ async def end_logins(tx: Tx, account: Row, now: datetime) -> None:
     """Sessions, codes, refresh tokens and access tokens of an account end, within two seconds in every process."""
     await tx.run(sql.end_console_sessions, account_id=account["account_id"])
     # Codes first: one that is being redeemed is waited for, and what it began is seen then.
-    await tx.run(sql.end_codes, account_id=account["account_id"], ended_at=now)
+    await end_codes(tx, account["account_id"], now)
     for ended in await tx.all(sql.end_families, account_id=account["account_id"], ended_at=now):
         await _revoke(tx, f"sid:{ended['family_id']}", now)
     await revoke_subject(tx, account["member_id"] or account["account_id"], now)
+
+
+async def end_codes(tx: Tx, account_id: UUID, now: datetime) -> None:
+    """No code of an account serves any more."""
+    await tx.run(sql.end_codes, account_id=account_id, ended_at=now)
 
 
 async def revoke_subject(tx: Tx, subject_id: UUID, now: datetime) -> None:
@@ -133,7 +141,7 @@ class LoginLocked(Exception):
     """Too many wrong passwords for this login; `minutes` until the next try counts."""
 
     def __init__(self, minutes: int) -> None:
-        super().__init__(f"Too many wrong passwords. Try again in {minutes} minutes.")
+        super().__init__(f"Too many wrong passwords. Try again in {minutes} minute{'' if minutes == 1 else 's'}.")
         self.minutes = minutes
 
 
@@ -149,7 +157,7 @@ async def check_login(tx: Tx, vault: Vault, login: str, password: str, code: str
     free_at = before["last_at"] + LOCKED
     failures = before["failures"] if now < free_at else 0
     if failures >= FAILURES_MAX:
-        raise LoginLocked(-(-int((free_at - now).total_seconds()) // 60))
+        raise LoginLocked(math.ceil((free_at - now).total_seconds() / 60))
     row = await tx.one(sql.account_by_login, login=login)
     stored = (row["password_hash"] if row else None) or _NOBODY  # a disabled account has none
     try:

@@ -6,7 +6,9 @@ entry cannot be changed, left out or put in between without it showing.
 """
 
 import hashlib
-from collections.abc import Sequence
+from asyncio import Semaphore
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -17,7 +19,8 @@ import orjson
 from gateway.access.vault import Vault
 from gateway.cipher import CannotOpen
 from gateway.clock import Clock
-from gateway.database import Database, Row, Tx
+from gateway.database import Database, LostRace, Row, Tx
+from gateway.parties import Shares
 from gateway.statements import load_queries
 
 sql = load_queries(__file__, "audit.sql")
@@ -26,6 +29,7 @@ COMMAND_LINE = "command_line"
 ABOUT_MAX = 500
 DETAILS_MAX_BYTES = 128 * 1024
 TEXT_MAX = 500
+NOTERS_AT_ONCE, NOTERS_OF_ONE = 4, 2
 CONTINUED = b'{"continued": true}'
 
 
@@ -54,11 +58,12 @@ class Deed:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A deed as it stands in the log; its details are empty where their key is gone."""
+    """A deed as it stands in the log, without its details: they are `sealed`, and opened for who asks for them."""
 
     number: int
     at: datetime
     deed: Deed
+    sealed: bytes
 
 
 class Audit:
@@ -66,11 +71,25 @@ class Audit:
 
     def __init__(self, database: Database, vault: Vault, clock: Clock) -> None:
         self._database, self._vault, self._clock = database, vault, clock
+        # All of it waits for the end of one chain: whoever waits does so here, and not with a connection.
+        self._all, self._shares = Semaphore(NOTERS_AT_ONCE), Shares(NOTERS_OF_ONE)
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """A turn at what ends with an entry."""
+        async with self._shares.own(), self._all:
+            yield
 
     async def note(self, deed: Deed) -> None:
-        """Raises DatabaseAway."""
-        async with self._database.reading() as tx:
-            await self.note_in(tx, deed)
+        """Raises DatabaseAway, Stuck, LostRace."""
+        for last in (False, False, True):
+            try:
+                async with self.turn(), self._database.reading() as tx:
+                    return await self.note_in(tx, deed)
+            except LostRace:
+                if last:
+                    raise
+        return None
 
     async def note_in(self, tx: Tx, deed: Deed) -> None:
         """As part of a transaction that does it; in further entries what speaks of more than one can name."""
@@ -95,18 +114,21 @@ class Audit:
         """The log, the latest first: all of it, or what `actor` did, what was done to `about`, what was done with a field."""
         async with self._database.reading() as tx:
             rows = await tx.all(sql.deeds, before=before, most=most, actor=actor, about=about, field=field)
-        return [self._entry(row) for row in rows]
+        return [_entry(row) for row in rows]
 
-    def _entry(self, row: Row) -> Entry:
+    def details(self, entry: Entry) -> str:
+        """What a deed was done with, as JSON; nothing where the key is gone."""
         try:
-            details = orjson.loads(self._vault.unseal("audit", row["sealed"], row["action"].encode()))
+            return self._vault.unseal("audit", entry.sealed, entry.deed.action.encode()).decode()
         except CannotOpen:
-            details = {}
-        actor_id, token_id = row["actor_id"], row["token_id"]
-        deed = Deed(
-            row["actor_kind"], actor_id, row["client_id"], row["action"], row["result"], token_id, row["about"], details
-        )  # fmt: skip
-        return Entry(row["number"], row["at"], deed)
+            return "{}"
+
+
+def _entry(row: Row) -> Entry:
+    deed = Deed(
+        row["actor_kind"], row["actor_id"], row["client_id"], row["action"], row["result"], row["token_id"], row["about"]
+    )  # fmt: skip
+    return Entry(row["number"], row["at"], deed, row["sealed"])
 
 
 def _written(details: dict[str, Any]) -> bytes:

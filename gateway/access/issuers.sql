@@ -8,6 +8,14 @@ select o.subject_id, a.roles
    and o.kind = :kind
    and a.disabled_at is null;
 
+-- name: identity_before(issuer, subject)$
+-- Who a subject of an outside issuer was until now.
+select subject_id
+  from outside_identity
+ where issuer = :issuer
+   and subject = :subject
+   for update;
+
 -- name: link_identity(issuer, subject, kind, subject_id, at)!
 -- Say who a subject of an outside issuer is here.
 insert into outside_identity (issuer, subject, kind, subject_id, linked_at)

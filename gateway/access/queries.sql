@@ -196,6 +196,16 @@ select login
  where member_id = :member
  order by login;
 
+-- name: lock_codes_of(member)!
+-- Nobody redeems a code of this member until the transaction ends.
+select c.code_hash
+  from authorization_code c
+  join account a on a.account_id = c.account_id
+ where a.member_id = :member
+   and c.used_at is null
+ order by c.code_hash
+   for update of c;
+
 -- name: lock_accounts_of(member)!
 -- Nobody logs in as this member until the transaction ends.
 select account_id

@@ -14,10 +14,10 @@ PARTNER = {
     "settlement:read": "read the partner's statements",
 }
 MEMBER = {
-    "profile:read": "read your memberships, cards and activity",
+    "profile:read": "read your memberships with your number at each partner, your cards, and what you did at every partner",
     "profile:write": "change what is known of you as a person",
     "consents:manage": "allow partners to act for you, and end that",
-    "balance:read": "read your wallets",
+    "balance:read": "read your wallets, what happened to them and when, and your balances in partners' own systems",
     "points:convert": "quote and convert your points",
     "points:transfer": "give your points to other members",
 }

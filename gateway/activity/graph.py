@@ -18,7 +18,7 @@ from gateway.graph import SEES_MEMBERSHIPS, Node, show_id
 from gateway.ids import LAST_ID
 from gateway.ledger.graph import LedgerProof, proof_of
 from gateway.ledger.post import sql as ledger_sql
-from gateway.pages import Connection, connection, moment_cursor, page, read_moment_cursor
+from gateway.pages import Connection, moment_cursor, page, read_moment_cursor
 from gateway.scalars import DateTime, Points, YearMonth
 from gateway.statements import load_queries
 
@@ -73,10 +73,12 @@ async def activity_of(
             for kind, of_kind in by_kind.items():
                 shown.update(await doors.activity[kind](info, tx, [row["transaction_id"] for row in of_kind]))
 
-    def cursor_of(n: int) -> str:
-        return moment_cursor(rows[n]["occurred_at"], rows[n]["transaction_id"])
-
-    return connection([shown[row["transaction_id"]] for row in rows], cursor_of, asked)
+    told = [row for row in rows[:first] if row["transaction_id"] in shown]
+    return Connection(
+        nodes=[shown[row["transaction_id"]] for row in told],
+        cursor_of=lambda n: moment_cursor(told[n]["occurred_at"], told[n]["transaction_id"]),
+        page_info_of=(len(rows) > first, asked.after is not None),
+    )
 
 
 def is_party(info: Info, member_id: UUID, partner_id: UUID | None) -> bool:

@@ -1,6 +1,5 @@
 """The audit log in GraphQL."""
 
-import orjson
 import strawberry
 
 from gateway import ids
@@ -27,7 +26,11 @@ class AuditEntry:
     about: list[strawberry.ID] = strawberry.field(
         description="The members that it named or brought to light, and whatever else has an id, at most 500."
     )
-    details: str = strawberry.field(description="What it was done with, as JSON.")
+    entry: strawberry.Private[Entry]
+
+    @strawberry.field(description="What it was done with, as JSON.")
+    def details(self, info: Info) -> str:
+        return info.context.doors.audit.details(self.entry)
 
 
 @strawberry.input(description="Which entries of the audit log: those that all that is given holds for.")
@@ -54,7 +57,8 @@ class AuditQuery:
                 raise BadInput(f"{name} is {id[:60]!r}, which is no id.")
         actor = ids.read(ids.prefix_of(only.actor), only.actor) if only.actor is not None else None
         before = min(int(after), NEWEST) if after else NEWEST
-        found = await info.context.doors.audit.page(before, first + 1, actor, only.about, only.field)
+        async with info.context.reads:
+            found = await info.context.doors.audit.page(before, first + 1, actor, only.about, only.field)
         return connection([_show(entry) for entry in found], lambda n: str(found[n].number), asked)
 
 
@@ -74,5 +78,5 @@ def _show(entry: Entry) -> AuditEntry:
         action=deed.action,
         result=deed.result,
         about=[strawberry.ID(id) for id in deed.about],
-        details=orjson.dumps(deed.details).decode(),
+        entry=entry,
     )

@@ -137,7 +137,7 @@ def member_history(
                 id = ids.show("txn", entry["transaction_id"])
                 writer.writerow([*times, id, entry["kind"], entry["points"], entry["balance"]])
 
-    with_database(work)
+    with_database(work, noting("member history", card=card, programme=programme))
 
 
 @member_app.command("password")

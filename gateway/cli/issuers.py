@@ -32,11 +32,15 @@ def issuer_link(
 ) -> None:
     """Say who a subject of an outside issuer is here."""
 
+    from gateway.access.accounts import revoke_subject
     from gateway.access.issuers import sql
 
     async def work(opened: Database) -> Subject:
         found = await subject_named(opened, partner, operator, member)
         async with opened.transaction() as tx:
+            before = await tx.value(sql.identity_before, issuer=issuer, subject=subject)
+            if before not in (None, found.id):
+                await revoke_subject(tx, before, SystemClock().now())  # who it was is looked up again at once
             await tx.run(
                 sql.link_identity, issuer=issuer, subject=subject, kind=found.kind, subject_id=found.id, at=SystemClock().now()
             )

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from calendar import monthrange
+from contextvars import Context
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -201,7 +202,7 @@ class Catalogue:
         """One reads, and all who wait go on at once; whoever has changed something waits for what was begun after that."""
         while True:
             if self._reading is None:
-                reading = asyncio.create_task(self._read(self._changes))
+                reading = asyncio.create_task(self._read(self._changes), context=Context())
                 reading.add_done_callback(lambda done: done.cancelled() or done.exception())  # told to those who wait, if any
                 self._reading = self._changes, reading
             begun, reading = self._reading

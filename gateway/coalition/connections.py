@@ -5,6 +5,9 @@ from uuid import UUID
 
 from gateway.coalition.catalogue import Catalogue
 from gateway.coalition.connector import Connector
+from gateway.parties import Shares
+
+ASKS_OF_ONE = 4
 
 
 class Connections:
@@ -14,6 +17,8 @@ class Connections:
     def __init__(self, catalogue: Catalogue, protocols: Mapping[str, Callable[[str], Connector]]) -> None:
         self._catalogue, self._protocols = catalogue, protocols
         self._open: dict[tuple[str, str], Connector] = {}
+        self.asked = Shares(ASKS_OF_ONE)
+        """What one party may ask partners' systems at once, of what they need not be asked."""
 
     async def of(self, partner_id: UUID) -> Connector | None:
         """The connector of a partner, None where it has no system of its own. Raises NoCoalition, DatabaseAway."""

@@ -27,7 +27,7 @@ from gateway.conversion.orders import (
     target_membership,
 )
 from gateway.conversion.quotes import sql
-from gateway.database import Database, Duplicate, Tx
+from gateway.database import Database, Tx
 from gateway.members.lookup import Membership, check_text, membership_of
 from gateway.members.lookup import sql as members_sql
 from gateway.refusals import (
@@ -58,18 +58,18 @@ class Converter:
     async def convert(self, owner_id: UUID, member_id: UUID, request: ConvertRequest) -> Conversion:
         """Use a quote of this member. The answer to a repeated key is the order as it now stands, moved on if need be.
 
-        Raises QuoteUnknown, QuoteExpired, QuoteUsed, InsufficientPoints, PartnerUnavailable, NotAllowed,
-        IdempotencyKeyReused, OccurredInFuture, OccurredTooLongAgo; DatabaseAway.
+        Raises QuoteUnknown, QuoteExpired, QuoteUsed, InsufficientPoints, PartnerUnavailable, NotAllowed, StateConflict,
+        MembershipSuspended, InputNotAccepted, IdempotencyKeyReused, OccurredInFuture, OccurredTooLongAgo; Busy,
+        DatabaseAway, Stuck.
         """
         check_text(request.idempotency_key, "idempotencyKey", 200)
         coalition = await self._catalogue.current()
         content = digest("conversion", (member_id, request.quote_id, request.occurred_at))
         async with self._one_at_a_time(owner_id, request.idempotency_key):
             try:
-                order = await self._find_or_open(coalition, owner_id, member_id, request, content)
-            except Duplicate:
-                # Another process took the key in this very moment; what it stored is found now.
-                order = await self._find_or_open(coalition, owner_id, member_id, request, content)
+                order = await self._database.decided(
+                    lambda tx: find_or_open(tx, self._clock.now(), coalition, owner_id, member_id, request, content)
+                )
             except IdempotencyKeyReused:
                 async with self._database.reading() as tx:
                     await check_kept(tx, owner_id, request, content)  # another process was told no in this very moment
@@ -99,15 +99,16 @@ class Converter:
                 await self._advance(order, coalition)
             except Refused as left:
                 log.warning("conversion left under way", conversion=str(order.id), reason=left.message)
+                await self._look_later(order)
             except Exception:
                 log.exception("conversion left under way", conversion=str(order.id))
+                await self._look_later(order)
         return len(rows)
 
-    async def _find_or_open(
-        self, coalition: Coalition, owner_id: UUID, member_id: UUID, request: ConvertRequest, content: bytes
-    ) -> Conversion:
-        async with self._database.transaction() as tx:
-            return await find_or_open(tx, self._clock.now(), coalition, owner_id, member_id, request, content)
+    async def _look_later(self, order: Conversion) -> None:
+        """An order that cannot be moved on lets others have their turn."""
+        async with self._database.reading() as tx:
+            await tx.run(sql.look_later, bucket=order.bucket, conversion_id=order.id, updated_at=self._clock.now())
 
     async def _advance(self, order: Conversion, coalition: Coalition) -> Conversion:
         """Take an order as far as it goes; completed is the end of it."""

@@ -146,9 +146,12 @@ class ConversionMutation:
             source=input.source, target=input.target, take=input.take, at=input.at or now, key=input.idempotency_key,
             at_was_said=input.at is not None,
         )  # fmt: skip
-        async with context.database.transaction() as tx:
+
+        async def lock(tx: Tx) -> quotes.Quote:
             membership = await _membership(context, tx, input.member, input.target)
-            made = await quotes.quote(tx, context.coalition, context.caller.subject_id, membership, request, now)
+            return await quotes.quote(tx, context.coalition, context.caller.subject_id, membership, request, now)
+
+        made = await context.database.decided(lock)
         programmes = context.coalition.programmes
         rate = next(each for each in context.coalition.rates[made.source_id, made.target_id] if each.id == made.rate_id)
         shown = Quote(

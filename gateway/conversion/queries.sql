@@ -92,6 +92,14 @@ update conversion
  where bucket = :bucket
    and conversion_id = :conversion_id;
 
+-- name: look_later(bucket, conversion_id, updated_at)!
+-- An order that could not be moved on comes after the others.
+update conversion
+   set updated_at = :updated_at
+ where bucket = :bucket
+   and conversion_id = :conversion_id
+   and state in ('held', 'credited');
+
 -- name: hold_again(bucket, conversion_id, hold_id, updated_at)!
 -- A released order that is asked for again gets a new hold.
 update conversion

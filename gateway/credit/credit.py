@@ -1,5 +1,6 @@
 """A partner's credit: what it may owe for issued points before it pays; a limit of zero means that it prepays."""
 
+import unicodedata
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -40,12 +41,17 @@ async def set_credit(tx: Tx, partner_id: UUID, limit_minor: int, warn_percent: i
     await tx.post(sql.set_credit, partner=partner_id, limit_minor=limit_minor, warn_percent=warn_percent, at=now)
 
 
+def plain_reference(text: str) -> str:
+    """A bank's reference without what differs from one copy of it to another: blanks, and how its letters are encoded."""
+    return " ".join(unicodedata.normalize("NFKC", text).split())
+
+
 async def pay(tx: Tx, payment: Payment, now: datetime) -> None:
     """Note a payment once a key, and once a reference. Raises InputNotAccepted, IdempotencyKeyReused, StateConflict."""
     key = payment.idempotency_key
     if not 1 <= len(key) <= KEY_MAX or not key.isprintable():
         raise InputNotAccepted(f"idempotencyKey must have 1 to {KEY_MAX} printable characters.", "idempotencyKey")
-    reference = payment.reference
+    reference = plain_reference(payment.reference) if payment.reference is not None else None
     if reference is not None and (not 1 <= len(reference) <= REFERENCE_MAX or not reference.isprintable()):
         raise InputNotAccepted(f"reference must have 1 to {REFERENCE_MAX} printable characters.", "reference")
     if payment.amount_minor == 0:

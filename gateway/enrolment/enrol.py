@@ -9,7 +9,7 @@ from datetime import datetime
 from uuid import UUID
 
 from gateway import ids
-from gateway.database import Tx
+from gateway.database import LostRace, Tx
 from gateway.members.lookup import MemberRef, Membership, check_text, find_memberships
 from gateway.members.lookup import sql as members_sql
 from gateway.refusals import CardBlocked, InputNotAccepted, MembershipSuspended, MemberUnknown, Refused, StateConflict
@@ -55,7 +55,7 @@ async def enrol(tx: Tx, partner_id: UUID, wanted: Sequence[Enrolment], now: date
         answers[position] = StateConflict(f"The card {card} belongs to another member.").at("card")
     taken_cards = await _claim_cards(tx, {card: new[external_id][1] for card, external_id in cards.items()}, now)
     if len(taken_cards) < len(cards):
-        raise RaceLost
+        raise LostRace("Another request joins the same person at this moment.")
     members = [member_id for _, member_id in new.values()]
     await tx.run(sql.store_members, buckets=[ids.bucket_of(m) for m in members], members=members, since=now)
     joined = await _join(tx, partner_id, {ext: member for ext, (_, member) in new.items()}, now)
@@ -142,7 +142,7 @@ async def _claim_cards(tx: Tx, cards: dict[str, UUID], now: datetime) -> set[str
 
 
 async def _join(tx: Tx, partner_id: UUID, members: dict[str, UUID], now: datetime) -> dict[str, Membership]:
-    """Create memberships for (external id -> member). Raises RaceLost."""
+    """Create memberships for (external id -> member). Raises LostRace."""
     buckets = [ids.bucket_of(member) for member in members.values()]
     new_ids = [ids.new_id_in(bucket) for bucket in buckets]
     created = await tx.all(
@@ -155,7 +155,7 @@ async def _join(tx: Tx, partner_id: UUID, members: dict[str, UUID], now: datetim
         since=now,
     )
     if len(created) < len(members):
-        raise RaceLost
+        raise LostRace("Another request joins the same person at this moment.")
     claimed = await tx.all(
         sql.claim_external_ids,
         partner=partner_id,
@@ -164,12 +164,8 @@ async def _join(tx: Tx, partner_id: UUID, members: dict[str, UUID], now: datetim
         memberships=new_ids,
     )
     if len(claimed) < len(members):
-        raise RaceLost
+        raise LostRace("Another request joins the same person at this moment.")
     return {
         external_id: Membership(new_id, member, partner_id, external_id, "active", now)
         for (external_id, member), new_id in zip(members.items(), new_ids, strict=True)
     }
-
-
-class RaceLost(Exception):
-    """Another request took one of the external ids in this very moment: roll back and do it again."""

@@ -9,9 +9,7 @@ from gateway.enrolment import enrol
 from gateway.graph import PUBLIC, BadInput, Payload, refusal, requires
 from gateway.members.graph import BATCH_MAX, Membership, show_membership
 from gateway.members.lookup import Membership as Known
-from gateway.refusals import BatchTooLarge, InputNotAccepted, Refused
-
-RACE_TRIES = 5
+from gateway.refusals import BatchTooLarge, Refused
 
 
 @strawberry.input(description="A person that joins the coalition at the calling partner.")
@@ -91,11 +89,5 @@ async def _join(info: Info, wanted: Sequence[enrol.Enrolment], verb: str) -> Seq
         partner = info.context.partner()
     except Refused as refused:
         return [refused] * len(wanted)
-    now = info.context.doors.clock.now()
-    for _ in range(RACE_TRIES):
-        try:
-            async with info.context.database.transaction() as tx:
-                return await (enrol.enrol if verb == "enrol" else enrol.link)(tx, partner.id, wanted, now)
-        except enrol.RaceLost:
-            continue
-    return [InputNotAccepted("Another request joins the same person at this moment; try again.", "externalId")] * len(wanted)
+    now, join = info.context.doors.clock.now(), enrol.enrol if verb == "enrol" else enrol.link
+    return await info.context.database.decided(lambda tx: join(tx, partner.id, wanted, now))

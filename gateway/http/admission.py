@@ -1,7 +1,5 @@
 """What must be true of a request before it runs: who calls, what it may do, what it costs, what the audit log holds of it."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,16 +8,15 @@ from graphql import OperationDefinitionNode, OperationType
 from gateway.access.audit import DETAILS_MAX_BYTES, Deed
 from gateway.access.caller import PUBLIC, Caller
 from gateway.access.tokens import TWO_FACTORS
-from gateway.batching import Busy
-from gateway.coalition.catalogue import NoCoalition
+from gateway.coalition.catalogue import Coalition
 from gateway.context import Context, Doors
-from gateway.database import DatabaseAway, Stuck
 from gateway.http.budget import Budgets
 from gateway.http.deeds import cost_of_noting, deed_of, is_watched
 from gateway.http.documents import Documents
 from gateway.http.engine import DOCUMENT_MAX_CHARS, STEP_UP_SECONDS, Engine, Prepared, ScopeMissing, StepUpNeeded, knows_schema
 from gateway.http.errors import DocumentRefused
-from gateway.http.refusing import Refusing, away
+from gateway.http.refusing import Refusing, refusing_what_is_away
+from gateway.parties import PARTY
 
 READING_COST = 5
 """Points a character of a document that this process has not read yet, whether it is accepted or not."""
@@ -40,6 +37,7 @@ class Admitted:
     caller: Caller
     context: Context
     points: int
+    """What it does costs, without what it fills in the audit log."""
     cost: dict[str, Any]
     deed: Deed | None  # of what the audit log watches
 
@@ -63,6 +61,7 @@ class Admission:
 
     async def admit(self, caller: Caller, asked: dict[str, Any], method: str, streamed: bool = False) -> Admitted:
         """Admit a request, or say why not. Raises Refusing, DocumentRefused."""
+        PARTY.set(caller.party)
         name, variables = asked.get("operationName"), asked.get("variables")
         with refusing_what_is_away():
             text = await self._text(caller, asked)
@@ -80,37 +79,25 @@ class Admission:
             raise Refusing(405, "METHOD_NOT_ALLOWED", "Send mutations with POST.", {"Allow": "POST"})
         deed = deed_of(caller, prepared, operation, variables) if is_watched(caller, prepared) else None
         noting = cost_of_noting(deed) if deed is not None else 0
+        with refusing_what_is_away():
+            coalition = await self._doors.catalogue.current()
         try:
             self._check_rights(prepared, caller)
+            _check_suspended(coalition, caller)
             if deed is not None and deed.size > DETAILS_MAX_BYTES:
                 told = f"The audit log keeps this whole, document and variables: {DETAILS_MAX_BYTES} bytes, not nested deeply."
                 raise Refusing(413, "BODY_TOO_LARGE", told)
-        except Refusing as no:
-            if deed is not None:
+            points = self._engine.check_cost(prepared, variables, name)
+        except (Refusing, DocumentRefused) as no:
+            if deed is not None:  # paid for like all that fills the log; what comes too early is not noted, and does nothing
                 with refusing_what_is_away():
                     await self._budgets.charge(caller, noting)
-                await self._note(deed, no.code)
-            raise
-        try:
-            points = self._engine.check_cost(prepared, variables, name) + noting
-            with refusing_what_is_away():
-                cost = await self._budgets.charge(caller, points)
-        except (Refusing, DocumentRefused) as no:
-            if deed is not None and caller.kind == "operator":  # whose notes are not paid for
-                await self._note(deed, no.code)
+                    await self._doors.audit.note(replace(deed, result=no.code))
             raise
         with refusing_what_is_away():
-            context = Context(caller, await self._doors.catalogue.current(), self._doors)
-        partner_id = caller.acting_partner_id or caller.partner_id
-        if partner_id is not None:
-            partner = context.coalition.partners.get(partner_id)
-            if partner is not None and partner.status != "active":
-                raise Refusing(403, "FORBIDDEN", f"{partner.name} is suspended.")
+            cost = await self._budgets.charge(caller, points + noting)
+        context = Context(caller, coalition, self._doors)
         return Admitted(prepared, variables, name, operation, caller, context, points, cost, deed)
-
-    async def _note(self, deed: Deed, refused: str) -> None:
-        with refusing_what_is_away():
-            await self._doors.audit.note(replace(deed, result=refused))
 
     async def _text(self, caller: Caller, asked: dict[str, Any]) -> str:
         """The document: as it was sent, or registered under the id that was sent. Raises Refusing, DatabaseAway."""
@@ -143,22 +130,14 @@ class Admission:
             raise Refusing(401, "STEP_UP_NEEDED", str(error), {"WWW-Authenticate": challenge}) from None
 
 
+def _check_suspended(coalition: Coalition, caller: Caller) -> None:
+    """Raises Refusing for a partner that is suspended, in whoever's name it calls."""
+    partner_id = caller.acting_partner_id or caller.partner_id
+    partner = coalition.partners.get(partner_id) if partner_id is not None else None
+    if partner is not None and partner.status != "active":
+        raise Refusing(403, "FORBIDDEN", f"{partner.name} is suspended.")
+
+
 def who_is_it() -> Refusing:
     headers = {"WWW-Authenticate": "Bearer", "Connection": "close"}
     return Refusing(401, "UNAUTHENTICATED", "Send a bearer token.", headers)
-
-
-@contextmanager
-def refusing_what_is_away() -> Iterator[None]:
-    """Turns what keeps a request from being answered at all into a refusal of the request."""
-    try:
-        yield
-    except NoCoalition as error:
-        raise Refusing(503, "NO_COALITION", str(error)) from None
-    except DatabaseAway:
-        raise away() from None
-    except Busy as error:
-        raise Refusing(429, "BUSY", str(error), {"Retry-After": "1"}) from None
-    except Stuck:
-        told = "Somebody else is at work on what this needs; try again in a moment."
-        raise Refusing(429, "BUSY", told, {"Retry-After": "1"}) from None

@@ -10,7 +10,7 @@ from gateway.http.engine import Prepared
 from gateway.ids import named_in, show
 
 ABOUT_OF_PARTNERS = 200
-# Of every NOTED_AT_ONCE_BYTES that a partner's deed fills in the audit log, which are kept for ever.
+# Of every NOTED_AT_ONCE_BYTES that a deed fills in the audit log, which are kept for ever.
 NOTING_COST = 1_000
 NOTED_AT_ONCE_BYTES = 4 * 1024
 
@@ -55,7 +55,7 @@ def is_watched(caller: Caller, prepared: Prepared) -> bool:
 
 def cost_of_noting(deed: Deed) -> int:
     """Points for what a deed fills in the log."""
-    return 0 if deed.actor_kind == "operator" else NOTING_COST * -(-min(deed.size, DETAILS_MAX_BYTES) // NOTED_AT_ONCE_BYTES)
+    return NOTING_COST * -(-min(deed.size, DETAILS_MAX_BYTES) // NOTED_AT_ONCE_BYTES)
 
 
 def result_of(result: ExecutionResult) -> str:

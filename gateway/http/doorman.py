@@ -9,8 +9,8 @@ from gateway.access.issuers import OutsideIssuers
 from gateway.access.tokens import TokenRefused, Tokens
 from gateway.access.tokens import sql as access_sql
 from gateway.context import Doors
-from gateway.database import DatabaseAway
-from gateway.http.refusing import Refusing, away
+from gateway.database import DatabaseAway, Stuck
+from gateway.http.refusing import Refusing, refusing_what_is_away
 
 _SCHEMES = {"bearer": "Bearer", "dpop": "DPoP"}
 
@@ -30,12 +30,11 @@ class Doorman:
         if len(authorizations) > 1 or scheme not in _SCHEMES or not token:
             raise _unknown("Send one header: Authorization: Bearer <token>.", "Bearer")
         try:
-            caller = await self._verify(token)
+            with refusing_what_is_away():
+                caller = await self._verify(token)
             if (caller.key_thumbprint is None) != (scheme == "bearer"):
                 bound = caller.key_thumbprint is not None
                 raise TokenRefused("The token is bound: send it as DPoP, with a proof." if bound else "The token is not bound.")
-        except DatabaseAway:
-            raise away() from None
         except TokenRefused as error:
             raise _unknown(str(error), f'{_SCHEMES[scheme]} error="invalid_token"') from None
         if caller.key_thumbprint is not None:
@@ -65,7 +64,7 @@ class Doorman:
             partner = (await self._doors.catalogue.current()).partners.get(partner_id)
         except TokenRefused:
             return False
-        except DatabaseAway:
+        except (DatabaseAway, Stuck):
             return True  # what was known last holds
         return partner is not None and partner.status == "active"
 
@@ -77,14 +76,14 @@ class Doorman:
             proof = read_proof(proofs[0], method, self._tokens.audience, now, token)
             if proof.thumbprint != thumbprint:
                 raise BadProof("The DPoP proof is by another key than the token's.")
-            async with self._doors.database.reading() as tx:
-                until = now + timedelta(seconds=2 * PROOF_SECONDS_MAX)
-                if not await tx.value(access_sql.use_once, digest=proof.digest, until=until):
-                    raise BadProof("The DPoP proof was used before.")
+            until = now + timedelta(seconds=2 * PROOF_SECONDS_MAX)
+            with refusing_what_is_away():
+                async with self._doors.database.reading() as tx:
+                    is_new = await tx.value(access_sql.use_once, digest=proof.digest, until=until)
+            if not is_new:
+                raise BadProof("The DPoP proof was used before.")
         except BadProof as bad:
             raise _unknown(str(bad), 'DPoP error="invalid_dpop_proof"') from None
-        except DatabaseAway:
-            raise away() from None
 
 
 def _unknown(message: str, challenge: str) -> Refusing:

@@ -19,17 +19,18 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway.access.audit import Deed
-from gateway.access.caller import PUBLIC, Caller
+from gateway.access.caller import PUBLIC
 from gateway.context import Doors
+from gateway.database import DatabaseAway, PostedNothing, Stuck
 from gateway.http import patience
-from gateway.http.admission import Admission, Admitted, refusing_what_is_away, who_is_it
+from gateway.http.admission import Admission, Admitted, who_is_it
 from gateway.http.budget import Budgets
 from gateway.http.deeds import named_in_answer, only_introspects, result_of
 from gateway.http.doorman import Doorman
 from gateway.http.engine import Engine
 from gateway.http.errors import DocumentRefused
 from gateway.http.events import EVENT_STREAM, PART_BYTES, EventStream
-from gateway.http.refusing import Refusing
+from gateway.http.refusing import Refusing, refusing_what_is_away
 from gateway.http.shares import Turns, Unread
 from gateway.http.wire import (
     GRAPHQL_JSON,
@@ -86,8 +87,10 @@ class GraphQLEndpoint:
             await self.admission.charge_for_reading(caller, len(sent))
             asked = read_request(request, sent)
             if media_type == EVENT_STREAM:
-                knows = partial(self._doorman.still_knows, authorizations[0] if authorizations else None)
-                return EventStream(await self.stream(caller, asked, request.method), knows)
+                admitted = await self.admission.admit(caller, asked, request.method, streamed=True)
+                # What a mutation does is told, also to whose token ended meanwhile.
+                knows = None if admitted.is_mutation else partial(self._doorman.still_knows, authorizations[0])
+                return EventStream(self.results(admitted), knows)
             admitted = await self.admission.admit(caller, asked, request.method)
             result = await self._run(admitted)
             executed = not (result.data is None and result.errors and all(e.path is None for e in result.errors))
@@ -109,16 +112,8 @@ class GraphQLEndpoint:
             answer.reader = admitted.caller
         return answer
 
-    async def stream(
-        self, caller: Caller, asked: dict[str, Any], method: str = "POST"
-    ) -> AsyncGenerator[ExecutionResult, None]:
-        """Begin any operation; its results come as they are there: those of a subscription, or the only one.
-
-        Raises Refusing, DocumentRefused; iterating raises Refusing.
-        """
-        return self._results(await self.admission.admit(caller, asked, method, streamed=True))
-
-    async def _results(self, admitted: Admitted) -> AsyncGenerator[ExecutionResult, None]:
+    async def results(self, admitted: Admitted) -> AsyncGenerator[ExecutionResult, None]:
+        """The results of any operation as they are there: those of a subscription, or the only one. Raises Refusing."""
         if admitted.operation.operation is not OperationType.SUBSCRIPTION:
             result = await (self._run_to_its_end(admitted) if admitted.is_mutation else self._run(admitted))
             with self._counting(admitted, result):
@@ -176,7 +171,13 @@ class GraphQLEndpoint:
         return ExecutionResult(result.data, result.errors, {"cost": admitted.cost})
 
     async def _execute(self, admitted: Admitted) -> ExecutionResult:
-        return await self._engine.run(admitted.prepared, admitted.variables, admitted.operation_name, admitted.context)
+        try:
+            return await self._engine.run(admitted.prepared, admitted.variables, admitted.operation_name, admitted.context)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise RuntimeError("What this waited for was cancelled, and not by its client.") from None
 
     async def _run_audited(self, admitted: Admitted, deed: Deed) -> ExecutionResult:
         """Note what is done, about whom it and its answer speak: a mutation before it is run, too."""
@@ -185,7 +186,13 @@ class GraphQLEndpoint:
         result = await self._execute(admitted)
         if not only_introspects(admitted.prepared, admitted.operation_name):
             seen = dict.fromkeys([*deed.about, *admitted.context.brought_to_light, *named_in_answer(admitted.caller, result)])
-            await self._doors.audit.note(replace(deed, result=result_of(result), about=list(seen)))
+            try:
+                await self._doors.audit.note(replace(deed, result=result_of(result), about=list(seen)))
+            except (DatabaseAway, Stuck, PostedNothing):
+                if not admitted.is_mutation:
+                    raise  # what was read is not told without being noted
+                # That it was asked for is noted; what it did is done, and its answer must say so.
+                log.exception("what a mutation did could not be noted", action=deed.action, result=result_of(result))
         return result
 
 

@@ -7,7 +7,7 @@ import structlog
 from graphql import ExecutionResult, GraphQLError
 
 from gateway.batching import Busy
-from gateway.database import DatabaseAway, Stuck
+from gateway.database import DatabaseAway, PostedNothing, Stuck
 from gateway.graph import BadInput
 from gateway.refusals import Refused
 
@@ -29,7 +29,10 @@ class DocumentRefused(Exception):
 
 
 def masked(result: ExecutionResult) -> ExecutionResult:
-    """A result as the caller may see it; the rest is logged under a correlation id. Raises DatabaseAway, Busy, Stuck."""
+    """A result as the caller may see it; the rest is logged under a correlation id.
+
+    Raises DatabaseAway, Busy, Stuck, PostedNothing.
+    """
     if not result.errors:
         return result
     told = [_mask(error) for error in result.errors[:ERRORS_TOLD_MAX]]
@@ -54,7 +57,7 @@ def _cut(message: str) -> str:
 
 def _mask(error: GraphQLError) -> GraphQLError:
     cause = error.original_error
-    if isinstance(cause, DatabaseAway | Busy | Stuck):
+    if isinstance(cause, DatabaseAway | Busy | Stuck | PostedNothing):
         raise cause
     if error.path is None and (cause is None or isinstance(cause, GraphQLError)) and not isinstance(cause, BadInput):
         return _coded(brief(error), "BAD_INPUT")

@@ -18,28 +18,28 @@ EVENT_STREAM = "text/event-stream"
 CHECK_SECONDS = 1
 PART_BYTES = 256 * 1024
 # Proxies cut connections on which nothing is sent; a comment keeps them open.
-COMMENT_EVERY = 15
+COMMENT_EVERY = 15  # checks
 StillKnown = Callable[[], Awaitable[bool]]
 ENDED = Refusing(401, "UNAUTHENTICATED", "The token has ended; come back with a new one.").error
 
 
 class EventStream(StreamingResponse):
-    """Sends results as they come, until there are no more or the caller may not be here any more."""
+    """Sends results as they come, until there are no more or the caller may not be here any more, where that is asked."""
 
-    def __init__(self, results: AsyncGenerator[ExecutionResult, None], still_known: StillKnown) -> None:
+    def __init__(self, results: AsyncGenerator[ExecutionResult, None], still_known: StillKnown | None) -> None:
         super().__init__(
             _events(results, still_known), 200, {**COMMON, "X-Accel-Buffering": "no"}, EVENT_STREAM
         )
 
 
-async def _events(results: AsyncGenerator[ExecutionResult, None], still_known: StillKnown) -> AsyncIterator[bytes]:
+async def _events(results: AsyncGenerator[ExecutionResult, None], still_known: StillKnown | None) -> AsyncIterator[bytes]:
     yield b":\n\n"
     following = asyncio.ensure_future(anext(results, None))
     quiet = 0
     try:
         while True:
             await asyncio.wait([following], timeout=CHECK_SECONDS)
-            if not await still_known():
+            if still_known is not None and not await still_known():
                 yield _next(ExecutionResult(None, [ENDED]))
                 break
             quiet += 1

@@ -50,7 +50,7 @@ OPERATIONS_MAX = 20
 # the schema is long. What reads by itself, or asks a partner's system, costs more than what is there already, and so does what
 # one person may have kept for ever, again and again.
 WEIGHTS = {
-    "proof": 100, "origins": 100, "integrity": 20_000, "sdl": 100, "nativeBalance": 100, "contracts": 3,
+    "proof": 100, "origins": 100, "details": 100, "integrity": 20_000, "sdl": 100, "nativeBalance": 100, "contracts": 3,
     "asOf": 10, "cards": 10, "consents": 10, "expiring": 10, "memberships": 10, "person": 10, "takes": 10,
     "grantConsent": 100, "withdrawConsent": 100, "updatePerson": 100,
 }  # fmt: skip

@@ -16,7 +16,7 @@ from authlib.oauth2.rfc6749.errors import InvalidRequestError
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
-from gateway.access.accounts import Account, LoginLocked, account_of, check_login, revoke_subject
+from gateway.access.accounts import Account, LoginLocked, account_of, check_login, end_codes, revoke_subject
 from gateway.access.accounts import Login as AccountLogin
 from gateway.access.audit import Audit, Deed
 from gateway.access.clerk import check_resource
@@ -72,57 +72,69 @@ class Login:
                 raise InvalidRequestError("The form was sent by another site's page.")
             if len(form.get("login", "")) > LOGIN_MAX:
                 raise InvalidRequestError(f"A login name has {LOGIN_MAX} characters at most.")
-            seconds = await self._budgets.knock(address_of(request)) if request.method == "POST" else 0
+            counts = request.method == "POST" or SESSION_COOKIE in request.cookies  # both leave something behind
+            seconds = await self._budgets.knock(address_of(request)) if counts else 0
             if seconds:
                 told = f"Too many logins were tried from your address. Try again in {seconds} seconds."
                 return HTMLResponse(told, 429, {**page_headers(""), "Retry-After": str(seconds)})
             coalition = await self._coalition()  # before a connection is held, and before anything is decided that must be kept
+            deeds: list[Deed] = []
             async with self._turn(request), self._doors.database.transaction() as tx:
-                client = await tx.one(sql.oauth_client, client_id=parameters.get("client_id", ""))
-                if client is not None and client["partner_status"] == "suspended":
-                    client = None
-                desk = Desk(self._doors.clock.now(), client)
-                pushed = parameters.get("request_uri")
-                if pushed is None and client is not None and (client["jwks"] or client["jwks_uri"]):
-                    # FAPI 2.0, section 5.3.2.2, of clients that authenticate as it asks.
-                    raise InvalidRequestError("This client pushes its requests first: /oauth/par.")
-                if pushed is not None:
-                    parameters = await self._pushed(tx, desk, pushed)
-                check_resource(parameters, self._tokens)
-                grant = self._server.at(desk).get_consent_grant(Request("GET", parameters))
-                assert client is not None
-                account = await self._session(request, tx, client["client_id"], parameters)
-                denied = form.get("decision") == "deny"
-                if denied and pushed is not None:
-                    await tx.run(sql.use_pushed_request, request_hash=_hash(pushed), used_at=desk.now)
-                if account is None and form and not denied:
-                    try:
-                        account = await self._log_in(tx, client, form, desk.now)
-                    except LoginLocked as locked:
-                        return _ask(coalition, client, parameters, form.get("login", ""), str(locked), 429)
-                if account is None and not denied:
-                    wrong = (OPERATOR_REFUSED if _is_of_operators(client) else REFUSED) if form else ""
-                    return _ask(coalition, client, parameters, form.get("login", ""), wrong, 401 if wrong else 200)
-                if account is not None and client["partner_id"] is not None:
-                    try:
-                        desk.consent = await self._agree(tx, client, parameters, account, desk.now)
-                    except Refused as refused:
-                        return _ask(coalition, client, parameters, form.get("login", ""), refused.message, 409)
-                server = self._server.at(desk)
-                grant.server = server
-                server.create_authorization_response(grant.request, account, grant)
-                if desk.new_code is not None:
-                    await tx.run(sql.store_authorization_code, **desk.new_code)
-                    if pushed is not None:
-                        await tx.run(sql.use_pushed_request, request_hash=_hash(pushed), used_at=desk.now)
-                response = self._redirect(desk)
-                if client["client_id"] == CONSOLE_CLIENT and form and account is not None:
-                    await self._remember(tx, response, account, request.cookies.get(SESSION_COOKIE))
-                return response
+                response = await self._decide(request, tx, parameters, form, coalition, deeds)
+                for deed in deeds:  # last of all: everybody waits for the end of the log
+                    await self._audit.note_in(tx, deed)
+            return response
         except OAuth2Error as error:
             return self._error(error)
         except (DatabaseAway, Busy, Stuck, PostedNothing):
             return HTMLResponse(TRY_AGAIN, 503, {**page_headers(""), "Retry-After": "2"})
+
+    async def _decide(
+        self, request: HTTPRequest, tx: Tx, parameters: dict[str, str], form: dict[str, str], coalition: Coalition | None,
+        deeds: list[Deed],
+    ) -> Response:  # fmt: skip
+        """The answer to a request to authorize; what is to be noted is added to `deeds`. Raises OAuth2Error."""
+        client = await tx.one(sql.oauth_client, client_id=parameters.get("client_id", ""))
+        if client is not None and client["partner_status"] == "suspended":
+            client = None
+        desk = Desk(self._doors.clock.now(), client)
+        pushed = parameters.get("request_uri")
+        if pushed is None and client is not None and (client["jwks"] or client["jwks_uri"]):
+            # FAPI 2.0, section 5.3.2.2, of clients that authenticate as it asks.
+            raise InvalidRequestError("This client pushes its requests first: /oauth/par.")
+        if pushed is not None:
+            parameters = await self._pushed(tx, desk, pushed)
+        check_resource(parameters, self._tokens)
+        grant = self._server.at(desk).get_consent_grant(Request("GET", parameters))
+        assert client is not None
+        account = await self._session(request, tx, client["client_id"], parameters, deeds)
+        denied = form.get("decision") == "deny"
+        if denied and pushed is not None:
+            await tx.run(sql.use_pushed_request, request_hash=_hash(pushed), used_at=desk.now)
+        if account is None and form and not denied:
+            try:
+                account = await self._log_in(tx, client, form, desk.now, deeds)
+            except LoginLocked as locked:
+                return _ask(coalition, client, parameters, form.get("login", ""), str(locked), 429)
+        if account is None and not denied:
+            wrong = (OPERATOR_REFUSED if _is_of_operators(client) else REFUSED) if form else ""
+            return _ask(coalition, client, parameters, form.get("login", ""), wrong, 401 if wrong else 200)
+        if account is not None and client["partner_id"] is not None:
+            try:
+                desk.consent = await self._agree(tx, client, parameters, account, desk.now, deeds)
+            except Refused as refused:
+                return _ask(coalition, client, parameters, form.get("login", ""), refused.message, 409)
+        server = self._server.at(desk)
+        grant.server = server
+        server.create_authorization_response(grant.request, account, grant)
+        if desk.new_code is not None:
+            await tx.run(sql.store_authorization_code, **desk.new_code)
+            if pushed is not None:
+                await tx.run(sql.use_pushed_request, request_hash=_hash(pushed), used_at=desk.now)
+        response = self._redirect(desk)
+        if client["client_id"] == CONSOLE_CLIENT and form and account is not None:
+            await self._remember(tx, response, account, request.cookies.get(SESSION_COOKIE))
+        return response
 
     @asynccontextmanager
     async def _turn(self, request: HTTPRequest) -> AsyncIterator[None]:
@@ -168,7 +180,9 @@ class Login:
             body["error_description"] = "The client could not be authenticated."
         return JSONResponse(body, 400, NO_STORE)
 
-    async def _agree(self, tx: Tx, client: Row, parameters: dict[str, str], account: Account, now: datetime) -> Consent:
+    async def _agree(
+        self, tx: Tx, client: Row, parameters: dict[str, str], account: Account, now: datetime, deeds: list[Deed]
+    ) -> Consent:
         """Keep what a member has agreed to by logging in on a page that said it."""
         assert account.member_id is not None
         asked = frozenset(parameters.get("scope", "").split())
@@ -178,8 +192,7 @@ class Login:
         consent = await grant(tx, account.member_id, client["partner_id"], purpose, asked, classes, evidence, now)
         details = {"consent": str(consent.id), "scopes": sorted(consent.scopes), "data_classes": sorted(consent.data_classes)}
         about = [show("cns", consent.id), show("ptn", consent.partner_id)]
-        deed = Deed("member", account.member_id, client["client_id"], "give consent", "ok", about=about, details=details)
-        await self._audit.note_in(tx, deed)
+        deeds.append(Deed("member", account.member_id, client["client_id"], "give consent", "ok", about=about, details=details))
         return consent
 
     async def _coalition(self) -> Coalition | None:
@@ -188,8 +201,10 @@ class Login:
         except NoCoalition:
             return None
 
-    async def _log_in(self, tx: Tx, client: Row, form: dict[str, str], now: datetime) -> Account | None:
-        """The account behind a filled form, and a line of the audit log. Raises LoginLocked."""
+    async def _log_in(
+        self, tx: Tx, client: Row, form: dict[str, str], now: datetime, deeds: list[Deed]
+    ) -> Account | None:
+        """The account behind a filled form, and what is to be noted of it. Raises LoginLocked."""
         login, code = form.get("login", ""), form.get("code", "").replace(" ", "")
         known = await tx.one(sql.account_by_login, login=login)
         # What is no operator's may be somebody's address, and must be gone when that member is forgotten.
@@ -199,7 +214,7 @@ class Login:
         try:
             account = await check_login(tx, self._vault, login, form.get("password", ""), code, now)
         except LoginLocked:
-            await self._audit.note_in(tx, replace(deed, result="LOCKED"))
+            deeds.append(replace(deed, result="LOCKED"))
             raise
         if account is None:
             deed = replace(deed, result="WRONG")
@@ -209,10 +224,12 @@ class Login:
             deed = replace(deed, actor_kind=account.kind, actor_id=account.member_id or account.account_id)
             if account.member_id is not None:
                 await decide_alone(tx, account.member_id)
-        await self._audit.note_in(tx, deed)
+        deeds.append(deed)
         return account
 
-    async def _session(self, request: HTTPRequest, tx: Tx, client_id: str, parameters: dict[str, str]) -> Account | None:
+    async def _session(
+        self, request: HTTPRequest, tx: Tx, client_id: str, parameters: dict[str, str], deeds: list[Deed]
+    ) -> Account | None:
         """The operator whose console this is, unless a new login is asked for (`prompt`, `max_age`: OpenID Connect)."""
         cookie = request.cookies.get(SESSION_COOKIE)
         asked_anew = request.method == "POST" or "login" in parameters.get("prompt", "").split()
@@ -227,7 +244,7 @@ class Login:
         account = await tx.one(sql.account_by_id, account_id=row["account_id"])
         if account is None:
             return None
-        await self._audit.note_in(tx, Deed("operator", row["account_id"], client_id, "come back with a session", "ok"))
+        deeds.append(Deed("operator", row["account_id"], client_id, "come back with a session", "ok"))
         return account_of(account, AccountLogin(row["authenticated_at"], row["strong"]))
 
     async def _remember(self, tx: Tx, response: Response, account: Account, before: str | None) -> None:
@@ -263,6 +280,7 @@ class Login:
                 async with self._doors.database.transaction() as tx:
                     account_id = await tx.value(sql.end_console_session, session_hash=secret_hash(cookie))
                     if account_id is not None:
+                        await end_codes(tx, account_id, self._doors.clock.now())
                         await revoke_subject(tx, account_id, self._doors.clock.now())
                         await self._audit.note_in(tx, Deed("operator", account_id, CONSOLE_CLIENT, "log out", "ok"))
             except (DatabaseAway, Stuck, PostedNothing):

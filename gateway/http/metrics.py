@@ -5,7 +5,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.clock import Clock
-from gateway.database import Database, DatabaseAway
+from gateway.database import Database, DatabaseAway, Stuck
 from gateway.jobs.jobs import Jobs
 from gateway.ledger.post import Ledger
 from gateway.ledger.post import sql as ledger_sql
@@ -25,7 +25,7 @@ class Metrics:
         try:
             await self._read(registry)
             up.set(1)
-        except DatabaseAway:
+        except (DatabaseAway, Stuck):
             up.set(0)
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 

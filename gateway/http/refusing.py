@@ -1,8 +1,14 @@
 """Requests that get no execution."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from graphql import GraphQLError
+
+from gateway.batching import Busy
+from gateway.coalition.catalogue import NoCoalition
+from gateway.database import DatabaseAway, PostedNothing, Stuck
 
 
 class Refusing(Exception):
@@ -28,3 +34,19 @@ class Refusing(Exception):
 def away() -> Refusing:
     sentence = "The database does not answer; nothing is known to have been posted. Try again with the same keys."
     return Refusing(503, "DATABASE_AWAY", sentence, {"Retry-After": "2"})
+
+
+@contextmanager
+def refusing_what_is_away() -> Iterator[None]:
+    """Turns what keeps a request from being answered at all into a refusal of the request."""
+    try:
+        yield
+    except NoCoalition as error:
+        raise Refusing(503, "NO_COALITION", str(error)) from None
+    except DatabaseAway:
+        raise away() from None
+    except Busy as error:
+        raise Refusing(429, "BUSY", str(error), {"Retry-After": "1"}) from None
+    except (Stuck, PostedNothing):
+        told = "Somebody else is at work on what this needs; try again in a moment."
+        raise Refusing(429, "BUSY", told, {"Retry-After": "1"}) from None

@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 from gateway.access.caller import Caller
 from gateway.http.refusing import Refusing
 
-# Operations of less than so many points, and how many of them run at once; the larger ones, by whether they are queries.
+# Operations of less than so many points, and how many of them run at once; queries and mutations apart.
 SMALL_POINTS, SMALL_AT_ONCE = 1_000, 200
 MIDDLE_POINTS, MIDDLE_AT_ONCE = 10_000, 8
 LARGE_QUERIES_AT_ONCE, LARGE_MUTATIONS_AT_ONCE = 2, 4
@@ -20,26 +20,25 @@ UNREAD_MAX_BYTES = 64 * 1024 * 1024
 class Turns:
     """Of one party's operations a few run at once: each holds everybody else up a little, and all of them a lot.
 
-    Large ones wait for large ones alone, so that a report holds no till up.
+    Large ones wait for large ones alone, and queries for queries, so that a report holds no till up.
     """
 
     def __init__(self) -> None:
         # One is kept for as long as somebody has it or waits for it.
-        self._turns: WeakValueDictionary[tuple[UUID | None, int], Semaphore] = WeakValueDictionary()
+        self._turns: WeakValueDictionary[tuple[UUID | None, int, bool], Semaphore] = WeakValueDictionary()
 
     def of(self, caller: Caller, points: int, is_mutation: bool = False) -> Semaphore:
         """What an operation of so many points holds while it runs."""
         if points < SMALL_POINTS:
-            key, most = 0, SMALL_AT_ONCE
+            size, most = 0, SMALL_AT_ONCE
         elif points < MIDDLE_POINTS:
-            key, most = 1, MIDDLE_AT_ONCE
-        elif is_mutation:
-            key, most = 2, LARGE_MUTATIONS_AT_ONCE
+            size, most = 1, MIDDLE_AT_ONCE
         else:
-            key, most = 3, LARGE_QUERIES_AT_ONCE
-        turns = self._turns.get((caller.party, key))
+            size, most = 2, LARGE_MUTATIONS_AT_ONCE if is_mutation else LARGE_QUERIES_AT_ONCE
+        key = caller.party, size, is_mutation
+        turns = self._turns.get(key)
         if turns is None:
-            turns = self._turns[caller.party, key] = Semaphore(most)
+            turns = self._turns[key] = Semaphore(most)
         return turns
 
 
@@ -47,21 +46,21 @@ class Unread:
     """The bytes of answers that are on their way to their readers, wherever they wait."""
 
     def __init__(self) -> None:
-        self._bytes: Counter[str] = Counter()
+        self._bytes: Counter[UUID | None] = Counter()
 
     def check(self, caller: Caller, size: int, most: int) -> None:
         """Raises Refusing for an answer that is larger than `most` bytes, or too large beside what waits for the same reader."""
         if size > most:
             told = f"The answer has {size} bytes, and {most} at most are sent here. Ask for fewer items at once."
             raise Refusing(400, "ANSWER_TOO_LARGE", told)
-        if self._bytes[_reader(caller)] + size > UNREAD_MAX_BYTES:
+        if self._bytes[caller.party] + size > UNREAD_MAX_BYTES:
             told = f"{UNREAD_MAX_BYTES} bytes of answers wait to be read; read them first."
             raise Refusing(429, "BUSY", told, {"Retry-After": "1"})
 
     @contextmanager
     def counting(self, caller: Caller, size: int) -> Iterator[None]:
         """An answer that is on its way."""
-        holder = _reader(caller)
+        holder = caller.party
         self._bytes[holder] += size
         try:
             yield
@@ -69,7 +68,3 @@ class Unread:
             self._bytes[holder] -= size
             if not self._bytes[holder]:
                 del self._bytes[holder]
-
-
-def _reader(caller: Caller) -> str:
-    return f"{caller.kind} {caller.subject_id} {caller.acting_partner_id}"

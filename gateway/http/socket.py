@@ -7,12 +7,13 @@ the upgrade. When its token ends the socket is closed with 4403, so that clients
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import orjson
+import structlog
 from graphql import ExecutionResult as GraphQLResult
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
@@ -32,7 +33,7 @@ from gateway.http.doorman import Doorman
 from gateway.http.endpoint import GraphQLEndpoint
 from gateway.http.errors import DocumentRefused
 from gateway.http.refusing import Refusing
-from gateway.http.wire import address_of, check_parts
+from gateway.http.wire import address_of, check_parts, names_one_host
 
 Results = AsyncGenerator[ExecutionResult | PreExecutionError, None]
 
@@ -51,16 +52,20 @@ IDLE_SECONDS = 60
 REASON_MAX_BYTES = 123
 CHECK_SECONDS = 1
 
+log = structlog.get_logger(__name__)
+
 
 @dataclass
 class Session:
-    """One socket: who is behind it, once it has said so; `admitted` whether an operation of it ran lately."""
+    """One socket: who is behind it, once it has said so; `admitted` whether an operation of it ran lately, `mutations` how many
+    run."""
 
     websocket: WebSocket
     caller: Caller = PUBLIC
     authorization: str | None = None
     connection_params: Mapping[str, Any] | None = None
     admitted: bool = False
+    mutations: int = 0
 
 
 class Sockets:
@@ -94,6 +99,8 @@ class Sockets:
 
     def _check(self, websocket: WebSocket, address: str) -> None:
         """Raises Refusing, before a socket is opened."""
+        if not names_one_host(websocket.scope):
+            raise Refusing(400, "BAD_REQUEST", "Name one host: the Host header.")
         if websocket.url.path != "/graphql":
             raise Refusing(404, "BAD_REQUEST", "Sockets are opened at /graphql.")
         if GRAPHQL_TRANSPORT_WS_PROTOCOL not in websocket.scope["subprotocols"]:
@@ -127,7 +134,9 @@ class _View:
             session.caller = await self._doorman.identify(
                 [authorization] if authorization else [], [proof] if proof else [], "GET"
             )
-        except Refusing:
+        except Refusing as no:
+            if no.status in (429, 503):
+                await session.websocket.close(TRY_AGAIN_LATER, no.message)
             raise ConnectionRejectionError from None
         session.authorization = authorization or None
         unset: UnsetType = UNSET
@@ -155,7 +164,7 @@ class _Operations:
 
     async def _results(self, session: Session, asked: dict[str, Any]) -> Results:
         try:
-            results = await self._endpoint.stream(session.caller, asked)
+            admitted = await self._endpoint.admission.admit(session.caller, asked, "POST", streamed=True)
         except DocumentRefused as refused:
             yield PreExecutionError(data=None, errors=refused.errors)
             return
@@ -163,13 +172,15 @@ class _Operations:
             yield PreExecutionError(data=None, errors=[no.error], extensions=no.extensions)
             return
         session.admitted = True
+        session.mutations += admitted.is_mutation
         try:
-            async for result in results:
-                yield _kind(result)
+            async with aclosing(self._endpoint.results(admitted)) as results:
+                async for result in results:
+                    yield _kind(result)
         except Refusing as no:
             yield ExecutionResult(data=None, errors=[no.error])
         finally:
-            await results.aclose()
+            session.mutations -= admitted.is_mutation
 
 
 def _kind(result: GraphQLResult) -> ExecutionResult | PreExecutionError:
@@ -194,12 +205,13 @@ class _Adapter(ASGIWebSocketAdapter):
                     text = await self.ws.receive_text()
                 except KeyError as error:
                     raise NonTextMessageReceived from error
+                said = text.encode()
                 try:
                     if self._session.caller is not PUBLIC:
-                        await self._endpoint.admission.charge_for_reading(self._session.caller, len(text))
-                    elif len(text) > STRANGERS_MESSAGE_MAX_BYTES:
+                        await self._endpoint.admission.charge_for_reading(self._session.caller, len(said))
+                    elif len(said) > STRANGERS_MESSAGE_MAX_BYTES:
                         raise Refusing(413, "BODY_TOO_LARGE", "Say who you are first.")
-                    check_parts(text.encode(), MESSAGE_PARTS_MAX)
+                    check_parts(said, MESSAGE_PARTS_MAX)
                     yield self.view.decode_json(text)
                 except Refusing as no:
                     # What can never be read would come again and again from clients that try again.
@@ -208,6 +220,8 @@ class _Adapter(ASGIWebSocketAdapter):
                     raise NonJsonMessageReceived from error
 
     async def close(self, code: int, reason: str) -> None:
+        if self.ws.application_state == WebSocketState.DISCONNECTED:
+            return
         await super().close(code, reason.encode()[:REASON_MAX_BYTES].decode(errors="ignore"))
 
 
@@ -239,15 +253,22 @@ class _Handler(BaseGraphQLTransportWSHandler[Session, None]):
             await super().handle_message(_named(message))
 
     async def _watch(self) -> None:
-        while True:
+        while self.context.websocket.application_state != WebSocketState.DISCONNECTED:
             await asyncio.sleep(CHECK_SECONDS)
-            self._messages = 0
-            self._quiet = 0 if self.operations or self.context.admitted else self._quiet + 1
-            self.context.admitted = False
-            if not await self._doorman.still_knows(self.context.authorization):
-                return await self.websocket.close(4403, "The token has ended; come back with a new one.")
-            if self._quiet * CHECK_SECONDS >= IDLE_SECONDS:
-                return await self.websocket.close(4408, "Nothing happened here for a while.")
+            try:
+                await self._look()
+            except Exception:  # whatever it was, this socket is looked at again
+                log.exception("a socket could not be looked at")
+
+    async def _look(self) -> None:
+        self._messages = 0
+        self._quiet = 0 if self.operations or self.context.admitted else self._quiet + 1
+        self.context.admitted = False
+        # What a mutation does is told first, also to whose token ended meanwhile.
+        if not self.context.mutations and not await self._doorman.still_knows(self.context.authorization):
+            await self.websocket.close(4403, "The token has ended; come back with a new one.")
+        elif self._quiet * CHECK_SECONDS >= IDLE_SECONDS:
+            await self.websocket.close(4408, "Nothing happened here for a while.")
 
 
 # Strawberry's handler hands on the document alone; no document begins like this.

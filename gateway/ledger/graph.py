@@ -44,7 +44,8 @@ class LedgerProof:
 
 async def proof_of(info: Info, transaction_id: UUID) -> LedgerProof | None:
     """The proof of a transaction that the caller is known to see; None while it is not sealed."""
-    found = await info.context.doors.prove(transaction_id)
+    async with info.context.reads:
+        found = await info.context.doors.prove(transaction_id)
     if found is None:
         return None
     return LedgerProof(

@@ -11,7 +11,7 @@ from gateway.activity.graph import Activity, activity_of
 from gateway.coalition.connector import PartnerRefused, PartnerSilent
 from gateway.coalition.graph import Partner, show_partner
 from gateway.context import Info
-from gateway.graph import SEES_MEMBERSHIPS, BadInput, Node, requires, show_id
+from gateway.graph import SEES_BALANCES, SEES_MEMBERSHIPS, BadInput, Node, requires, show_id
 from gateway.members import lookup
 from gateway.members.balances import Balances
 from gateway.pages import Connection, connection, page
@@ -38,7 +38,7 @@ class Availability(Enum):
     NOT_OFFERED = "not_offered"
 
 
-@strawberry.type(directives=[SEES_MEMBERSHIPS], description="What a partner's own system says of a membership.")
+@strawberry.type(directives=[SEES_BALANCES], description="What a partner's own system says of a membership.")
 class NativeBalance:
     availability: Availability
     points: Points | None = strawberry.field(description="In the partner's own currency; null unless available.")
@@ -62,13 +62,16 @@ class Membership(Node):
     async def wallets(self, info: Info) -> list[Wallet]:
         return await wallets_of(info.context, self.membership.member_id)
 
-    @strawberry.field(description="The balance in the partner's own currency, as its own system tells it now.")
+    @strawberry.field(
+        directives=[SEES_BALANCES], description="The balance in the partner's own currency, as its own system tells it now."
+    )
     async def native_balance(self, info: Info) -> NativeBalance:
         connector = await info.context.doors.connections.of(self.membership.partner_id)
         if connector is None:
             return NativeBalance(availability=Availability.NOT_OFFERED, points=None)
         try:
-            points = await info.context.one_of(Balances).ask(connector, self.membership)
+            share = info.context.doors.connections.asked.own()
+            points = await info.context.one_of(Balances).ask(connector, self.membership, share)
         except (PartnerSilent, PartnerRefused):
             return NativeBalance(availability=Availability.UNAVAILABLE, points=None)
         return NativeBalance(availability=Availability.AVAILABLE, points=Points(points))
@@ -103,7 +106,9 @@ class CardStatus(Enum):
 
 @strawberry.type(directives=[requires("profile:read", "members:support")], description="A card of the coalition.")
 class Card:
-    number: str
+    number: str = strawberry.field(
+        description="For a partner that acts for the member its end alone: whoever has the number can spend with it."
+    )
     status: CardStatus
     since: DateTime
 
@@ -145,7 +150,15 @@ class Member(Node):
     async def cards(self, info: Info) -> list[Card]:
         async with info.context.reading() as tx:
             rows = await tx.all(lookup.sql.cards_of_member, bucket=ids.bucket_of(self.member_id), member=self.member_id)
-        return [Card(number=r["number"], status=CardStatus(r["status"]), since=DateTime(r["since"])) for r in rows]
+        acts = info.context.caller.acting_partner_id is not None
+        return [
+            Card(
+                number=f"...{r['number'][-4:]}" if acts else r["number"],
+                status=CardStatus(r["status"]),
+                since=DateTime(r["since"]),
+            )
+            for r in rows
+        ]
 
     @strawberry.field(description="What is known of the member as a person.")
     async def person(self, info: Info) -> Person | None:

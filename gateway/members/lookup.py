@@ -7,8 +7,8 @@ from uuid import UUID
 import msgspec
 
 from gateway import ids
-from gateway.batching import Lanes
-from gateway.database import Database, Row, Tx
+from gateway.batching import Busy, Lanes
+from gateway.database import Database, Row, Stuck, Tx
 from gateway.refusals import CardBlocked, InputNotAccepted, MembershipSuspended, MemberUnknown, NotAllowed, Refused
 from gateway.statements import load_queries
 
@@ -56,8 +56,11 @@ class MemberLookup:
         return await self._lane.submit([(partner_id, ref) for ref in refs])
 
     async def _find(self, asked: Sequence[Asked]) -> list[Membership | Refused]:
-        async with self._database.reading() as tx:
-            return await _find(tx, asked)
+        try:
+            async with self._database.reading() as tx:
+                return await _find(tx, asked)
+        except Stuck as error:
+            raise Busy(str(error)) from None  # as a whole: one by one they would each wait as long
 
 
 async def find_memberships(tx: Tx, partner_id: UUID, refs: Sequence[MemberRef]) -> list[Membership | Refused]:

@@ -48,10 +48,9 @@ async def publish_contract(tx: Tx, coalition: Coalition, partner_id: UUID, new: 
     if latest is not None and latest["valid_from"] >= new.valid_from:
         told = f"A contract from {latest['valid_from']} is published already; a new one must begin later than that."
         raise StateConflict(told).at("validFrom")
-    contract_id = new_id()
-    await tx.run(
+    contract_id: UUID | None = await tx.value(
         sql.store_contract,
-        contract_id=contract_id,
+        contract_id=new_id(),
         partner_id=partner_id,
         programme_id=programme.id,
         currency=new.currency,
@@ -65,6 +64,8 @@ async def publish_contract(tx: Tx, coalition: Coalition, partner_id: UUID, new: 
         conversion_price=new.conversion_price,
         pending_days=new.pending_days,
     )
+    if contract_id is None:
+        raise StateConflict("Another contract of this partner is published at this moment; look at it first.").at("validFrom")
     return contract_id
 
 

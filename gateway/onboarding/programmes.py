@@ -7,7 +7,6 @@ from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from gateway.coalition.catalogue import Programme
-from gateway.coalition.catalogue import sql as coalition_sql
 from gateway.database import Tx
 from gateway.ids import new_id
 from gateway.points import MAX_POINTS
@@ -49,9 +48,7 @@ async def create_coalition(tx: Tx, new: NewCoalition) -> None:
         ZoneInfo(new.timezone)
     except (ZoneInfoNotFoundError, ValueError):
         raise InputNotAccepted(f"{new.timezone!r} is not a time zone such as Europe/Vienna.", "timezone") from None
-    if await tx.one(coalition_sql.coalition) is not None:
-        raise StateConflict("This database has a coalition already; one database serves one.")
-    await tx.run(
+    created = await tx.value(
         sql.store_coalition,
         coalition_id=new_id(),
         name=new.name,
@@ -60,6 +57,8 @@ async def create_coalition(tx: Tx, new: NewCoalition) -> None:
         started_on=new.started_on.replace(day=1),
         backdating_days=new.backdating_days,
     )
+    if created is None:
+        raise StateConflict("This database has a coalition already; one database serves one.")
 
 
 async def create_programme(tx: Tx, new: NewProgramme) -> UUID:
@@ -73,12 +72,9 @@ async def create_programme(tx: Tx, new: NewProgramme) -> UUID:
     if new.expires_after_months is not None and not 1 <= new.expires_after_months <= MONTHS_MAX:
         told = f"expiresAfterMonths is {new.expires_after_months}; it must be between 1 and {MONTHS_MAX}."
         raise InputNotAccepted(told, "expiresAfterMonths")
-    programme_id = new_id()
-    if not await tx.value(sql.programme_code_is_free, code=new.code):
-        raise StateConflict(f"There is a programme {new.code} already.").at("code")
-    await tx.run(
+    programme_id: UUID | None = await tx.value(
         sql.store_programme,
-        programme_id=programme_id,
+        programme_id=new_id(),
         code=new.code,
         name=new.name,
         issuer_id=new.issuer_id,
@@ -86,6 +82,8 @@ async def create_programme(tx: Tx, new: NewProgramme) -> UUID:
         expires_after_months=new.expires_after_months,
         refund_policy=new.refund_policy,
     )
+    if programme_id is None:
+        raise StateConflict(f"There is a programme {new.code} already.").at("code")
     return programme_id
 
 

@@ -1,16 +1,16 @@
--- name: store_coalition(coalition_id, name, timezone, settlement_currency, started_on, backdating_days)!
--- Create the coalition.
+-- name: store_coalition(coalition_id, name, timezone, settlement_currency, started_on, backdating_days)$
+-- Create the coalition; null when there is one.
 insert into coalition (coalition_id, name, timezone, settlement_currency, started_on, backdating_days)
-values (:coalition_id, :name, :timezone, :settlement_currency, :started_on, :backdating_days);
+values (:coalition_id, :name, :timezone, :settlement_currency, :started_on, :backdating_days)
+on conflict do nothing
+returning coalition_id;
 
--- name: store_programme(programme_id, code, name, issuer_id, custody, expires_after_months, refund_policy)!
--- Create a programme.
+-- name: store_programme(programme_id, code, name, issuer_id, custody, expires_after_months, refund_policy)$
+-- Create a programme; null when its code is taken.
 insert into programme (programme_id, code, name, issuer_id, custody, expires_after_months, refund_policy)
-values (:programme_id, :code, :name, :issuer_id, :custody, :expires_after_months, :refund_policy);
-
--- name: programme_code_is_free(code)$
--- Whether no programme has this code.
-select not exists (select from programme where code = :code);
+values (:programme_id, :code, :name, :issuer_id, :custody, :expires_after_months, :refund_policy)
+on conflict do nothing
+returning programme_id;
 
 -- name: set_programme_terms(programme_id, pending_days, spend_most, spend_most_a_day, transferable)!
 -- Change when a programme's points become available and how they can be spent.
@@ -47,9 +47,11 @@ select version, valid_from
  order by valid_from desc
  limit 1;
 
--- name: store_contract(contract_id, partner_id, programme_id, currency, version, valid_from, earn_rate_numerator, earn_rate_denominator, issue_price, redeem_price, service_fee, conversion_price, pending_days)!
--- Publish a contract; it is never changed afterwards.
+-- name: store_contract(contract_id, partner_id, programme_id, currency, version, valid_from, earn_rate_numerator, earn_rate_denominator, issue_price, redeem_price, service_fee, conversion_price, pending_days)$
+-- Publish a contract, which is never changed afterwards; null when another one came first.
 insert into contract (contract_id, partner_id, programme_id, currency, version, valid_from, earn_rate_numerator,
                       earn_rate_denominator, issue_price, redeem_price, service_fee, conversion_price, pending_days)
 values (:contract_id, :partner_id, :programme_id, :currency, :version, :valid_from, :earn_rate_numerator,
-        :earn_rate_denominator, :issue_price, :redeem_price, :service_fee, :conversion_price, :pending_days);
+        :earn_rate_denominator, :issue_price, :redeem_price, :service_fee, :conversion_price, :pending_days)
+on conflict do nothing
+returning contract_id;

@@ -113,10 +113,14 @@ class PrivacyMutation:
     async def update_person(self, info: Info, input: UpdatePersonInput) -> UpdatePersonPayload:
         member_id, doors = _member(info), info.context.doors
         person = people.normal_person(input.name, input.email, input.phone)
-        async with doors.database.transaction() as tx:
+
+        async def store(tx: Tx) -> None:
             await _decide(info, tx, member_id)
             await people.store_person(tx, doors.vault, member_id, person, doors.clock.now())
             await doors.audit.note_in(tx, _deed(info, "update person"))
+
+        async with doors.audit.turn():
+            await doors.database.decided(store)
         return UpdatePersonPayload(person=Person(name=person.name, email=person.email, phone=person.phone))
 
     @strawberry.mutation(
@@ -129,13 +133,17 @@ class PrivacyMutation:
         member_id, doors = _member(info), info.context.doors
         if not input.confirm:
             raise InputNotAccepted("confirm must be true: what is forgotten cannot be had back.", "confirm")
-        async with doors.database.transaction() as tx:
+
+        async def forget(tx: Tx) -> None:
             await accounts.lock_logins(tx, doors.vault, member_id)
             await _decide(info, tx, member_id)
             await people.forget_person(tx, member_id)
             await accounts.forget_logins(tx, member_id, doors.clock.now())
             await consents.withdraw_all(tx, member_id, doors.clock.now())
             await doors.audit.note_in(tx, _deed(info, "forget person"))
+
+        async with doors.audit.turn():
+            await doors.database.decided(forget)
         return UpdatePersonPayload()
 
     @strawberry.mutation(
@@ -155,14 +163,18 @@ class PrivacyMutation:
         _check_known("scopes", input.scopes, DELEGABLE)
         _check_known("dataClasses", input.data_classes, consents.DATA_CLASSES.keys())
         evidence = {"given": "by the member's app", "client": info.context.caller.client_id}
-        async with doors.database.transaction() as tx:
+
+        async def give(tx: Tx) -> consents.Consent:
             await _decide(info, tx, member_id)
-            granted = await consents.grant(
+            given = await consents.grant(
                 tx, member_id, partner.id, input.purpose, frozenset(input.scopes), frozenset(input.data_classes), evidence,
                 doors.clock.now(),
             )  # fmt: skip
-            await doors.audit.note_in(tx, _deed(info, "give consent", granted))
-        return ConsentPayload(consent=show_consent(info, granted))
+            await doors.audit.note_in(tx, _deed(info, "give consent", given))
+            return given
+
+        async with doors.audit.turn():
+            return ConsentPayload(consent=show_consent(info, await doors.database.decided(give)))
 
     @strawberry.mutation(
         directives=[requires("consents:manage")],
@@ -172,12 +184,17 @@ class PrivacyMutation:
     async def withdraw_consent(self, info: Info, input: WithdrawConsentInput) -> ConsentPayload:
         member_id, doors = _member(info), info.context.doors
         consent_id = ids.read("cns", input.consent)
-        async with doors.database.transaction() as tx:
+
+        async def end(tx: Tx) -> consents.Consent:
+            await _decide(info, tx, member_id)
             ended = await consents.withdraw(tx, member_id, consent_id, doors.clock.now()) if consent_id else None
             if ended is None:
                 raise InputNotAccepted(f"{input.consent[:60]!r} is no consent of yours.", "consent")
             await doors.audit.note_in(tx, _deed(info, "withdraw consent", ended))
-        return ConsentPayload(consent=show_consent(info, ended))
+            return ended
+
+        async with doors.audit.turn():
+            return ConsentPayload(consent=show_consent(info, await doors.database.decided(end)))
 
 
 async def _decide(info: Info, tx: Tx, member_id: UUID) -> None:

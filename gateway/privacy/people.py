@@ -56,7 +56,7 @@ def normal_phone(text: str) -> str:
 
 def _normal_name(text: str) -> str:
     name = " ".join(text.split())
-    if len(name) > NAME_MAX or not name.isprintable():
+    if not 1 <= len(name) <= NAME_MAX or not name.isprintable():
         raise InputNotAccepted(f"name must have 1 to {NAME_MAX} printable characters.", "name")
     return name
 

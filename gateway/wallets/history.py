@@ -1,5 +1,6 @@
 """A wallet's past: as it stood at a moment, its running balance, and the trace from a spent point to its purchase."""
 
+from collections import OrderedDict
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -102,7 +103,7 @@ class _Trace:
         bucket = bucket_of(lot_id)
         credits = await self._tx.all(sql.credits_of_lot, bucket=bucket, lot=lot_id)
         takes = await self._tx.all(sql.takes_of_lot, bucket=bucket, lot=lot_id)
-        left = {row["transaction_id"]: row["points"] for row in credits}
+        left = OrderedDict((row["transaction_id"], row["points"]) for row in credits)
         for take in takes:
             if take["transaction_id"] != transaction_id:
                 _take_from(left, take["kept"], take["purchase_id"])
@@ -134,16 +135,21 @@ class _Trace:
         return found
 
 
-def _take_from(left: dict[UUID, int], wanted: int, own: UUID | None) -> dict[UUID, int]:
-    """Take points from what is left of each credit, the earliest first, a return's own purchase before all others."""
+def _take_from(left: OrderedDict[UUID, int], wanted: int, own: UUID | None) -> dict[UUID, int]:
+    """Take points from what is left of each credit, the earliest first, a return's own purchase before all others. What is used
+    up is taken out of `left`, so that no credit is looked at again and again."""
     taken: dict[UUID, int] = {}
-    order = ([own] if own in left else []) + [id for id in left if id != own]
-    for id in order:
+    while wanted and left:
+        id = own if own in left else next(iter(left))
+        assert id is not None
         points = min(wanted, left[id])
-        if points:
+        if points == left[id]:
+            del left[id]
+        else:
             left[id] -= points
+        if points:
             taken[id] = points
-            wanted -= points
+        wanted -= points
     return taken
 
 

@@ -17,7 +17,7 @@ from gateway.coalition.connector import Credit, PartnerRefused, PartnerSilent, P
 
 TIMEOUT_SECONDS = 5.0
 CONNECT_SECONDS = 2.0
-CONNECTIONS_MAX = 16
+CONNECTIONS_MAX, CREDITS_MAX = 16, 8
 ANSWER_MAX_BYTES = 64 * 1024
 
 
@@ -31,7 +31,8 @@ class RestJson:
     """A partner's system at `endpoint`, spoken to with capped connections, time and answers."""
 
     def __init__(self, endpoint: str) -> None:
-        self._turns = asyncio.Semaphore(CONNECTIONS_MAX)
+        # Apart, so that however many look at their balances, points are exchanged.
+        self._crediting, self._reading = asyncio.Semaphore(CREDITS_MAX), asyncio.Semaphore(CONNECTIONS_MAX - CREDITS_MAX)
         self._client = httpx.AsyncClient(
             base_url=endpoint,
             timeout=httpx.Timeout(TIMEOUT_SECONDS, connect=CONNECT_SECONDS),
@@ -45,26 +46,26 @@ class RestJson:
 
     async def credit(self, account: str, points: int, reference: str) -> Credit:
         path = f"/accounts/{_segment(account)}/credits/{_segment(reference)}"
-        answer = await self._ask("PUT", path, {"points": points})
+        answer = await self._ask(self._crediting, "PUT", path, {"points": points})
         return Credit(reference=str(answer["reference"]), balance=_whole(answer["balance"]))
 
     async def balance(self, account: str) -> int:
-        answer = await self._ask("GET", f"/accounts/{_segment(account)}", None)
+        answer = await self._ask(self._reading, "GET", f"/accounts/{_segment(account)}", None)
         return _whole(answer["balance"])
 
     async def close(self) -> None:
         await self._client.aclose()
 
-    async def _ask(self, method: str, path: str, body: object) -> dict[str, object]:
-        """Ask while no more than CONNECTIONS_MAX ask: httpx looks through all who wait each time that one comes or goes."""
+    async def _ask(self, turns: asyncio.Semaphore, method: str, path: str, body: object) -> dict[str, object]:
+        """Ask while no more than so many ask: httpx looks through all who wait each time that one comes or goes."""
         try:
-            await asyncio.wait_for(self._turns.acquire(), CONNECT_SECONDS)
+            await asyncio.wait_for(turns.acquire(), CONNECT_SECONDS)
         except TimeoutError:
             raise PartnerUnreached("Too many ask this partner at once.") from None
         try:
             return await self._ask_now(method, path, body)
         finally:
-            self._turns.release()
+            turns.release()
 
     async def _ask_now(self, method: str, path: str, body: object) -> dict[str, object]:
         try:

@@ -167,18 +167,18 @@ async def test_a_member_does_not_get_into_the_console_and_the_log_says_who_tried
     assert (await noted(world))[-2:] == [("nobody", "log in", "NOT_ITS_CLIENT"), ("nobody", "log in", "WRONG")]
 
 
-async def test_what_is_too_dear_for_an_operator_or_comes_too_early_is_noted_too(world: World) -> None:
+async def test_what_is_too_dear_for_an_operator_is_noted_and_paid_for(world: World) -> None:
     operator = await world.operator()
     before = len(await noted(world))
-    dear = await world.post(operator, "{ partners(first: 1000) { nodes { stores(first: 1000) { nodes { code } } } } }")
-    assert dear.json()["errors"][0]["extensions"]["code"] == "COST_TOO_HIGH"
+    query = "{ partners(first: 1000) { nodes { stores(first: 1000) { nodes { code } } } } }"
+    assert (await world.post(operator, query)).json()["errors"][0]["extensions"]["code"] == "COST_TOO_HIGH"
+    assert [result for _, _, result in (await noted(world))[before:]] == ["COST_TOO_HIGH"]
     await world.sql("update budget set available = 0, as_of = clock_timestamp() + interval '1 day'")
-    query = "{ partners(first: 1000) { nodes { id code name status } } }"
-    async with asyncio.timeout(20):
-        while (await world.post(operator, query)).status_code != 429:
-            pass
-    results = [result for _, _, result in (await noted(world))[before:]]
-    assert (results[0], results[-1], set(results[1:-1])) == ("COST_TOO_HIGH", "THROTTLED", {"ok"})
+    statuses = []
+    while 429 not in statuses and len(statuses) < 200:
+        statuses.append((await world.post(operator, query)).status_code)
+    # A process has taken a twentieth of the budget, which is 500,000; each of these costs 1,000. What comes too early is not noted.
+    assert len(await noted(world)) - before - 1 == len(statuses) - 1 <= 25
 
 
 async def test_what_members_decide_is_in_the_log_with_whom_it_is_about(world: World) -> None:

@@ -26,7 +26,8 @@ TOLD = {
 def test_no_scope_that_a_member_gives_but_the_one_that_says_so_opens_its_activity(scope: str) -> None:
     needs = rights(engine()._schema)
     opened_by_it = {f"{type_}.{field}" for (type_, field), need in needs.items() if opens(need, frozenset({scope}))}
-    assert {each for each in opened_by_it if each.split(".")[0] in TOLD} == ({"Membership.wallets"} if scope == "balance:read" else set())
+    balances = {"Membership.wallets", "Membership.nativeBalance", "NativeBalance.availability", "NativeBalance.points"}
+    assert {each for each in opened_by_it if each.split(".")[0] in TOLD} == (balances if scope == "balance:read" else set())
     assert not {"Member.activity", "Member.memberships", "Member.cards", "WalletEvent.activity"} & opened_by_it
 
 

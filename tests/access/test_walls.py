@@ -239,7 +239,8 @@ def theirs(rows: Rows, partner: UUID | None, member: UUID | None) -> dict[str, C
 
     return {
         **dict.fromkeys(("member", "card", "wallet", "lot"), held),
-        **dict.fromkeys(("spending", "expiry_due", "adjustment"), members),
+        **dict.fromkeys(("spending", "expiry_due"), members),
+        "adjustment": lambda row: members(row) or (partners(row) and row["state"] == "posted"),
         **dict.fromkeys(("external_id", "contract", "statement", "partner_credit", "credit_slot", "credit_payment"), partners),
         **dict.fromkeys(("membership", "hold", "consent"), lambda row: members(row) or partners(row)),
         **dict.fromkeys(("transaction", "further_entry", "redemption", "reversal", "transfer", "sealed", "maturing"), happened),
