@@ -83,9 +83,10 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
     await database.open()
     async with database.reading() as tx:
         await check_server(tx)
-    # Of its own, so that no crowd at the pool delays what was revoked.
-    watching = Database(dsn, 1)
+    # Of their own, so that no crowd at the pool delays what was revoked, or makes a process look dead that is busy.
+    watching, probing = Database(dsn, 1), Database(dsn, 1)
     await watching.open()
+    await probing.open()
     vault = await open_vault(database, settings)
     audit = Audit(database, vault, clock)
     catalogue = Catalogue(database)
@@ -115,7 +116,7 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
         prove=lambda transaction_id: prove(database, transaction_id),
     )
     await _register_own_clients(database, settings.base_url, clock)
-    metrics = Metrics(watching, ledger, jobs, clock).scrape
+    metrics = Metrics(probing, ledger, jobs, clock).scrape
     server = OAuthServer(tokens)
     budgets = Budgets(database)
     login = Login(server, tokens, doors, vault, audit, budgets)
@@ -123,7 +124,7 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
     trusted = read_issuers(settings.issuers_file) if settings.issuers_file else []
     issuers = OutsideIssuers(trusted, fetcher, database, clock, tokens.revocations)
     oauth = OAuth(server, Clerk(tokens, database, clock, fetcher), tokens, database, budgets)
-    health = Health(watching)
+    health = Health(probing)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -136,6 +137,7 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
         await connections.close()
         await fetcher.close()
         await watching.close()
+        await probing.close()
         await database.close()
 
     pages = Starlette(

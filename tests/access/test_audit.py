@@ -4,14 +4,18 @@ import asyncio
 import contextlib
 import json
 import re
+from datetime import timedelta
 from typing import Any
+from urllib.parse import parse_qs, urlparse
 
 import pytest
 from websockets.exceptions import ConnectionClosed
 
 from gateway import ids
+from gateway.access import audit
+from gateway.database import LostRace
 from tests.access.test_consent import WITHDRAW, agree, ask_on_the_page, client_with_page, exchange
-from tests.access.test_oauth import authorization
+from tests.access.test_oauth import authorization, olga
 from tests.access.test_operators import session_of
 from tests.adjustment.test_adjust import ann
 from tests.events.test_live import open_socket
@@ -223,3 +227,74 @@ async def test_what_a_partner_is_refused_is_paid_for_by_what_it_fills_in_the_log
         statuses.append((await world.post(narrow, query, r=short)).status_code)
     # A process has taken a twentieth of the budget, which is 4,000,000; each of these fills two pages, at 1,000.
     assert statuses.count(403) == len(await noted(world)) - before <= 200_000 // 2_000
+
+
+async def test_what_a_mutation_did_is_told_also_where_its_note_cannot_be_written(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    operator = await world.operator()
+    await world.record("50.00")
+    note = audit.Audit.note
+
+    async def fails(self: Any, deed: Any) -> None:
+        if deed.result != "ASKED":
+            raise LostRace("somebody else")
+        await note(self, deed)
+
+    monkeypatch.setattr(audit.Audit, "note", fails)
+    given = {"member": await ann_of(world), "programme": "MER", "partner": "grocer", "points": 7, "reason": "A till was down"}
+    done = (await world.ask(operator, ADJUST, i={**given, "idempotencyKey": "a"}))["adjustPoints"]
+    assert done["adjustment"]["state"] == "POSTED"
+    assert (await noted(world))[-1] == ("operator", "mutation adjustPoints", "ASKED")
+    # What is only read is not told without being noted.
+    looked = await world.post(operator, '{ memberByCard(card: "CARD-1") { id } }')
+    assert (looked.status_code, looked.json()["errors"][0]["extensions"]["code"]) == (429, "BUSY")
+
+
+async def ann_of(world: World) -> str:
+    return ids.show("mem", (await world.sql("select member_id from card where number = 'CARD-1'"))[0][0])
+
+
+async def test_logins_returns_and_logouts_with_one_cookie_break_nobody_off(world: World) -> None:
+    await world.operator()
+    cookie, (query, _) = session_of(world), authorization(world)
+    world.http.cookies.clear()
+
+    async def comes_back() -> int:
+        return (await world.http.get("/oauth/authorize", params=query, headers={"cookie": cookie})).status_code
+
+    async def logs_in() -> int:
+        return (await world.http.post("/oauth/authorize", params=query, data=olga(world), headers={"cookie": cookie})).status_code
+
+    async def logs_out() -> int:
+        return (await world.http.post("/oauth/logout", headers={"cookie": cookie})).status_code
+
+    for _ in range(6):
+        world.clock.set(world.clock.now() + timedelta(seconds=31))
+        statuses = await asyncio.gather(*(each() for each in (logs_in, logs_out, comes_back) for _ in range(3)))
+        assert set(statuses) <= {200, 204, 303, 401, 429}  # a one-time code serves once, and five that do not lock
+    assert (await world.sql("select deadlocks from pg_stat_database where datname = current_database()"))[0][0] == 0
+    assert await world.broken() == []
+
+
+async def test_who_comes_back_with_a_session_again_and_again_is_told_to_wait(world: World) -> None:
+    await world.operator()
+    query, _ = authorization(world)
+    await world.sql("update budget set available = 0, as_of = clock_timestamp() + interval '1 day' where holder like 'address %'")
+    before, statuses = len(await noted(world)), []
+    while 429 not in statuses and len(statuses) < 60:
+        answer = await world.http.get("/oauth/authorize", params=query, headers={"cookie": session_of(world)})
+        statuses.append(answer.status_code)
+    assert statuses[-1] == 429
+    assert len(await noted(world)) - before == statuses.count(303)
+    # The page itself, without a session, leaves nothing behind.
+    assert (await world.http.get("/oauth/authorize", params=query)).status_code == 200
+
+
+async def test_a_code_from_before_leaving_the_console_is_worth_nothing(world: World) -> None:
+    await world.operator()
+    query, verifier = authorization(world)
+    landed = await world.http.get("/oauth/authorize", params=query, headers={"cookie": session_of(world)})
+    code = parse_qs(urlparse(landed.headers["location"]).query)["code"][0]
+    assert (await world.http.post("/oauth/logout", headers={"cookie": session_of(world)})).status_code == 204
+    form = {"grant_type": "authorization_code", "client_id": "console", "redirect_uri": query["redirect_uri"], "code": code}
+    late = await world.http.post("/oauth/token", data={**form, "code_verifier": verifier})
+    assert (late.status_code, late.json()["error"]) == (400, "invalid_grant")

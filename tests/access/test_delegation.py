@@ -12,7 +12,8 @@ from gateway.http.rights import opens
 from tests.access.test_consent import agree, exchange
 from tests.conversion.test_convert import CONVERT, QUOTE
 from tests.events.test_live import next_of, open_socket
-from tests.points import ann_hands_over, codes
+from tests.members.test_members import LINK
+from tests.points import ann_hands_over, ann_logs_in, codes
 from tests.world import World, engine, said_by
 
 # What is told of whom a member knows, of what it did, and of who it is.
@@ -87,3 +88,20 @@ async def test_who_may_read_balances_follows_them_and_is_not_told_what_happened(
         await world.record("5.00")
         seen = (await next_of(socket))["payload"]["data"]["walletChanged"]
         assert (seen["kind"], seen["wallets"][0]["available"]) == ("earning", 5)
+
+
+async def test_who_acts_reads_no_whole_number_of_a_card_and_cannot_spend_with_what_it_reads(world: World) -> None:
+    token, ann = await acting(world, "profile:read", who="airline"), await ann_logs_in(world)
+    cards = "{ me { cards { number status } } }"
+    assert (await world.ask(ann, cards))["me"]["cards"] == [{"number": "CARD-1", "status": "ACTIVE"}]
+    (read,) = (await world.ask(token, cards))["me"]["cards"]
+    assert read["number"] == "...RD-1"
+    linked = (await world.ask("airline", LINK, i={"externalId": "by what was read", "card": read["number"]}))["linkMembership"]
+    assert codes(linked) == ["MEMBER_UNKNOWN"]
+
+
+async def test_a_balance_in_another_partners_system_is_a_balance(world: World) -> None:
+    query = "{ me { memberships { partner { code } nativeBalance { availability } } } }"
+    assert (await world.post(await acting(world, "profile:read"), query)).status_code == 403
+    found = (await world.ask(await acting(world, "balance:read", "profile:read"), query))["me"]["memberships"]
+    assert {"code": "airline"} in [each["partner"] for each in found if each["nativeBalance"]["availability"] == "AVAILABLE"]

@@ -438,6 +438,23 @@ async def test_an_order_that_is_held_again_is_not_given_back_by_who_knew_its_hol
     assert await world.broken() == []
 
 
+async def test_one_key_asked_with_many_times_at_once_gets_one_quote(world: World) -> None:
+    await world.record("1000.00")
+    quotes = await asyncio.gather(*(quote(world, idempotencyKey="q") for _ in range(8)))
+    assert {each["quote"]["id"] for each in quotes} == {quotes[0]["quote"]["id"]}
+    assert (await world.sql("select count(*) from quote"))[0][0] == 1
+
+
+async def test_an_order_that_cannot_be_moved_on_lets_the_others_have_their_turn(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    await world.record("1000.00")
+    await held_order(world, monkeypatch)
+    await world.sql("update hold set state = 'released', released = points where hold_id = (select hold_id from conversion)")
+    before = (await world.sql("select updated_at from conversion"))[0][0]
+    world.clock.set(world.clock.now() + timedelta(seconds=40))
+    await run_job(world, "conversions")
+    assert (await world.sql("select updated_at from conversion"))[0][0] > before
+
+
 async def test_a_quote_that_has_run_out_is_not_used_again_by_an_exchange_that_was_given_back(world: World) -> None:
     await world.record("1000.00")
     quoted = (await quote(world))["quote"]

@@ -1,28 +1,37 @@
 """What one caller may have of the gateway at once, and how little the others notice of it."""
 
 import asyncio
+import contextlib
 import json
 import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import pytest
 
 from gateway import database
+from gateway.access import audit
 from gateway.access.caller import Caller
+from gateway.coalition.catalogue import Catalogue
 from gateway.database import Database, Stuck
 from gateway.events import feed
 from gateway.http import endpoint, shares
+from gateway.http.refusing import Refusing
+from gateway.parties import PARTY
+from gateway.privacy import graph as people_graph
 from gateway.settings import read_settings
 from gateway.wallets import history
 from partners.protocols import rest_json
 from tests.access.test_consent import agree, exchange
 from tests.conversion.test_convert import fault
 from tests.events.test_live import next_of, open_socket
-from tests.points import ann_hands_over, ann_logs_in, bob_joins
+from tests.ledger.test_batches import locked_wallet, waits
+from tests.points import ann_hands_over, ann_logs_in, bob_joins, mint, run_job
 from tests.world import RECORD, World
 
 
@@ -152,46 +161,108 @@ async def test_of_one_callers_operations_a_few_run_at_once_and_small_ones_go_pas
     monkeypatch.setattr(shares, "SMALL_POINTS", points[0])
     monkeypatch.setattr(shares, "MIDDLE_POINTS", points[1])
     monkeypatch.setattr(shares, "SMALL_AT_ONCE", 12)
-    running, most = 0, 0
+    held = {who: Held(getattr(shares, at_once)) for who in ("grocer", "fuel")}
     run = endpoint.GraphQLEndpoint._execute
+    partners = {row["partner_id"]: row["code"] for row in await world.sql("select partner_id, code from partner")}
+    await asyncio.gather(*(world.token(who) for who in held))
 
     async def counted(self: Any, admitted: Any) -> Any:
-        nonlocal running, most
-        if admitted.points >= 20:
-            running += 1
-            most = max(most, running)
-            await asyncio.sleep(0.3)
-            running -= 1
-        return await run(self, admitted)
+        if admitted.points < 20:
+            return await run(self, admitted)
+        async with held[partners[admitted.caller.party]]:
+            return await run(self, admitted)
 
     monkeypatch.setattr(endpoint.GraphQLEndpoint, "_execute", counted)
-    crowded = asyncio.gather(*(world.post(who, asked) for who in ("grocer", "fuel") for _ in range(15)))
-    await asyncio.sleep(0.05)
+    crowded = asyncio.gather(*(world.post(who, asked) for who in held for _ in range(15)))
+    await asyncio.sleep(0.01)
     if at_once != "SMALL_AT_ONCE":
         assert (await world.post("grocer", "{ programmes { code } }")).status_code == 200
-        assert not crowded.done()
     assert {answer.status_code for answer in await crowded} == {200}
-    assert most == 2 * getattr(shares, at_once)
+    assert {who: each.most for who, each in held.items()} == dict.fromkeys(held, getattr(shares, at_once))
 
 
-async def test_one_party_leaves_connections_for_everybody_else(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    reading, most = 0, 0
-    read_for = Database.reading_for
+async def test_a_partys_reports_and_its_postings_do_not_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns, caller = shares.Turns(), Caller("partner", uuid4(), "partner-x", frozenset())
+    for points in (10, 5_000, 50_000):
+        report, posting = turns.of(caller, points), turns.of(caller, points, is_mutation=True)
+        assert report is turns.of(caller, points)
+        assert report is not posting
+
+
+PARTYS_CONNECTIONS = read_settings({}).pool_size * 2 // 3
+
+
+class Held:
+    """Blocks of a kind that are held, until so many are there as are expected, and a moment longer."""
+
+    def __init__(self, expected: int) -> None:
+        self.now = self.most = 0
+        self._expected, self._full = expected, asyncio.Event()
+
+    async def __aenter__(self) -> None:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        if self.now >= self._expected:
+            self._full.set()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._full.wait(), 5)
+        await asyncio.sleep(0.05)
+
+    async def __aexit__(self, *_: object) -> None:
+        self.now -= 1
+
+
+@pytest.mark.parametrize("way", ["reading_for", "snapshot", "transaction"])
+async def test_one_party_leaves_connections_for_everybody_else_whatever_it_does(
+    world: World, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    held, begun = Held(PARTYS_CONNECTIONS), getattr(Database, way)
+    if way == "snapshot":
+        await world.record("5.00")
+        await run_job(world, "seal")
+    await asyncio.gather(*(world.token(who) for who in ("grocer", "fuel")))
 
     @asynccontextmanager
-    async def counted(self: Database, partner_id: Any, member_id: Any) -> AsyncIterator[Any]:
-        nonlocal reading, most
-        async with read_for(self, partner_id, member_id) as tx:
-            reading += 1
-            most = max(most, reading)
-            await asyncio.sleep(0.02)
-            reading -= 1
-            yield tx
+    async def counted(self: Database, *given: Any) -> AsyncIterator[Any]:
+        async with begun(self, *given) as tx:
+            if PARTY.get() is not None:
+                async with held:
+                    yield tx
+            else:
+                yield tx
 
-    monkeypatch.setattr(Database, "reading_for", counted)
-    crowded = asyncio.gather(*(world.post("grocer", '{ membership(ref: {externalId: "ann"}) { id } }') for _ in range(60)))
+    monkeypatch.setattr(Database, way, counted)
+    asked: dict[str, tuple[str, Any]] = {
+        "reading_for": ('{ membership(ref: {externalId: "ann"}) { id } }', {}),
+        "snapshot": ('{ membership(ref: {externalId: "ann"}) { activity(first: 1) { nodes { proof { keyId } } } } }', {}),
+        "transaction": ("mutation($i: EnrolMemberInput!) { enrolMember(input: $i) { errors { code } } }", {"i": {"externalId": "ann"}}),
+    }
+    query, variables = asked[way]
+    crowded = asyncio.gather(*(world.post("grocer", query, **variables) for _ in range(40)))
     assert {answer.status_code for answer in await crowded} == {200}
-    assert most == read_settings({}).pool_size * 2 // 3
+    assert held.most == PARTYS_CONNECTIONS
+
+
+async def test_who_waits_for_the_log_waits_without_a_connection(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    held, decide = Held(audit.NOTERS_AT_ONCE), people_graph.consents.decide_alone
+    await bob_joins(world)
+    anns = await ann_logs_in(world)
+    members = [row[0] for row in await world.sql("select distinct member_id from card order by 1")]
+    tokens = [anns, *[await mint(world, "member", member) for member in members]]
+
+    async def slowly(*given: Any) -> None:
+        async with held:
+            await decide(*given)
+
+    monkeypatch.setattr(people_graph.consents, "decide_alone", slowly)
+    person = "mutation($i: UpdatePersonInput!) { updatePerson(input: $i) { errors { code } } }"
+    for token in tokens:
+        await world.named(token, person)
+    crowded = asyncio.gather(*(world.post(token, person, i={"name": "X"}) for token in tokens for _ in range(8)))
+    answers = [answer.status_code for answer in await crowded]
+    assert set(answers) == {200}
+    # Ann comes with two tokens, and is one party.
+    assert held.most == audit.NOTERS_AT_ONCE == 2 * audit.NOTERS_OF_ONE
 
 
 async def test_who_finds_every_connection_at_work_is_told_that_it_is_busy_and_not_that_the_database_is_away(
@@ -370,3 +441,95 @@ async def test_a_streamed_answer_counts_until_it_is_read(world: World, monkeypat
         unread.close()
         while "BUSY" in (await world.http.post("/graphql", json=asked, headers=headers)).text:
             await asyncio.sleep(0.05)
+
+
+async def test_a_balance_that_was_given_up_is_asked_for_anew(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sibling that fails takes its neighbours away; what comes after them in the same request is told all the same."""
+    asked: list[str] = []
+
+    async def slow(self: Any, account: str) -> int:
+        asked.append(account)
+        await asyncio.sleep(0.2)
+        return 7
+
+    monkeypatch.setattr(rest_json.RestJson, "balance", slow)
+    query = """mutation($i: EnrolMemberInput!) {
+      a: enrolMember(input: $i) { membership { nativeBalance { points } activity(first: 1, after: "bad") { pageInfo { endCursor } } } }
+      b: enrolMember(input: $i) { membership { nativeBalance { points } } } }"""
+    answer = await world.post("airline", query, i={"externalId": "flyer"})
+    assert answer.status_code == 200
+    body = answer.json()
+    assert body["data"]["b"]["membership"]["nativeBalance"]["points"] == 7
+    assert [error["extensions"]["code"] for error in body["errors"]] == ["BAD_INPUT"]
+    assert asked == ["flyer", "flyer"]
+
+
+async def test_points_are_exchanged_however_many_look_at_their_balances(world: World) -> None:
+    await world.record("900.00")
+    await fault(world, "drip", 1_000)
+    await bob_joins(world)
+    connector = rest_json.RestJson(world.airline_url)
+    looking = [asyncio.create_task(connector.balance(f"flyer-{n}")) for n in range(60)]
+    await asyncio.sleep(0.1)
+    await fault(world, "drip", 0)
+    assert (await asyncio.wait_for(connector.credit("ann", 5, "r-1"), 1.5)).balance == 5
+    for each in looking:
+        each.cancel()
+    await asyncio.gather(*looking, return_exceptions=True)
+    await connector.close()
+
+
+async def test_what_a_partner_leaves_unread_is_its_own_whomever_it_acts_for(world: World) -> None:
+    fuel, unread = uuid4(), shares.Unread()
+    acting = [Caller("member", uuid4(), "partner-fuel", frozenset(), acting_partner_id=fuel) for _ in range(2)]
+    with unread.counting(acting[0], shares.UNREAD_MAX_BYTES):
+        for caller in (acting[1], Caller("partner", fuel, "partner-fuel", frozenset())):
+            with pytest.raises(Refusing):
+                unread.check(caller, 1, shares.UNREAD_MAX_BYTES)
+        unread.check(Caller("member", acting[0].subject_id, "member-app", frozenset()), 1, shares.UNREAD_MAX_BYTES)
+
+
+async def test_whoever_comes_while_every_connection_is_at_work_is_told_so_and_stays(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = await world.token("grocer")
+    ann = await ann_logs_in(world)
+    follow = "subscription { walletChanged { cursor } }"
+    headers = {"Authorization": f"Bearer {ann}", "Accept": "text/event-stream"}
+    current = Catalogue.current
+
+    async def busy(self: Catalogue) -> Any:
+        raise Stuck("Every connection is at work.")
+
+    async with open_socket(world, ann) as kept:
+        await kept.send(json.dumps({"type": "subscribe", "id": "1", "payload": await world.named(ann, follow)}))
+        await next_of(kept)
+        monkeypatch.setattr(Catalogue, "current", busy)
+        refused = await world.post(token, "{ programmes { code } }")
+        assert (refused.status_code, refused.json()["errors"][0]["extensions"]["code"]) == (429, "BUSY")
+        await asyncio.sleep(2.2)  # the socket is looked at each second
+        monkeypatch.setattr(Catalogue, "current", current)
+        await world.record("5.00")
+        assert (await next_of(kept))["type"] == "next"
+    assert headers
+
+
+async def test_what_a_mutation_did_is_told_also_to_whose_token_ended_meanwhile(world: World) -> None:
+    many = "mutation($i: [PurchaseInput!]!) { recordPurchases(input: $i) { earning { points } errors { code } } }"
+    await world.record("1.00")
+    token, asked = await world.token("grocer"), {"query": many, "variables": {"i": [world.purchase("7.00")]}}
+    headers = {"Authorization": f"Bearer {token}", "Accept": "text/event-stream"}
+
+    async def streamed() -> str:
+        return (await world.http.post("/graphql", json=asked, headers=headers)).text
+
+    async with open_socket(world, token) as waits_on_socket, locked_wallet(world):
+        await waits_on_socket.send(json.dumps({"type": "subscribe", "id": "1", "payload": {**asked, "variables": {"i": [world.purchase("8.00")]}}}))
+        stream = asyncio.create_task(streamed())
+        await waits(world, 1)
+        world.clock.set(world.clock.now() + timedelta(minutes=6))
+        await asyncio.sleep(2.2)  # both are looked at each second
+        assert not stream.done()
+        told = asyncio.create_task(next_of(waits_on_socket))
+        await asyncio.sleep(0)
+    # What waited too long for a lock says that it may be sent again, and what was posted says that.
+    assert "UNAUTHENTICATED" not in await stream
+    assert (await told)["type"] == "next"
