@@ -33,7 +33,7 @@ class Settings:
     port: int = _setting("GATEWAY_PORT", "8080", "Port to listen on, 1 to 65535.")
     issuer: str = _setting("GATEWAY_ISSUER", "", "Public base URL, the `iss` of every token; empty: http://HOST:PORT.")
     partners_dir: Path = _setting("GATEWAY_PARTNERS_DIR", "partners", "Folder with one `<code>/partner.toml` a partner.")
-    pool_size: int = _setting("GATEWAY_POOL_SIZE", "12", "Database connections of one process, 2 to 100.")
+    pool_size: int = _setting("GATEWAY_POOL_SIZE", "12", "Connections of each of a process's three pools, 2 to 100.")
     lanes: int = _setting("GATEWAY_LANES", "2", "Batches posted side by side by one process, 1 to 64.")
     adjustment_limit: int = _setting(
         "GATEWAY_ADJUSTMENT_LIMIT", "1000", "Points an operator may adjust alone within a day; above it a second one approves."

@@ -27,7 +27,7 @@ ALGORITHMS = ["ES256", "PS256", "EdDSA", "Ed25519"]
 HEADER_LENGTH_MAX = 4_096
 ASSERTION_SECONDS_MAX = 300
 # FAPI 2.0, section 5.3.2.1: clocks of clients may be ahead by so much.
-AHEAD_SECONDS = 10
+CLIENT_AHEAD_SECONDS = 10
 JTI_MAX = 200
 
 
@@ -149,7 +149,7 @@ def read_assertion(assertion: str, keys: KeySet, issuer: str, now: datetime) -> 
             and 0 < len(jti) <= JTI_MAX
             and jti.isprintable()
             and at < expires <= at + ASSERTION_SECONDS_MAX
-            and all(type(moment) is int and moment <= at + AHEAD_SECONDS for moment in begins)
+            and all(type(moment) is int and moment <= at + CLIENT_AHEAD_SECONDS for moment in begins)
         )
         return Assertion(client_id, jti, expires) if good else None
     return None

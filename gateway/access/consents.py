@@ -1,4 +1,4 @@
-"""Consents: what a member allows a partner to see and to do in its name, for how long it says so."""
+"""Consents: what a member allows a partner to see and to do in its name, until it is withdrawn."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -24,9 +24,10 @@ DATA_CLASSES = {
     "contact": "your name, e-mail address and phone number",
 }
 
+
 @dataclass(frozen=True, slots=True)
 class Consent:
-    """`evidence` says how it was given: the page's words or the app's request, and with which login."""
+    """A consent as it was given, and when it was withdrawn if it was; how it was given is kept beside it, as evidence."""
 
     id: UUID
     member_id: UUID

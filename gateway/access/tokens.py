@@ -27,7 +27,7 @@ from gateway.statements import load_queries
 
 TOKEN_SECONDS = 300
 # How far the clocks of processes may differ.
-AHEAD_SECONDS = 60
+PROCESS_AHEAD_SECONDS = 60
 # A retired key's tokens have all ended by then.
 RETIRED_SECONDS = 2 * TOKEN_SECONDS
 KNOWN_TOKENS = 10_000
@@ -246,7 +246,7 @@ class Tokens:
             raise TokenRefused("The token has expired; ask for a new one.")
         if not isinstance(issued, int) or expires - issued > TOKEN_SECONDS:
             raise TokenRefused("The token lives longer than any of this gateway's.")
-        if issued > self._clock.now().timestamp() + AHEAD_SECONDS:
+        if issued > self._clock.now().timestamp() + PROCESS_AHEAD_SECONDS:
             raise TokenRefused("The token is of a time to come.")
         if claims.get("kind") not in CEILING:
             raise TokenRefused("The token names no known kind of caller.")

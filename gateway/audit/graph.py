@@ -6,7 +6,7 @@ from gateway import ids
 from gateway.access.audit import Entry
 from gateway.context import Info
 from gateway.graph import BadInput, requires, show_id
-from gateway.pages import Connection, connection, page
+from gateway.pages import Connection, connection, no_cursor, page
 from gateway.scalars import DateTime
 
 NEWEST = 2**62
@@ -50,7 +50,7 @@ class AuditQuery:
     ) -> Connection[AuditEntry]:
         asked = page(first, after)
         if after is not None and not (after.isascii() and after.isdecimal() and len(after) <= CURSOR_MAX):
-            raise BadInput(f"after is {after[:60]!r}, which is no cursor of this connection.")
+            raise no_cursor(after)
         only = filter or AuditFilter()
         for name, id in (("actor", only.actor), ("about", only.about)):
             if id is not None and ids.named_in(id) != [id]:

@@ -1,5 +1,6 @@
 """Recording purchases: find the member, apply the contract's rules, post."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -29,7 +30,7 @@ from gateway.refusals import (
 from gateway.replay import digest
 
 BATCH_MAX = 1_000
-LINES_MAX = 1_000
+LINES_MAX = LINES_AT_ONCE = 1_000
 
 
 class PurchaseRequest(msgspec.Struct, frozen=True):
@@ -67,7 +68,13 @@ async def record_purchases(
     if len(requests) > BATCH_MAX:
         raise BatchTooLarge(len(requests), BATCH_MAX)
     book: _TermsBook = {}
-    priced = [_price(coalition, partner, book, request, now) for request in requests]
+    priced, lines = [], 0
+    for request in requests:
+        priced.append(_price(coalition, partner, book, request, now))
+        lines += len(request.lines)
+        if lines >= LINES_AT_ONCE:
+            await asyncio.sleep(0)  # others have their turn
+            lines = 0
     memberships = await members.find(partner.id, [request.member for request in requests])
     keys = [Key(partner.id, request.idempotency_key, _digest(request)) for request in requests]
     items = [_item(p, m, key) for p, m, key in zip(priced, memberships, keys, strict=True)]

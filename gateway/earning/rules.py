@@ -1,6 +1,5 @@
 """The rules that turn a purchase into points, and the trace they leave."""
 
-from fractions import Fraction
 
 import msgspec
 
@@ -21,11 +20,6 @@ class EarningStep(msgspec.Struct, frozen=True):
     funder: str
 
 
-def show_fraction(rate: Fraction) -> str:
-    """An exact rate as people write it: 1/2 or 3."""
-    return str(rate)
-
-
 def points_of(contract: Contract, amount_minor: int) -> int:
     """The whole points that an amount brings: what the steps of `apply_rules` add up to."""
     return points_for(amount_minor, contract.earn_rate)
@@ -42,7 +36,7 @@ def apply_rules(contract: Contract, partner_code: str, amount_minor: int) -> tup
             version=contract.version,
             condition="every purchase",
             amount=decimal_of_minor(amount_minor),
-            multiplier=show_fraction(contract.earn_rate),
+            multiplier=str(contract.earn_rate),
             rounding="down",
             points=points_of(contract, amount_minor),
             funder=partner_code,

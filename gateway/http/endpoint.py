@@ -29,12 +29,14 @@ from gateway.http.deeds import named_in_answer, only_introspects, result_of
 from gateway.http.doorman import Doorman
 from gateway.http.engine import Engine
 from gateway.http.errors import DocumentRefused
-from gateway.http.events import EVENT_STREAM, PART_BYTES, EventStream
+from gateway.http.events import EventStream
 from gateway.http.refusing import Refusing, refusing_what_is_away
 from gateway.http.shares import Turns, Unread
 from gateway.http.wire import (
+    EVENT_STREAM,
     GRAPHQL_JSON,
     JSON,
+    PART_BYTES,
     Answer,
     check_head,
     negotiate,
@@ -42,6 +44,8 @@ from gateway.http.wire import (
     read_body,
     read_request,
     respond,
+    shown,
+    was_executed,
 )
 
 ANSWER_MAX_BYTES = 16 * 1024 * 1024
@@ -93,7 +97,7 @@ class GraphQLEndpoint:
                 return EventStream(self.results(admitted), knows)
             admitted = await self.admission.admit(caller, asked, request.method)
             result = await self._run(admitted)
-            executed = not (result.data is None and result.errors and all(e.path is None for e in result.errors))
+            executed = was_executed(result)
             status = 400 if media_type == GRAPHQL_JSON and not executed else 200
             return self._counted(admitted, respond(shown(result, executed), status, media_type))
         except Refusing as no:
@@ -194,15 +198,3 @@ class GraphQLEndpoint:
                 # That it was asked for is noted; what it did is done, and its answer must say so.
                 log.exception("what a mutation did could not be noted", action=deed.action, result=result_of(result))
         return result
-
-
-def shown(result: ExecutionResult, executed: bool = True) -> dict[str, Any]:
-    """A result as JSON; without `data` if nothing was executed."""
-    body: dict[str, Any] = {}
-    if result.errors:
-        body["errors"] = [error.formatted for error in result.errors]
-    if executed:
-        body["data"] = result.data
-    if result.extensions:
-        body["extensions"] = result.extensions
-    return body

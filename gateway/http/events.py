@@ -5,7 +5,6 @@ https://github.com/enisdenjo/graphql-sse/blob/master/PROTOCOL.md
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from typing import Any
 
 import orjson
 from graphql import ExecutionResult
@@ -13,10 +12,9 @@ from starlette.responses import StreamingResponse
 
 from gateway.http.headers import COMMON
 from gateway.http.refusing import Refusing
+from gateway.http.wire import EVENT_STREAM, PART_BYTES, shown
 
-EVENT_STREAM = "text/event-stream"
 CHECK_SECONDS = 1
-PART_BYTES = 256 * 1024
 # Proxies cut connections on which nothing is sent; a comment keeps them open.
 COMMENT_EVERY = 15  # checks
 StillKnown = Callable[[], Awaitable[bool]]
@@ -69,9 +67,4 @@ def _result(following: "asyncio.Future[ExecutionResult | None]") -> ExecutionRes
 
 
 def _next(result: ExecutionResult) -> bytes:
-    body: dict[str, Any] = {"data": result.data}
-    if result.errors:
-        body["errors"] = [error.formatted for error in result.errors]
-    if result.extensions:
-        body["extensions"] = result.extensions
-    return b"event: next\ndata: " + orjson.dumps(body) + b"\n\n"
+    return b"event: next\ndata: " + orjson.dumps(shown(result)) + b"\n\n"

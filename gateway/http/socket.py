@@ -33,7 +33,7 @@ from gateway.http.doorman import Doorman
 from gateway.http.endpoint import GraphQLEndpoint
 from gateway.http.errors import DocumentRefused
 from gateway.http.refusing import Refusing
-from gateway.http.wire import address_of, check_parts, names_one_host
+from gateway.http.wire import address_of, check_parts, names_one_host, was_executed
 
 Results = AsyncGenerator[ExecutionResult | PreExecutionError, None]
 
@@ -184,8 +184,7 @@ class _Operations:
 
 
 def _kind(result: GraphQLResult) -> ExecutionResult | PreExecutionError:
-    """Errors without a path, and no data: nothing was executed."""
-    if result.data is None and result.errors and all(error.path is None for error in result.errors):
+    if not was_executed(result):
         return PreExecutionError(data=None, errors=result.errors, extensions=result.extensions)
     return ExecutionResult(data=result.data, errors=result.errors, extensions=result.extensions)
 

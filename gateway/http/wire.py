@@ -8,20 +8,22 @@ from types import NoneType
 from typing import Any
 
 import orjson
+from graphql import ExecutionResult
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway.access.caller import Caller
 from gateway.http import patience
-from gateway.http.events import EVENT_STREAM, PART_BYTES
 from gateway.http.headers import COMMON
 from gateway.http.refusing import Refusing
 
 BODY_MAX_BYTES = 4 * 1024 * 1024
 PARTS_MAX = 60_000
+PART_BYTES = 256 * 1024
 JSON = "application/json"
 GRAPHQL_JSON = "application/graphql-response+json"
+EVENT_STREAM = "text/event-stream"
 
 _KINDS = (
     ("documentId", (str, NoneType)),
@@ -158,6 +160,23 @@ def respond(body: dict[str, Any], status: int, media_type: str, headers: dict[st
             **(headers or {}),
         },
     )
+
+
+def was_executed(result: ExecutionResult) -> bool:
+    """Whether anything of an operation was executed: errors without a path, and no data, come from before it."""
+    return not (result.data is None and result.errors and all(error.path is None for error in result.errors))
+
+
+def shown(result: ExecutionResult, executed: bool = True) -> dict[str, Any]:
+    """A result as JSON; without `data` if nothing was executed."""
+    body: dict[str, Any] = {}
+    if result.errors:
+        body["errors"] = [error.formatted for error in result.errors]
+    if executed:
+        body["data"] = result.data
+    if result.extensions:
+        body["extensions"] = result.extensions
+    return body
 
 
 def address_of(request: HTTPConnection) -> str:

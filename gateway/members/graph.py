@@ -14,7 +14,7 @@ from gateway.context import Info
 from gateway.graph import SEES_BALANCES, SEES_MEMBERSHIPS, BadInput, Node, requires, show_id
 from gateway.members import lookup
 from gateway.members.balances import Balances
-from gateway.pages import Connection, connection, page
+from gateway.pages import Connection, connection, no_cursor, page
 from gateway.privacy.graph import SEES_CONSENTS, Consent, Person, consents_of, person_of
 from gateway.privacy.people import members_found_by
 from gateway.refusals import BatchTooLarge, Refused
@@ -233,7 +233,7 @@ class MembersQuery:
         partner, asked = info.context.partner(), page(first, after)
         from_id = ids.read("mbs", after) if after else FIRST_ID
         if from_id is None:
-            raise BadInput(f"after is {(after or '')[:60]!r}, which is no cursor of this connection.")
+            raise no_cursor(after or "")
         async with info.context.reading() as tx:
             rows = await tx.all(lookup.sql.memberships_of_partner, partner=partner.id, after=from_id, most=first + 1)
         shown = [show_membership(lookup.membership_of(row)) for row in rows]

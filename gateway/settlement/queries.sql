@@ -12,14 +12,6 @@ select month, state, closed_at
   from period
  where month = :month;
 
--- name: periods(after, most)
--- Periods from a month on.
-select month, state, closed_at
-  from period
- where month > :after
- order by month
- limit :most;
-
 -- name: sums_of_period(month)
 -- What the batches of a month add up to, by what settlement prices.
 select kind, programme_id, account, partner_id, contract_id, sum(points) as points,

@@ -194,3 +194,14 @@ async def test_a_purchase_of_another_partners_member_is_refused_and_moves_nothin
         refused = await world.record("10.00", member=member)
         assert [e["code"] for e in refused["errors"]] == ["MEMBER_UNKNOWN"]
     assert await world.transactions() == 0
+
+
+async def test_two_operators_who_create_or_publish_the_same_at_once_are_told_so(world: World) -> None:
+    await world.operator()
+    made = await asyncio.gather(*(told(world, CREATE, code="TWICE", name="Twice", custody="LEDGER") for _ in range(6)))
+    assert sorted([error["code"] for error in each["errors"]] for each in made) == [[], *[["STATE_CONFLICT"]] * 5]
+    grocer = (await world.ask("grocer", "{ partner { id } }"))["partner"]["id"]
+    terms = {"partner": grocer, "programme": "MER", "currency": "USD", "validFrom": "2027-01-01"}
+    published = await asyncio.gather(*(told(world, PUBLISH, **terms) for _ in range(6)))
+    assert sorted([error["code"] for error in each["errors"]] for each in published) == [[], *[["STATE_CONFLICT"]] * 5]
+    assert (await world.sql("select count(*) from contract where valid_from = '2027-01-01'"))[0][0] == 1

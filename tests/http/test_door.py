@@ -365,3 +365,14 @@ async def test_every_page_has_its_own_nonce(world: World) -> None:
         policies = {(await world.http.get(path, params=params)).headers["content-security-policy"] for _ in range(2)}
         assert len(policies) == 2
         assert all("base-uri 'none'" in policy for policy in policies)
+
+
+@pytest.mark.parametrize("hosts", [b"", b"Host: a\r\nHost: b\r\n"])
+async def test_a_socket_is_opened_for_one_host_too(world: World, hosts: bytes) -> None:
+    address = urlsplit(world.url)
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    asked = b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: graphql-transport-ws\r\n"
+    writer.write(b"GET /graphql HTTP/1.1\r\n" + hosts + asked + b"Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n")
+    said = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+    writer.close()
+    assert b" 400 " in said.split(b"\r\n")[0]

@@ -335,7 +335,7 @@ async def test_an_event_has_a_size_and_a_turn_like_a_query(world: World, monkeyp
         said = await next_of(socket)
         assert said["payload"]["errors"][0]["extensions"]["code"] == "ANSWER_TOO_LARGE"
         assert said["payload"]["data"] is None
-        assert asked[-1].times == 2 or asked[-2].times == 2
+        assert max(turn.times for turn in asked) == 2
 
 
 class Counting:
@@ -385,22 +385,13 @@ async def test_nobody_is_asked_for_balances_that_nobody_waits_for(world: World, 
     assert 0 < len(asked) <= 8
 
 
-async def test_the_lines_of_a_batch_have_a_price_and_a_batch_of_them_holds_nobody_up_for_long(world: World) -> None:
+async def test_the_lines_of_a_batch_have_a_price_each_time_that_they_are_given(world: World) -> None:
     line = {"sku": "x", "amount": "0.01"}
     batch = [world.purchase("1.00", member={"externalId": "nobody"}, lines=[line] * 50) for _ in range(1_000)]
     many = "mutation($i: [PurchaseInput!]!) { %s }"
-    once = many % "recordPurchases(input: $i) { __typename }"
-    began = time.monotonic()
-    answer = asyncio.create_task(world.post("grocer", once, i=batch))
-    longest = 0.0
-    while not answer.done():
-        asked = time.monotonic()
-        assert (await world.post("fuel", "{ partner { code } }")).status_code == 200
-        longest = max(longest, time.monotonic() - asked)
-    took = time.monotonic() - began
-    cost = (await answer).json()["extensions"]["cost"]["requestedQueryCost"]
-    assert cost > 51_000
-    assert longest < took
+    answer = await world.post("grocer", many % "recordPurchases(input: $i) { errors { code } }", i=batch)
+    assert {error["code"] for each in answer.json()["data"]["recordPurchases"] for error in each["errors"]} == {"MEMBER_UNKNOWN"}
+    assert answer.json()["extensions"]["cost"]["requestedQueryCost"] > 51_000
     again = await world.post("grocer", many % " ".join(f"a{n}: recordPurchases(input: $i) {{ __typename }}" for n in range(5)), i=batch)
     assert again.json()["errors"][0]["extensions"]["code"] == "COST_TOO_HIGH"
     assert await world.transactions() == 0

@@ -1,12 +1,17 @@
 """A wallet's past: every moment can be asked for, balances run, and a spent point leads back to its purchase."""
 
 import asyncio
+import time
+from collections import OrderedDict
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import asyncpg
+from hypothesis import given
+from hypothesis import strategies as st
 
+from gateway.wallets.history import _take_from
 from tests.ledger.test_batches import waits
 from tests.points import TRANSFER, ann_logs_in, bob_joins, capture, codes, hold, mint, release, run_job, terms
 from tests.transfer.test_transfer import give
@@ -181,3 +186,40 @@ async def test_a_partner_cannot_read_a_wallets_history(world: World) -> None:
     await world.record("10.00")
     query = """{ membership(ref: {externalId: "ann"}) { wallets { history(first: 5) { nodes { points } } } } }"""
     assert (await world.post("grocer", query)).status_code == 403
+
+
+def one_after_the_other(left: dict[UUID, int], wanted: int, own: UUID | None) -> dict[UUID, int]:
+    """The rule in its plainest words: whoever comes first is asked first, a return's own purchase before all."""
+    taken: dict[UUID, int] = {}
+    for id in ([own] if own in left else []) + [id for id in left if id != own]:  # type: ignore[operator]
+        points = min(wanted, left[id])  # type: ignore[index]
+        left[id] -= points  # type: ignore[index]
+        wanted -= points
+        if points:
+            taken[id] = points  # type: ignore[index]
+    return taken
+
+
+@given(
+    st.lists(st.integers(0, 20), max_size=8),
+    st.lists(st.tuples(st.integers(0, 60), st.none() | st.integers(0, 9)), max_size=8),
+)
+def test_points_are_taken_from_who_came_first_by_the_rule_in_its_plainest_words(
+    credits: list[int], takes: list[tuple[int, int | None]]
+) -> None:
+    ids = [UUID(int=n) for n in range(10)]
+    plain = dict(zip(ids, credits, strict=False))
+    quick = OrderedDict(plain)
+    for wanted, own in takes:
+        of_own = ids[own] if own is not None else None
+        assert _take_from(quick, wanted, of_own) == one_after_the_other(plain, wanted, of_own)
+        assert dict(quick) == {id: points for id, points in plain.items() if points} | {id: 0 for id in quick if not plain[id]}
+
+
+def test_a_thousand_redemptions_of_a_thousand_purchases_each_are_traced_in_a_moment() -> None:
+    left = OrderedDict((UUID(int=n), 1) for n in range(100_000))
+    began = time.process_time()
+    for _ in range(1_000):
+        assert len(_take_from(left, 100, None)) == 100
+    assert time.process_time() - began < 2
+    assert not left
