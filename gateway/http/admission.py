@@ -16,7 +16,6 @@ from gateway.http.documents import Documents
 from gateway.http.engine import DOCUMENT_MAX_CHARS, STEP_UP_SECONDS, Engine, Prepared, ScopeMissing, StepUpNeeded, knows_schema
 from gateway.http.errors import DocumentRefused
 from gateway.http.refusing import Refusing, refusing_what_is_away
-from gateway.parties import PARTY
 
 READING_COST = 5
 """Points a character of a document that this process has not read yet, whether it is accepted or not."""
@@ -61,7 +60,6 @@ class Admission:
 
     async def admit(self, caller: Caller, asked: dict[str, Any], method: str, streamed: bool = False) -> Admitted:
         """Admit a request, or say why not. Raises Refusing, DocumentRefused."""
-        PARTY.set(caller.party)
         name, variables = asked.get("operationName"), asked.get("variables")
         with refusing_what_is_away():
             text = await self._text(caller, asked)

@@ -11,6 +11,7 @@ from gateway.access.tokens import sql as access_sql
 from gateway.context import Doors
 from gateway.database import DatabaseAway, Stuck
 from gateway.http.refusing import Refusing, refusing_what_is_away
+from gateway.parties import PARTY
 
 _SCHEMES = {"bearer": "Bearer", "dpop": "DPoP"}
 
@@ -37,6 +38,7 @@ class Doorman:
                 raise TokenRefused("The token is bound: send it as DPoP, with a proof." if bound else "The token is not bound.")
         except TokenRefused as error:
             raise _unknown(str(error), f'{_SCHEMES[scheme]} error="invalid_token"') from None
+        PARTY.set(caller.party)  # for whom the task at hand works from now on
         if caller.key_thumbprint is not None:
             await self._check_proof(proofs, method, caller.key_thumbprint, token)
         return caller
