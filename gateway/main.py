@@ -49,6 +49,7 @@ from gateway.jobs.jobs import Jobs, all_jobs
 from gateway.ledger.post import Ledger
 from gateway.ledger.seal import prove
 from gateway.members.lookup import MemberLookup
+from gateway.parties import PARTY
 from gateway.schema import ACTIVITY, ACTIVITY_OF_ROWS, create_schema
 from gateway.settings import Settings
 from partners.protocols import PROTOCOLS
@@ -65,6 +66,7 @@ class Gateway:
         self._graphql, self._sockets, self._pages, self.jobs = graphql, sockets, secured(pages), jobs
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        PARTY.set(None)  # what is pipelined begins in the context of the request before it
         if scope["type"] == "http" and not names_one_host(scope):
             await respond({"error": "Name one host: the Host header."}, 400, JSON, {"Connection": "close"})(scope, receive, send)
         elif scope["type"] == "http" and scope["path"] == "/graphql":

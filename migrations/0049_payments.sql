@@ -1,6 +1,13 @@
 -- depends: 0048_receipts_before_credit
 -- A payment that a bank calls by one reference is noted once, whoever of the coalition's operators notes it.
 
+-- Letters and digits alone: blanks, dashes and capitals differ from one copy of a reference to another.
+create function plain_reference(reference text) returns text
+language sql immutable as $$
+  select regexp_replace(lower(normalize(reference, NFKC)), '[^[:alnum:]]', '', 'g')
+$$;
+revoke execute on function plain_reference from public;
+
 do $migration$
 declare
   found text := pg_get_functiondef('pay_credit'::regproc);
@@ -9,7 +16,7 @@ declare
   -- Who notes the same payment at the same time waits here, and finds it then.
   perform from public.credit_slot s where s.partner_id = of_partner order by s.slot for update;
   perform from public.credit_payment p
-    where p.partner_id = of_partner and lower(p.reference) = lower(pay_credit.reference)
+    where p.partner_id = of_partner and public.plain_reference(p.reference) = public.plain_reference(pay_credit.reference)
       and (p.owner_id, p.key) <> (pay_credit.owner, pay_credit.key);
   if found then
     return null;

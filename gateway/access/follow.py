@@ -9,7 +9,7 @@ from gateway.access.signing_keys import sql as key_sql
 from gateway.access.tokens import Tokens, sql
 from gateway.access.vault import Vault
 from gateway.clock import Clock
-from gateway.database import Database, DatabaseAway
+from gateway.database import Database, DatabaseAway, Stuck
 
 FOLLOW_SECONDS = 1
 
@@ -21,7 +21,7 @@ async def follow(database: Database, vault: Vault, tokens: Tokens, clock: Clock)
     while True:
         try:
             await read_again(database, vault, tokens, clock)
-        except DatabaseAway:
+        except (DatabaseAway, Stuck):
             pass
         except Exception:
             log.exception("keys and revocations could not be read")

@@ -148,6 +148,7 @@ async def adjustment_activity(info: Info, tx: Tx, transactions: list[UUID]) -> d
     """Posted adjustments by transaction, those that the caller may see."""
     found = await adjust.adjustments_by_id(tx, transactions)
     programmes = info.context.coalition.programmes
+    told_why = info.context.caller.acting_partner_id is None  # no partner is, in nobody's name
     return {
         id: Adjustment(
             id=show_id("txn", id),
@@ -157,7 +158,7 @@ async def adjustment_activity(info: Info, tx: Tx, transactions: list[UUID]) -> d
             posted_at=DateTime(posted.posted_at),
             period=YearMonth(posted.period),
             missed_period=month_or_none(posted.missed_period),
-            reason=posted.reason if sees(info, posted.member_id, None) else None,
+            reason=posted.reason if told_why and sees(info, posted.member_id, None) else None,
         )
         for id, posted in found.items()
         if posted.posted_at and posted.period and sees(info, posted.member_id, posted.partner_id)

@@ -2,6 +2,7 @@
 
 import csv
 import getpass
+import os
 import sys
 from typing import Annotated
 
@@ -16,7 +17,7 @@ from gateway.access.vault import open_vault
 from gateway.cli.running import noting, out, settings_of, with_database
 from gateway.clock import SystemClock
 from gateway.coalition.catalogue import read_coalition
-from gateway.database import Database
+from gateway.database import Database, Row
 from gateway.members import lookup
 from gateway.wallets import history
 
@@ -25,7 +26,9 @@ member_app = typer.Typer(help="Members' local accounts.", no_args_is_help=True)
 
 
 def _asked(prompt: str) -> str:
-    """A password, typed unseen; or the first line of what is piped in."""
+    """A password: GATEWAY_PASSWORD, or typed unseen, or the first line of what is piped in. It is no option: others see those."""
+    if given := os.environ.get("GATEWAY_PASSWORD"):
+        return given
     return getpass.getpass(prompt) if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
 
 
@@ -37,10 +40,11 @@ def _address_of(login: str, factor: str) -> str:
 @operator_app.command("create")
 def operator_create(
     login: Annotated[str, typer.Argument(help="Login name.")],
-    password: Annotated[str | None, typer.Option(help="Asked for if not given.", envvar="GATEWAY_PASSWORD")] = None,
     role: Annotated[list[str] | None, typer.Option(help=f"May be given several times: {', '.join(ROLES)}.")] = None,
 ) -> None:
-    """Create an operator's account, or give it a new password; without --role a new one is an admin, others keep their roles.
+    """Create an operator's account, or give it a new password, which is asked for, or GATEWAY_PASSWORD.
+
+    Without --role a new one is an admin, others keep their roles.
 
     Nobody logs in without a second factor (TOTP): a new account gets one. Prints its address for an authenticator app, this once.
     """
@@ -49,7 +53,7 @@ def operator_create(
         raise typer.BadParameter(f"There is no role {', '.join(sorted(unknown))}; there are {', '.join(ROLES)}.")
     if not login.strip():
         raise typer.BadParameter("An operator has a login name.")
-    secret = password or _asked(f"Password for {login}: ")
+    secret = _asked(f"Password for {login}: ")
 
     async def work(opened: Database) -> str | None:
         vault = await open_vault(opened, settings_of())
@@ -124,30 +128,30 @@ def member_history(
 ) -> None:
     """Print everything that changed a wallet's balance as CSV, the latest posted first, with the balance after it."""
 
-    async def work(opened: Database) -> None:
+    async def work(opened: Database) -> list[Row]:
         async with opened.snapshot() as tx:
             rows = await tx.all(lookup.sql.cards_by_number, numbers=[card])
             if not rows:
                 raise typer.BadParameter(f"Nobody has the card {card!r}.")
             found = (await read_coalition(tx)).programme_by_code(programme)
-            writer = csv.writer(sys.stdout, lineterminator="\n")
-            writer.writerow(["posted_at", "occurred_at", "transaction", "kind", "points", "balance"])
-            async for entry in history.whole(tx, rows[0]["member_id"], found.id):
-                times = entry["posted_at"].isoformat(), entry["occurred_at"].isoformat()
-                id = ids.show("txn", entry["transaction_id"])
-                writer.writerow([*times, id, entry["kind"], entry["points"], entry["balance"]])
+            return [entry async for entry in history.whole(tx, rows[0]["member_id"], found.id)]
 
-    with_database(work, noting("member history", card=card, programme=programme))
+    # Noted before anything is shown: whoever reads it may stop after the first line.
+    entries = with_database(work, noting("member history", card=card, programme=programme))
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(["posted_at", "occurred_at", "transaction", "kind", "points", "balance"])
+    for entry in entries:
+        times, id = (entry["posted_at"].isoformat(), entry["occurred_at"].isoformat()), ids.show("txn", entry["transaction_id"])
+        writer.writerow([*times, id, entry["kind"], entry["points"], entry["balance"]])
 
 
 @member_app.command("password")
 def member_password(
     card: Annotated[str, typer.Argument(help="A card of the member.")],
     login: Annotated[str, typer.Argument(help="Login name.")],
-    password: Annotated[str | None, typer.Option(help="Asked for if not given.", envvar="GATEWAY_PASSWORD")] = None,
 ) -> None:
-    """Give a member a local account for apps, or a new password; prints the member's id."""
-    secret = password or _asked(f"Password for {login}: ")
+    """Give a member a local account for apps, or a new password; prints the member's id. It is asked for, or GATEWAY_PASSWORD."""
+    secret = _asked(f"Password for {login}: ")
 
     async def work(opened: Database) -> str:
         async with opened.transaction() as tx:
@@ -157,4 +161,4 @@ def member_password(
             await accounts.set_password(tx, "member", login, secret, rows[0]["member_id"], SystemClock().now())
             return ids.show("mem", rows[0]["member_id"])
 
-    print(with_database(work, noting("member password", card=card, login=login)))
+    print(with_database(work, noting("member password", card=card)))

@@ -41,9 +41,11 @@ async def set_credit(tx: Tx, partner_id: UUID, limit_minor: int, warn_percent: i
     await tx.post(sql.set_credit, partner=partner_id, limit_minor=limit_minor, warn_percent=warn_percent, at=now)
 
 
-def plain_reference(text: str) -> str:
-    """A bank's reference without what differs from one copy of it to another: blanks, and how its letters are encoded."""
-    return " ".join(unicodedata.normalize("NFKC", text).split())
+def _plain(reference: str | None) -> str | None:
+    """As the database's plain_reference: letters and digits alone, whatever differs from one copy of it to another."""
+    if reference is None:
+        return None
+    return "".join(char for char in unicodedata.normalize("NFKC", reference).lower() if char.isalnum())
 
 
 async def pay(tx: Tx, payment: Payment, now: datetime) -> None:
@@ -51,7 +53,7 @@ async def pay(tx: Tx, payment: Payment, now: datetime) -> None:
     key = payment.idempotency_key
     if not 1 <= len(key) <= KEY_MAX or not key.isprintable():
         raise InputNotAccepted(f"idempotencyKey must have 1 to {KEY_MAX} printable characters.", "idempotencyKey")
-    reference = plain_reference(payment.reference) if payment.reference is not None else None
+    reference = " ".join(payment.reference.split()) if payment.reference is not None else None
     if reference is not None and (not 1 <= len(reference) <= REFERENCE_MAX or not reference.isprintable()):
         raise InputNotAccepted(f"reference must have 1 to {REFERENCE_MAX} printable characters.", "reference")
     if payment.amount_minor == 0:
@@ -74,5 +76,6 @@ async def pay(tx: Tx, payment: Payment, now: datetime) -> None:
         return
     known = await tx.one(sql.credit_payment, owner=payment.owner_id, key=key)
     assert known is not None
-    if (known["partner_id"], known["amount_minor"], known["reference"]) != (payment.partner_id, payment.amount_minor, reference):
+    said = payment.partner_id, payment.amount_minor, _plain(reference)
+    if (known["partner_id"], known["amount_minor"], _plain(known["reference"])) != said:
         raise IdempotencyKeyReused(key)

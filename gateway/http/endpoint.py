@@ -6,7 +6,7 @@ codes that mean something; `application/json` otherwise.
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.access.audit import Deed
 from gateway.access.caller import PUBLIC
+from gateway.batching import Busy
 from gateway.context import Doors
 from gateway.database import DatabaseAway, PostedNothing, Stuck
 from gateway.http import patience
@@ -30,7 +31,7 @@ from gateway.http.doorman import Doorman
 from gateway.http.engine import Engine
 from gateway.http.errors import DocumentRefused
 from gateway.http.events import EventStream
-from gateway.http.refusing import Refusing, refusing_what_is_away
+from gateway.http.refusing import ENDED, Refusing, refusing_what_is_away
 from gateway.http.shares import Turns, Unread
 from gateway.http.wire import (
     EVENT_STREAM,
@@ -87,7 +88,10 @@ class GraphQLEndpoint:
             caller = await self._doorman.identify(authorizations, request.headers.getlist("dpop"), request.method)
             if caller is PUBLIC:
                 raise who_is_it()  # before anything is read
+            began = asyncio.get_running_loop().time()
             sent = await read_body(request)
+            if asyncio.get_running_loop().time() - began > 1 and not await self._doorman.still_knows(authorizations[0]):
+                raise ENDED  # it may have ended while the body came
             await self.admission.charge_for_reading(caller, len(sent))
             asked = read_request(request, sent)
             if media_type == EVENT_STREAM:
@@ -187,7 +191,12 @@ class GraphQLEndpoint:
         """Note what is done, about whom it and its answer speak: a mutation before it is run, too."""
         if admitted.is_mutation:
             await self._doors.audit.note(deed)
-        result = await self._execute(admitted)
+        try:
+            result = await self._execute(admitted)
+        except (DatabaseAway, Busy, Stuck, PostedNothing):
+            with suppress(DatabaseAway, Stuck, PostedNothing):
+                await self._doors.audit.note(replace(deed, result="NOT_ANSWERED"))
+            raise
         if not only_introspects(admitted.prepared, admitted.operation_name):
             seen = dict.fromkeys([*deed.about, *admitted.context.brought_to_light, *named_in_answer(admitted.caller, result)])
             try:

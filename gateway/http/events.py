@@ -11,14 +11,13 @@ from graphql import ExecutionResult
 from starlette.responses import StreamingResponse
 
 from gateway.http.headers import COMMON
-from gateway.http.refusing import Refusing
+from gateway.http.refusing import ENDED, Refusing
 from gateway.http.wire import EVENT_STREAM, PART_BYTES, shown
 
 CHECK_SECONDS = 1
 # Proxies cut connections on which nothing is sent; a comment keeps them open.
 COMMENT_EVERY = 15  # checks
 StillKnown = Callable[[], Awaitable[bool]]
-ENDED = Refusing(401, "UNAUTHENTICATED", "The token has ended; come back with a new one.").error
 
 
 class EventStream(StreamingResponse):
@@ -38,7 +37,7 @@ async def _events(results: AsyncGenerator[ExecutionResult, None], still_known: S
         while True:
             await asyncio.wait([following], timeout=CHECK_SECONDS)
             if still_known is not None and not await still_known():
-                yield _next(ExecutionResult(None, [ENDED]))
+                yield _next(ExecutionResult(None, [ENDED.error]))
                 break
             quiet += 1
             if following.done():

@@ -6,18 +6,23 @@ from starlette.responses import Response
 
 from gateway.clock import Clock
 from gateway.database import Database, DatabaseAway, Stuck
+from gateway.http.health import AtOnce
 from gateway.jobs.jobs import Jobs
 from gateway.ledger.post import Ledger
 from gateway.ledger.post import sql as ledger_sql
 
 
 class Metrics:
-    """`/metrics`: read afresh at every scrape, so that nothing is counted twice by several processes."""
+    """`/metrics`: read afresh for a scrape, so that nothing is counted twice by several processes."""
 
     def __init__(self, database: Database, ledger: Ledger, jobs: Jobs, clock: Clock) -> None:
         self._database, self._ledger, self._jobs, self._clock = database, ledger, jobs, clock
+        self._at_once = AtOnce(self._written)
 
     async def scrape(self, request: Request) -> Response:
+        return Response(await self._at_once.get(), media_type=CONTENT_TYPE_LATEST)
+
+    async def _written(self) -> bytes:
         registry = CollectorRegistry()
         up = Gauge("gateway_database_up", "Whether the database answers.", registry=registry)
         waiting = Gauge("gateway_items_waiting", "Items that wait to be posted by this process.", registry=registry)
@@ -27,7 +32,7 @@ class Metrics:
             up.set(1)
         except (DatabaseAway, Stuck):
             up.set(0)
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+        return generate_latest(registry)
 
     async def _read(self, registry: CollectorRegistry) -> None:
         last = Gauge("gateway_job_last_success_timestamp_seconds", "When a job last went well.", ["job"], registry=registry)

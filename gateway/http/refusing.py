@@ -31,6 +31,9 @@ class Refusing(Exception):
         return GraphQLError(self.message, extensions={"code": self.code})
 
 
+ENDED = Refusing(401, "UNAUTHENTICATED", "The token has ended; come back with a new one.")
+
+
 def away() -> Refusing:
     sentence = "The database does not answer; nothing is known to have been posted. Try again with the same keys."
     return Refusing(503, "DATABASE_AWAY", sentence, {"Retry-After": "2"})

@@ -32,7 +32,7 @@ from gateway.http.budget import network_of
 from gateway.http.doorman import Doorman
 from gateway.http.endpoint import GraphQLEndpoint
 from gateway.http.errors import DocumentRefused
-from gateway.http.refusing import Refusing
+from gateway.http.refusing import ENDED, Refusing
 from gateway.http.wire import address_of, check_parts, names_one_host, was_executed
 
 Results = AsyncGenerator[ExecutionResult | PreExecutionError, None]
@@ -146,8 +146,8 @@ class _View:
 class _Operations:
     """What Strawberry's handler asks of its schema: the results of an operation, here from our endpoint."""
 
-    def __init__(self, endpoint: GraphQLEndpoint) -> None:
-        self._endpoint = endpoint
+    def __init__(self, endpoint: GraphQLEndpoint, doorman: Doorman) -> None:
+        self._endpoint, self._doorman = endpoint, doorman
 
     async def stream(
         self,
@@ -164,6 +164,9 @@ class _Operations:
 
     async def _results(self, session: Session, asked: dict[str, Any]) -> Results:
         try:
+            # Whoever came with the socket may be nobody any more.
+            if not await self._doorman.still_knows(session.authorization):
+                raise ENDED
             admitted = await self._endpoint.admission.admit(session.caller, asked, "POST", streamed=True)
         except DocumentRefused as refused:
             yield PreExecutionError(data=None, errors=refused.errors)
@@ -172,15 +175,26 @@ class _Operations:
             yield PreExecutionError(data=None, errors=[no.error], extensions=no.extensions)
             return
         session.admitted = True
-        session.mutations += admitted.is_mutation
         try:
             async with aclosing(self._endpoint.results(admitted)) as results:
+                if admitted.is_mutation:
+                    yield _kind(await _done(session, results))
+                    return
                 async for result in results:
+                    if not await self._doorman.still_knows(session.authorization):
+                        raise ENDED
                     yield _kind(result)
         except Refusing as no:
             yield ExecutionResult(data=None, errors=[no.error])
-        finally:
-            session.mutations -= admitted.is_mutation
+
+
+async def _done(session: Session, results: AsyncGenerator[GraphQLResult, None]) -> GraphQLResult:
+    """What a mutation did; the socket is not closed while it does it, and no longer: whoever reads slowly gains nothing."""
+    session.mutations += 1
+    try:
+        return await anext(results)
+    finally:
+        session.mutations -= 1
 
 
 def _kind(result: GraphQLResult) -> ExecutionResult | PreExecutionError:
@@ -229,7 +243,7 @@ class _Handler(BaseGraphQLTransportWSHandler[Session, None]):
 
     def __init__(self, endpoint: GraphQLEndpoint, doorman: Doorman, session: Session) -> None:
         view: Any = _View(doorman)
-        operations: Any = _Operations(endpoint)
+        operations: Any = _Operations(endpoint, doorman)
         adapter = _Adapter(view, session, endpoint)
         super().__init__(view, adapter, session, None, operations, timedelta(seconds=INIT_SECONDS), OPERATIONS_MAX)
         self._doorman = doorman
@@ -263,7 +277,7 @@ class _Handler(BaseGraphQLTransportWSHandler[Session, None]):
         self._messages = 0
         self._quiet = 0 if self.operations or self.context.admitted else self._quiet + 1
         self.context.admitted = False
-        # What a mutation does is told first, also to whose token ended meanwhile.
+        # What a mutation does is told first, also to whose token ended meanwhile; it begins nothing more.
         if not self.context.mutations and not await self._doorman.still_knows(self.context.authorization):
             await self.websocket.close(4403, "The token has ended; come back with a new one.")
         elif self._quiet * CHECK_SECONDS >= IDLE_SECONDS:

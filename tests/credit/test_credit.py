@@ -158,8 +158,9 @@ async def test_a_payment_is_noted_once_under_the_banks_reference_whoever_notes_i
 
 async def test_a_banks_reference_is_one_however_it_is_copied(world: World) -> None:
     await set_credit(world, "2.00")
-    assert codes(await pay(world, "1.00", "a", reference="Bank  77")) == []
-    for n, copied in enumerate((" bank 77", "BANK\u00a077", "\uff22ank 77 ")):
+    assert codes(await pay(world, "1.00", "a", reference="RF18  5390 Bank-77")) == []
+    for n, copied in enumerate((" rf18 5390 bank 77", "RF185390BANK77", "\uff32F18\u00a05390 Bank\u201077 ")):
         assert codes(await pay(world, "1.00", f"b{n}", reference=copied)) == ["STATE_CONFLICT"]
-    assert codes(await pay(world, "1.00", "a", reference=" Bank 77")) == []
-    assert [tuple(row) for row in await world.sql("select amount_minor, reference from credit_payment")] == [(100, "Bank 77")]
+    assert codes(await pay(world, "1.00", "a", reference="rf185390 bank77")) == []
+    assert codes(await pay(world, "1.00", "a", reference="RF18 5390 Bank-78")) == ["IDEMPOTENCY_KEY_REUSED"]
+    assert [tuple(row) for row in await world.sql("select amount_minor, reference from credit_payment")] == [(100, "RF18 5390 Bank-77")]
