@@ -3,6 +3,7 @@
 Every error of the server that a caller must tell apart is told apart here, by SQLSTATE.
 """
 
+import asyncio
 import socket
 from asyncio import Semaphore
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -139,7 +140,13 @@ class _Taken:
         self._pool, self._share = pool, share
 
     async def __aenter__(self) -> Any:
-        await self._share.acquire()
+        if self._share.locked():
+            try:
+                await asyncio.wait_for(self._share.acquire(), ACQUIRE_SECONDS)
+            except TimeoutError:
+                raise Stuck("Every connection that one party may have is at work.") from None
+        else:
+            await self._share.acquire()
         try:
             self._connection = await self._pool.acquire(timeout=ACQUIRE_SECONDS)
         except BaseException as error:

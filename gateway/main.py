@@ -86,7 +86,7 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
     async with database.reading() as tx:
         await check_server(tx)
     # Of their own, so that no crowd at the pool delays what was revoked, or makes a process look dead that is busy.
-    watching, probing = Database(dsn, 1), Database(dsn, 1)
+    watching, probing = Database(dsn, 2), Database(dsn, 1)
     await watching.open()
     await probing.open()
     vault = await open_vault(database, settings)

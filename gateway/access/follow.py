@@ -11,21 +11,36 @@ from gateway.access.vault import Vault
 from gateway.clock import Clock
 from gateway.database import Database, DatabaseAway, Stuck
 
-FOLLOW_SECONDS = 1
+FOLLOW_SECONDS, READ_SECONDS = 1, 1
 
 log = structlog.get_logger(__name__)
 
 
 async def follow(database: Database, vault: Vault, tokens: Tokens, clock: Clock) -> None:
-    """Read again and again until cancelled; while the database is away, what was read last holds."""
-    while True:
-        try:
-            await read_again(database, vault, tokens, clock)
-        except (DatabaseAway, Stuck):
-            pass
-        except Exception:
-            log.exception("keys and revocations could not be read")
-        await asyncio.sleep(FOLLOW_SECONDS)
+    """Read again and again until cancelled; while the database is away, what was read last holds.
+
+    A reading that hangs with its connection is left behind; the next one has another.
+    """
+    under_way: set[asyncio.Task[None]] = set()
+    try:
+        while True:
+            reading = asyncio.create_task(_try_to_read(database, vault, tokens, clock))
+            under_way.add(reading)
+            reading.add_done_callback(under_way.discard)
+            await asyncio.wait({reading}, timeout=READ_SECONDS)
+            await asyncio.sleep(FOLLOW_SECONDS)
+    finally:
+        for reading in under_way:
+            reading.cancel()
+
+
+async def _try_to_read(database: Database, vault: Vault, tokens: Tokens, clock: Clock) -> None:
+    try:
+        await read_again(database, vault, tokens, clock)
+    except (DatabaseAway, Stuck):
+        pass
+    except Exception:
+        log.exception("keys and revocations could not be read")
 
 
 async def read_again(database: Database, vault: Vault, tokens: Tokens, clock: Clock) -> None:

@@ -64,12 +64,16 @@ def read_issuers(path: Path) -> list[Issuer]:
         raise BadIssuers(f"{path}: {_numbered(str(error))}") from None
     for number, said in enumerate(found, start=1):
         where = f"{path}, issuer {number}"
+        if not said.issuer or not said.audience or "" in said.strong or said.claims.keys() - {"subject", "client", "scope"}:
+            raise BadIssuers(f"{where}: issuer, audience, strong are not empty; claims name subject, client and scope alone")
         if not said.algorithms:
             raise BadIssuers(f"{where}: algorithms is empty; name those that the issuer signs with")
         if bad := said.algorithms - ALGORITHMS_ALLOWED:
             raise BadIssuers(f"{where}: algorithms {', '.join(sorted(bad))}; there are {', '.join(sorted(ALGORITHMS_ALLOWED))}")
         if said.kind not in CEILING or said.ceiling - CEILING[said.kind]:
             raise BadIssuers(f"{where}: kind is partner, member or operator, and the ceiling holds scopes of that kind alone")
+    if len({said.issuer for said in found}) < len(found):
+        raise BadIssuers(f"{path}: an issuer is there twice")
     return [Issuer(**{**msgspec.structs.asdict(said), "algorithms": tuple(sorted(said.algorithms))}) for said in found]
 
 

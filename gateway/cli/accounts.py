@@ -29,7 +29,7 @@ def _asked(prompt: str) -> str:
     """A password: GATEWAY_PASSWORD, or typed unseen, or the first line of what is piped in. It is no option: others see those."""
     if given := os.environ.get("GATEWAY_PASSWORD"):
         return given
-    return getpass.getpass(prompt) if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
+    return getpass.getpass(prompt) if sys.stdin.isatty() else sys.stdin.readline().rstrip("\r\n")
 
 
 def _address_of(login: str, factor: str) -> str:

@@ -63,7 +63,9 @@ def issuer_unlink(
     async def work(opened: Database) -> None:
         async with opened.transaction() as tx:
             subject_id = await tx.value(sql.unlink_identity, issuer=issuer, subject=subject)
-            if subject_id is not None:
-                await revoke_subject(tx, subject_id, SystemClock().now())
+            if subject_id is None:
+                raise typer.BadParameter(f"{subject!r} of {issuer!r} is nobody here.")
+            await revoke_subject(tx, subject_id, SystemClock().now())
 
     with_database(work, noting("issuer unlink", issuer=issuer, subject=subject))
+    out.print(f"{subject} of {issuer} is nobody here any more.")

@@ -41,11 +41,11 @@ async def set_credit(tx: Tx, partner_id: UUID, limit_minor: int, warn_percent: i
     await tx.post(sql.set_credit, partner=partner_id, limit_minor=limit_minor, warn_percent=warn_percent, at=now)
 
 
-def _plain(reference: str | None) -> str | None:
-    """As the database's plain_reference: letters and digits alone, whatever differs from one copy of it to another."""
-    if reference is None:
-        return None
-    return "".join(char for char in unicodedata.normalize("NFKC", reference).lower() if char.isalnum())
+def plain_reference(text: str) -> str:
+    """A bank's reference without what differs from one copy of it to another: blanks, capitals, how its letters are encoded and
+    which dash it has. Nothing else is left out: dates with and without a dash are two references."""
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    return "".join("-" if unicodedata.category(char) == "Pd" else char for char in plain if not char.isspace())
 
 
 async def pay(tx: Tx, payment: Payment, now: datetime) -> None:
@@ -56,6 +56,7 @@ async def pay(tx: Tx, payment: Payment, now: datetime) -> None:
     reference = " ".join(payment.reference.split()) if payment.reference is not None else None
     if reference is not None and (not 1 <= len(reference) <= REFERENCE_MAX or not reference.isprintable()):
         raise InputNotAccepted(f"reference must have 1 to {REFERENCE_MAX} printable characters.", "reference")
+    plain = plain_reference(reference) if reference is not None else None
     if payment.amount_minor == 0:
         raise InputNotAccepted("A payment is more than 0.00.", "amount")
     if await tx.one(sql.credit_of, partner=payment.partner_id) is None:
@@ -67,15 +68,18 @@ async def pay(tx: Tx, payment: Payment, now: datetime) -> None:
         partner=payment.partner_id,
         amount_minor=payment.amount_minor,
         reference=reference,
+        plain=plain,
         at=now,
     )
     if is_new is None:
-        told = f"A payment of this partner with the reference {reference!r} is noted already, under another key."
+        first = await tx.one(sql.payment_by_reference, partner=payment.partner_id, plain=plain)
+        assert first is not None
+        day = f"{first['paid_at']:%Y-%m-%d}"
+        told = f"A payment of this partner with the reference {first['reference']!r} is noted already, on {day}."
         raise StateConflict(told).at("reference")
     if is_new:
         return
     known = await tx.one(sql.credit_payment, owner=payment.owner_id, key=key)
     assert known is not None
-    said = payment.partner_id, payment.amount_minor, _plain(reference)
-    if (known["partner_id"], known["amount_minor"], _plain(known["reference"])) != said:
+    if (known["partner_id"], known["amount_minor"], known["plain"]) != (payment.partner_id, payment.amount_minor, plain):
         raise IdempotencyKeyReused(key)

@@ -10,13 +10,22 @@ select c.limit_minor, c.warn_percent, c.last_paid_minor, sum(s.used) as used
 -- Set what a partner may owe.
 select set_credit(:partner, :limit_minor, :warn_percent, :at);
 
--- name: pay_credit(owner, key, partner, amount_minor, reference, at)$
+-- name: pay_credit(owner, key, partner, amount_minor, reference, plain, at)$
 -- A partner's payment frees its credit; false when the key was used before, null when the reference was, under another key.
-select pay_credit(:owner, :key, :partner, :amount_minor, :reference, :at);
+select pay_credit(:owner, :key, :partner, :amount_minor, :reference, :plain, :at);
+
+-- name: payment_by_reference(partner, plain)^
+-- The payment of a partner that a bank calls so.
+select reference, paid_at
+  from credit_payment
+ where partner_id = :partner
+   and plain = :plain
+ order by paid_at
+ limit 1;
 
 -- name: credit_payment(owner, key)^
 -- The payment that a key recorded.
-select partner_id, amount_minor, reference, paid_at
+select partner_id, amount_minor, plain
   from credit_payment
  where owner_id = :owner
    and key = :key;

@@ -1,6 +1,7 @@
 """Who is at the door: the caller behind a request's or a socket's credentials."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 from gateway.access.caller import PUBLIC, Caller
@@ -53,13 +54,15 @@ class Doorman:
             raise TokenRefused("The token is of no trusted issuer.")
         return self._tokens.verify(token)
 
-    async def still_knows(self, authorization: str | None) -> bool:
-        """Whether who was let in may still be here: its token has neither expired nor been revoked since, and the partner
-        that calls or acts is not suspended."""
+    async def still_knows(self, authorization: str | None, caller: Caller) -> bool:
+        """Whether who was let in may still be here, as who it was: its token has neither expired nor been revoked since, nor
+        says by now that it is somebody else or may do something else; and the partner that calls or acts is not suspended."""
         if authorization is None:
             return True
         try:
-            caller = await self._verify(authorization.partition(" ")[2].strip())
+            fresh = await self._verify(authorization.partition(" ")[2].strip())
+            if fresh is not caller and replace(fresh, issued_at=caller.issued_at) != caller:
+                return False
             partner_id = caller.acting_partner_id or caller.partner_id
             if partner_id is None:
                 return True

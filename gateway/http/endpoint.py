@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway.access.audit import Deed
-from gateway.access.caller import PUBLIC
+from gateway.access.caller import PUBLIC, Caller
 from gateway.batching import Busy
 from gateway.context import Doors
 from gateway.database import DatabaseAway, PostedNothing, Stuck
@@ -51,6 +51,7 @@ from gateway.http.wire import (
 
 ANSWER_MAX_BYTES = 16 * 1024 * 1024
 STREAMED_MAX_BYTES = 1024 * 1024
+LATE_SECONDS = 1
 
 log = structlog.get_logger(__name__)
 
@@ -90,16 +91,14 @@ class GraphQLEndpoint:
                 raise who_is_it()  # before anything is read
             began = asyncio.get_running_loop().time()
             sent = await read_body(request)
-            if asyncio.get_running_loop().time() - began > 1 and not await self._doorman.still_knows(authorizations[0]):
-                raise ENDED  # it may have ended while the body came
             await self.admission.charge_for_reading(caller, len(sent))
             asked = read_request(request, sent)
             if media_type == EVENT_STREAM:
-                admitted = await self.admission.admit(caller, asked, request.method, streamed=True)
+                admitted = await self._admit(began, authorizations[0], caller, asked, request.method, streamed=True)
                 # What a mutation does is told, also to whose token ended meanwhile.
-                knows = None if admitted.is_mutation else partial(self._doorman.still_knows, authorizations[0])
+                knows = None if admitted.is_mutation else partial(self._doorman.still_knows, authorizations[0], caller)
                 return EventStream(self.results(admitted), knows)
-            admitted = await self.admission.admit(caller, asked, request.method)
+            admitted = await self._admit(began, authorizations[0], caller, asked, request.method)
             result = await self._run(admitted)
             executed = was_executed(result)
             status = 400 if media_type == GRAPHQL_JSON and not executed else 200
@@ -110,6 +109,16 @@ class GraphQLEndpoint:
         except DocumentRefused as refused:
             status = 200 if media_type == JSON else 400
             return respond({"errors": [error.formatted for error in refused.errors]}, status, plain_type(media_type))
+
+    async def _admit(
+        self, began: float, authorization: str, caller: Caller, asked: dict[str, Any], method: str, streamed: bool = False
+    ) -> Admitted:
+        """Admit a request of somebody who may be nobody any more, if its body or its admission took its time."""
+        admitted = await self.admission.admit(caller, asked, method, streamed)
+        is_late = asyncio.get_running_loop().time() - began > LATE_SECONDS
+        if is_late and not await self._doorman.still_knows(authorization, caller):
+            raise ENDED
+        return admitted
 
     def _counted(self, admitted: Admitted, answer: Answer) -> Answer:
         """An answer that is not too large, beside those of its caller that are on their way; what a mutation did is told

@@ -275,7 +275,7 @@ class Login:
     async def logout(self, request: HTTPRequest) -> Response:
         """End the console's session, and the tokens that its operator has by now."""
         cookie = request.cookies.get(SESSION_COOKIE)
-        if cookie is not None:
+        if cookie is not None and not _comes_from_elsewhere(request):
             try:
                 async with self._doors.database.transaction() as tx:
                     account_id = await tx.value(sql.end_console_session, session_hash=secret_hash(cookie))

@@ -164,10 +164,10 @@ class _Operations:
 
     async def _results(self, session: Session, asked: dict[str, Any]) -> Results:
         try:
-            # Whoever came with the socket may be nobody any more.
-            if not await self._doorman.still_knows(session.authorization):
-                raise ENDED
+            # Whoever came with the socket may be nobody any more, and may become so while it waits.
+            await self._check(session)
             admitted = await self._endpoint.admission.admit(session.caller, asked, "POST", streamed=True)
+            await self._check(session)
         except DocumentRefused as refused:
             yield PreExecutionError(data=None, errors=refused.errors)
             return
@@ -181,11 +181,15 @@ class _Operations:
                     yield _kind(await _done(session, results))
                     return
                 async for result in results:
-                    if not await self._doorman.still_knows(session.authorization):
-                        raise ENDED
+                    await self._check(session)
                     yield _kind(result)
         except Refusing as no:
             yield ExecutionResult(data=None, errors=[no.error])
+
+    async def _check(self, session: Session) -> None:
+        """Raises Refusing where whoever is behind the socket is not any more."""
+        if not await self._doorman.still_knows(session.authorization, session.caller):
+            raise ENDED
 
 
 async def _done(session: Session, results: AsyncGenerator[GraphQLResult, None]) -> GraphQLResult:
@@ -278,7 +282,9 @@ class _Handler(BaseGraphQLTransportWSHandler[Session, None]):
         self._quiet = 0 if self.operations or self.context.admitted else self._quiet + 1
         self.context.admitted = False
         # What a mutation does is told first, also to whose token ended meanwhile; it begins nothing more.
-        if not self.context.mutations and not await self._doorman.still_knows(self.context.authorization):
+        if not self.context.mutations and not await self._doorman.still_knows(
+            self.context.authorization, self.context.caller
+        ):
             await self.websocket.close(4403, "The token has ended; come back with a new one.")
         elif self._quiet * CHECK_SECONDS >= IDLE_SECONDS:
             await self.websocket.close(4408, "Nothing happened here for a while.")

@@ -302,7 +302,7 @@ async def test_the_built_in_server_can_be_switched_off(place: Place) -> None:
 @pytest.mark.parametrize(
     "changes",
     [{"algorithms": '["none"]'}, {"algorithms": "[]"}, {"algorithms": '["HS256"]'}, {"kind": '"king"'}, {"ceiling": '["settlement:close"]'}, {"colour": '"red"'},
-     {"algorithms": '"RS256"'}, {"algorithms": "5"}, {"ceiling": '"partner"'}, {"claims": "[]"}, {"strong": '"two"'}],
+     {"algorithms": '"RS256"'}, {"algorithms": "5"}, {"ceiling": '"partner"'}, {"claims": "[]"}, {"strong": '"two"'}, {"strong": '[""]'}, {"claims": '{ subjct = "email" }'}, {"issuer": '""'}],
 )
 def test_a_file_of_issuers_that_cannot_be_used_is_refused_in_words(tmp_path: Path, changes: dict[str, str]) -> None:
     with pytest.raises(BadIssuers, match="issuer 1"):
@@ -403,7 +403,8 @@ async def test_what_an_address_of_keys_sends_besides_is_not_taken() -> None:
         await fetcher.close()
 
 
-@pytest.mark.parametrize("content", [b"\xff", b"issuer = 5", b'issuer = ["x"]', b"[[issuer]]\nissuer = \"x\"", b"[issuers]"])
+@pytest.mark.parametrize("content", [b"\xff", b"issuer = 5", b'issuer = ["x"]', b"[[issuer]]\nissuer = \"x\"", b"[issuers]",
+     2 * b"[[issuer]]\nissuer = \"x\"\naudience = \"a\"\nalgorithms = [\"ES256\"]\nkind = \"partner\"\nceiling = []\n"])
 def test_a_file_of_issuers_that_is_none_is_refused_in_words(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "issuers.toml").write_bytes(content)
     with pytest.raises(BadIssuers, match=r"issuers\.toml"):

@@ -1,6 +1,7 @@
 """A token of an outside issuer, remembered by the gateway, serves no longer than whom it names may come."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -11,7 +12,8 @@ from joserfc.jwk import ECKey
 
 from gateway.http.documents import document_id
 from tests.access.test_issuers import Publisher, publishing, trusting
-from tests.points import until_revoked
+from tests.events.test_live import closed_with, next_of, open_socket
+from tests.points import second_operator, until_revoked
 from tests.world import Place, World, open_world
 
 AUDIENCE = "https://gateway.example/graphql"
@@ -67,3 +69,16 @@ async def test_a_member_that_others_log_in_is_forgotten_within_two_seconds_too(p
             while (await world.http.post("/graphql", json={"documentId": ids["{ __typename }"]}, headers=headers)).status_code != 401:
                 await asyncio.sleep(0.05)
         assert await world.sql("select from outside_identity") == []
+
+
+@pytest.mark.parametrize("change", ["update account set roles = '{support}' where login = 'olga'", "update outside_identity set subject_id = $1"])
+async def test_whoever_has_become_somebody_else_does_not_stay_on_a_socket_as_who_it_was(place: Place, change: str) -> None:
+    async with known_outside(place, "operator", '["audit:read"]') as (world, token):
+        await second_operator(world)
+        otto = (await world.sql("select account_id from account where login = 'otto'"))[0][0]
+        async with open_socket(world, token) as socket:
+            await socket.send(json.dumps({"type": "subscribe", "id": "1", "payload": {"query": LOG}}))
+            assert (await next_of(socket))["type"] == "next"
+            await world.sql(change, *([otto] if "$1" in change else []))
+            world.clock.set(world.clock.now() + timedelta(seconds=31))
+            assert await closed_with(socket) == 4403

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+from gateway.credit.credit import plain_reference
 from tests.points import codes, hold, run_job, second_operator, terms
 from tests.world import World
 
@@ -159,8 +160,21 @@ async def test_a_payment_is_noted_once_under_the_banks_reference_whoever_notes_i
 async def test_a_banks_reference_is_one_however_it_is_copied(world: World) -> None:
     await set_credit(world, "2.00")
     assert codes(await pay(world, "1.00", "a", reference="RF18  5390 Bank-77")) == []
-    for n, copied in enumerate((" rf18 5390 bank 77", "RF185390BANK77", "\uff32F18\u00a05390 Bank\u201077 ")):
-        assert codes(await pay(world, "1.00", f"b{n}", reference=copied)) == ["STATE_CONFLICT"]
-    assert codes(await pay(world, "1.00", "a", reference="rf185390 bank77")) == []
+    for n, copied in enumerate((" rf18 5390 bank-77", "RF185390BANK-77", "\uff32F18\u00a05390 Bank\u201377 ")):
+        told = await pay(world, "1.00", f"b{n}", reference=copied)
+        assert codes(told) == ["STATE_CONFLICT"]
+        assert "'RF18 5390 Bank-77' is noted already, on 2026-10-15" in told["errors"][0]["message"]
+    assert codes(await pay(world, "1.00", "a", reference="rf185390 bank-77")) == []
     assert codes(await pay(world, "1.00", "a", reference="RF18 5390 Bank-78")) == ["IDEMPOTENCY_KEY_REUSED"]
     assert [tuple(row) for row in await world.sql("select amount_minor, reference from credit_payment")] == [(100, "RF18 5390 Bank-77")]
+
+
+async def test_references_that_differ_in_more_than_how_they_are_copied_are_two(world: World) -> None:
+    await set_credit(world, "2.00")
+    several = ["--", "//", "\u0661\u0662\u0663", "\u0664\u0665\u0666", "\u20ac", "2026-1-11", "2026-11-1", "2026111", "INV-\u0967", "INV-\u0968", "\u0915\u093f 1", "\u0915\u093e 1"]
+    for n, reference in enumerate(several):
+        assert codes(await pay(world, "0.01", f"k{n}", reference=reference)) == []
+    assert len({plain_reference(each) for each in several}) == len(several)
+    for one, other in (("STRASSE 1", "straße 1"), ("Σ9", "ς9")):
+        assert plain_reference(one) == plain_reference(other)
+    assert (await world.sql("select count(*) from credit_payment"))[0][0] == len(several)
