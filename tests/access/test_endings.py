@@ -19,6 +19,7 @@ from gateway.access.follow import read_again
 from gateway.access.tokens import TokenRefused
 from gateway.database import Database
 from gateway.http import login
+from gateway.http.admission import Admission
 from gateway.main import create_app
 from gateway.settings import read_settings
 from tests.access.test_consent import GRANT, PERSON, WITHDRAW, agree, exchange
@@ -479,4 +480,31 @@ async def test_whoever_reads_the_answer_of_a_mutation_slowly_does_not_stay_longe
         late = {"query": RECORD, "variables": {"input": world.purchase("5.00")}}
         await socket.send(json.dumps({"type": "subscribe", "id": "late", "payload": late}))
         assert await closed_with(socket) in (4403, None)  # the frame that says why may be behind what is not read
+    assert await world.transactions() == 0
+
+
+@pytest.mark.parametrize("way", ["request", "socket"])
+async def test_a_token_that_ended_while_its_operation_waited_to_be_admitted_opens_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    token, admit, admitted = await world.token("grocer"), Admission.admit, asyncio.Event()
+
+    async def slowly(self: Admission, caller: Any, asked: dict[str, Any], *given: Any, **named: Any) -> Any:
+        found = await admit(self, caller, asked, *given, **named)
+        if "recordPurchase" in str(asked):
+            await admitted.wait()
+        return found
+
+    monkeypatch.setattr(Admission, "admit", slowly)
+    asked = {"query": RECORD, "variables": {"input": world.purchase("5.00")}}
+    async with open_socket(world, token) as socket:
+        if way == "socket":
+            await socket.send(json.dumps({"type": "subscribe", "id": "1", "payload": asked}))
+        posted = asyncio.create_task(world.post(token, RECORD, input=world.purchase("5.00")))
+        await asyncio.sleep(1.1)
+        assert (await world.http.post("/oauth/revoke", data={"token": token}, auth=world.clients["grocer"])).status_code == 200
+        await until_revoked(world, token)
+        admitted.set()
+        assert (await posted).status_code == 401
+        assert await closed_with(socket) == 4403
     assert await world.transactions() == 0
