@@ -140,13 +140,11 @@ class _Taken:
         self._pool, self._share = pool, share
 
     async def __aenter__(self) -> Any:
-        if self._share.locked():
-            try:
-                await asyncio.wait_for(self._share.acquire(), ACQUIRE_SECONDS)
-            except TimeoutError:
-                raise Stuck("Every connection that one party may have is at work.") from None
-        else:
-            await self._share.acquire()
+        try:
+            async with asyncio.timeout(ACQUIRE_SECONDS if self._share.locked() else None):
+                await self._share.acquire()
+        except TimeoutError:
+            raise Stuck("Every connection that one party may have is at work.") from None
         try:
             self._connection = await self._pool.acquire(timeout=ACQUIRE_SECONDS)
         except BaseException as error:
@@ -177,7 +175,7 @@ class Database:
         self._posters: Any = None
 
     async def open(self) -> None:
-        """Connect. Raises DatabaseAway, Stuck."""
+        """Connect. Raises DatabaseAway."""
         with _telling_away():
             self._pool = await self._connect(APPLICATION_ROLE, min(4, self._size))
             # Behind the wall a plan takes longer to make than to run, and no reader's values call for one of their own.
@@ -270,7 +268,7 @@ class Database:
 
     @asynccontextmanager
     async def listener(self, channel: str, wake: Callable[[], None]) -> AsyncIterator["Listener"]:
-        """A connection outside the pool that calls `wake` for every notification. Raises DatabaseAway, Stuck."""
+        """A connection outside the pool that calls `wake` for every notification. Raises DatabaseAway."""
         with _telling_away():
             # A wake-up that a crash forgets is no loss: whoever listens polls besides.
             settings = {"role": APPLICATION_ROLE, "application_name": "loyalty-gateway listener", "synchronous_commit": "off"}

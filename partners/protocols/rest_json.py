@@ -59,7 +59,8 @@ class RestJson:
     async def _ask(self, turns: asyncio.Semaphore, method: str, path: str, body: object) -> dict[str, object]:
         """Ask while no more than so many ask: httpx looks through all who wait each time that one comes or goes."""
         try:
-            await asyncio.wait_for(turns.acquire(), CONNECT_SECONDS)
+            async with asyncio.timeout(CONNECT_SECONDS):  # wait_for of Python 3.11 can lose a cancellation
+                await turns.acquire()
         except TimeoutError:
             raise PartnerUnreached("Too many ask this partner at once.") from None
         try:

@@ -243,6 +243,22 @@ async def test_one_party_leaves_connections_for_everybody_else_whatever_it_does(
     assert held.most == PARTYS_CONNECTIONS
 
 
+async def test_whoever_has_its_whole_share_is_told_so_while_others_find_a_connection(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "ACQUIRE_SECONDS", 0.2)
+    three, asked = Database(world.dsn, 3), {"buckets": [], "members": []}
+    await three.open()
+    PARTY.set(uuid4())
+    async with three.reading_for(None, None), three.reading_for(None, None):
+        with pytest.raises(Stuck, match="one party"):
+            await three.read_for(None, None, history.sql.wallets_of_members, **asked)
+        PARTY.set(uuid4())
+        assert await three.read_for(None, None, history.sql.wallets_of_members, **asked) == []
+    PARTY.set(None)
+    await three.close()
+
+
 async def test_who_waits_for_the_log_waits_without_a_connection(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     held, decide = Held(audit.NOTERS_AT_ONCE), people_graph.consents.decide_alone
     await bob_joins(world)
