@@ -2,9 +2,7 @@
 
 import asyncio
 import base64
-import contextlib
 import hashlib
-import json
 import secrets
 from datetime import timedelta
 from typing import Any
@@ -12,24 +10,20 @@ from urllib.parse import parse_qs, urlparse
 
 import httpx
 import pytest
-from websockets.exceptions import ConnectionClosed
 
 from gateway.access import accounts, consents, registration
 from gateway.access.follow import read_again
 from gateway.access.tokens import TokenRefused
 from gateway.database import Database
 from gateway.http import login
-from gateway.http.admission import Admission
 from gateway.main import create_app
 from gateway.settings import read_settings
-from tests.access.test_consent import GRANT, PERSON, WITHDRAW, agree, exchange
 from tests.access.test_oauth import authorization, olga
 from tests.access.test_operators import session_of
-from tests.events.test_live import closed_with, next_of, open_socket
 from tests.house.test_embedded import Gateway
-from tests.ledger.test_batches import locked_wallet, waits
-from tests.points import ann_hands_over, ann_logs_in, codes, run_job, until_revoked
-from tests.world import OPERATOR_PASSWORD, RECORD, World, engine, free_door, log_in, started
+from tests.ledger.test_batches import waits
+from tests.points import ann_logs_in, codes, until_revoked
+from tests.world import OPERATOR_PASSWORD, World, engine, free_door, log_in, started
 
 REDIRECT = "com.example.loyalty:/callback"
 ME = "{ me { id } }"
@@ -329,23 +323,6 @@ async def test_what_one_gateway_revokes_ends_within_two_seconds_in_another_too(w
     await task
 
 
-async def test_a_login_that_has_ended_decides_nothing_more_although_its_token_is_read_by_for_a_second_yet(world: World) -> None:
-    given = await app_tokens(world)
-    token = given["access_token"]
-    ended = await world.http.post("/oauth/revoke", data={"token": given["refresh_token"], "client_id": "member-app"})
-    assert ended.status_code == 200
-    asked = {"partner": "fuel", "purpose": "to save points", "scopes": ["points:transfer"], "dataClasses": ["contact"]}
-    for query, input_ in ((GRANT, asked), (PERSON, {"email": "ann@example.org"})):
-        late = await world.post(token, query, i=input_)
-        if late.status_code == 200:
-            (payload,) = late.json()["data"].values()
-            assert codes(payload) == ["NOT_ALLOWED"]
-        else:
-            assert late.status_code == 401
-    assert await world.sql("select from consent") == await world.sql("select from person") == []
-    await until_revoked(world, token)
-
-
 async def test_to_forget_waits_for_who_logs_in_and_neither_breaks_the_other_off(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     ann, real = await ann_logs_in(world), login.decide_alone
 
@@ -368,32 +345,6 @@ async def test_to_forget_waits_for_who_logs_in_and_neither_breaks_the_other_off(
     assert (await world.http.post("/oauth/authorize", params=query, data=form)).status_code == 401
 
 
-@pytest.mark.parametrize("way", ["password", "revocation", "consent"])
-async def test_what_was_revoked_stays_so_for_as_long_as_it_would_have_lived(world: World, way: str) -> None:
-    if way == "password":
-        token = await ann_logs_in(world)
-        member = (await world.sql("select member_id from card where number = 'CARD-1'"))[0]["member_id"]
-        database = Database(world.dsn, 2)
-        await database.open()
-        async with database.transaction() as tx:
-            await accounts.set_password(tx, "member", "ann", "another password", member, world.clock.now())
-        await database.close()
-    elif way == "revocation":
-        token = await world.token("grocer")
-        assert (await world.http.post("/oauth/revoke", data={"token": token}, auth=world.clients["grocer"])).status_code == 200
-    else:
-        consent = await agree(world, "profile:read")
-        token = (await exchange(world, await ann_hands_over(world, "profile:read"))).json()["access_token"]
-        await world.ask(await ann_logs_in(world), WITHDRAW, i={"consent": consent})
-    await until_revoked(world, token)
-    for _ in range(4):
-        world.clock.set(world.clock.now() + timedelta(seconds=70))
-        await run_job(world, "tidy")
-        kept = {row[0] for row in await world.sql("select mark from revocation where until > $1", world.clock.now())}
-        assert kept  # what every process reads each second
-        assert (await world.post(token, "{ __typename }")).status_code == 401
-
-
 async def test_whoever_logs_in_anew_leaves_no_session_behind(world: World) -> None:
     await world.operator()
     first = session_of(world)
@@ -405,106 +356,3 @@ async def test_whoever_logs_in_anew_leaves_no_session_behind(world: World) -> No
     second = again.headers["set-cookie"].partition(";")[0]
     assert (await world.http.get("/oauth/authorize", params=query, headers={"cookie": second})).status_code == 303
     assert (await world.sql("select count(*) from console_session"))[0][0] == 1
-
-
-async def test_a_socket_begins_nothing_more_once_its_token_has_ended_whatever_is_under_way_on_it(world: World) -> None:
-    """What a mutation does is told to the end; but not that another one begins meanwhile, or that anything is read."""
-    await world.record("50.00")
-    token = await world.token("grocer")
-    post = "mutation($i: [PurchaseInput!]!) { recordPurchases(input: $i) { earning { points } errors { code } } }"
-
-    async def ask(socket: Any, id: str, query: str, **variables: Any) -> None:
-        await socket.send(json.dumps({"type": "subscribe", "id": id, "payload": {"query": query, "variables": variables}}))
-
-    async with open_socket(world, token) as socket:
-        async with locked_wallet(world):
-            await ask(socket, "under way", post, i=[world.purchase("7.00")])
-            await waits(world, 1)
-            revoked = await world.http.post("/oauth/revoke", data={"token": token}, auth=world.clients["grocer"])
-            assert revoked.status_code == 200
-            await until_revoked(world, token)
-            for id, query, variables in (("read", PARTNER, {}), ("posted", post, {"i": [world.purchase("9.00")]})):
-                await ask(socket, id, query, **variables)
-                said = await next_of(socket)
-                assert (said["id"], said["type"]) == (id, "error")
-                assert said["payload"][0]["extensions"]["code"] == "UNAUTHENTICATED"
-        said = await next_of(socket)
-        assert (said["id"], said["type"]) == ("under way", "next")
-        assert await closed_with(socket) == 4403
-    assert {row[0] for row in await world.sql("select points from purchase")} <= {50, 7}
-
-
-async def test_a_subscription_tells_nothing_more_once_its_consent_is_withdrawn_whatever_is_under_way_beside_it(world: World) -> None:
-    consent = await agree(world, "balance:read", "points:convert")
-    token = (await exchange(world, await ann_hands_over(world, "balance:read", "points:convert"))).json()["access_token"]
-    async with open_socket(world, token) as socket:
-        await socket.send(json.dumps({"type": "subscribe", "id": "f", "payload": {"query": "subscription { walletChanged { cursor } }"}}))
-        assert (await next_of(socket))["type"] == "next"
-        await world.ask(await ann_logs_in(world), WITHDRAW, i={"consent": consent})
-        await until_revoked(world, token)
-        await world.record("5.00")
-        told = []
-        with contextlib.suppress(ConnectionClosed):
-            async with asyncio.timeout(5):
-                while True:
-                    told.append(json.loads(await socket.recv()))
-    assert [each for each in told if each["type"] == "next" and each["payload"].get("data")] == []
-
-
-async def test_a_token_that_ended_while_a_body_came_opens_nothing(world: World) -> None:
-    token = await world.token("grocer")
-    address, body = urlparse(world.url), json.dumps({"query": RECORD, "variables": {"input": world.purchase("5.00")}})
-    reader, writer = await asyncio.open_connection(address.hostname, address.port)
-    head = f"POST /graphql HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    writer.write(f"{head}{body[:10]}".encode())
-    await asyncio.sleep(0.1)
-    assert (await world.http.post("/oauth/revoke", data={"token": token}, auth=world.clients["grocer"])).status_code == 200
-    await until_revoked(world, token)
-    await asyncio.sleep(1.2)
-    writer.write(body[10:].encode())
-    assert (await asyncio.wait_for(reader.readline(), 5)).startswith(b"HTTP/1.1 401")
-    writer.close()
-    assert await world.transactions() == 0
-
-
-async def test_whoever_reads_the_answer_of_a_mutation_slowly_does_not_stay_longer_for_it(world: World) -> None:
-    token, many = await world.token("grocer"), "mutation($i: [EnrolMemberInput!]!) { enrolMembers(input: $i) { %s } }"
-    wide = many % " ".join(f"{'a' * 60}{n:02}: __typename" for n in range(30))
-    asked = {"query": wide, "variables": {"i": [{"externalId": "ann"}] * 400}}
-    async with open_socket(world, token, max_queue=1, compression=None) as socket:
-        for n in range(12):
-            await socket.send(json.dumps({"type": "subscribe", "id": f"{n}", "payload": asked}))
-        await asyncio.sleep(1)
-        assert (await world.http.post("/oauth/revoke", data={"token": token}, auth=world.clients["grocer"])).status_code == 200
-        await until_revoked(world, token)
-        late = {"query": RECORD, "variables": {"input": world.purchase("5.00")}}
-        await socket.send(json.dumps({"type": "subscribe", "id": "late", "payload": late}))
-        assert await closed_with(socket) in (4403, None)  # the frame that says why may be behind what is not read
-    assert await world.transactions() == 0
-
-
-@pytest.mark.parametrize("way", ["request", "socket"])
-async def test_a_token_that_ended_while_its_operation_waited_to_be_admitted_opens_nothing(
-    world: World, monkeypatch: pytest.MonkeyPatch, way: str
-) -> None:
-    token, admit, admitted = await world.token("grocer"), Admission.admit, asyncio.Event()
-
-    async def slowly(self: Admission, caller: Any, asked: dict[str, Any], *given: Any, **named: Any) -> Any:
-        found = await admit(self, caller, asked, *given, **named)
-        if "recordPurchase" in str(asked):
-            await admitted.wait()
-        return found
-
-    monkeypatch.setattr(Admission, "admit", slowly)
-    asked = {"query": RECORD, "variables": {"input": world.purchase("5.00")}}
-    async with open_socket(world, token) as socket:
-        if way == "socket":
-            await socket.send(json.dumps({"type": "subscribe", "id": "1", "payload": asked}))
-        posted = asyncio.create_task(world.post(token, RECORD, input=world.purchase("5.00")))
-        await asyncio.sleep(1.1)
-        assert (await world.http.post("/oauth/revoke", data={"token": token}, auth=world.clients["grocer"])).status_code == 200
-        await until_revoked(world, token)
-        admitted.set()
-        assert (await posted).status_code == 401
-        assert await closed_with(socket) == 4403
-    assert await world.transactions() == 0
