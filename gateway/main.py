@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.access.audit import Audit
 from gateway.access.clerk import Clerk
-from gateway.access.follow import follow
+from gateway.access.follow import follow, read_again
 from gateway.access.issuers import OutsideIssuers, read_issuers
 from gateway.access.jwks import Fetcher
 from gateway.access.registration import APP_CLIENT, CONSOLE_CLIENT, register_public_client
@@ -97,6 +97,7 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
     ledger = Ledger(database, clock, settings.lanes, feed.posted)
     converter = Converter(database, catalogue, clock, connections)
     tokens = Tokens(settings.base_url, await load_signing_keys(database, vault, clock), clock)
+    await read_again(watching, vault, tokens, clock)  # nobody is let in before it is known what was revoked
     jobs = Jobs(database, clock, all_jobs(database, catalogue, converter, tokens), settings.jobs)
     doors = Doors(
         database=database,
@@ -118,7 +119,7 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
         prove=lambda transaction_id: prove(database, transaction_id),
     )
     await _register_own_clients(database, settings.base_url, clock)
-    metrics = Metrics(probing, ledger, jobs, clock).scrape
+    metrics = Metrics(probing, ledger, jobs, tokens.revocations, clock).scrape
     server = OAuthServer(tokens)
     budgets = Budgets(database)
     login = Login(server, tokens, doors, vault, audit, budgets)

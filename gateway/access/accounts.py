@@ -12,7 +12,8 @@ import pyotp
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from gateway.access.tokens import TOKEN_SECONDS, sql
+from gateway.access.revocations import revoke
+from gateway.access.tokens import sql
 from gateway.access.vault import Vault
 from gateway.database import Row, Tx
 from gateway.ids import new_id
@@ -112,7 +113,7 @@ async def end_logins(tx: Tx, account: Row, now: datetime) -> None:
     # Codes first: one that is being redeemed is waited for, and what it began is seen then.
     await end_codes(tx, account["account_id"], now)
     for ended in await tx.all(sql.end_families, account_id=account["account_id"], ended_at=now):
-        await _revoke(tx, f"sid:{ended['family_id']}", now)
+        await revoke(tx, f"sid:{ended['family_id']}", now)
     await revoke_subject(tx, account["member_id"] or account["account_id"], now)
 
 
@@ -123,18 +124,14 @@ async def end_codes(tx: Tx, account_id: UUID, now: datetime) -> None:
 
 async def revoke_subject(tx: Tx, subject_id: UUID, now: datetime) -> None:
     """Every token of a subject that was issued before ends, within two seconds in every process."""
-    await _revoke(tx, f"sub:{subject_id}", now)
+    await revoke(tx, f"sub:{subject_id}", now)
 
 
 async def end_partner(tx: Tx, partner_id: UUID, now: datetime) -> None:
     """Every token of a partner that was issued before ends, those with which it acts for members too."""
     await revoke_subject(tx, partner_id, now)
     for client in await tx.all(sql.clients_of_partner, partner=partner_id):
-        await _revoke(tx, f"client:{client['client_id']}", now)
-
-
-async def _revoke(tx: Tx, mark: str, now: datetime) -> None:
-    await tx.run(sql.revoke, mark=mark, revoked_at=now, until=now + timedelta(seconds=2 * TOKEN_SECONDS))
+        await revoke(tx, f"client:{client['client_id']}", now)
 
 
 class LoginLocked(Exception):

@@ -1,7 +1,7 @@
 """What the authorization server knows of a request before Authlib decides, and what is kept of its decision."""
 
 import hashlib
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -15,8 +15,9 @@ from gateway.access.clients import ASSERTION_TYPE, claimed_client_id, key_id_of,
 from gateway.access.consents import Consent, consent_by_id, live_consent
 from gateway.access.jwks import Fetcher, KeysAway, RemoteKeys, read_keys
 from gateway.access.registration import EXCHANGE, secret_hash
+from gateway.access.revocations import marks_of, revoke, was_revoked
 from gateway.access.server import Desk
-from gateway.access.tokens import TOKEN_SECONDS, TokenRefused, Tokens, marks_of, sql, was_revoked
+from gateway.access.tokens import TokenRefused, Tokens, sql
 from gateway.clock import Clock
 from gateway.database import Database, Row, Tx
 
@@ -125,12 +126,11 @@ class Clerk:
             await tx.run(sql.use_refresh_token, token_hash=desk.refresh["token_hash"], used_at=desk.now)
         if desk.new_refresh is not None:
             await tx.run(sql.store_refresh_token, **desk.new_refresh)
-        marks = [desk.revoked_mark] if desk.revoked_mark else []
+        if desk.revoked_mark is not None:
+            await revoke(tx, desk.revoked_mark, desk.now)
         if desk.ended_family is not None:
             await tx.run(sql.end_family, family_id=desk.ended_family, ended_at=desk.now)
-            marks.append(f"sid:{desk.ended_family}")
-        for mark in marks:
-            await tx.run(sql.revoke, mark=mark, revoked_at=desk.now, until=desk.now + timedelta(seconds=2 * TOKEN_SECONDS))
+            await revoke(tx, f"sid:{desk.ended_family}", desk.now)
 
 
 def check_resource(parameters: dict[str, str], tokens: Tokens) -> None:

@@ -2,14 +2,13 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
 import orjson
 
+from gateway.access.revocations import revoke
 from gateway.access.scopes import DELEGABLE
-from gateway.access.tokens import TOKEN_SECONDS
-from gateway.access.tokens import sql as token_sql
 from gateway.database import Row, Tx
 from gateway.ids import bucket_of, new_id_in
 from gateway.refusals import StateConflict
@@ -118,8 +117,7 @@ async def withdraw(tx: Tx, member_id: UUID, consent_id: UUID, now: datetime) -> 
     if row is None:
         return None
     await tx.run(sql.end_families_of_consent, consent_id=consent_id, now=now)
-    until = now + timedelta(seconds=2 * TOKEN_SECONDS)
-    await tx.run(token_sql.revoke, mark=f"consent:{consent_id}", revoked_at=now, until=until)
+    await revoke(tx, f"consent:{consent_id}", now)
     return _consent(row)
 
 

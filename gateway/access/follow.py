@@ -6,7 +6,7 @@ import structlog
 
 from gateway.access.signing_keys import read_signing_keys
 from gateway.access.signing_keys import sql as key_sql
-from gateway.access.tokens import Tokens, sql
+from gateway.access.tokens import Tokens
 from gateway.access.vault import Vault
 from gateway.clock import Clock
 from gateway.database import Database, DatabaseAway, Stuck
@@ -44,10 +44,9 @@ async def _try_to_read(database: Database, vault: Vault, tokens: Tokens, clock: 
 
 
 async def read_again(database: Database, vault: Vault, tokens: Tokens, clock: Clock) -> None:
-    """Read revocations, and the keys where they have changed. Raises DatabaseAway, CannotOpen."""
+    """Read what was revoked since the last time, and the keys where they have changed. Raises DatabaseAway, CannotOpen."""
     async with database.reading() as tx:
-        rows = await tx.all(sql.revocations, now=clock.now())
-        tokens.revocations.replace({row["mark"]: row["revoked_at"].timestamp() for row in rows})
+        await tokens.revocations.read_on(tx, clock.now())
         states = {row["key_id"]: row["state"] for row in await tx.all(key_sql.key_states)}
         if states != tokens.key_states:
             tokens.use_keys(await read_signing_keys(tx, vault))

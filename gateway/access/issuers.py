@@ -19,8 +19,9 @@ from joserfc.jws import JWSRegistry
 from gateway.access.caller import Caller
 from gateway.access.clients import CLIENT_AHEAD_SECONDS, unverified
 from gateway.access.jwks import Fetcher, KeysAway, RemoteKeys
+from gateway.access.revocations import Revocations
 from gateway.access.scopes import CATALOGUE, CEILING, of_roles
-from gateway.access.tokens import TOKEN_MAX_LENGTH, Revocations, TokenRefused
+from gateway.access.tokens import TOKEN_MAX_LENGTH, TokenRefused
 from gateway.clock import Clock
 from gateway.database import Database
 from gateway.settings import BadSetting

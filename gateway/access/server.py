@@ -26,8 +26,9 @@ from gateway.access.consents import Consent
 from gateway.access.dpop import Proof
 from gateway.access.grants import S256, ClientGrant, CodeGrant, ExchangeGrant, Introspection, RefreshGrant, Revocation
 from gateway.access.registration import secret_hash
+from gateway.access.revocations import TOKEN_SECONDS
 from gateway.access.scopes import CATALOGUE, CEILING, of_roles
-from gateway.access.tokens import TOKEN_SECONDS, Acting, Subject, Tokens
+from gateway.access.tokens import Acting, Subject, Tokens
 from gateway.database import Row
 
 ENDPOINT_URI = "https://authorization-server.invalid/"  # what Authlib checks is configured, not read off a request

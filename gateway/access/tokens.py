@@ -17,15 +17,15 @@ from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
 from gateway.access.caller import Caller
+from gateway.access.revocations import TOKEN_SECONDS, Revocations, marks_of
 from gateway.access.scopes import CEILING
 from gateway.access.signing_keys import SigningKey, load_signing_keys
 from gateway.access.vault import open_vault
 from gateway.clock import Clock
-from gateway.database import Database, Tx
+from gateway.database import Database
 from gateway.settings import Settings
 from gateway.statements import load_queries
 
-TOKEN_SECONDS = 300
 # How far the clocks of processes may differ.
 PROCESS_AHEAD_SECONDS = 60
 # A retired key's tokens have all ended by then.
@@ -44,20 +44,6 @@ class Known:
 
     caller: Caller
     expires: int
-
-
-# A client or a person gets new tokens after the old ones were revoked. A token, a login or a consent that has ended is no more,
-# and whatever still names it was begun before it ended.
-LIVE_AGAIN = ("client:", "sub:")
-
-
-def marks_of(claims: dict[str, Any]) -> tuple[str, ...]:
-    """What a token can be revoked by: itself and what it was exchanged for, its client, its subject, its family, its consent."""
-    marks = [f"jti:{claims['jti']}", f"client:{claims['client_id']}", f"sub:{claims['sub']}"]
-    marks += [f"sid:{claims['sid']}"] if "sid" in claims else []
-    marks += [f"consent:{claims['consent_id']}"] if "consent_id" in claims else []
-    marks += [f"jti:{claims['origin_jti']}"] if "origin_jti" in claims else []
-    return tuple(marks)
 
 
 class TokenRefused(Exception):
@@ -79,31 +65,6 @@ class Acting:
     partner_id: UUID
     consent_id: UUID
     origin: str | None = None
-
-
-class Revocations:
-    """What was revoked of tokens that have not ended by themselves, as last read; marks with the moment of revocation."""
-
-    def __init__(self) -> None:
-        self._marks: dict[str, float] = {}
-
-    def replace(self, marks: dict[str, float]) -> None:
-        self._marks = marks
-
-    def hit(self, marks: tuple[str, ...], issued: int) -> bool:
-        """Whether a token with these marks, issued then, was revoked."""
-        return bool(self._marks) and any(
-            mark in self._marks and (not mark.startswith(LIVE_AGAIN) or issued <= self._marks[mark]) for mark in marks
-        )
-
-
-async def was_revoked(tx: Tx, marks: tuple[str, ...], issued: int) -> bool:
-    """Whether a token was revoked, also in the seconds of which this process does not know yet: nothing lasting may follow
-    from it."""
-    known = Revocations()
-    rows = await tx.all(sql.revocations_of, marks=list(marks))
-    known.replace({row["mark"]: row["revoked_at"].timestamp() for row in rows})
-    return known.hit(marks, issued)
 
 
 class Tokens:

@@ -1,9 +1,10 @@
-"""Metrics for Prometheus: jobs, queues and the lag of sealing. They hold nothing of anybody."""
+"""Metrics for Prometheus: jobs, queues, the lag of sealing and of what was revoked. They hold nothing of anybody."""
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gateway.access.revocations import Revocations
 from gateway.clock import Clock
 from gateway.database import Database, DatabaseAway, Stuck
 from gateway.http.health import AtOnce
@@ -15,8 +16,9 @@ from gateway.ledger.post import sql as ledger_sql
 class Metrics:
     """`/metrics`: read afresh for a scrape, so that nothing is counted twice by several processes."""
 
-    def __init__(self, database: Database, ledger: Ledger, jobs: Jobs, clock: Clock) -> None:
+    def __init__(self, database: Database, ledger: Ledger, jobs: Jobs, revocations: Revocations, clock: Clock) -> None:
         self._database, self._ledger, self._jobs, self._clock = database, ledger, jobs, clock
+        self._revocations = revocations
         self._at_once = AtOnce(self._written)
 
     async def scrape(self, request: Request) -> Response:
@@ -27,6 +29,11 @@ class Metrics:
         up = Gauge("gateway_database_up", "Whether the database answers.", registry=registry)
         waiting = Gauge("gateway_items_waiting", "Items that wait to be posted by this process.", registry=registry)
         waiting.set(self._ledger.waiting)
+        known = Gauge(
+            "gateway_revocations_read_timestamp_seconds", "When this process last read what was revoked.", registry=registry
+        )
+        if self._revocations.read_at is not None:
+            known.set(self._revocations.read_at.timestamp())
         try:
             await self._read(registry)
             up.set(1)

@@ -8,8 +8,8 @@ import strawberry
 from gateway import ids
 from gateway.access import accounts, consents
 from gateway.access.audit import Deed
+from gateway.access.revocations import was_revoked
 from gateway.access.scopes import DELEGABLE
-from gateway.access.tokens import was_revoked
 from gateway.coalition.graph import Partner, show_partner
 from gateway.context import Context, Info
 from gateway.database import Tx

@@ -1,0 +1,80 @@
+"""What was revoked of tokens that have not ended by themselves: written with what ends them, read by every process."""
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any
+
+from gateway.database import Row, Tx
+from gateway.statements import load_queries
+
+TOKEN_SECONDS = 300
+# A client or a person gets new tokens after the old ones were revoked. A token, a login or a consent that has ended is no more,
+# and whatever still names it was begun before it ended.
+LIVE_AGAIN = ("client:", "sub:")
+# Before every transaction.
+BEGINNING = "0"
+
+sql = load_queries(__file__, "revocations.sql")
+
+
+def marks_of(claims: dict[str, Any]) -> tuple[str, ...]:
+    """What a token can be revoked by: itself and what it was exchanged for, its client, its subject, its family, its consent."""
+    marks = [f"jti:{claims['jti']}", f"client:{claims['client_id']}", f"sub:{claims['sub']}"]
+    marks += [f"sid:{claims['sid']}"] if "sid" in claims else []
+    marks += [f"consent:{claims['consent_id']}"] if "consent_id" in claims else []
+    marks += [f"jti:{claims['origin_jti']}"] if "origin_jti" in claims else []
+    return tuple(marks)
+
+
+class Revocations:
+    """The marks that this process knows of, with the moment of revocation. `read_at`: when it last read them."""
+
+    def __init__(self) -> None:
+        self._revoked: dict[str, float] = {}
+        self._until: dict[str, float] = {}
+        self._since = BEGINNING
+        self.read_at: datetime | None = None
+
+    async def read_on(self, tx: Tx, now: datetime) -> None:
+        """Read what was revoked since the last time. Raises DatabaseAway, Stuck.
+
+        A transaction that is under way may have an earlier number than one that has ended, so it is read on from the first of
+        those; what was read already changes nothing.
+        """
+        oldest: str = await tx.value(sql.oldest_running)
+        # Numbers that went back are another database's, as one that was restored.
+        since = self._since if int(self._since) <= int(oldest) else BEGINNING
+        self.learn(await tx.all(sql.revocations_since, since=since, now=now))
+        ended = [mark for mark, until in self._until.items() if until <= now.timestamp()]
+        for mark in ended:
+            del self._revoked[mark], self._until[mark]
+        self._since, self.read_at = oldest, now
+
+    def learn(self, rows: Iterable[Row]) -> None:
+        """What was revoked stays so, in whatever order it is learnt."""
+        for row in rows:
+            mark, revoked, until = row["mark"], row["revoked_at"].timestamp(), row["until"].timestamp()
+            self._revoked[mark] = max(revoked, self._revoked.get(mark, revoked))
+            self._until[mark] = max(until, self._until.get(mark, until))
+
+    def hit(self, marks: tuple[str, ...], issued: int) -> bool:
+        """Whether a token with these marks, issued then, was revoked."""
+        return bool(self._revoked) and any(
+            mark in self._revoked and (not mark.startswith(LIVE_AGAIN) or issued <= self._revoked[mark]) for mark in marks
+        )
+
+
+async def was_revoked(tx: Tx, marks: tuple[str, ...], issued: int) -> bool:
+    """Whether a token was revoked, also in the seconds of which this process does not know yet: nothing lasting may follow
+    from it."""
+    known = Revocations()
+    known.learn(await tx.all(sql.revocations_of, marks=list(marks)))
+    return known.hit(marks, issued)
+
+
+async def revoke(tx: Tx, mark: str, now: datetime) -> None:
+    """End every token with this mark, within two seconds in every process.
+
+    It is kept for as long again as a token lives: the clocks of processes differ.
+    """
+    await tx.run(sql.revoke, mark=mark, revoked_at=now, until=now + timedelta(seconds=2 * TOKEN_SECONDS))

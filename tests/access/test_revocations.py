@@ -1,0 +1,159 @@
+"""How a process learns what was revoked: only what is new, nothing twice lost, and past readings that hang."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+
+from gateway import main
+from gateway.access.revocations import TOKEN_SECONDS, Revocations, revoke
+from gateway.database import Database
+from gateway.settings import read_settings
+from tests.points import until_revoked
+from tests.world import NOW, World, engine, free_door, started
+
+MARK = "insert into revocation (mark, revoked_at, until) values ($1, $2, $3)"
+
+
+@pytest.fixture
+async def database(world: World) -> AsyncIterator[Database]:
+    opened = Database(world.dsn, 2)
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+@asynccontextmanager
+async def revoking(world: World, mark: str) -> AsyncIterator[Any]:
+    """Somebody who revokes, and takes its time to commit."""
+    connection = await asyncpg.connect(world.dsn)
+    transaction = connection.transaction()
+    await transaction.start()
+    await connection.execute(MARK, mark, NOW, NOW + timedelta(minutes=10))
+    try:
+        yield transaction
+    finally:
+        await connection.close()
+
+
+async def read(database: Database, known: Revocations, after: timedelta = timedelta()) -> None:
+    async with database.reading() as tx:
+        await known.read_on(tx, NOW + after)
+
+
+def knows(known: Revocations, *marks: str) -> list[bool]:
+    return [known.hit((mark,), 0) for mark in marks]
+
+
+async def revoke_token(world: World, token: str) -> None:
+    answer = await world.http.post("/oauth/revoke", data={"token": token}, auth=world.clients["grocer"])
+    assert answer.status_code == 200
+
+
+async def end(database: Database, mark: str, after: timedelta = timedelta()) -> None:
+    async with database.transaction() as tx:
+        await revoke(tx, mark, NOW + after)
+
+
+async def test_what_is_committed_late_is_not_missed_by_who_reads_only_what_is_new(world: World, database: Database) -> None:
+    known = Revocations()
+    async with revoking(world, "jti:late") as late:
+        await end(database, "jti:early")
+        await read(database, known)
+        await read(database, known)
+        assert knows(known, "jti:early", "jti:late") == [True, False]
+        await late.commit()
+    await read(database, known)
+    assert knows(known, "jti:early", "jti:late") == [True, True]
+
+
+async def test_what_was_read_is_not_read_again(world: World, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = Revocations()
+    for n in range(30):
+        await end(database, f"jti:{n}")
+    await read(database, known)
+    learnt: list[str] = []
+    monkeypatch.setattr(known, "learn", lambda rows: learnt.extend(row["mark"] for row in rows))
+    await end(database, "jti:new")
+    await read(database, known)
+    assert learnt == ["jti:new"]
+
+
+async def test_a_mark_that_is_revoked_again_is_read_again_and_never_goes_back(world: World, database: Database) -> None:
+    known = Revocations()
+    issued = int(NOW.timestamp()) + 60
+    await end(database, "sub:ann")
+    await read(database, known)
+    assert not known.hit(("sub:ann",), issued)
+    await end(database, "sub:ann", timedelta(seconds=90))
+    await read(database, known)
+    assert known.hit(("sub:ann",), issued)
+    await end(database, "sub:ann", timedelta(seconds=30))  # of a process whose clock is behind
+    await read(database, known)
+    assert known.hit(("sub:ann",), issued)
+
+
+async def test_what_has_ended_by_itself_is_forgotten(world: World, database: Database) -> None:
+    known = Revocations()
+    await end(database, "jti:old")
+    await read(database, known)
+    await read(database, known, timedelta(seconds=2 * TOKEN_SECONDS - 1))
+    assert knows(known, "jti:old") == [True]
+    await read(database, known, timedelta(seconds=2 * TOKEN_SECONDS))
+    assert knows(known, "jti:old") == [False]
+
+
+async def test_a_database_whose_transactions_went_back_is_read_whole(world: World, database: Database) -> None:
+    known = Revocations()
+    await end(database, "jti:of-a-restored-database")
+    known._since = str(2**40)
+    await read(database, known)
+    assert knows(known, "jti:of-a-restored-database") == [True]
+
+
+async def test_a_process_knows_what_was_revoked_before_it_lets_anybody_in(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = await world.token("grocer")
+    await revoke_token(world, token)
+    await until_revoked(world, token)
+    monkeypatch.setattr(main, "follow", lambda *_: asyncio.Event().wait())  # it learns nothing after its start
+    door, port = free_door()
+    settings = read_settings({}, data_dir=world.data_dir, port=port, issuer=world.url, jobs=())
+    server, task = await started(await main.create_app(settings, world.dsn, world.clock, engine()), door)
+    try:
+        headers = {"Authorization": f"Bearer {token}"}
+        answer = await world.http.post(f"http://127.0.0.1:{port}/graphql", json={"query": "{ __typename }"}, headers=headers)
+        assert answer.status_code == 401
+    finally:
+        server.should_exit = True
+        await task
+
+
+async def test_a_reading_that_hangs_is_left_behind_and_what_is_revoked_meanwhile_takes_effect(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_on, hung = Revocations.read_on, asyncio.Event()
+
+    async def hangs_once(known: Revocations, tx: Any, now: Any) -> None:
+        if not hung.is_set():
+            hung.set()
+            await asyncio.Event().wait()  # as on a connection whose other end has gone without a word
+        await read_on(known, tx, now)
+
+    monkeypatch.setattr(Revocations, "read_on", hangs_once)
+    await asyncio.wait_for(hung.wait(), 5)
+    token = await world.token("grocer")
+    assert (await world.post(token, "{ __typename }")).status_code == 200
+    await revoke_token(world, token)
+    async with asyncio.timeout(4):  # two seconds, and the one that the reading was waited for
+        while (await world.post(token, "{ __typename }")).status_code != 401:
+            await asyncio.sleep(0.05)
+
+
+async def test_metrics_say_when_a_process_last_read_what_was_revoked(world: World) -> None:
+    lines = (await world.http.get("/metrics")).text.splitlines()
+    said = next(line for line in lines if line.startswith("gateway_revocations_read_timestamp_seconds "))
+    assert float(said.split()[1]) == world.clock.now().timestamp()
