@@ -43,6 +43,7 @@ from gateway.http.limits_page import show_limits
 from gateway.http.login import Login
 from gateway.http.metrics import Metrics
 from gateway.http.oauth import OAuth
+from gateway.http.sessions import Sessions
 from gateway.http.socket import Sockets
 from gateway.http.wire import JSON, names_one_host, respond
 from gateway.jobs.jobs import Jobs, all_jobs
@@ -122,7 +123,8 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
     metrics = Metrics(probing, ledger, jobs, tokens.revocations, clock).scrape
     server = OAuthServer(tokens)
     budgets = Budgets(database)
-    login = Login(server, tokens, doors, vault, audit, budgets)
+    sessions = Sessions(database, audit, clock)
+    login = Login(server, tokens, doors, vault, audit, budgets, sessions)
     fetcher = Fetcher(settings.jwks_hosts)
     trusted = read_issuers(settings.issuers_file) if settings.issuers_file else []
     issuers = OutsideIssuers(trusted, fetcher, database, clock, tokens.revocations)
@@ -148,7 +150,7 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
         exception_handlers={HTTPException: _json_error, 500: _json_failure},
         routes=[
             Route("/", _home),
-            *(_authorization_server(oauth, login) if settings.authorization_server == "on" else ()),
+            *(_authorization_server(oauth, login, sessions) if settings.authorization_server == "on" else ()),
             Route("/ledger/keys", oauth.ledger_keys),
             Route("/livez", health.live),
             Route("/readyz", health.ready),
@@ -163,10 +165,10 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
     return Gateway(graphql, Sockets(graphql, doorman), pages, jobs)
 
 
-def _authorization_server(oauth: OAuth, login: Login) -> list[Route]:
+def _authorization_server(oauth: OAuth, login: Login, sessions: Sessions) -> list[Route]:
     return [
         Route("/oauth/authorize", login.authorize, methods=["GET", "POST"]),
-        Route("/oauth/logout", login.logout, methods=["POST"]),
+        Route("/oauth/logout", sessions.logout, methods=["POST"]),
         Route("/oauth/token", oauth.token, methods=["POST"]),
         Route("/oauth/revoke", oauth.revoke, methods=["POST"]),
         Route("/oauth/introspect", oauth.introspect, methods=["POST"]),

@@ -1,28 +1,23 @@
-"""The pages of the authorization server: authorize with its login, and the console's session."""
+"""The authorization endpoint: who logs in, what a member agrees to by that, and the code that the client gets for it."""
 
 import asyncio
-import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import datetime, timedelta
-from pathlib import Path
-from urllib.parse import urlencode, urlsplit
+from datetime import datetime
+from urllib.parse import urlencode
 
-import jinja2
 import orjson
 from authlib.oauth2 import OAuth2Error
 from authlib.oauth2.rfc6749.errors import InvalidRequestError
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
-from gateway.access.accounts import Account, LoginLocked, account_of, check_login, end_codes, revoke_subject
-from gateway.access.accounts import Login as AccountLogin
+from gateway.access.accounts import Account, LoginLocked, check_login
 from gateway.access.audit import Audit, Deed
 from gateway.access.clerk import check_resource
-from gateway.access.consents import DATA_CLASSES, Consent, decide_alone, grant
+from gateway.access.consents import Consent, decide_alone, grant
 from gateway.access.registration import CONSOLE_CLIENT, secret_hash
-from gateway.access.scopes import CATALOGUE, DELEGABLE, OPERATOR
 from gateway.access.server import Desk, OAuthServer, Request, read_parameters
 from gateway.access.tokens import Tokens, sql
 from gateway.access.vault import Vault
@@ -32,33 +27,29 @@ from gateway.context import Doors
 from gateway.database import DatabaseAway, PostedNothing, Row, Stuck, Tx
 from gateway.http.budget import Budgets
 from gateway.http.headers import page_headers
+from gateway.http.login_page import DEFAULT_PURPOSE, ask, is_of_operators, try_again
 from gateway.http.oauth import NO_STORE, REQUEST_URI_PREFIX, read_form
+from gateway.http.sessions import SESSION_COOKIE, Sessions, comes_from_elsewhere
 from gateway.http.wire import address_of
 from gateway.ids import show
 from gateway.refusals import Refused
 
-SESSION_COOKIE = "__Host-gateway_console"  # sent by the browser to this host alone, over TLS (or the loopback)
-SESSION_LIFETIME = timedelta(hours=8)
 LOGINS_AT_ONCE = 2
 LOGINS_WAITING = 100
 LOGIN_MAX = 200
 REFUSED = "The login name or the password is wrong."
 OPERATOR_REFUSED = "The login name, the password or the one-time code is wrong."
-TRY_AGAIN = "The database does not answer. Try again in a moment."
-DEFAULT_PURPOSE = "to serve you with your points"
-_page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
-    Path(__file__).with_name("login.html").read_text()
-)
 
 
 class Login:
-    """/oauth/authorize and /oauth/logout."""
+    """/oauth/authorize."""
 
     def __init__(
-        self, server: OAuthServer, tokens: Tokens, doors: Doors, vault: Vault, audit: Audit, budgets: Budgets
-    ) -> None:
+        self, server: OAuthServer, tokens: Tokens, doors: Doors, vault: Vault, audit: Audit, budgets: Budgets,
+        sessions: Sessions,
+    ) -> None:  # fmt: skip
         self._server, self._tokens, self._doors, self._vault, self._audit = server, tokens, doors, vault, audit
-        self._budgets = budgets
+        self._budgets, self._sessions = budgets, sessions
         # Passwords take long to check on purpose: whoever guesses many at once waits here, and holds no connections.
         self._gate = asyncio.Semaphore(LOGINS_AT_ONCE)
         self._waiting = 0
@@ -68,7 +59,7 @@ class Login:
         try:
             parameters = read_parameters(list(request.query_params.multi_items()))
             form = read_parameters(await read_form(request)) if request.method == "POST" else {}
-            if form and _comes_from_elsewhere(request):
+            if form and comes_from_elsewhere(request):
                 raise InvalidRequestError("The form was sent by another site's page.")
             if len(form.get("login", "")) > LOGIN_MAX:
                 raise InvalidRequestError(f"A login name has {LOGIN_MAX} characters at most.")
@@ -87,7 +78,7 @@ class Login:
         except OAuth2Error as error:
             return self._error(error)
         except (DatabaseAway, Busy, Stuck, PostedNothing):
-            return HTMLResponse(TRY_AGAIN, 503, {**page_headers(""), "Retry-After": "2"})
+            return try_again()
 
     async def _decide(
         self, request: HTTPRequest, tx: Tx, parameters: dict[str, str], form: dict[str, str], coalition: Coalition | None,
@@ -107,7 +98,7 @@ class Login:
         check_resource(parameters, self._tokens)
         grant = self._server.at(desk).get_consent_grant(Request("GET", parameters))
         assert client is not None
-        account = await self._session(request, tx, client["client_id"], parameters, deeds)
+        account = await self._sessions.come_back(request, tx, client["client_id"], parameters, deeds)
         denied = form.get("decision") == "deny"
         if denied and pushed is not None:
             await tx.run(sql.use_pushed_request, request_hash=_hash(pushed), used_at=desk.now)
@@ -115,15 +106,15 @@ class Login:
             try:
                 account = await self._log_in(tx, client, form, desk.now, deeds)
             except LoginLocked as locked:
-                return _ask(coalition, client, parameters, form.get("login", ""), str(locked), 429)
+                return ask(coalition, client, parameters, form.get("login", ""), str(locked), 429)
         if account is None and not denied:
-            wrong = (OPERATOR_REFUSED if _is_of_operators(client) else REFUSED) if form else ""
-            return _ask(coalition, client, parameters, form.get("login", ""), wrong, 401 if wrong else 200)
+            wrong = (OPERATOR_REFUSED if is_of_operators(client) else REFUSED) if form else ""
+            return ask(coalition, client, parameters, form.get("login", ""), wrong, 401 if wrong else 200)
         if account is not None and client["partner_id"] is not None:
             try:
                 desk.consent = await self._agree(tx, client, parameters, account, desk.now, deeds)
             except Refused as refused:
-                return _ask(coalition, client, parameters, form.get("login", ""), refused.message, 409)
+                return ask(coalition, client, parameters, form.get("login", ""), refused.message, 409)
         server = self._server.at(desk)
         grant.server = server
         server.create_authorization_response(grant.request, account, grant)
@@ -133,7 +124,7 @@ class Login:
                 await tx.run(sql.use_pushed_request, request_hash=_hash(pushed), used_at=desk.now)
         response = self._redirect(desk)
         if client["client_id"] == CONSOLE_CLIENT and form and account is not None:
-            await self._remember(tx, response, account, request.cookies.get(SESSION_COOKIE))
+            await self._sessions.begin(tx, response, account, request.cookies.get(SESSION_COOKIE))
         return response
 
     @asynccontextmanager
@@ -227,113 +218,11 @@ class Login:
         deeds.append(deed)
         return account
 
-    async def _session(
-        self, request: HTTPRequest, tx: Tx, client_id: str, parameters: dict[str, str], deeds: list[Deed]
-    ) -> Account | None:
-        """The operator whose console this is, unless a new login is asked for (`prompt`, `max_age`: OpenID Connect)."""
-        cookie = request.cookies.get(SESSION_COOKIE)
-        asked_anew = request.method == "POST" or "login" in parameters.get("prompt", "").split()
-        if cookie is None or client_id != CONSOLE_CLIENT or asked_anew:
-            return None
-        now = self._doors.clock.now()
-        row = await tx.one(sql.console_session, session_hash=secret_hash(cookie), now=now)
-        max_age = parameters.get("max_age", "")
-        longest = timedelta(seconds=int(max_age[:9])) if max_age.isascii() and max_age.isdigit() else timedelta.max
-        if row is None or now - row["authenticated_at"] > longest:
-            return None
-        account = await tx.one(sql.account_by_id, account_id=row["account_id"])
-        if account is None:
-            return None
-        deeds.append(Deed("operator", row["account_id"], client_id, "come back with a session", "ok"))
-        return account_of(account, AccountLogin(row["authenticated_at"], row["strong"]))
-
-    async def _remember(self, tx: Tx, response: Response, account: Account, before: str | None) -> None:
-        """Begin a session, in place of the one that the browser has."""
-        if before is not None:
-            await tx.value(sql.end_console_session, session_hash=secret_hash(before))
-        cookie = secrets.token_urlsafe(32)
-        expires_at = self._doors.clock.now() + SESSION_LIFETIME
-        assert account.login is not None
-        await tx.run(
-            sql.store_console_session,
-            session_hash=secret_hash(cookie),
-            account_id=account.account_id,
-            expires_at=expires_at,
-            authenticated_at=account.login.at,
-            strong=account.login.strong,
-        )
-        response.set_cookie(
-            SESSION_COOKIE,
-            cookie,
-            max_age=int(SESSION_LIFETIME.total_seconds()),
-            path="/",
-            secure=True,
-            httponly=True,
-            samesite="strict",
-        )
-
-    async def logout(self, request: HTTPRequest) -> Response:
-        """End the console's session, and the tokens that its operator has by now."""
-        cookie = request.cookies.get(SESSION_COOKIE)
-        if cookie is not None and not _comes_from_elsewhere(request):
-            try:
-                async with self._doors.database.transaction() as tx:
-                    account_id = await tx.value(sql.end_console_session, session_hash=secret_hash(cookie))
-                    if account_id is not None:
-                        await end_codes(tx, account_id, self._doors.clock.now())
-                        await revoke_subject(tx, account_id, self._doors.clock.now())
-                        await self._audit.note_in(tx, Deed("operator", account_id, CONSOLE_CLIENT, "log out", "ok"))
-            except (DatabaseAway, Stuck, PostedNothing):
-                return HTMLResponse(TRY_AGAIN, 503, {**page_headers(""), "Retry-After": "2"})
-        response = Response(status_code=204)
-        response.delete_cookie(SESSION_COOKIE, path="/", secure=True, httponly=True)
-        return response
-
-
-def _ask(coalition: Coalition | None, client: Row, parameters: dict[str, str], login: str, error: str, status: int) -> Response:
-    partner = coalition.partners.get(client["partner_id"]) if coalition is not None else None
-    asked = list(dict.fromkeys(parameters.get("scope", "").split()))
-    # An app that asks for nothing in particular gets all that it may have, and the page says so.
-    scopes = asked or (client["scopes"] if client["client_id"] != CONSOLE_CLIENT and client["partner_id"] is None else [])
-    of_partner = client["partner_id"] is not None
-    shown = [scope for scope in scopes if scope in (DELEGABLE if of_partner else CATALOGUE)]
-    classes = [each for each in DATA_CLASSES if of_partner and each in parameters.get("data_classes", "").split()]
-    nonce = secrets.token_urlsafe(16)
-    page = _page.render(
-        coalition=coalition.name if coalition is not None else "the loyalty gateway",
-        client=partner.name if partner is not None else client["name"],
-        sentences=[CATALOGUE[scope] for scope in shown] or ([] if classes else ["log you in"]),
-        sees=[DATA_CLASSES[each] for each in classes],
-        purpose=(client["purpose"] or DEFAULT_PURPOSE) if of_partner else None,
-        login=login,
-        error=error,
-        of_operators=_is_of_operators(client),
-        nonce=nonce,
-    )
-    return HTMLResponse(page, status, page_headers(nonce))
-
-
 def _is_for(client: Row, account: Account) -> bool:
     """Nobody but a member can allow a partner something in its own name, and the console is for operators."""
     if client["partner_id"] is not None:
         return account.kind == "member"
     return account.kind == "operator" or client["client_id"] != CONSOLE_CLIENT
-
-
-def _is_of_operators(client: Row) -> bool:
-    """Whether operators log in with a client, who need a one-time code."""
-    return client["partner_id"] is None and not OPERATOR.keys().isdisjoint(client["scopes"])
-
-
-def _comes_from_elsewhere(request: HTTPRequest) -> bool:
-    """Whether a browser says that another site's page sent this form (Fetch Metadata; before it, `Origin`)."""
-    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
-    if site is not None:
-        return site not in ("same-origin", "none")
-    try:
-        return origin is not None and urlsplit(origin).netloc != request.headers.get("host")
-    except ValueError:
-        return True
 
 
 def _hash(request_uri: str) -> bytes:

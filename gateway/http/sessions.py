@@ -1,0 +1,100 @@
+"""The console's session: a cookie that saves an operator the form, at the authorization endpoint and nowhere else."""
+
+import secrets
+from datetime import timedelta
+from urllib.parse import urlsplit
+
+from starlette.requests import Request as HTTPRequest
+from starlette.responses import Response
+
+from gateway.access.accounts import Account, account_of, end_codes, revoke_subject
+from gateway.access.accounts import Login as AccountLogin
+from gateway.access.audit import Audit, Deed
+from gateway.access.registration import CONSOLE_CLIENT, secret_hash
+from gateway.access.tokens import sql
+from gateway.clock import Clock
+from gateway.database import Database, DatabaseAway, PostedNothing, Stuck, Tx
+from gateway.http.login_page import try_again
+
+SESSION_COOKIE = "__Host-gateway_console"  # sent by the browser to this host alone, over TLS (or the loopback)
+SESSION_LIFETIME = timedelta(hours=8)
+
+
+class Sessions:
+    """Begins sessions, knows who comes back with one, and ends them: /oauth/logout."""
+
+    def __init__(self, database: Database, audit: Audit, clock: Clock) -> None:
+        self._database, self._audit, self._clock = database, audit, clock
+
+    async def come_back(
+        self, request: HTTPRequest, tx: Tx, client_id: str, parameters: dict[str, str], deeds: list[Deed]
+    ) -> Account | None:
+        """The operator whose console this is, unless a new login is asked for (`prompt`, `max_age`: OpenID Connect)."""
+        cookie = request.cookies.get(SESSION_COOKIE)
+        asked_anew = request.method == "POST" or "login" in parameters.get("prompt", "").split()
+        if cookie is None or client_id != CONSOLE_CLIENT or asked_anew:
+            return None
+        now = self._clock.now()
+        row = await tx.one(sql.console_session, session_hash=secret_hash(cookie), now=now)
+        max_age = parameters.get("max_age", "")
+        longest = timedelta(seconds=int(max_age[:9])) if max_age.isascii() and max_age.isdigit() else timedelta.max
+        if row is None or now - row["authenticated_at"] > longest:
+            return None
+        account = await tx.one(sql.account_by_id, account_id=row["account_id"])
+        if account is None:
+            return None
+        deeds.append(Deed("operator", row["account_id"], client_id, "come back with a session", "ok"))
+        return account_of(account, AccountLogin(row["authenticated_at"], row["strong"]))
+
+    async def begin(self, tx: Tx, response: Response, account: Account, before: str | None) -> None:
+        """Begin a session, in place of the one that the browser has."""
+        if before is not None:
+            await tx.value(sql.end_console_session, session_hash=secret_hash(before))
+        cookie = secrets.token_urlsafe(32)
+        expires_at = self._clock.now() + SESSION_LIFETIME
+        assert account.login is not None
+        await tx.run(
+            sql.store_console_session,
+            session_hash=secret_hash(cookie),
+            account_id=account.account_id,
+            expires_at=expires_at,
+            authenticated_at=account.login.at,
+            strong=account.login.strong,
+        )
+        response.set_cookie(
+            SESSION_COOKIE,
+            cookie,
+            max_age=int(SESSION_LIFETIME.total_seconds()),
+            path="/",
+            secure=True,
+            httponly=True,
+            samesite="strict",
+        )
+
+    async def logout(self, request: HTTPRequest) -> Response:
+        """End the console's session, and the tokens that its operator has by now."""
+        cookie = request.cookies.get(SESSION_COOKIE)
+        if cookie is not None and not comes_from_elsewhere(request):
+            try:
+                async with self._database.transaction() as tx:
+                    account_id = await tx.value(sql.end_console_session, session_hash=secret_hash(cookie))
+                    if account_id is not None:
+                        await end_codes(tx, account_id, self._clock.now())
+                        await revoke_subject(tx, account_id, self._clock.now())
+                        await self._audit.note_in(tx, Deed("operator", account_id, CONSOLE_CLIENT, "log out", "ok"))
+            except (DatabaseAway, Stuck, PostedNothing):
+                return try_again()
+        response = Response(status_code=204)
+        response.delete_cookie(SESSION_COOKIE, path="/", secure=True, httponly=True)
+        return response
+
+
+def comes_from_elsewhere(request: HTTPRequest) -> bool:
+    """Whether a browser says that another site's page sent this form (Fetch Metadata; before it, `Origin`)."""
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    if site is not None:
+        return site not in ("same-origin", "none")
+    try:
+        return origin is not None and urlsplit(origin).netloc != request.headers.get("host")
+    except ValueError:
+        return True
