@@ -36,7 +36,7 @@ from gateway.hold.graph import HoldMutation, hold_node
 from gateway.inputs import compile_inputs
 from gateway.jobs.graph import JobsMutation, JobsQuery
 from gateway.ledger.graph import LedgerQuery
-from gateway.ledger.post import sql as ledger_sql
+from gateway.ledger.transactions import transactions_by_id
 from gateway.members.graph import MembersQuery, member_node, membership_node
 from gateway.onboarding.graph import OnboardingMutation
 from gateway.privacy.graph import PrivacyMutation
@@ -68,10 +68,10 @@ ACTIVITY_OF_ROWS: Mapping[str, Callable[[Info, list[Row]], Mapping[UUID, Activit
 async def transaction_node(info: Info, id: UUID) -> Activity | None:
     """A transaction by id: its member, the partner it happened at, and operators see it."""
     async with info.context.reading() as tx:
-        row = await tx.one(ledger_sql.transaction_by_id, bucket=ids.bucket_of(id), transaction=id)
-        if row is None or not sees(info, row["member_id"], row["partner_id"]):
+        posted = (await transactions_by_id(tx, [id])).get(id)
+        if posted is None or not sees(info, posted.member_id, posted.partner_id):
             return None
-        return (await info.context.doors.activity[row["kind"]](info, tx, [id])).get(id)
+        return (await info.context.doors.activity[posted.kind](info, tx, [id])).get(id)
 
 
 NODES: dict[str, Callable[[Info, UUID], Awaitable[Node | None]]] = {

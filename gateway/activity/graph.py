@@ -6,7 +6,6 @@ from datetime import date, datetime
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
-import orjson
 import strawberry
 
 from gateway import ids
@@ -17,7 +16,7 @@ from gateway.database import Row, Tx
 from gateway.graph import SEES_MEMBERSHIPS, Node, show_id
 from gateway.ids import LAST_ID
 from gateway.ledger.graph import LedgerProof, proof_of
-from gateway.ledger.post import sql as ledger_sql
+from gateway.ledger.transactions import Transaction, transactions_by_id
 from gateway.pages import Connection, moment_cursor, page, read_moment_cursor
 from gateway.scalars import DateTime, Points, YearMonth
 from gateway.statements import load_queries
@@ -111,8 +110,6 @@ class Posted(Protocol):
     @property
     def partner_id(self) -> UUID | None: ...
     @property
-    def programme_id(self) -> UUID: ...
-    @property
     def occurred_at(self) -> datetime: ...
     @property
     def posted_at(self) -> datetime: ...
@@ -122,11 +119,11 @@ class Posted(Protocol):
     def missed_period(self) -> date | None: ...
 
 
-def activity_fields(info: Info, posted: Posted, points: int) -> dict[str, Any]:
+def activity_fields(info: Info, posted: Posted, programme_id: UUID, points: int) -> dict[str, Any]:
     """The fields that every Activity has; `points` with the sign that they have for the wallet."""
     return {
         "id": show_id("txn", posted.id),
-        "programme": show_programme(info.context.coalition.programmes[posted.programme_id]),
+        "programme": show_programme(info.context.coalition.programmes[programme_id]),
         "points": Points(points),
         "occurred_at": DateTime(posted.occurred_at),
         "posted_at": DateTime(posted.posted_at),
@@ -147,20 +144,9 @@ def seen_by_caller(
 
 async def expiry_activity(info: Info, tx: Tx, transactions: list[UUID]) -> dict[UUID, Activity]:
     """Expirations by transaction, those that the caller may see."""
-    programmes = info.context.coalition.programmes
-    shown: dict[UUID, Activity] = {}
-    for id in transactions:
-        row = await tx.one(ledger_sql.transaction_by_id, bucket=ids.bucket_of(id), transaction=id)
-        if row is None or not sees(info, row["member_id"], None):
-            continue
-        entries = orjson.loads(row["entries"])
-        shown[id] = Expiration(
-            id=show_id("txn", id),
-            programme=show_programme(programmes[UUID(entries[0]["programme"])]),
-            points=Points(sum(entry["points"] for entry in entries)),
-            occurred_at=DateTime(row["occurred_at"]),
-            posted_at=DateTime(row["posted_at"]),
-            period=YearMonth(row["period"]),
-            missed_period=month_or_none(row["missed_period"]),
-        )
-    return shown
+    return seen_by_caller(info, await transactions_by_id(tx, transactions), _show_expiration)
+
+
+def _show_expiration(info: Info, posted: Transaction) -> Expiration:
+    assert posted.programme_id is not None
+    return Expiration(**activity_fields(info, posted, posted.programme_id, posted.points))

@@ -5,21 +5,20 @@ from uuid import UUID
 
 import strawberry
 
-from gateway import ids
-from gateway.activity.graph import Activity, month_or_none, sees
+from gateway.activity.graph import Activity, activity_fields, sees
 from gateway.coalition.graph import Programme, show_programme
 from gateway.context import Context, Info
 from gateway.conversion import quotes
 from gateway.conversion.orders import Conversion as Order
-from gateway.conversion.orders import ConvertRequest, target_membership
+from gateway.conversion.orders import ConvertRequest, orders_by_id, target_membership
 from gateway.conversion.rates import NewRate, publish_rate
 from gateway.database import Tx
 from gateway.graph import PUBLIC, SEES_CONVERSIONS, STEP_UP, Node, Payload, read_id, refusing, requires, show_id
-from gateway.ledger.post import sql as ledger_sql
+from gateway.ledger.transactions import Transaction, transactions_by_id
 from gateway.members import lookup
 from gateway.members.graph import MemberRef
 from gateway.refusals import InputNotAccepted, NotAllowed, QuoteUnknown
-from gateway.scalars import OCCURRED_OR_NOW, DateTime, Points, YearMonth
+from gateway.scalars import OCCURRED_OR_NOW, DateTime, Points
 
 WHOSE = "Needed from partners; whoever converts in the member's name leaves it out."
 
@@ -185,8 +184,8 @@ class ConversionMutation:
         # Whether points may flow there now is looked at where an order is opened: one that is done is told as it is.
         order = await context.doors.converter.convert(context.caller.subject_id, member_id, request)
         async with context.reading() as tx:
-            shown = await _show(info, tx, order)
-        return ConvertPointsPayload(conversion=shown)
+            posted = (await transactions_by_id(tx, [order.id])).get(order.id)
+        return ConvertPointsPayload(conversion=_show(info, order, posted) if posted is not None else None)
 
     @strawberry.mutation(
         directives=[requires("rates:publish"), STEP_UP], description="Publish a conversion rate from a moment on."
@@ -245,32 +244,17 @@ async def _whose(context: Context, tx: Tx, ref: MemberRef | None, issuer_id: UUI
     return (await lookup.find_membership(tx, partner.id, ref.read())).member_id
 
 
-async def conversion_activity(info: Info, tx: Tx, transactions: list[UUID]) -> dict[UUID, Conversion]:
+async def conversion_activity(info: Info, tx: Tx, transactions: list[UUID]) -> dict[UUID, Activity]:
     """Conversions by transaction, those that the caller may see."""
-    shown: dict[UUID, Conversion] = {}
-    for id in transactions:
-        order = Order.of(await tx.one(quotes.sql.order_by_id, bucket=ids.bucket_of(id), conversion_id=id))
-        if order is not None and sees(info, order.member_id, order.partner_id):
-            conversion = await _show(info, tx, order)
-            shown |= {id: conversion} if conversion is not None else {}
-    return shown
+    orders = [each for each in await orders_by_id(tx, transactions) if sees(info, each.member_id, each.partner_id)]
+    posted = await transactions_by_id(tx, [order.id for order in orders])
+    return {order.id: _show(info, order, posted[order.id]) for order in orders if order.id in posted}
 
 
-async def _show(info: Info, tx: Tx, order: Order) -> Conversion | None:
-    """An exchange, if its transaction may be read."""
-    posting = await tx.one(ledger_sql.transaction_by_id, bucket=ids.bucket_of(order.id), transaction=order.id)
-    if posting is None:
-        return None
-    programmes = info.context.coalition.programmes
+def _show(info: Info, order: Order, posted: Transaction) -> Conversion:
     return Conversion(
-        id=show_id("txn", order.id),
-        programme=show_programme(programmes[order.source_id]),
-        points=Points(-order.take),
-        occurred_at=DateTime(order.occurred_at),
-        posted_at=DateTime(posting["posted_at"]),
-        period=YearMonth(posting["period"]),
-        missed_period=month_or_none(posting["missed_period"]),
-        target=show_programme(programmes[order.target_id]),
+        **activity_fields(info, posted, order.source_id, -order.take),
+        target=show_programme(info.context.coalition.programmes[order.target_id]),
         give=Points(order.give),
         state=ConversionState(order.state),
         partner_reference=order.partner_reference,

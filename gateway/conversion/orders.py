@@ -80,6 +80,12 @@ def _refusal(verdict: str, points: int) -> Refused:
     return refusal.at("quote") if refusal.path == ("points",) else refusal
 
 
+async def orders_by_id(tx: Tx, conversions: list[UUID]) -> list[Conversion]:
+    """Orders by their ids; unknown ones are left out."""
+    buckets = [ids.bucket_of(id) for id in conversions]
+    return [order_of(row) for row in await tx.all(sql.orders_by_id, buckets=buckets, conversions=conversions)]
+
+
 async def find_or_open(
     tx: Tx, now: datetime, coalition: Coalition, owner_id: UUID, member_id: UUID, request: ConvertRequest, content: bytes
 ) -> Conversion:

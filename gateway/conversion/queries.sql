@@ -52,6 +52,14 @@ select c.bucket, c.conversion_id, c.digest, c.hold_id, c.member_id, c.membership
  where c.bucket = :bucket
    and c.conversion_id = :conversion_id;
 
+-- name: orders_by_id(buckets, conversions)
+-- Orders by their ids.
+select c.bucket, c.conversion_id, c.digest, c.hold_id, c.member_id, c.membership_id, c.partner_id, c.source_id,
+       c.target_id, c.take, c.give, c.state, c.partner_reference, c.occurred_at, c.last_error,
+       c.in_doubt, c.asking_until
+  from unnest(:buckets::smallint[], :conversions::uuid[]) i (bucket, conversion)
+  join conversion c on c.bucket = i.bucket and c.conversion_id = i.conversion;
+
 -- name: orders_under_way(before, most)
 -- Orders that nobody has moved on for a while.
 select c.bucket, c.conversion_id, c.digest, c.hold_id, c.member_id, c.membership_id, c.partner_id, c.source_id,

@@ -98,7 +98,7 @@ def show_step(step: Step) -> EarningStep:
 
 def show_earning(info: Info, purchase: purchases.Purchase) -> Earning:
     return Earning(
-        **activity_fields(info, purchase, purchase.points),
+        **activity_fields(info, purchase, purchase.programme_id, purchase.points),
         recorded=purchase,
     )
 
@@ -115,7 +115,7 @@ def show_purchase(purchase: purchases.Purchase) -> Purchase:
 
 def show_return(info: Info, posted: returns.PurchaseReturn) -> PurchaseReturn:
     return PurchaseReturn(
-        **activity_fields(info, posted, -posted.points),
+        **activity_fields(info, posted, posted.programme_id, -posted.points),
         total=money(posted.total),
         owed=Points(posted.owed),
     )

@@ -72,16 +72,16 @@ select wallets, points
   from post_expiries(:at, :programme, :through, :occurred, :month, :most);
 
 
--- name: transaction_by_id(bucket, transaction)^
--- One transaction with the points it moved per programme.
-select t.transaction_id, t.kind, t.member_id, t.membership_id, t.partner_id, t.occurred_at, t.posted_at, t.period,
-       t.missed_period,
-       coalesce((select jsonb_agg(jsonb_build_object('programme', e.programme_id, 'points', e.points)
-                                  order by e.ordinal)
-                   from entry e where e.bucket = t.bucket and e.transaction_id = t.transaction_id), '[]')::text as entries
-  from transaction t
- where t.bucket = :bucket
-   and t.transaction_id = :transaction;
+-- name: transactions_by_id(buckets, transactions)
+-- Transactions with the points they moved, and the programme of the first of these.
+select t.transaction_id as id, t.kind, t.member_id, t.partner_id, e.programme_id, coalesce(e.points, 0)::bigint as points,
+       t.occurred_at, t.posted_at, t.period, t.missed_period
+  from unnest(:buckets::smallint[], :transactions::uuid[]) i (bucket, transaction)
+  join transaction t on t.bucket = i.bucket and t.transaction_id = i.transaction
+ cross join lateral (
+    select (array_agg(e.programme_id order by e.ordinal))[1] as programme_id, sum(e.points) as points
+      from entry e
+     where e.bucket = t.bucket and e.transaction_id = t.transaction_id) e;
 
 -- name: kept_answers(owners, keys)
 -- The first answers to keys, where there are any.

@@ -84,7 +84,7 @@ class Redemption(Activity):
 
 def show_redemption(info: Info, posted: redeem.Redemption) -> Redemption:
     return Redemption(
-        **activity_fields(info, posted, -posted.points),
+        **activity_fields(info, posted, posted.programme_id, -posted.points),
         reference=posted.reference,
         reversed=Points(posted.restored),
         transaction_id=posted.id,
@@ -98,7 +98,7 @@ class RedemptionReversal(Activity):
 
 def show_reversal(info: Info, posted: reverse.Reversal) -> RedemptionReversal:
     return RedemptionReversal(
-        **activity_fields(info, posted, posted.points),
+        **activity_fields(info, posted, posted.programme_id, posted.points),
         redemption=show_id("txn", posted.redemption_id),
     )
 

@@ -42,7 +42,7 @@ class TransferPointsPayload(Payload):
 
 def show_transfer(info: Info, posted: transfer.Transfer) -> Transfer:
     return Transfer(
-        **activity_fields(info, posted, posted.points if posted.direction == "in" else -posted.points),
+        **activity_fields(info, posted, posted.programme_id, posted.points if posted.direction == "in" else -posted.points),
         direction=TransferDirection(posted.direction),
         message=posted.message,
     )

@@ -10,7 +10,7 @@ from gateway.access.scopes import DELEGABLE
 from gateway.http.guard import rights
 from gateway.http.rights import opens
 from tests.access.test_consent import agree, exchange
-from tests.conversion.test_convert import CONVERT, QUOTE
+from tests.conversion.exchanging import CONVERT, QUOTE
 from tests.events.test_live import next_of, open_socket
 from tests.members.test_members import LINK
 from tests.points import ann_hands_over, ann_logs_in, codes

@@ -19,7 +19,7 @@ from gateway.database import Database
 from gateway.statements import Statement
 from tests.access.test_consent import agree
 from tests.adjustment.test_adjust import adjust
-from tests.conversion.test_convert import convert, quote
+from tests.conversion.exchanging import convert, quote
 from tests.credit.test_credit import pay, set_credit
 from tests.points import TRANSFER, ann_logs_in, bob_joins, hold, reverse, run_job, terms
 from tests.privacy.test_people import ANN, UPDATE

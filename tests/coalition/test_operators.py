@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from partners.protocols import rest_json
-from tests.conversion.test_convert import fault
+from tests.conversion.exchanging import fault
 from tests.points import ENROL
 from tests.world import World
 

@@ -25,7 +25,7 @@ from gateway.settings import read_settings
 from gateway.wallets import history
 from partners.protocols import rest_json
 from tests.access.test_consent import agree, exchange
-from tests.conversion.test_convert import fault
+from tests.conversion.exchanging import fault
 from tests.events.test_live import next_of, open_socket
 from tests.ledger.test_batches import locked_wallet, waits
 from tests.points import ann_hands_over, ann_logs_in, bob_joins, mint, run_job

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from gateway.points import MAX_POINTS
-from tests.conversion.test_convert import convert, quote
+from tests.conversion.exchanging import convert, quote
 from tests.points import bob_joins, capture, codes, hold, reverse, terms
 from tests.transfer.test_transfer import give
 from tests.world import World

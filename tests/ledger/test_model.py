@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from gateway import ids
-from tests.conversion.test_convert import CONVERT, QUOTE, fault
+from tests.conversion.exchanging import CONVERT, QUOTE, fault
 from tests.credit.test_credit import pay, set_credit, usd
 from tests.ledger.model import CONVERTED_AT_ONCE, Books, Lot, Terms
 from tests.points import ADJUST, TRANSFER, capture, codes, hold, mint, release, reverse, run_job, terms

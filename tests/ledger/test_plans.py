@@ -112,7 +112,7 @@ BEHIND_THE_WALL = {"as_partner": None, "as_member": made(0, 7, 7)}
 LAST = {"before_at": datetime.now(UTC) + timedelta(days=1), "before_id": UUID(int=2**128 - 1), "most": 20}
 READS: dict[str, tuple[Statement, dict[str, Any]]] = {
     "kept answers": (ledger.kept_answers, {"owners": [PARTNER] * SIZE, "keys": [str(made(2, n, n + 1)) for n in BATCH]}),
-    "transaction by id": (ledger.transaction_by_id, {"bucket": 7, "transaction": made(3, 71, 7)}),
+    "transactions by id": (ledger.transactions_by_id, of_thousand(3)),
     "what is sealed": (ledger.leaf_hashes, PURCHASES),
     "who loses what": (
         ledger.expiry_preview,

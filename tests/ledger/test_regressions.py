@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from gateway import ids
 from tests.adjustment.test_adjust import adjust
-from tests.conversion.test_convert import convert, fault, quote
+from tests.conversion.exchanging import convert, fault, quote
 from tests.credit.test_credit import set_credit
 from tests.ledger.test_batches import locked_wallet, waits
 from tests.points import bob_joins, capture, codes, hold, release, reverse, run_job, second_operator, terms

@@ -12,7 +12,7 @@ from gateway.embedded import EmbeddedPostgres
 from gateway.ledger.verify import invariants, verify
 from tests.adjustment.test_adjust import adjust
 from tests.conftest import create_database, open_folder
-from tests.conversion.test_convert import convert, quote
+from tests.conversion.exchanging import convert, quote
 from tests.credit.test_credit import pay, set_credit
 from tests.ledger.breaches import BREAK, UNCHECKED
 from tests.points import bob_joins, capture, hold, mint, release, reverse, run_job, terms

@@ -2,7 +2,12 @@
 
 from typing import Any
 
+import pytest
+
+from gateway.database import Tx
+from gateway.statements import Statement
 from tests.access.test_walls import lived_in
+from tests.conversion.exchanging import ANN, convert, quote
 from tests.points import ann_logs_in, run_job
 from tests.world import World
 
@@ -40,3 +45,27 @@ async def test_every_kind_of_transaction_is_shown_to_its_member_its_partner_and_
         {"id": adjusted, "reason": None}, {"id": adjusted, "reason": "A till was down"}, {"id": adjusted, "reason": "A till was down"},
     ]  # fmt: skip
     assert (await world.ask("fuel", REASON, id=adjusted))["node"] is None
+
+
+async def test_a_page_of_many_exchanges_asks_the_database_as_often_as_one_of_few(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.record("900.00")
+    asked: list[str] = []
+    real = Tx.all
+
+    async def counted(tx: Tx, statement: Statement, **given: Any) -> list[Any]:
+        asked.append(statement.name)
+        return await real(tx, statement, **given)
+
+    monkeypatch.setattr(Tx, "all", counted)
+    counts = []
+    for keys in (["first"], ["second", "third", "fourth"]):
+        for key in keys:
+            await convert(world, (await quote(world))["quote"]["id"], key)
+        asked.clear()
+        shown = await told(world, "airline", OWN % ACTIVITY, r=ANN)
+        counts.append((list(shown.values()).count("Conversion"), len(asked)))
+    (one, once), (four, again) = counts
+    assert (one, four) == (1, 4)
+    assert once == again

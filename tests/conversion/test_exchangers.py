@@ -1,0 +1,146 @@
+"""Who may exchange points: members, partners, those that act for them, and nobody for whom is suspended."""
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from gateway.conversion.convert import Converter
+from gateway.database import Database
+from tests.access.test_consent import GRANT, WITHDRAW, agree, exchange
+from tests.conversion.exchanging import ANN, CONVERT, QUOTE, miles
+from tests.points import ADJUST, APPROVE, ann_hands_over, ann_logs_in, codes, run_job, second_operator, until_revoked
+from tests.world import World
+
+
+async def test_a_member_converts_with_a_token_of_its_own(world: World) -> None:
+    from gateway.access import accounts
+    from tests.world import log_in
+
+    await world.record("450.00")
+    member_id = (await world.sql("select member_id from member"))[0][0]
+    database = Database(world.dsn, 2)
+    await database.open()
+    async with database.transaction() as tx:
+        await accounts.set_password(tx, "member", "ann", "a long password", member_id, world.clock.now())
+    await database.close()
+    token = await log_in(world, "member-app", "com.example.loyalty:/callback", "ann", "a long password")
+    quoted = (await world.ask(token, QUOTE, input={"from": "MER", "to": "SKY", "take": 200}))["quoteConversion"]["quote"]
+    done = await world.ask(token, CONVERT, input={"idempotencyKey": "k", "quote": quoted["id"]})
+    assert done["convertPoints"]["conversion"]["state"] == "COMPLETED"
+    backdated = {"from": "MER", "to": "SKY", "take": 200, "at": "2026-02-01T00:00:00Z"}
+    refused = (await world.ask(token, QUOTE, input=backdated))["quoteConversion"]
+    assert [e["code"] for e in refused["errors"]] == ["NOT_ALLOWED"]
+    me = "{ me { wallets { available } memberships { partner { code } } activity(first: 5) { nodes { __typename points } } } }"
+    seen = (await world.ask(token, me))["me"]
+    assert seen["wallets"] == [{"available": 250}]
+    assert seen["activity"]["nodes"] == [{"__typename": "Conversion", "points": -200}, {"__typename": "Earning", "points": 450}]
+
+
+async def test_a_quote_in_a_members_name_serves_no_partner_once_the_consent_is_withdrawn(world: World) -> None:
+    await world.record("1000.00")
+    consent = await agree(world, "points:convert")
+    acting = (await exchange(world, await ann_hands_over(world, "points:convert"))).json()["access_token"]
+    wanted = {"from": "MER", "to": "SKY", "take": 200}
+    quoted = (await world.ask(acting, QUOTE, input=wanted))["quoteConversion"]["quote"]
+    named = (await world.ask(acting, QUOTE, input={**wanted, "member": {"externalId": "bob"}}))["quoteConversion"]
+    assert [e["code"] for e in named["errors"]] == ["INPUT_NOT_ACCEPTED"]
+    await world.ask(await ann_logs_in(world), WITHDRAW, i={"consent": consent})
+    await until_revoked(world, acting)
+    for who in ("fuel", "grocer"):
+        for member in (ANN, {"card": "CARD-1"}):
+            given = {"idempotencyKey": f"{who} {member}", "quote": quoted["id"], "member": member}
+            refused = (await world.ask(who, CONVERT, input=given))["convertPoints"]
+            assert [e["code"] for e in refused["errors"]] == ["QUOTE_EXPIRED"]
+    assert (await world.available(), await miles(world)) == (1000, 0)
+    assert await world.broken() == []
+    # The member itself, whose quote it is, may use it still.
+    done = await world.ask(await ann_logs_in(world), CONVERT, input={"idempotencyKey": "own", "quote": quoted["id"]})
+    assert done["convertPoints"]["conversion"]["state"] == "COMPLETED"
+
+
+@pytest.mark.parametrize("where", ["at the airline", "everywhere"])
+async def test_points_of_who_is_suspended_are_converted_by_nobody(world: World, where: str) -> None:
+    await world.record("1000.00")
+    await agree(world, "points:convert")
+    ann = await ann_logs_in(world)
+    acting = (await exchange(world, await ann_hands_over(world, "points:convert"))).json()["access_token"]
+    wanted = {"from": "MER", "to": "SKY", "take": 200}
+    before = (await world.ask(ann, QUOTE, input=wanted))["quoteConversion"]["quote"]
+    only = "where partner_id = (select partner_id from partner where code = 'airline')" if where == "at the airline" else ""
+    await world.sql(f"update membership set status = 'suspended' {only}")
+    for token in (ann, acting):
+        refused = (await world.ask(token, QUOTE, input=wanted))["quoteConversion"]
+        assert [e["code"] for e in refused["errors"]] == ["MEMBERSHIP_SUSPENDED"]
+        given = {"idempotencyKey": token[-5:], "quote": before["id"]}
+        refused = (await world.ask(token, CONVERT, input=given))["convertPoints"]
+        assert [e["code"] for e in refused["errors"]] == ["MEMBERSHIP_SUSPENDED"]
+    assert ((await world.sql("select sum(available) from wallet"))[0][0], await miles(world)) == (1000, 0)
+
+
+async def test_nothing_flows_to_a_partner_that_is_suspended(world: World) -> None:
+    await world.record("1000.00")
+    ann = await ann_logs_in(world)
+    operator = await world.operator()
+    wanted = {"from": "MER", "to": "SKY", "take": 200}
+    before = (await world.ask(ann, QUOTE, input=wanted))["quoteConversion"]["quote"]
+    await world.sql("update partner set status = 'suspended' where code = 'airline'")
+    async with asyncio.timeout(5):  # until this process knows
+        while (await world.ask(ann, QUOTE, input=wanted))["quoteConversion"]["errors"] == []:
+            await asyncio.sleep(0.05)
+    told = (await world.ask(ann, CONVERT, input={"idempotencyKey": "k", "quote": before["id"]}))["convertPoints"]
+    assert [e["code"] for e in told["errors"]] == ["NOT_ALLOWED"]
+    consent = {"partner": "airline", "purpose": "to fly", "scopes": ["balance:read"], "dataClasses": []}
+    assert codes((await world.ask(ann, GRANT, i=consent))["grantConsent"]) == ["NOT_ALLOWED"]
+    member = (await world.ask(operator, '{ memberByCard(card: "CARD-1") { id } }'))["memberByCard"]["id"]
+    given = {"idempotencyKey": "a", "member": member, "programme": "MER", "partner": "airline", "points": 5, "reason": "sorry"}
+    assert codes((await world.ask(operator, ADJUST, i=given))["adjustPoints"]) == ["NOT_ALLOWED"]
+    assert (await world.available(), await miles(world)) == (1000, 0)
+
+
+@pytest.mark.parametrize("who", ["member", "partner"])
+async def test_what_was_converted_before_a_suspension_is_told_as_it_is_and_what_was_not_asked_for_is_given_back(
+    world: World, who: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.record("1000.00")
+    ann = await ann_logs_in(world)
+    wanted = {"from": "MER", "to": "SKY", "take": 200}
+    quotes = [(await world.ask(ann, QUOTE, input=wanted))["quoteConversion"]["quote"]["id"] for _ in range(2)]
+    given = {"idempotencyKey": "done", "quote": quotes[0]}
+    done = (await world.ask(ann, CONVERT, input=given))["convertPoints"]
+    assert done["conversion"]["state"] == "COMPLETED"
+
+    async def crashes(*_: Any) -> None:
+        raise RuntimeError("a crash between the hold and the question")
+
+    with monkeypatch.context() as crashing:
+        crashing.setattr(Converter, "_advance", crashes)
+        await world.post(ann, CONVERT, input={"idempotencyKey": "held", "quote": quotes[1]})
+    assert (await world.sql("select state from conversion order by state"))[1][0] == "held"
+    if who == "member":
+        await world.sql("update membership set status = 'suspended'")
+    else:
+        await world.sql("update partner set status = 'suspended' where code = 'airline'")
+        async with asyncio.timeout(5):
+            while (await world.ask(ann, QUOTE, input=wanted))["quoteConversion"]["errors"] == []:
+                await asyncio.sleep(0.05)
+    assert (await world.ask(ann, CONVERT, input=given))["convertPoints"] == done
+    world.clock.set(world.clock.now() + timedelta(seconds=11))
+    await run_job(world, "conversions")
+    assert {row[0] for row in await world.sql("select state from conversion")} == {"completed", "released"}
+    assert ((await world.sql("select sum(available) from wallet"))[0][0], await miles(world)) == (800, 100)
+    assert await world.broken() == []
+
+
+async def test_an_adjustment_is_not_approved_for_a_partner_that_was_suspended_meanwhile(world: World) -> None:
+    member = (await world.ask(await world.operator(), '{ memberByCard(card: "CARD-1") { id } }'))["memberByCard"]["id"]
+    given = {"idempotencyKey": "a", "member": member, "programme": "MER", "partner": "fuel", "points": 6000, "reason": "sorry"}
+    asked = (await world.ask(await world.operator(), ADJUST, i=given))["adjustPoints"]["adjustment"]["id"]
+    fuel, other = await world.token("fuel"), await second_operator(world)
+    await world.sql("update partner set status = 'suspended' where code = 'fuel'")
+    async with asyncio.timeout(5):
+        while (await world.post(fuel, "{ partner { code } }")).status_code == 200:
+            await asyncio.sleep(0.05)
+    assert codes((await world.ask(other, APPROVE, i={"adjustment": asked}))["approveAdjustment"]) == ["NOT_ALLOWED"]
+    assert await world.transactions() == 0
