@@ -13,9 +13,9 @@ from websockets.exceptions import ConnectionClosed
 from gateway.access import accounts
 from gateway.database import Database
 from gateway.http.admission import Admission
-from tests.access.test_consent import GRANT, PERSON, WITHDRAW, agree, exchange
+from tests.access.consenting import GRANT, PERSON, WITHDRAW, agree, exchange
 from tests.access.test_endings import app_tokens
-from tests.events.test_live import closed_with, next_of, open_socket
+from tests.events.following import closed_with, next_of, open_socket
 from tests.ledger.test_batches import locked_wallet, waits
 from tests.points import ann_hands_over, ann_logs_in, codes, run_job, until_revoked
 from tests.world import RECORD, World

@@ -14,11 +14,11 @@ from websockets.exceptions import ConnectionClosed
 from gateway import ids
 from gateway.access import audit
 from gateway.database import LostRace
-from tests.access.test_consent import WITHDRAW, agree, ask_on_the_page, client_with_page, exchange
+from tests.access.consenting import WITHDRAW, agree, ask_on_the_page, client_with_page, exchange
 from tests.access.test_oauth import authorization, olga
 from tests.access.test_operators import session_of
 from tests.adjustment.test_adjust import ann
-from tests.events.test_live import open_socket
+from tests.events.following import open_socket
 from tests.ledger.test_batches import locked_wallet, waits
 from tests.points import ADJUST, ann_hands_over, ann_logs_in, until_revoked
 from tests.privacy.test_people import ANN, UPDATE

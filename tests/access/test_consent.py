@@ -2,46 +2,31 @@
 
 import asyncio
 import json
-import re
 from datetime import timedelta
-from typing import Any
 from urllib.parse import parse_qs, urlparse
 
-import httpx
 import pytest
 from joserfc.jwk import ECKey
 
-from gateway.access import consents, registration
+from gateway.access import consents
 from gateway.access.consents import NOTICE_VERSION
 from gateway.access.grants import ACCESS_TOKEN_TYPE
-from gateway.database import Database
-from gateway.ids import read
+from tests.access.consenting import (
+    EXCHANGE,
+    FOLLOW,
+    GRANT,
+    ME,
+    PERSON,
+    WITHDRAW,
+    agree,
+    ask_on_the_page,
+    client_with_page,
+    exchange,
+)
 from tests.access.test_keys import proof
 from tests.access.test_oauth import authorization
 from tests.points import ann_hands_over, ann_logs_in, codes, until_revoked
-from tests.world import NOW, World, said_by
-
-EXCHANGE = registration.EXCHANGE
-GRANT = "mutation($i: GrantConsentInput!) { grantConsent(input: $i) { consent { id scopes dataClasses partner { code } } errors { code } } }"
-WITHDRAW = "mutation($i: WithdrawConsentInput!) { withdrawConsent(input: $i) { consent { withdrawnAt } errors { code } } }"
-PERSON = "mutation($i: UpdatePersonInput!) { updatePerson(input: $i) { person { email } errors { code } } }"
-ME = "{ me { wallets { available } } }"
-FOLLOW = "subscription { walletChanged { cursor wallets { available } } }"
-BACK = "https://fuel.example/back"
-
-
-async def agree(
-    world: World, *scopes: str, data_classes: tuple[str, ...] = (), partner: str = "fuel", purpose: str = "to save points"
-) -> str:
-    given = {"partner": partner, "purpose": purpose, "scopes": scopes, "dataClasses": data_classes}
-    answer = (await world.ask(await ann_logs_in(world), GRANT, i=given))["grantConsent"]
-    assert codes(answer) == []
-    return str(answer["consent"]["id"])
-
-
-async def exchange(world: World, subject: str, who: str = "fuel", **changes: str) -> httpx.Response:
-    form = {"grant_type": EXCHANGE, "subject_token": subject, "subject_token_type": ACCESS_TOKEN_TYPE, **changes}
-    return await world.http.post("/oauth/token", data=form, auth=world.clients[who])
+from tests.world import World, said_by
 
 
 async def test_a_partner_acts_for_a_member_who_allowed_it_and_no_further(world: World) -> None:
@@ -129,95 +114,6 @@ async def test_nobody_ends_or_gives_a_consent_of_somebody_else(world: World) -> 
     assert codes(refused) == ["INPUT_NOT_ACCEPTED"]
 
 
-async def client_with_page(world: World) -> tuple[str, str]:
-    """Give the fuel station a client that may ask members on the consent page."""
-    database = Database(world.dsn, 2)
-    await database.open()
-    async with database.transaction() as tx:
-        fuel = (await world.sql("select partner_id from partner where code = 'fuel'"))[0][0]
-        asks = registration.ForMembers((BACK,), "to show your points at the pump")
-        made = await registration.create_partner_client(tx, fuel, "fuel", NOW, for_members=asks)
-    await database.close()
-    world.clients["fuel"] = made
-    return made
-
-
-async def ask_on_the_page(world: World, **form: str) -> tuple[httpx.Response, str]:
-    query, verifier = authorization(
-        world, client_id="partner-fuel", redirect_uri=BACK, scope="balance:read profile:read points:earn", data_classes="contact secrets"
-    )
-    if not form:
-        return await world.http.get("/oauth/authorize", params=query), verifier
-    return await world.http.post("/oauth/authorize", params=query, data=form), verifier
-
-
-async def test_the_consent_page_says_in_words_what_the_partner_will_see_and_do(world: World) -> None:
-    await client_with_page(world)
-    page, _ = await ask_on_the_page(world)
-    words = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page.text))
-    for said in ("The Fuel Station", "to show your points at the pump", "read your wallets", "your name, e-mail address and phone number", "end this at any time"):
-        assert said in words
-    assert "post purchases" not in words
-    assert "script" not in page.text
-    assert f"'nonce-{re.search(r'nonce=.([^>]+).>', page.text)[1]}'" in page.headers["content-security-policy"]  # type: ignore[index]
-
-
-async def test_a_member_allows_it_on_the_page_and_the_partner_acts_and_refreshes_until_it_ends(world: World) -> None:
-    await ann_logs_in(world)
-    await world.ask(await ann_logs_in(world), PERSON, i={"name": "Ann", "email": "Ann@Example.org"})
-    client = await client_with_page(world)
-    assert (await person_seen_by_fuel(world)) is None
-    answer, verifier = await ask_on_the_page(world, login="ann", password="ann's password", decision="allow")
-    assert answer.status_code == 303
-    landed = parse_qs(urlparse(answer.headers["location"]).query)
-    form = {"grant_type": "authorization_code", "code": landed["code"][0], "redirect_uri": BACK, "code_verifier": verifier}
-    tokens = (await world.http.post("/oauth/token", data=form, auth=client)).json()
-    assert tokens["scope"] == "balance:read profile:read"
-    assert (await world.post(tokens["access_token"], ME)).status_code == 200
-    assert (await person_seen_by_fuel(world)) == {"name": "Ann", "email": "ann@example.org", "phone": None}
-    refresh = {"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"]}
-    for _ in range(3):
-        again = (await world.http.post("/oauth/token", data=refresh, auth=client)).json()
-        assert "refresh_token" not in again
-        assert again["scope"] == "balance:read profile:read"
-    assert (await world.http.post("/oauth/token", data=refresh, auth=world.clients["grocer"])).status_code == 400
-    consent = (await world.ask(await ann_logs_in(world), "{ me { consents { id dataClasses scopes } } }"))["me"]["consents"][0]
-    assert (consent["dataClasses"], consent["scopes"]) == (["contact"], ["balance:read", "profile:read"])
-    await world.ask(await ann_logs_in(world), WITHDRAW, i={"consent": consent["id"]})
-    assert (await world.http.post("/oauth/token", data=refresh, auth=client)).json()["error"] == "invalid_grant"
-    await until_revoked(world, again["access_token"])
-    assert (await person_seen_by_fuel(world)) is None
-
-
-async def person_seen_by_fuel(world: World) -> dict[str, Any] | None:
-    query = '{ membership(ref: {externalId: "ann"}) { person { name email phone } } }'
-    world.tokens.pop("fuel", None)
-    found: dict[str, Any] | None = (await world.ask("fuel", query))["membership"]["person"]
-    return found
-
-
-@pytest.mark.parametrize("form", [
-    {"login": "ann", "password": "ann's password", "decision": "deny"},
-    {"login": "", "password": "", "decision": "deny"},
-])  # fmt: skip
-async def test_who_does_not_allow_it_comes_back_with_access_denied(world: World, form: dict[str, str]) -> None:
-    await ann_logs_in(world)
-    await client_with_page(world)
-    answer, _ = await ask_on_the_page(world, **form)
-    assert answer.status_code == 303
-    assert "error=access_denied" in answer.headers["location"]
-    assert (await world.sql("select count(*) from consent"))[0][0] == 0
-
-
-async def test_an_operator_cannot_consent_in_its_own_name(world: World) -> None:
-    await client_with_page(world)
-    answer, _ = await ask_on_the_page(world, login="olga", password="correct horse battery", code=world.code_of("olga"), decision="allow")
-    assert answer.status_code == 401
-    assert (await world.sql("select count(*) from consent"))[0][0] == 0
-
-
-
-
 async def test_a_partner_that_acts_sees_neither_the_person_without_contact_nor_consents_of_others(world: World) -> None:
     ann = await ann_logs_in(world)
     await world.ask(ann, PERSON, i={"name": "Ann", "email": "ann@example.org"})
@@ -231,27 +127,6 @@ async def test_a_partner_that_acts_sees_neither_the_person_without_contact_nor_c
     await agree(world, "profile:read", data_classes=("contact",))
     acting = (await exchange(world, await ann_hands_over(world, "profile:read"))).json()["access_token"]
     assert (await world.ask(acting, "{ me { person { email } } }"))["me"]["person"] == {"email": "ann@example.org"}
-
-
-async def test_another_consent_cannot_be_put_under_a_members_code_or_refresh_token(world: World) -> None:
-    ann = await ann_logs_in(world)
-    client = await client_with_page(world)
-    answer, verifier = await ask_on_the_page(world, login="ann", password="ann's password", decision="allow")
-    landed = parse_qs(urlparse(answer.headers["location"]).query)
-    other = await agree(world, "points:convert", "balance:read", "profile:read")
-    form = {
-        "grant_type": "authorization_code", "code": landed["code"][0], "redirect_uri": BACK, "code_verifier": verifier,
-        "subject_token": ann, "refresh_token": "gwr_x",
-    }  # fmt: skip
-    tokens = (await world.http.post("/oauth/token", data=form, auth=client)).json()
-    on_the_page = next(
-        each["id"] for each in (await world.ask(ann, "{ me { consents { id dataClasses } } }"))["me"]["consents"] if each["dataClasses"]
-    )
-    assert on_the_page != other
-    await world.ask(ann, WITHDRAW, i={"consent": on_the_page})
-    refresh = {"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"], "subject_token": ann, "code": landed["code"][0]}
-    assert (await world.http.post("/oauth/token", data=refresh, auth=client)).json()["error"] == "invalid_grant"
-    await until_revoked(world, tokens["access_token"])
 
 
 async def test_an_exchanged_token_ends_with_the_token_it_came_from(world: World) -> None:
@@ -284,18 +159,6 @@ async def test_what_is_begun_after_a_login_has_ended_ends_with_it(world: World) 
     # The login ended before the exchange, by another process's clock or a commit that took its time.
     await world.sql("insert into revocation values ($1, $2, $3)", f"sid:{said_by(ann)['sid']}", now, now + timedelta(minutes=10))
     await until_revoked(world, acting)
-
-
-async def test_logins_on_the_page_and_consents_of_the_app_at_the_same_moment_all_succeed(world: World) -> None:
-    ann = await ann_logs_in(world)
-    await client_with_page(world)
-    given = {"partner": "fuel", "purpose": "to show your points at the pump", "scopes": ["profile:read"], "dataClasses": []}
-    form = {"login": "ann", "password": "ann's password"}
-    pages = [ask_on_the_page(world, **form) for _ in range(4)]
-    answers = await asyncio.gather(*pages, *(world.ask(ann, GRANT, i=given) for _ in range(4)))
-    assert [page.status_code for page, _ in answers[:4]] == [303] * 4  # type: ignore[misc]
-    assert [answer["grantConsent"]["errors"] for answer in answers[4:]] == [[]] * 4  # type: ignore[call-overload]
-    assert len(await world.sql("select from consent where withdrawn_at is null")) == 1
 
 
 async def test_the_same_consent_given_again_is_one_and_another_for_the_same_purpose_takes_its_place(world: World) -> None:
@@ -344,57 +207,6 @@ async def test_what_a_partner_follows_in_a_members_name_ends_when_it_is_suspende
             rest = [line async for line in lines]
     assert "UNAUTHENTICATED" in " ".join(rest)
     assert (await world.post(acting, "{ me { wallets { available } } }")).status_code == 403
-
-
-async def test_a_suspended_partner_asks_nobody_for_consent(world: World) -> None:
-    await ann_logs_in(world)
-    await client_with_page(world)
-    await world.sql("update partner set status = 'suspended' where code = 'fuel'")
-    answer, _ = await ask_on_the_page(world, login="ann", password="ann's password", decision="allow")
-    assert answer.status_code == 400
-    assert (await world.sql("select count(*) from consent"))[0][0] == 0
-
-
-async def test_a_partners_client_gets_nothing_without_its_secret(world: World) -> None:
-    await ann_logs_in(world)
-    client_id, secret = await client_with_page(world)
-    answer, verifier = await ask_on_the_page(world, login="ann", password="ann's password", decision="allow")
-    code = parse_qs(urlparse(answer.headers["location"]).query)["code"][0]
-    redeem = {"grant_type": "authorization_code", "code": code, "redirect_uri": BACK, "code_verifier": verifier}
-    public = {"client_id": client_id}
-    assert (await world.http.post("/oauth/token", data={**redeem, **public})).status_code == 401
-    tokens = (await world.http.post("/oauth/token", data=redeem, auth=(client_id, secret))).json()
-    refresh = {"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"]}
-    query, _ = authorization(world, client_id=client_id, redirect_uri=BACK)
-    for path, form in (("token", {**refresh, **public}), ("revoke", {"token": tokens["refresh_token"], **public}), ("par", query)):
-        refused = await world.http.post(f"/oauth/{path}", data=form)
-        assert (refused.status_code, refused.json()["error"]) == (401, "invalid_client"), path
-    assert (await world.http.post("/oauth/token", data=refresh, auth=(client_id, secret))).status_code == 200
-
-
-@pytest.mark.parametrize("uri", [f"{BACK}.evil", f"{BACK}/x", f"{BACK}?x=1", BACK.upper(), "https://fuel.example", "https://fuel.example/"])
-async def test_a_code_goes_to_the_very_address_that_is_registered(world: World, uri: str) -> None:
-    await client_with_page(world)
-    query, _ = authorization(world, client_id="partner-fuel", redirect_uri=uri, scope="balance:read")
-    answer = await world.http.get("/oauth/authorize", params=query)
-    assert answer.status_code == 400
-    assert "location" not in answer.headers
-
-
-async def test_a_code_or_token_under_a_consent_of_somebody_else_or_that_shrank_opens_no_more(world: World) -> None:
-    """As if a row were changed behind the gateway's back: the consent is looked at each time, and whose it is."""
-    await ann_logs_in(world)
-    client = await client_with_page(world)
-    answer, verifier = await ask_on_the_page(world, login="ann", password="ann's password", decision="allow")
-    code = parse_qs(urlparse(answer.headers["location"]).query)["code"][0]
-    form = {"grant_type": "authorization_code", "code": code, "redirect_uri": BACK, "code_verifier": verifier}
-    tokens = (await world.http.post("/oauth/token", data=form, auth=client)).json()
-    refresh = {"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"]}
-    await world.sql("update consent set scopes = '{profile:read}'")
-    assert (await world.http.post("/oauth/token", data=refresh, auth=client)).json()["scope"] == "profile:read"
-    other = await agree(world, "balance:read", "profile:read", partner="grocer", purpose="for the grocer")
-    await world.sql("update token_family set consent_id = $1 where consent_id is not null", read("cns", other))
-    assert (await world.http.post("/oauth/token", data=refresh, auth=client)).json()["error"] == "invalid_grant"
 
 
 async def test_a_token_that_is_bound_to_its_apps_key_is_not_exchanged(world: World) -> None:

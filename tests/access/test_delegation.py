@@ -9,9 +9,9 @@ from gateway import ids
 from gateway.access.scopes import DELEGABLE
 from gateway.http.guard import rights
 from gateway.http.rights import opens
-from tests.access.test_consent import agree, exchange
+from tests.access.consenting import agree, exchange
 from tests.conversion.exchanging import CONVERT, QUOTE
-from tests.events.test_live import next_of, open_socket
+from tests.events.following import next_of, open_socket
 from tests.members.test_members import LINK
 from tests.points import ann_hands_over, ann_logs_in, codes
 from tests.world import World, engine, said_by

@@ -11,8 +11,8 @@ from joserfc import jwt
 from joserfc.jwk import ECKey
 
 from gateway.http.documents import document_id
-from tests.access.test_issuers import Publisher, publishing, trusting
-from tests.events.test_live import closed_with, next_of, open_socket
+from tests.access.issuing import Publisher, publishing, trusting
+from tests.events.following import closed_with, next_of, open_socket
 from tests.points import second_operator, until_revoked
 from tests.world import Place, World, open_world
 

@@ -16,7 +16,7 @@ from gateway.access import accounts
 from gateway.access.jwks import read_keys
 from gateway.coalition import catalogue
 from gateway.database import Database, DatabaseAway
-from tests.access.test_consent import GRANT
+from tests.access.consenting import GRANT
 from tests.access.test_endings import PARTNER, app_tokens, refresh
 from tests.access.test_keys import assertion, keyed_client, proof
 from tests.access.test_oauth import authorization, exchange, olga

@@ -17,7 +17,7 @@ import gateway
 from gateway import ids
 from gateway.database import Database
 from gateway.statements import Statement
-from tests.access.test_consent import agree
+from tests.access.consenting import agree
 from tests.adjustment.test_adjust import adjust
 from tests.conversion.exchanging import convert, quote
 from tests.credit.test_credit import pay, set_credit

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.conversion.convert import Converter
 from gateway.database import Database
-from tests.access.test_consent import GRANT, WITHDRAW, agree, exchange
+from tests.access.consenting import GRANT, WITHDRAW, agree, exchange
 from tests.conversion.exchanging import ANN, CONVERT, QUOTE, miles
 from tests.points import ADJUST, APPROVE, ann_hands_over, ann_logs_in, codes, run_job, second_operator, until_revoked
 from tests.world import World

@@ -15,7 +15,7 @@ from playwright.async_api import TimeoutError as TooSlow
 
 from gateway.access.scopes import CEILING
 from gateway.http.guard import missing
-from tests.access.test_consent import BACK, client_with_page
+from tests.access.consenting import BACK, client_with_page
 from tests.access.test_oauth import authorization
 from tests.points import ENROL
 from tests.world import OPERATOR_PASSWORD, World, engine

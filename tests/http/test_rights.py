@@ -8,7 +8,7 @@ from graphql.type import GraphQLField
 from gateway.access.scopes import DELEGABLE, ROLES
 from gateway.http.guard import PUBLIC, Need, missing, needs_of, rights
 from gateway.http.rights import KINDS, opens, rights_table
-from tests.access.test_consent import agree, exchange
+from tests.access.consenting import agree, exchange
 from tests.points import ann_hands_over, ann_logs_in
 from tests.world import World, engine
 

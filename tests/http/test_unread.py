@@ -12,8 +12,8 @@ import pytest
 from gateway.access.caller import Caller
 from gateway.http import endpoint, shares
 from gateway.http.refusing import Refusing
-from tests.access.test_consent import agree, exchange
-from tests.events.test_live import next_of, open_socket
+from tests.access.consenting import agree, exchange
+from tests.events.following import next_of, open_socket
 from tests.points import ann_hands_over
 from tests.world import RECORD, World
 

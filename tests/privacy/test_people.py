@@ -15,7 +15,7 @@ from gateway.database import Database
 from gateway.privacy.people import normal_email, normal_person, normal_phone, read_person, rewrap_people, store_person
 from gateway.refusals import InputNotAccepted
 from gateway.settings import read_settings
-from tests.access.test_consent import GRANT
+from tests.access.consenting import GRANT
 from tests.access.test_oauth import authorization
 from tests.points import ann_logs_in, bob_joins, codes, until_revoked
 from tests.world import World

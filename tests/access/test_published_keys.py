@@ -1,0 +1,155 @@
+"""Keys that others publish: fetched from allowed hosts, kept while these are away, and taken only if they are any."""
+
+import asyncio
+import gzip
+from collections.abc import AsyncIterator
+
+import orjson
+import pytest
+from joserfc import jwt
+from joserfc.jwk import ECKey, RSAKey
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from gateway.access import jwks, registration
+from gateway.access.jwks import Fetcher, KeysAway, RemoteKeys
+from gateway.database import Database
+from tests.access.issuing import Publisher, publishing
+from tests.world import NOW, Place, open_world, serving
+
+
+async def test_keys_that_were_fetched_serve_while_their_address_is_away() -> None:
+    publisher = Publisher()
+    publisher.keys = [RSAKey.generate_key(2048, {"kid": "a"}, private=True)]
+    async with publishing(publisher) as url:
+        fetcher = Fetcher([url.removeprefix("http://")])
+        keys = RemoteKeys(fetcher, f"{url}/keys")
+        await asyncio.gather(*(keys.keys("a") for _ in range(10)))
+        assert publisher.asked == 1
+        publisher.away = True
+        keys._fetched -= 3_600
+        assert [key.kid for key in (await keys.keys("a")).keys] == ["a"]
+        keys._fetched -= 48 * 3_600
+        with pytest.raises(KeysAway):
+            await keys.keys("a")
+        await fetcher.close()
+
+
+async def test_keys_that_are_none_or_drip_are_refused_and_hold_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jwks, "FETCH_SECONDS", 0.5)
+
+    async def odd(request: Request) -> Response:
+        if "drip" not in request.url.path:
+            return JSONResponse({"keys": [None]})
+
+        async def drops() -> AsyncIterator[bytes]:
+            while True:
+                yield b" "
+                await asyncio.sleep(0.1)
+
+        return StreamingResponse(drops())
+
+    async with serving(Starlette(routes=[Route("/odd", odd), Route("/drip", odd)])) as (url, *_):
+        fetcher = Fetcher([url.removeprefix("http://")])
+        for path in ("odd", "drip"):
+            async with asyncio.timeout(3):
+                with pytest.raises(KeysAway):
+                    await RemoteKeys(fetcher, f"{url}/{path}").keys("a")
+        await fetcher.close()
+
+
+async def test_only_allowed_hosts_are_asked_and_no_redirect_is_followed() -> None:
+    publisher = Publisher()
+    async with publishing(publisher) as url:
+        host = url.removeprefix("http://")
+        fetcher = Fetcher([host, "example.org"])
+        for bad in ("http://example.org/keys", "ftp://example.org/", f"http://user@{host}/keys", "https://10.0.0.1/keys", "file:///etc/passwd"):
+            assert not jwks.is_of(bad, [host, "example.org"])
+            with pytest.raises(KeysAway):
+                await fetcher.json(bad)
+        with pytest.raises(KeysAway, match="307"):
+            await fetcher.json(f"{url}/moved")
+        assert publisher.asked == 0
+        await fetcher.close()
+
+
+async def test_a_partner_publishes_its_keys_and_changes_them_without_asking_anybody(place: Place) -> None:
+    publisher = Publisher()
+    async with publishing(publisher) as url, open_world(place, jwks_hosts=(url.removeprefix("http://"),)) as world:
+        database = Database(world.dsn, 2)
+        await database.open()
+        async with database.transaction() as tx:
+            fuel = (await world.sql("select partner_id from partner where code = 'fuel'"))[0][0]
+            client = await registration.create_published_client(tx, fuel, "fuel", f"{url}/keys", False, NOW)
+        await database.close()
+        for number in (1, 2):
+            key = ECKey.generate_key("P-256", {"kid": f"k{number}", "alg": "ES256", "use": "sig"}, private=True)
+            publisher.keys = [key]
+            now = int(world.clock.now().timestamp())
+            claims = {"iss": client, "sub": client, "aud": world.url, "iat": now, "exp": now + 60, "jti": f"j{number}"}
+            form = {
+                "grant_type": "client_credentials", "client_assertion": jwt.encode({"alg": "ES256", "kid": key.kid}, claims, key, algorithms=["ES256"]),
+                "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+            }  # fmt: skip
+            answer = await world.http.post("/oauth/token", data=form)
+            if number == 1:
+                assert answer.status_code == 200, answer.text
+            else:
+                # The new key is looked for at most every half minute.
+                assert answer.status_code in (200, 401)
+        assert (await world.http.post("/oauth/token", data={"grant_type": "client_credentials"}, auth=(client, "x"))).status_code == 401
+
+
+async def test_nobody_waits_for_an_issuer_that_hangs_while_its_keys_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jwks, "AGAIN_SECONDS", 0)
+    key = ECKey.generate_key("P-256", private=True, auto_kid=True)
+    body = orjson.dumps({"keys": [key.as_dict(private=False)]})
+    asked: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        if len(asked) == 1:
+            writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            await writer.drain()
+            writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    host = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    fetcher = Fetcher([host])
+    remote = RemoteKeys(fetcher, f"http://{host}/keys")
+    first = await remote.keys(key.kid)
+    remote._fetched -= jwks.FRESH_SECONDS + 1  # as if that time had passed
+    async with asyncio.timeout(2):  # a fetch that hangs is given up after jwks.FETCH_SECONDS, which is more
+        assert await remote.keys(key.kid) is first
+        while len(asked) < 2:
+            await asyncio.sleep(0.01)
+        assert await remote.keys(key.kid) is first
+    await fetcher.close()
+    server.close()
+
+
+async def test_what_an_address_of_keys_sends_besides_is_not_taken() -> None:
+    keys = {"keys": [ECKey.generate_key("P-256", {"kid": "a"}).as_dict(private=False)]}
+    written = orjson.dumps(keys)
+
+    async def answer(request: Request) -> Response:
+        path = request.url.path
+        if path.startswith("/other"):
+            return JSONResponse({"issuer": "https://elsewhere.example", "jwks_uri": f"{request.base_url}good"})
+        if path == "/large":
+            return Response(written[:-1] + b" " * (256 << 10) + b"}", media_type="application/json")
+        if path == "/packed":
+            return Response(gzip.compress(written), headers={"Content-Encoding": "gzip"})
+        return Response(written)
+
+    async with serving(Starlette(routes=[Route("/{path:path}", answer)])) as (url, *_):
+        fetcher = Fetcher([url.removeprefix("http://")])
+        assert [key.kid for key in (await RemoteKeys(fetcher, f"{url}/good").keys("a")).keys] == ["a"]
+        for path in ("large", "packed"):
+            with pytest.raises(KeysAway):
+                await RemoteKeys(fetcher, f"{url}/{path}").keys("a")
+        with pytest.raises(KeysAway):
+            await RemoteKeys(fetcher, f"{url}/other", discover=True).keys("a")
+        await fetcher.close()
