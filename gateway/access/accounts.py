@@ -18,6 +18,7 @@ from gateway.access.vault import Vault
 from gateway.database import Row, Tx
 from gateway.ids import new_id
 from gateway.refusals import InputNotAccepted, StateConflict
+from gateway.texts import check_text
 
 PASSWORD_MIN_LENGTH = 10
 FAILURES_MAX = 5
@@ -59,11 +60,10 @@ async def set_password(
 
     Raises InputNotAccepted, StateConflict when the login belongs to somebody else.
     """
+    check_text(login, "login", 200)
     before = await tx.one(sql.account_by_login, login=login)
     if len(password) < PASSWORD_MIN_LENGTH:
         raise InputNotAccepted(f"A password has at least {PASSWORD_MIN_LENGTH} characters.", "password")
-    if not login or len(login) > 200:
-        raise InputNotAccepted("A login name has 1 to 200 characters.", "login")
     account_id: UUID | None = await tx.value(
         sql.store_account,
         account_id=new_id(),

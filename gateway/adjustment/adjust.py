@@ -9,7 +9,6 @@ from gateway.database import Database, LostRace, Tx
 from gateway.ids import bucket_of, new_id_in
 from gateway.ledger.post import sql as ledger_sql
 from gateway.ledger.refused import refusal_of
-from gateway.members.lookup import check_text
 from gateway.members.lookup import sql as members_sql
 from gateway.points import MAX_POINTS
 from gateway.refusals import (
@@ -22,6 +21,7 @@ from gateway.refusals import (
 )
 from gateway.replay import digest
 from gateway.statements import load_queries
+from gateway.texts import check_text
 
 sql = load_queries(__file__)
 

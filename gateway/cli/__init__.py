@@ -11,7 +11,7 @@ from gateway.cli.documents import documents_app
 from gateway.cli.issuers import issuer_app
 from gateway.cli.keys import keys_app
 from gateway.coalition.catalogue import NoCoalition
-from gateway.database import DatabaseAway
+from gateway.database import DatabaseAway, PostedNothing, Stuck
 from gateway.embedded import DatabaseDidNotStart, DatabaseFolderBusy
 from gateway.events.outbox import BadCursor, OfAnotherServer
 from gateway.migrate import DatabaseOutOfReach
@@ -48,6 +48,8 @@ def main() -> None:
         DatabaseAway,
         DatabaseOutOfReach,
         NotOnboarded,
+        PostedNothing,
+        Stuck,
     ) as error:
         sys.exit(f"gateway: {error}")
     except OSError as error:

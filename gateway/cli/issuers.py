@@ -8,6 +8,7 @@ from gateway.access.tokens import Subject
 from gateway.cli.running import noting, out, settings_of, subject_named, with_database
 from gateway.clock import SystemClock
 from gateway.database import Database
+from gateway.texts import check_text
 
 issuer_app = typer.Typer(help="Identity providers of others whose tokens are trusted.", no_args_is_help=True)
 
@@ -33,7 +34,10 @@ def issuer_link(
     """Say who a subject of an outside issuer is here."""
 
     from gateway.access.accounts import revoke_subject
-    from gateway.access.issuers import sql
+    from gateway.access.issuers import NAME_MAX, sql
+
+    for name, text in (("issuer", issuer), ("subject", subject)):
+        check_text(text, name, NAME_MAX)
 
     async def work(opened: Database) -> Subject:
         found = await subject_named(opened, partner, operator, member)

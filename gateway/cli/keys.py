@@ -45,7 +45,7 @@ def keys_rotate(
             else:
                 await signing_keys.rotate_signing_keys(tx, vault, now)
 
-    with_database(work, noting("keys rotate"))
+    with_database(work, noting("keys rotate", leaked=leaked))
     ended = " Every token has ended, and what the old keys signed for tokens counts as retired ten minutes ago." if leaked else ""
     out.print(f"Rotated.{ended} `gateway keys list` shows the keys.")
 

@@ -19,6 +19,7 @@ from gateway.coalition.catalogue import read_coalition
 from gateway.database import Database
 from gateway.local import database
 from gateway.logs import configure_logs
+from gateway.members.lookup import sql as member_sql
 from gateway.settings import Settings, read_settings
 
 out = Console()
@@ -69,7 +70,8 @@ async def subject_named(opened: Database, partner: str | None, operator: str | N
             row = await tx.one(token_sql.account_by_login, login=operator)
             subject = Subject("operator", row["account_id"]) if row and row["kind"] == "operator" else None
         elif (member_id := ids.read("mem", member or "")) is not None:
-            subject = Subject("member", member_id)
+            known = await tx.one(member_sql.member_by_id, bucket=ids.bucket_of(member_id), member=member_id)
+            subject = Subject("member", member_id) if known else None
     if subject is None:
         kind = "partner" if partner is not None else "operator" if operator is not None else "member"
         raise typer.BadParameter(f"There is no {kind} {partner or operator or member!r}.")

@@ -28,7 +28,7 @@ from gateway.conversion.orders import (
 )
 from gateway.conversion.quotes import sql
 from gateway.database import Database, Tx
-from gateway.members.lookup import Membership, check_text, membership_of
+from gateway.members.lookup import Membership, membership_of
 from gateway.members.lookup import sql as members_sql
 from gateway.refusals import (
     IdempotencyKeyReused,
@@ -38,6 +38,7 @@ from gateway.refusals import (
     StateConflict,
 )
 from gateway.replay import digest
+from gateway.texts import check_text
 
 RESUME_AFTER = timedelta(seconds=10)
 RESUME_AT_ONCE = 100

@@ -7,10 +7,11 @@ from uuid import UUID
 from gateway import ids
 from gateway.coalition.catalogue import Coalition
 from gateway.database import Row, Tx
-from gateway.members.lookup import Membership, check_text
+from gateway.members.lookup import Membership
 from gateway.points import MAX_POINTS
 from gateway.refusals import BelowMinimum, IdempotencyKeyReused, InputNotAccepted, NotInIncrement, RateNotOffered
 from gateway.statements import load_queries
+from gateway.texts import check_text
 
 sql = load_queries(__file__)
 

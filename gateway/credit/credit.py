@@ -8,6 +8,7 @@ from uuid import UUID
 from gateway.database import Row, Tx
 from gateway.refusals import IdempotencyKeyReused, InputNotAccepted, StateConflict
 from gateway.statements import load_queries
+from gateway.texts import check_text
 
 sql = load_queries(__file__)
 
@@ -50,12 +51,10 @@ def plain_reference(text: str) -> str:
 
 async def pay(tx: Tx, payment: Payment, now: datetime) -> None:
     """Note a payment once a key, and once a reference. Raises InputNotAccepted, IdempotencyKeyReused, StateConflict."""
-    key = payment.idempotency_key
-    if not 1 <= len(key) <= KEY_MAX or not key.isprintable():
-        raise InputNotAccepted(f"idempotencyKey must have 1 to {KEY_MAX} printable characters.", "idempotencyKey")
+    key = check_text(payment.idempotency_key, "idempotencyKey", KEY_MAX)
     reference = " ".join(payment.reference.split()) if payment.reference is not None else None
-    if reference is not None and (not 1 <= len(reference) <= REFERENCE_MAX or not reference.isprintable()):
-        raise InputNotAccepted(f"reference must have 1 to {REFERENCE_MAX} printable characters.", "reference")
+    if reference is not None:
+        check_text(reference, "reference", REFERENCE_MAX)
     plain = plain_reference(reference) if reference is not None else None
     if payment.amount_minor == 0:
         raise InputNotAccepted("A payment is more than 0.00.", "amount")

@@ -16,6 +16,7 @@ from gateway.refusals import (
     InputNotAccepted,
 )
 from gateway.statements import load_queries
+from gateway.texts import check_text
 
 sql = load_queries(__file__)
 
@@ -62,8 +63,8 @@ class Purchase(msgspec.Struct, frozen=True):
 def purchase_line(position: int, sku: str | None, category: str | None, quantity: Decimal, amount: Decimal) -> PurchaseLine:
     """A checked line. Raises InputNotAccepted, naming the line."""
     for name, text in (("sku", sku), ("category", category)):
-        if text is not None and (not 1 <= len(text) <= TEXT_MAX or not text.isprintable()):
-            raise InputNotAccepted(f"{name} must have 1 to {TEXT_MAX} printable characters.", "lines", str(position), name)
+        if text is not None:
+            check_text(text, name, TEXT_MAX, "lines", str(position))
     if not quantity.is_finite() or not 0 <= quantity <= 10**9:
         raise InputNotAccepted(f"The quantity {quantity} is not between 0 and 1000000000.", "lines", str(position), "quantity")
     try:

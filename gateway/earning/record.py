@@ -15,7 +15,7 @@ from gateway.earning.rules import points_of
 from gateway.ledger.items import Answer, Earning, Key, Terms
 from gateway.ledger.post import Ledger
 from gateway.ledger.refused import first_answers, keys_of_refused, refusal_of
-from gateway.members.lookup import MemberLookup, MemberRef, Membership, check_text, find_memberships
+from gateway.members.lookup import MemberLookup, MemberRef, Membership, find_memberships
 from gateway.points import MAX_POINTS, BadAmount, Money, minor_of_decimal
 from gateway.refusals import (
     AmountNotAccepted,
@@ -28,6 +28,7 @@ from gateway.refusals import (
     WalletFull,
 )
 from gateway.replay import digest
+from gateway.texts import check_text
 
 BATCH_MAX = 1_000
 LINES_MAX = LINES_AT_ONCE = 1_000

@@ -16,7 +16,6 @@ from gateway.ids import bucket_of
 from gateway.ledger.items import Answer, Key, Return, Terms
 from gateway.ledger.post import Ledger
 from gateway.ledger.refused import first_answer, refusal_of
-from gateway.members.lookup import check_text
 from gateway.points import BadAmount, Money, decimal_of_minor, minor_of_decimal
 from gateway.refusals import (
     AmountNotAccepted,
@@ -28,6 +27,7 @@ from gateway.refusals import (
     StateConflict,
 )
 from gateway.replay import digest
+from gateway.texts import check_text
 
 TRIES = 20
 

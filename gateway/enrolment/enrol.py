@@ -10,10 +10,11 @@ from uuid import UUID
 
 from gateway import ids
 from gateway.database import LostRace, Tx
-from gateway.members.lookup import MemberRef, Membership, check_text, find_memberships
+from gateway.members.lookup import MemberRef, Membership, find_memberships
 from gateway.members.lookup import sql as members_sql
 from gateway.refusals import CardBlocked, InputNotAccepted, MembershipSuspended, MemberUnknown, Refused, StateConflict
 from gateway.statements import load_queries
+from gateway.texts import check_text
 
 sql = load_queries(__file__)
 

@@ -12,11 +12,12 @@ from gateway.ledger.items import Hold as HoldItem
 from gateway.ledger.post import Ledger
 from gateway.ledger.post import sql as ledger_sql
 from gateway.ledger.refused import accepted, first_answer, post_once, refusal_of
-from gateway.members.lookup import MemberRef, check_text, find_membership
+from gateway.members.lookup import MemberRef, find_membership
 from gateway.redemption.redeem import Redemption, check_spending, redemptions_by_id, spending_terms
 from gateway.refusals import HoldUnknown, InputNotAccepted, Refused
 from gateway.replay import digest
 from gateway.statements import load_queries
+from gateway.texts import check_text
 
 sql = load_queries(__file__)
 

@@ -9,7 +9,7 @@ import msgspec
 from gateway import ids
 from gateway.batching import Busy, Lanes
 from gateway.database import Database, Row, Stuck, Tx
-from gateway.refusals import CardBlocked, InputNotAccepted, MembershipSuspended, MemberUnknown, NotAllowed, Refused
+from gateway.refusals import CardBlocked, MembershipSuspended, MemberUnknown, NotAllowed, Refused
 from gateway.statements import load_queries
 
 sql = load_queries(__file__)
@@ -105,13 +105,6 @@ async def find_membership(tx: Tx, partner_id: UUID, ref: MemberRef) -> Membershi
     if isinstance(found, Refused):
         raise found
     return found
-
-
-def check_text(text: str, name: str, most: int) -> str:
-    """Text that is safe to store and show: 1 to `most` printable characters. Raises InputNotAccepted."""
-    if not 1 <= len(text) <= most or not text.isprintable():
-        raise InputNotAccepted(f"{name} must have 1 to {most} printable characters.", name)
-    return text
 
 
 async def check_active(tx: Tx, member_id: UUID) -> None:

@@ -17,6 +17,7 @@ from gateway.graph import PUBLIC, SEES_MEMBERSHIPS, Payload, refusing, requires,
 from gateway.privacy import people
 from gateway.refusals import InputNotAccepted, NotAllowed
 from gateway.scalars import DateTime
+from gateway.texts import check_text
 
 SEES_CONSENTS = requires("profile:read", "consents:manage", "members:support")
 
@@ -158,8 +159,7 @@ class PrivacyMutation:
             raise InputNotAccepted(f"There is no partner {input.partner[:60]!r}.", "partner")
         if partner.status != "active":
             raise NotAllowed(f"{partner.name} is suspended.").at("partner")
-        if not 1 <= len(input.purpose) <= 200 or not input.purpose.isprintable():
-            raise InputNotAccepted("purpose must have 1 to 200 printable characters.", "purpose")
+        check_text(input.purpose, "purpose", 200)
         _check_known("scopes", input.scopes, DELEGABLE)
         _check_known("dataClasses", input.data_classes, consents.DATA_CLASSES.keys())
         evidence = {"given": "by the member's app", "client": info.context.caller.client_id}

@@ -14,6 +14,7 @@ from gateway.database import Tx
 from gateway.ids import bucket_of
 from gateway.refusals import InputNotAccepted
 from gateway.statements import load_queries
+from gateway.texts import check_text
 
 sql = load_queries(__file__)
 
@@ -55,10 +56,7 @@ def normal_phone(text: str) -> str:
 
 
 def _normal_name(text: str) -> str:
-    name = " ".join(text.split())
-    if not 1 <= len(name) <= NAME_MAX or not name.isprintable():
-        raise InputNotAccepted(f"name must have 1 to {NAME_MAX} printable characters.", "name")
-    return name
+    return check_text(" ".join(text.split()), "name", NAME_MAX)
 
 
 def normal_person(name: str | None, email: str | None, phone: str | None) -> Person:

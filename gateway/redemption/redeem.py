@@ -12,11 +12,12 @@ from gateway.ledger.items import Answer, Key, Terms
 from gateway.ledger.items import Redemption as RedemptionItem
 from gateway.ledger.post import Ledger
 from gateway.ledger.refused import first_answers, keys_of_refused, refusal_of
-from gateway.members.lookup import MemberLookup, MemberRef, Membership, check_text
+from gateway.members.lookup import MemberLookup, MemberRef, Membership
 from gateway.points import MAX_POINTS
 from gateway.refusals import BatchTooLarge, InputNotAccepted, NotAllowed, Refused
 from gateway.replay import digest
 from gateway.statements import load_queries
+from gateway.texts import check_text
 
 sql = load_queries(__file__)
 

@@ -12,12 +12,13 @@ from gateway.ledger.items import Key
 from gateway.ledger.post import Ledger
 from gateway.ledger.post import sql as ledger_sql
 from gateway.ledger.refused import post_once, refusal_of
-from gateway.members.lookup import check_active, check_text
+from gateway.members.lookup import check_active
 from gateway.members.lookup import sql as members_sql
 from gateway.points import MAX_POINTS
 from gateway.refusals import CardBlocked, InputNotAccepted, NotAllowed, RecipientUnknown
 from gateway.replay import digest
 from gateway.statements import load_queries
+from gateway.texts import check_text
 
 sql = load_queries(__file__)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -11,8 +12,10 @@ from joserfc import jwt
 from joserfc.jwk import ECKey
 
 from gateway.http.documents import document_id
+from gateway.ids import new_id_in, show
 from tests.access.issuing import Publisher, publishing, trusting
 from tests.events.following import closed_with, next_of, open_socket
+from tests.house.test_embedded import Gateway
 from tests.points import second_operator, until_revoked
 from tests.world import Place, World, open_world
 
@@ -82,3 +85,20 @@ async def test_whoever_has_become_somebody_else_does_not_stay_on_a_socket_as_who
             await world.sql(change, *([otto] if "$1" in change else []))
             world.clock.set(world.clock.now() + timedelta(seconds=31))
             assert await closed_with(socket) == 4403
+
+
+async def test_nobody_is_linked_who_is_not_there_and_no_subject_that_no_token_could_name(world: World) -> None:
+    gateway = Gateway(world.data_dir)
+    gateway.environment |= {"DATABASE_URL": world.dsn}
+    nobody = show("mem", new_id_in(0))
+    issuer = "https://idp.example"
+    for subject, who, told in (
+        ("", ["--partner", "fuel"], "subject must have 1 to 500 printable characters."),
+        ("a\nb", ["--partner", "fuel"], "subject must have 1 to 500 printable characters."),
+        ("someone", ["--member", nobody], f"There is no member '{nobody}'."),
+    ):
+        refused = await asyncio.to_thread(gateway.run, "issuer", "link", issuer, subject, *who)
+        assert refused.returncode != 0
+        assert told in " ".join(re.sub("[│╭╮╰╯─]", " ", refused.stderr).split())
+    assert await world.sql("select count(*) from outside_identity where issuer = $1", issuer) == [(0,)]
+    assert await world.sql("select count(*) from audit_log where action = 'issuer link'") == [(0,)]
