@@ -217,6 +217,7 @@ class EmbeddedPostgres:
         log_path = self._data_dir / "postgres.log"
         while True:
             with open(log_path, "ab") as log:
+                os.fchmod(log.fileno(), 0o600)  # what it says of rows that race may name receipts
                 begin = log.tell()
                 self._process = subprocess.Popen(
                     command, cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log,

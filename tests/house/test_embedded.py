@@ -184,6 +184,7 @@ def test_a_second_gateway_on_the_folder_is_told_so(gateway: Gateway) -> None:
 def test_an_unfinished_initdb_is_begun_anew(tmp_path: Path) -> None:
     embedded = EmbeddedPostgres(tmp_path, {"shared_buffers": "16MB"})
     embedded.start()
+    assert (tmp_path / "postgres.log").stat().st_mode & 0o777 == 0o600  # it may name receipts
     embedded.stop()
     final = Path(os.path.realpath(tmp_path / "postgres"))
     unfinished = final.rename(final.with_name("postgres.unfinished"))
