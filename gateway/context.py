@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from gateway.events.feed import Feed
     from gateway.jobs.jobs import Jobs
     from gateway.ledger.post import Ledger
-    from gateway.ledger.seal import Proof
+    from gateway.ledger.prove import Proof
     from gateway.members.lookup import MemberLookup
 
 

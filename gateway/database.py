@@ -50,7 +50,8 @@ class Duplicate(LostRace):
 
 
 class Stuck(RuntimeError):
-    """What was asked waited too long for a lock of somebody else's (SQLSTATE 55P03), or for a connection, and did nothing."""
+    """What was asked waited too long, for a lock of somebody else's (SQLSTATE 55P03) or for a connection, or took too long
+    (57014), and did nothing."""
 
 
 class CreditShort(PostedNothing):
@@ -166,8 +167,9 @@ class Database:
     in the role that posts and can do nothing else; and one in the role that reads for partners and members and sees
     nothing but their own rows."""
 
-    def __init__(self, dsn: str, size: int) -> None:
-        self._dsn, self._size = dsn, size
+    def __init__(self, dsn: str, size: int, **settings: str) -> None:
+        """`settings`: PostgreSQL's, of every connection."""
+        self._dsn, self._size, self._settings = dsn, size, settings
         # One party has two thirds of them at most, so that there is always one for somebody else.
         self._working, self._reading, self._posting = (Shares(max(size * 2 // 3, 1)) for _ in range(3))
         self._pool: Any = None
@@ -187,13 +189,17 @@ class Database:
             self._dsn,
             min_size=at_once,
             max_size=self._size,
+            timeout=ACQUIRE_SECONDS,
             command_timeout=COMMAND_SECONDS,
             init=_widen,
             reset=_nothing_to_reset,
-            server_settings={"role": role, "application_name": "loyalty-gateway", "timezone": "UTC", **settings},
+            server_settings={
+                "role": role, "application_name": "loyalty-gateway", "timezone": "UTC", **self._settings, **settings,
+            },
         )
 
     async def close(self) -> None:
+        """Cut every connection, also one that hangs."""
         for pool in (self._pool, self._readers, self._posters):
             if pool is not None:
                 pool.terminate()
@@ -319,7 +325,7 @@ class _telling_away:  # noqa: N801 - used like a function
             raise Duplicate(str(error)) from error
         if isinstance(error, asyncpg.DeadlockDetectedError | asyncpg.SerializationError):
             raise LostRace(str(error)) from error
-        if isinstance(error, asyncpg.LockNotAvailableError):
+        if isinstance(error, asyncpg.LockNotAvailableError | asyncpg.QueryCanceledError):
             raise Stuck(str(error)) from error
         if isinstance(error, asyncpg.PostgresError) and error.sqlstate == "LG001":
             raise CreditShort from error

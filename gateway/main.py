@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.access.audit import Audit
 from gateway.access.clerk import Clerk
-from gateway.access.follow import follow, read_again
+from gateway.access.follow import WATCH_SECONDS, follow, read_again
 from gateway.access.issuers import OutsideIssuers, read_issuers
 from gateway.access.jwks import Fetcher
 from gateway.access.registration import APP_CLIENT, CONSOLE_CLIENT, register_public_client
@@ -48,7 +48,7 @@ from gateway.http.socket import Sockets
 from gateway.http.wire import JSON, names_one_host, respond
 from gateway.jobs.jobs import Jobs, all_jobs
 from gateway.ledger.post import Ledger
-from gateway.ledger.seal import prove
+from gateway.ledger.prove import Prover
 from gateway.members.lookup import MemberLookup
 from gateway.parties import PARTY
 from gateway.schema import ACTIVITY, ACTIVITY_OF_ROWS, create_schema
@@ -86,8 +86,9 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
     await database.open()
     async with database.reading() as tx:
         await check_server(tx)
-    # Of their own, so that no crowd at the pool delays what was revoked, or makes a process look dead that is busy.
-    watching, probing = Database(dsn, 2), Database(dsn, 1)
+    # Of their own, so that no crowd at the pool delays what was revoked or who somebody is, or makes a process look dead that is
+    # busy.
+    watching, probing, naming = Database(dsn, 1, statement_timeout=f"{WATCH_SECONDS}s"), Database(dsn, 1), Database(dsn, 2)
     await watching.open()
     await probing.open()
     vault = await open_vault(database, settings)
@@ -96,7 +97,7 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
     connections = Connections(catalogue, PROTOCOLS)
     feed = Feed(database)
     ledger = Ledger(database, clock, settings.lanes, feed.posted)
-    converter = Converter(database, catalogue, clock, connections)
+    converter = Converter(database, catalogue, ledger, clock, connections)
     tokens = Tokens(settings.base_url, await load_signing_keys(database, vault, clock), clock)
     await read_again(watching, vault, tokens, clock)  # nobody is let in before it is known what was revoked
     jobs = Jobs(database, clock, all_jobs(database, catalogue, converter, tokens), settings.jobs)
@@ -117,7 +118,7 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
         audit=audit,
         vault=vault,
         jobs=jobs,
-        prove=lambda transaction_id: prove(database, transaction_id),
+        prove=Prover(database).prove,
     )
     await _register_own_clients(database, settings.base_url, clock)
     metrics = Metrics(probing, ledger, jobs, tokens.revocations, clock).scrape
@@ -127,9 +128,11 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
     login = Login(server, tokens, doors, vault, audit, budgets, sessions)
     fetcher = Fetcher(settings.jwks_hosts)
     trusted = read_issuers(settings.issuers_file) if settings.issuers_file else []
-    issuers = OutsideIssuers(trusted, fetcher, database, clock, tokens.revocations)
+    if trusted:
+        await naming.open()
+    issuers = OutsideIssuers(trusted, fetcher, naming, clock, tokens.revocations)
     oauth = OAuth(server, Clerk(tokens, database, clock, fetcher), tokens, database, budgets)
-    health = Health(probing)
+    health = Health(probing, tokens.revocations)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -141,8 +144,8 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
         await ledger.drain()
         await connections.close()
         await fetcher.close()
-        await watching.close()
-        await probing.close()
+        for each in (watching, probing, naming):
+            await each.close()
         await database.close()
 
     pages = Starlette(

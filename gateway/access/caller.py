@@ -5,12 +5,20 @@ from uuid import UUID
 
 
 @dataclass(frozen=True, slots=True)
+class Outside:
+    """Who somebody is to a trusted issuer of others."""
+
+    issuer: str
+    subject: str
+
+
+@dataclass(frozen=True, slots=True)
 class Caller:
     """What a verified token says. `kind` is partner, member, operator or public; `subject_id` is the partner, the member or the
     operator's account, and owns idempotency keys. `key_thumbprint`: of the key that the token is bound to. `strong_since`: when
     the person showed two factors, in seconds of the epoch. `acting_partner_id`: the partner that acts for the member.
     `outside`: a trusted issuer of others says so, whose clients' ids begin with its own. `issued_at`: when the token was, or
-    was first seen here, in seconds of the epoch. `marks`: by what it can be revoked."""
+    who it names was looked up here, in seconds of the epoch. `marks`: by what it can be revoked."""
 
     kind: str
     subject_id: UUID | None
@@ -20,7 +28,7 @@ class Caller:
     token_id: str | None = None
     strong_since: int | None = None
     acting_partner_id: UUID | None = None
-    outside: bool = False
+    outside: Outside | None = None
     issued_at: int = 0
     marks: tuple[str, ...] = ()
 

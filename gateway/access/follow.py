@@ -1,6 +1,7 @@
 """Keeps what a process knows of keys and revocations up to date, so that a revocation takes effect within two seconds."""
 
 import asyncio
+from contextlib import suppress
 
 import structlog
 
@@ -11,7 +12,9 @@ from gateway.access.vault import Vault
 from gateway.clock import Clock
 from gateway.database import Database, DatabaseAway, Stuck
 
-FOLLOW_SECONDS, READ_SECONDS = 1, 1
+FOLLOW_SECONDS, WATCH_SECONDS = 1, 1
+# What takes longer than its statements may is on a connection whose other end has gone without a word.
+HANG_SECONDS = 2
 
 log = structlog.get_logger(__name__)
 
@@ -19,32 +22,36 @@ log = structlog.get_logger(__name__)
 async def follow(database: Database, vault: Vault, tokens: Tokens, clock: Clock) -> None:
     """Read again and again until cancelled; while the database is away, what was read last holds.
 
-    A reading that hangs with its connection is left behind; the next one has another.
+    `database` is nobody else's: its statements take WATCH_SECONDS at most, and a connection that hangs is cut.
     """
-    under_way: set[asyncio.Task[None]] = set()
-    try:
-        while True:
-            reading = asyncio.create_task(_try_to_read(database, vault, tokens, clock))
-            under_way.add(reading)
-            reading.add_done_callback(under_way.discard)
-            await asyncio.wait({reading}, timeout=READ_SECONDS)
-            await asyncio.sleep(FOLLOW_SECONDS)
-    finally:
-        for reading in under_way:
+    while True:
+        reading = asyncio.create_task(_is_answered(database, vault, tokens, clock))
+        try:
+            done, _ = await asyncio.wait({reading}, timeout=HANG_SECONDS)
+            if not done or not reading.result():
+                with suppress(DatabaseAway):
+                    await database.close()
+                    await database.open()
+        finally:
             reading.cancel()
+        await asyncio.sleep(FOLLOW_SECONDS)
 
 
-async def _try_to_read(database: Database, vault: Vault, tokens: Tokens, clock: Clock) -> None:
+async def _is_answered(database: Database, vault: Vault, tokens: Tokens, clock: Clock) -> bool:
+    """Read, and tell whether the database said anything."""
     try:
         await read_again(database, vault, tokens, clock)
-    except (DatabaseAway, Stuck):
+    except DatabaseAway:
+        return False
+    except Stuck:
         pass
     except Exception:
         log.exception("keys and revocations could not be read")
+    return True
 
 
 async def read_again(database: Database, vault: Vault, tokens: Tokens, clock: Clock) -> None:
-    """Read what was revoked since the last time, and the keys where they have changed. Raises DatabaseAway, CannotOpen."""
+    """Read what was revoked since the last time, and the keys where they have changed. Raises DatabaseAway, Stuck, CannotOpen."""
     async with database.reading() as tx:
         await tokens.revocations.read_on(tx, clock.now())
         states = {row["key_id"]: row["state"] for row in await tx.all(key_sql.key_states)}

@@ -16,7 +16,7 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jws import JWSRegistry
 
-from gateway.access.caller import Caller
+from gateway.access.caller import Caller, Outside
 from gateway.access.clients import CLIENT_AHEAD_SECONDS, unverified
 from gateway.access.jwks import Fetcher, KeysAway, RemoteKeys
 from gateway.access.revocations import Revocations
@@ -123,13 +123,15 @@ class OutsideIssuers:
 
     async def verify(self, token: str) -> Caller:
         """The caller behind a token of one of them, read anew every RECHECK_SECONDS, and as soon as what its subject began is
-        revoked: whoever was unlinked or disabled is nobody then.
+        revoked: whoever was unlinked or disabled is nobody then. Who was looked up while that was being written found what was
+        before it, so what was revoked shortly before counts too.
 
         Raises TokenRefused, DatabaseAway.
         """
         digest, now = hashlib.sha256(token.encode()).digest(), int(self._clock.now().timestamp())
         known = self._known.get(digest)
-        if known is None or now - known[2] >= RECHECK_SECONDS or self._revocations.hit(known[0].marks, known[2]):
+        looked = known[2] if known is not None else 0
+        if known is None or now - looked >= RECHECK_SECONDS or self._revocations.hit(known[0].marks, looked - RECHECK_SECONDS):
             issuer = self.issuer_of(token)
             if issuer is None:
                 raise TokenRefused("The token is of no trusted issuer.")
@@ -169,7 +171,7 @@ class OutsideIssuers:
             key_thumbprint=_bound_to(claims),
             token_id=_name(claims, "jti"),
             strong_since=showed if is_strong else None,
-            outside=True,
+            outside=Outside(issuer.issuer, subject),
             issued_at=now,
             marks=(f"sub:{row['subject_id']}",),
         )

@@ -1,9 +1,11 @@
 """What was revoked of tokens that have not ended by themselves: written with what ends them, read by every process."""
 
+import time
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
+from gateway.access.caller import Caller
 from gateway.database import Row, Tx
 from gateway.statements import load_queries
 
@@ -27,13 +29,19 @@ def marks_of(claims: dict[str, Any]) -> tuple[str, ...]:
 
 
 class Revocations:
-    """The marks that this process knows of, with the moment of revocation. `read_at`: when it last read them."""
+    """The marks that this process knows of, with the moment of revocation. `read_at`: when it last read them, by its own
+    seconds."""
 
     def __init__(self) -> None:
         self._revoked: dict[str, float] = {}
         self._until: dict[str, float] = {}
         self._since = BEGINNING
-        self.read_at: datetime | None = None
+        self.read_at = time.monotonic()
+
+    @property
+    def age_seconds(self) -> float:
+        """How long ago they were read."""
+        return time.monotonic() - self.read_at
 
     async def read_on(self, tx: Tx, now: datetime) -> None:
         """Read what was revoked since the last time. Raises DatabaseAway, Stuck.
@@ -48,7 +56,7 @@ class Revocations:
         ended = [mark for mark, until in self._until.items() if until <= now.timestamp()]
         for mark in ended:
             del self._revoked[mark], self._until[mark]
-        self._since, self.read_at = oldest, now
+        self._since, self.read_at = oldest, time.monotonic()
 
     def learn(self, rows: Iterable[Row]) -> None:
         """What was revoked stays so, in whatever order it is learnt."""
@@ -65,11 +73,20 @@ class Revocations:
 
 
 async def was_revoked(tx: Tx, marks: tuple[str, ...], issued: int) -> bool:
-    """Whether a token was revoked, also in the seconds of which this process does not know yet: nothing lasting may follow
-    from it."""
+    """Whether a token was revoked, also in the seconds of which this process does not know yet."""
     known = Revocations()
     known.learn(await tx.all(sql.revocations_of, marks=list(marks)))
     return known.hit(marks, issued)
+
+
+async def has_ended(tx: Tx, caller: Caller) -> bool:
+    """Whether a caller's login has ended, also if this process does not know yet: nothing lasting may follow from it."""
+    if await was_revoked(tx, caller.marks, caller.issued_at):
+        return True
+    if (named := caller.outside) is None:
+        return False
+    stands = await tx.value(sql.still_names, issuer=named.issuer, subject=named.subject, subject_id=caller.subject_id)
+    return not stands
 
 
 async def revoke(tx: Tx, mark: str, now: datetime) -> None:

@@ -15,6 +15,14 @@ select mark, revoked_at, until
   from revocation
  where mark = any(:marks::text[]);
 
+-- name: still_names(issuer, subject, subject_id)$
+-- Whether a subject of an outside issuer is somebody here; null where it is not, or not any more.
+select true
+  from outside_identity
+ where issuer = :issuer
+   and subject = :subject
+   and subject_id = :subject_id;
+
 -- name: revoke(mark, revoked_at, until)!
 -- End tokens by one of their marks.
 insert into revocation (mark, revoked_at, until)

@@ -28,6 +28,7 @@ from gateway.conversion.orders import (
 )
 from gateway.conversion.quotes import sql
 from gateway.database import Database, Tx
+from gateway.ledger.post import Ledger
 from gateway.members.lookup import Membership, membership_of
 from gateway.members.lookup import sql as members_sql
 from gateway.refusals import (
@@ -52,8 +53,11 @@ log = structlog.get_logger(__name__)
 class Converter:
     """Moves orders from state to state."""
 
-    def __init__(self, database: Database, catalogue: Catalogue, clock: Clock, connections: Connections) -> None:
-        self._database, self._catalogue, self._clock, self._connections = database, catalogue, clock, connections
+    def __init__(
+        self, database: Database, catalogue: Catalogue, ledger: Ledger, clock: Clock, connections: Connections
+    ) -> None:
+        self._database, self._catalogue, self._ledger, self._clock = database, catalogue, ledger, clock
+        self._connections = connections
         self._one_at_a_time = OneAtATime()
 
     async def convert(self, owner_id: UUID, member_id: UUID, request: ConvertRequest) -> Conversion:
@@ -67,27 +71,33 @@ class Converter:
         coalition = await self._catalogue.current()
         content = digest("conversion", (member_id, request.quote_id, request.occurred_at))
         async with self._one_at_a_time(owner_id, request.idempotency_key):
-            try:
-                order = await self._database.decided(
-                    lambda tx: find_or_open(tx, self._clock.now(), coalition, owner_id, member_id, request, content)
-                )
-            except IdempotencyKeyReused:
-                async with self._database.reading() as tx:
-                    await check_kept(tx, owner_id, request, content)  # another process was told no in this very moment
-                raise
-            except NotHeld as no:
-                bucket = ids.bucket_of(request.quote_id)
-                await self._database.post(
-                    sql.keep_refusal,
-                    at=self._clock.now(),
-                    owner=owner_id,
-                    key=request.idempotency_key,
-                    digest=content,
-                    bucket=bucket,
-                    refusal=no.verdict,
-                )
-                raise no.refusal from None
+            async with self._ledger.claiming(owner_id, request.idempotency_key):
+                order = await self._find_or_open(owner_id, member_id, request, content, coalition)
             return await self._advance(order, coalition)
+
+    async def _find_or_open(
+        self, owner_id: UUID, member_id: UUID, request: ConvertRequest, content: bytes, coalition: Coalition
+    ) -> Conversion:
+        """The order of a key; what the ledger refuses is the answer to that key from now on. Raises what `convert` does."""
+        try:
+            return await self._database.decided(
+                lambda tx: find_or_open(tx, self._clock.now(), coalition, owner_id, member_id, request, content)
+            )
+        except IdempotencyKeyReused:
+            async with self._database.reading() as tx:
+                await check_kept(tx, owner_id, request, content)  # another process was told no in this very moment
+            raise
+        except NotHeld as no:
+            await self._database.post(
+                sql.keep_refusal,
+                at=self._clock.now(),
+                owner=owner_id,
+                key=request.idempotency_key,
+                digest=content,
+                bucket=ids.bucket_of(request.quote_id),
+                refusal=no.verdict,
+            )
+            raise no.refusal from None
 
     async def resume(self) -> int:
         """Move on every order that was left under way; answers how many there were."""

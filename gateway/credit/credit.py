@@ -14,6 +14,8 @@ sql = load_queries(__file__)
 
 KEY_MAX = 200
 REFERENCE_MAX = 128
+# A dash to who types it, a symbol to Unicode.
+MINUS = "\u2212"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ def plain_reference(text: str) -> str:
     """A bank's reference without what differs from one copy of it to another: blanks, capitals, how its letters are encoded and
     which dash it has. Nothing else is left out: dates with and without a dash are two references."""
     plain = unicodedata.normalize("NFKC", text).casefold()
-    return "".join("-" if unicodedata.category(char) == "Pd" else char for char in plain if not char.isspace())
+    return "".join("-" if char == MINUS or unicodedata.category(char) == "Pd" else char for char in plain if not char.isspace())
 
 
 async def pay(tx: Tx, payment: Payment, now: datetime) -> None:

@@ -16,12 +16,11 @@ from gateway.http.documents import Documents
 from gateway.http.engine import DOCUMENT_MAX_CHARS, STEP_UP_SECONDS, Engine, Prepared, ScopeMissing, StepUpNeeded, knows_schema
 from gateway.http.errors import DocumentRefused
 from gateway.http.refusing import Refusing, refusing_what_is_away
+from gateway.http.wire import SMALL_BODY_BYTES
 
 READING_COST = 5
 """Points a character of a document that this process has not read yet, whether it is accepted or not."""
 
-# What is larger is paid for by its bytes before it is read.
-READ_FOR_NOTHING_BYTES = 8 * 1024
 BYTES_FOR_A_POINT = 100
 
 
@@ -54,7 +53,7 @@ class Admission:
 
     async def charge_for_reading(self, caller: Caller, size: int) -> None:
         """What is large takes long to read, whatever it asks for. Raises Refusing."""
-        if size > READ_FOR_NOTHING_BYTES:
+        if size > SMALL_BODY_BYTES:
             with refusing_what_is_away():
                 await self._budgets.charge(caller, size // BYTES_FOR_A_POINT)
 

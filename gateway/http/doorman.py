@@ -45,7 +45,7 @@ class Doorman:
         return caller
 
     async def _verify(self, token: str) -> Caller:
-        """Raises TokenRefused, DatabaseAway."""
+        """Raises TokenRefused, DatabaseAway, Stuck."""
         if self._own_tokens and self._tokens.remembers(token):
             return self._tokens.verify(token)
         if self._issuers.issuer_of(token) is not None:
@@ -61,16 +61,19 @@ class Doorman:
             return True
         try:
             fresh = await self._verify(authorization.partition(" ")[2].strip())
-            if fresh is not caller and replace(fresh, issued_at=caller.issued_at) != caller:
-                return False
-            partner_id = caller.acting_partner_id or caller.partner_id
-            if partner_id is None:
-                return True
-            partner = (await self._doors.catalogue.current()).partners.get(partner_id)
-        except TokenRefused:
+        except (TokenRefused, Stuck):
             return False
+        except DatabaseAway:  # what was known last holds
+            return not self._tokens.revocations.hit(caller.marks, caller.issued_at)
+        if fresh is not caller and replace(fresh, issued_at=caller.issued_at) != caller:
+            return False
+        partner_id = caller.acting_partner_id or caller.partner_id
+        if partner_id is None:
+            return True
+        try:
+            partner = (await self._doors.catalogue.current()).partners.get(partner_id)
         except (DatabaseAway, Stuck):
-            return True  # what was known last holds
+            return True
         return partner is not None and partner.status == "active"
 
     async def _check_proof(self, proofs: Sequence[str], method: str, thumbprint: str, token: str) -> None:

@@ -32,13 +32,17 @@ from gateway.http.engine import Engine
 from gateway.http.errors import DocumentRefused
 from gateway.http.events import EventStream
 from gateway.http.refusing import ENDED, Refusing, refusing_what_is_away
-from gateway.http.shares import Turns, Unread
+from gateway.http.shares import Held, Requests, Turns, Unread
 from gateway.http.wire import (
+    BODY_MAX_BYTES,
+    COUNTED_BYTES,
     EVENT_STREAM,
     GRAPHQL_JSON,
     JSON,
-    PART_BYTES,
+    MEMBERS_BODY_MAX_BYTES,
+    SMALL_BODY_BYTES,
     Answer,
+    announced_bytes,
     check_head,
     negotiate,
     plain_type,
@@ -47,6 +51,7 @@ from gateway.http.wire import (
     respond,
     shown,
     was_executed,
+    weight_of,
 )
 
 ANSWER_MAX_BYTES = 16 * 1024 * 1024
@@ -63,42 +68,43 @@ class GraphQLEndpoint:
         self._engine, self._doorman, self._doors, self._budgets = engine, doorman, doors, budgets
         self.admission = Admission(engine, doors, budgets)
         self._under_way: set[asyncio.Task[ExecutionResult]] = set()
-        self._turns, self._unread = Turns(), Unread()
+        self._turns, self._unread, self.requests = Turns(), Unread(), Requests()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
-        try:
-            response = await self._respond_to(request)
-        except ClientDisconnect:
-            return
-        except Exception:
-            log.exception("unexpected error")
-            error = GraphQLError("Something unexpected happened.", extensions={"code": "INTERNAL"})
-            response = respond({"errors": [error.formatted]}, 500, JSON)
-        if isinstance(response, Answer) and response.reader is not None:
-            with self._unread.counting(response.reader, len(response.body)):
+        with self.requests.holding() as held:
+            try:
+                response = await self._respond_to(request, held)
+            except ClientDisconnect:
+                return
+            except Exception:
+                log.exception("unexpected error")
+                error = GraphQLError("Something unexpected happened.", extensions={"code": "INTERNAL"})
+                response = respond({"errors": [error.formatted]}, 500, JSON)
+            if isinstance(response, Answer) and response.reader is not None:
+                with self._unread.counting(response.reader, len(response.body)):
+                    await response(scope, receive, send)
+            else:
                 await response(scope, receive, send)
-        else:
-            await response(scope, receive, send)
 
-    async def _respond_to(self, request: Request) -> Response:
+    async def _respond_to(self, request: Request, held: Held) -> Response:
         media_type = negotiate(request.headers.get("accept"))
         try:
             check_head(request)
+            began = asyncio.get_running_loop().time()
             authorizations = request.headers.getlist("authorization")
             caller = await self._doorman.identify(authorizations, request.headers.getlist("dpop"), request.method)
             if caller is PUBLIC:
                 raise who_is_it()  # before anything is read
-            began = asyncio.get_running_loop().time()
-            sent = await read_body(request)
-            await self.admission.charge_for_reading(caller, len(sent))
-            asked = read_request(request, sent)
-            if media_type == EVENT_STREAM:
-                admitted = await self._admit(began, authorizations[0], caller, asked, request.method, streamed=True)
+            streamed = media_type == EVENT_STREAM
+            # Nobody here keeps what was asked: once it is admitted, what the operation does not declare is gone.
+            admitted = await self._admit(
+                began, authorizations[0], caller, await self._read(request, caller, held), request.method, streamed
+            )
+            if streamed:
                 # What a mutation does is told, also to whose token ended meanwhile.
                 knows = None if admitted.is_mutation else partial(self._doorman.still_knows, authorizations[0], caller)
                 return EventStream(self.results(admitted), knows)
-            admitted = await self._admit(began, authorizations[0], caller, asked, request.method)
             result = await self._run(admitted)
             executed = was_executed(result)
             status = 400 if media_type == GRAPHQL_JSON and not executed else 200
@@ -110,8 +116,22 @@ class GraphQLEndpoint:
             status = 200 if media_type == JSON else 400
             return respond({"errors": [error.formatted for error in refused.errors]}, status, plain_type(media_type))
 
+    async def _read(self, request: Request, caller: Caller, held: Held) -> dict[str, Any]:
+        """What is asked, which is paid for by its bytes and counts in memory until it is answered. Raises Refusing."""
+        of_member = caller.kind == "member" and caller.acting_partner_id is None
+        most = MEMBERS_BODY_MAX_BYTES if of_member else BODY_MAX_BYTES
+        announced = announced_bytes(request, most)
+        if announced is not None:
+            await self.admission.charge_for_reading(caller, announced)
+        sent = await read_body(request, most, lambda size: held.add(caller, size))
+        if announced is None:
+            await self.admission.charge_for_reading(caller, len(sent))
+        if len(sent) > SMALL_BODY_BYTES:
+            held.add(caller, weight_of(sent) - len(sent))
+        return read_request(request, sent)
+
     async def _admit(
-        self, began: float, authorization: str, caller: Caller, asked: dict[str, Any], method: str, streamed: bool = False
+        self, began: float, authorization: str, caller: Caller, asked: dict[str, Any], method: str, streamed: bool
     ) -> Admitted:
         """Admit a request of somebody who may be nobody any more, if its body or its admission took its time."""
         admitted = await self.admission.admit(caller, asked, method, streamed)
@@ -123,7 +143,7 @@ class GraphQLEndpoint:
     def _counted(self, admitted: Admitted, answer: Answer) -> Answer:
         """An answer that is not too large, beside those of its caller that are on their way; what a mutation did is told
         whatever its size. Raises Refusing."""
-        if len(answer.body) > PART_BYTES:
+        if len(answer.body) > COUNTED_BYTES:
             if not admitted.is_mutation:
                 self._unread.check(admitted.caller, len(answer.body), ANSWER_MAX_BYTES)
             answer.reader = admitted.caller

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 import orjson
 from graphql import ExecutionResult
 from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from gateway.http.headers import COMMON
 from gateway.http.refusing import ENDED, Refusing
@@ -21,41 +22,48 @@ StillKnown = Callable[[], Awaitable[bool]]
 
 
 class EventStream(StreamingResponse):
-    """Sends results as they come, until there are no more or the caller may not be here any more, where that is asked."""
+    """Sends results as they come, until there are no more or the caller may not be here any more, where that is asked.
+
+    The first one is asked for at once: what was admitted does not wait until somebody reads.
+    """
 
     def __init__(self, results: AsyncGenerator[ExecutionResult, None], still_known: StillKnown | None) -> None:
-        super().__init__(
-            _events(results, still_known), 200, {**COMMON, "X-Accel-Buffering": "no"}, EVENT_STREAM
-        )
+        super().__init__(self._events(), 200, {**COMMON, "X-Accel-Buffering": "no"}, EVENT_STREAM)
+        self._results, self._still_known = results, still_known
+        self._following = self._follow()
 
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._following.cancel()
+            await asyncio.wait([self._following])
+            await self._results.aclose()
 
-async def _events(results: AsyncGenerator[ExecutionResult, None], still_known: StillKnown | None) -> AsyncIterator[bytes]:
-    yield b":\n\n"
-    following = asyncio.ensure_future(anext(results, None))
-    quiet = 0
-    try:
+    def _follow(self) -> "asyncio.Future[ExecutionResult | None]":
+        return asyncio.ensure_future(anext(self._results, None))
+
+    async def _events(self) -> AsyncIterator[bytes]:
+        yield b":\n\n"
+        quiet = 0
         while True:
-            await asyncio.wait([following], timeout=CHECK_SECONDS)
-            if still_known is not None and not await still_known():
+            await asyncio.wait([self._following], timeout=CHECK_SECONDS)
+            if self._still_known is not None and not await self._still_known():
                 yield _next(ExecutionResult(None, [ENDED.error]))
                 break
             quiet += 1
-            if following.done():
-                result = _result(following)
+            if self._following.done():
+                result = _result(self._following)
                 if result is None:
                     break
                 said = _next(result)
                 for start in range(0, len(said), PART_BYTES):
                     yield said[start : start + PART_BYTES]
                 yield b""  # once all of it has left: until then the result is not asked for another
-                following, quiet = asyncio.ensure_future(anext(results, None)), 0
+                self._following, quiet = self._follow(), 0
             elif quiet % COMMENT_EVERY == 0:
                 yield b":\n\n"
         yield b"event: complete\ndata:\n\n"
-    finally:
-        following.cancel()
-        await asyncio.wait([following])
-        await results.aclose()
 
 
 def _result(following: "asyncio.Future[ExecutionResult | None]") -> ExecutionResult | None:

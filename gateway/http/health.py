@@ -7,9 +7,11 @@ from typing import Generic, TypeVar
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from gateway.access.revocations import Revocations
 from gateway.database import Database
 
 T = TypeVar("T")
+REVOCATIONS_MAX_AGE_SECONDS = 10
 
 
 class AtOnce(Generic[T]):
@@ -28,13 +30,18 @@ class AtOnce(Generic[T]):
 class Health:
     """`/livez` says that the process runs, `/readyz` that it can do its work."""
 
-    def __init__(self, database: Database) -> None:
-        self._is_up = AtOnce(database.is_up)
+    def __init__(self, database: Database, revocations: Revocations) -> None:
+        self._is_up, self._revocations = AtOnce(database.is_up), revocations
 
     async def live(self, request: Request) -> Response:
         return JSONResponse({"status": "alive"})
 
     async def ready(self, request: Request) -> Response:
-        if await self._is_up.get():
+        reason = ""
+        if not await self._is_up.get():
+            reason = "The database does not answer."
+        elif self._revocations.age_seconds > REVOCATIONS_MAX_AGE_SECONDS:
+            reason = f"What was revoked was last read {self._revocations.age_seconds:.0f} seconds ago."
+        if not reason:
             return JSONResponse({"status": "ready"})
-        return JSONResponse({"status": "not ready", "reason": "The database does not answer."}, 503, {"Retry-After": "2"})
+        return JSONResponse({"status": "not ready", "reason": reason}, 503, {"Retry-After": "2"})

@@ -54,6 +54,8 @@ WEIGHTS = {
     "asOf": 10, "cards": 10, "consents": 10, "expiring": 10, "memberships": 10, "person": 10, "takes": 10,
     "grantConsent": 100, "withdrawConsent": 100, "updatePerson": 100,
 }  # fmt: skip
+# What each item of a list costs beside its fields: entities are looked up one by one.
+EACH = {"_entities": 10}
 
 # Looked up in the database and made into a page, however few are on it.
 CONNECTION = 50
@@ -168,7 +170,8 @@ def compile_cost(schema: GraphQLSchema, document: DocumentNode, operation: Opera
         inner = _sum(of_selections(node.selection_set, get_named_type(field.type)))
         times = _times(node, field.type, _is_connection(parent))
         weight = WEIGHTS.get(node.name.value, CONNECTION if _is_connection(get_named_type(field.type)) else 1)
-        return lambda variables: weight + times(variables) * inner(variables)
+        each = EACH.get(node.name.value, 0)
+        return lambda variables: weight + times(variables) * (each + inner(variables))
 
     root = schema.get_root_type(operation.operation)
     cost = _sum(of_selections(operation.selection_set, root))

@@ -15,15 +15,17 @@ from gateway.http.engine import DOCUMENT_MAX_CHARS, TOKENS_MAX
 from gateway.http.headers import page_headers
 from gateway.http.patient_socket import FRAMES_A_SECOND
 from gateway.http.shares import (
+    HELD_MAX_WEIGHT,
     LARGE_MUTATIONS_AT_ONCE,
     LARGE_QUERIES_AT_ONCE,
     MIDDLE_AT_ONCE,
     MIDDLE_POINTS,
+    REQUEST_MAX_WEIGHT,
     SMALL_AT_ONCE,
     SMALL_POINTS,
     UNREAD_MAX_BYTES,
 )
-from gateway.http.wire import BODY_MAX_BYTES, PARTS_MAX
+from gateway.http.wire import BODY_MAX_BYTES, MEMBERS_BODY_MAX_BYTES, PARTS_MAX
 from gateway.pages import PAGE_MAX
 
 _KEPT_BY = {"member": "member", "operator": "person", "partner": "client"}
@@ -37,6 +39,7 @@ async def show_limits(request: Request) -> Response:
     nonce = secrets.token_urlsafe(16)
     documents = [
         ("body", f"{BODY_MAX_BYTES // 1024 // 1024} MiB"),
+        ("body of a member's own app", f"{MEMBERS_BODY_MAX_BYTES // 1024} KiB"),
         ("lists and objects of a body", f"{PARTS_MAX:,}"),
         ("characters", f"{DOCUMENT_MAX_CHARS:,}"),
         ("tokens", f"{TOKENS_MAX:,}"),
@@ -64,6 +67,8 @@ async def show_limits(request: Request) -> Response:
         ("messages a second", socket.MESSAGES_A_SECOND),
         ("frames a second", FRAMES_A_SECOND),
         ("size of an answer over a WebSocket or a stream", f"{STREAMED_MAX_BYTES // 1024} KiB"),
+        ("memory of one request, with its names and items", f"{REQUEST_MAX_WEIGHT // 1024 // 1024} MiB"),
+        ("memory of one caller's requests that are not answered", f"{HELD_MAX_WEIGHT // 1024 // 1024} MiB"),
         ("bytes of answers that one caller has not read", f"{UNREAD_MAX_BYTES // 1024 // 1024} MiB"),
         ("requests that wait behind one", patience.PIPELINED_MAX),
         ("size of a message", f"{socket.MESSAGE_MAX_BYTES // 1024} KiB"),

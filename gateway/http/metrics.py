@@ -29,11 +29,8 @@ class Metrics:
         up = Gauge("gateway_database_up", "Whether the database answers.", registry=registry)
         waiting = Gauge("gateway_items_waiting", "Items that wait to be posted by this process.", registry=registry)
         waiting.set(self._ledger.waiting)
-        known = Gauge(
-            "gateway_revocations_read_timestamp_seconds", "When this process last read what was revoked.", registry=registry
-        )
-        if self._revocations.read_at is not None:
-            known.set(self._revocations.read_at.timestamp())
+        age = Gauge("gateway_revocations_age_seconds", "How long ago this process read what was revoked.", registry=registry)
+        age.set(self._revocations.age_seconds)
         try:
             await self._read(registry)
             up.set(1)

@@ -5,6 +5,7 @@ in as many requests as one piece of data holds.
 """
 
 import fcntl
+import socket
 import struct
 import termios
 from asyncio import AbstractEventLoop, TimerHandle, Transport
@@ -26,6 +27,8 @@ REQUEST_MAX_BYTES = 16 * 1024 * 1024
 PIPELINED_MAX = 100
 # A body that is late is told so by whoever reads it; a few seconds later the connection goes.
 GRACE_SECONDS = 5
+# What the kernel takes in of an answer that it has not sent yet; what is more waits here, where it is counted.
+UNSENT_MAX_BYTES = 128 * 1024
 
 
 def last_answer(status: str, message: str) -> bytes:
@@ -47,6 +50,7 @@ class ExpectsReading:
     def connection_made(self, transport: Any) -> None:
         # Whatever does not leave at once counts as unread, also when the connection is to be closed after it.
         transport.set_write_buffer_limits(high=0)
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_MAX_BYTES)
         super().connection_made(transport)  # type: ignore[misc]
 
     def pause_writing(self) -> None:

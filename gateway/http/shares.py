@@ -1,4 +1,4 @@
-"""What one caller may have of a process at once: operations that run, and answers that it has not read."""
+"""What one caller may have of a process at once: operations that run, requests in memory, and answers that it has not read."""
 
 from asyncio import Semaphore
 from collections import Counter
@@ -15,6 +15,8 @@ SMALL_POINTS, SMALL_AT_ONCE = 1_000, 200
 MIDDLE_POINTS, MIDDLE_AT_ONCE = 10_000, 8
 LARGE_QUERIES_AT_ONCE, LARGE_MUTATIONS_AT_ONCE = 2, 4
 UNREAD_MAX_BYTES = 64 * 1024 * 1024
+# The largest that one request may take in memory, and all of a party's that are not answered.
+REQUEST_MAX_WEIGHT, HELD_MAX_WEIGHT = 64 * 1024 * 1024, 128 * 1024 * 1024
 
 
 class Turns:
@@ -68,3 +70,46 @@ class Unread:
             self._bytes[holder] -= size
             if not self._bytes[holder]:
                 del self._bytes[holder]
+
+
+class Requests:
+    """The bytes that requests take in memory, from the first one that is read until they are answered."""
+
+    def __init__(self) -> None:
+        self._weight: Counter[UUID | None] = Counter()
+
+    @contextmanager
+    def holding(self) -> Iterator["Held"]:
+        """One request, which weighs nothing yet."""
+        held = Held(self._weight)
+        try:
+            yield held
+        finally:
+            held.free()
+
+
+class Held:
+    """What one request takes."""
+
+    __slots__ = ("_of_all", "_party", "_weight")
+
+    def __init__(self, of_all: Counter[UUID | None]) -> None:
+        self._of_all, self._weight = of_all, 0
+
+    def add(self, caller: Caller, weight: int) -> None:
+        """Raises Refusing for what is too much, alone or beside the party's other requests."""
+        self._party = caller.party
+        self._of_all[self._party] += weight
+        self._weight += weight
+        if self._weight > REQUEST_MAX_WEIGHT:
+            told = f"The request takes {self._weight} bytes in memory, with its names and items; {REQUEST_MAX_WEIGHT} at most."
+            raise Refusing(413, "BODY_TOO_LARGE", told)
+        if self._of_all[self._party] > HELD_MAX_WEIGHT:
+            told = "Your other requests, which are not answered yet, leave no room for this one; try again in a moment."
+            raise Refusing(429, "BUSY", told, {"Retry-After": "1"})
+
+    def free(self) -> None:
+        if self._weight:
+            self._of_all[self._party] -= self._weight
+            if not self._of_all[self._party]:
+                del self._of_all[self._party]

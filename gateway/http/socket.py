@@ -32,8 +32,10 @@ from gateway.http.budget import network_of
 from gateway.http.doorman import Doorman
 from gateway.http.endpoint import GraphQLEndpoint
 from gateway.http.errors import DocumentRefused
+from gateway.http.messages import Variables, completed, fits
 from gateway.http.refusing import ENDED, Refusing
-from gateway.http.wire import address_of, check_parts, names_one_host, was_executed
+from gateway.http.shares import Held
+from gateway.http.wire import address_of, check_parts, names_one_host, was_executed, weight_of
 
 Results = AsyncGenerator[ExecutionResult | PreExecutionError, None]
 
@@ -57,13 +59,14 @@ log = structlog.get_logger(__name__)
 
 @dataclass
 class Session:
-    """One socket: who is behind it, once it has said so; `admitted` whether an operation of it ran lately, `mutations` how many
-    run."""
+    """One socket: who is behind it, once it has said so; `weight`: what the message at hand takes in memory; `admitted`
+    whether an operation of it ran lately, `mutations` how many run."""
 
     websocket: WebSocket
     caller: Caller = PUBLIC
     authorization: str | None = None
     connection_params: Mapping[str, Any] | None = None
+    weight: int = 0
     admitted: bool = False
     mutations: int = 0
 
@@ -153,17 +156,25 @@ class _Operations:
         self,
         query: str,
         *,
-        variable_values: dict[str, Any] | None,
+        variable_values: Variables,
         context_value: Session,
         root_value: None,
         operation_name: str | None,
     ) -> Results:
-        named = {"documentId": query[1:]} if query.startswith(_TRUSTED) else {"query": query}
+        id = variable_values.document_id
+        named = {"query": query} if id is None else {"documentId": id}
         asked = {**named, "variables": variable_values, "operationName": operation_name}
-        return self._results(context_value, asked)
+        return self._results(context_value, asked, variable_values.weight)
 
-    async def _results(self, session: Session, asked: dict[str, Any]) -> Results:
+    async def _results(self, session: Session, asked: dict[str, Any], weight: int) -> Results:
+        with self._endpoint.requests.holding() as held:
+            async with aclosing(self._answered(session, asked, held, weight)) as results:
+                async for result in results:
+                    yield result
+
+    async def _answered(self, session: Session, asked: dict[str, Any], held: Held, weight: int) -> Results:
         try:
+            held.add(session.caller, weight)
             # Whoever came with the socket may be nobody any more, and may become so while it waits.
             await self._check(session)
             admitted = await self._endpoint.admission.admit(session.caller, asked, "POST", streamed=True)
@@ -229,6 +240,7 @@ class _Adapter(ASGIWebSocketAdapter):
                     elif len(said) > STRANGERS_MESSAGE_MAX_BYTES:
                         raise Refusing(413, "BODY_TOO_LARGE", "Say who you are first.")
                     check_parts(said, MESSAGE_PARTS_MAX)
+                    self._session.weight = weight_of(said)
                     yield self.view.decode_json(text)
                 except Refusing as no:
                     # What can never be read would come again and again from clients that try again.
@@ -264,10 +276,10 @@ class _Handler(BaseGraphQLTransportWSHandler[Session, None]):
         self._messages += 1
         if self._messages > MESSAGES_A_SECOND:
             await self.websocket.close(4429, "Too many messages.")
-        elif not _fits(message):
+        elif not fits(message):
             await self.handle_invalid_message("Failed to parse message")
         else:
-            await super().handle_message(_named(message))
+            await super().handle_message(completed(message, self.context.weight))
 
     async def _watch(self) -> None:
         while self.context.websocket.application_state != WebSocketState.DISCONNECTED:
@@ -288,33 +300,3 @@ class _Handler(BaseGraphQLTransportWSHandler[Session, None]):
             await self.websocket.close(4403, "The token has ended; come back with a new one.")
         elif self._quiet * CHECK_SECONDS >= IDLE_SECONDS:
             await self.websocket.close(4408, "Nothing happened here for a while.")
-
-
-# Strawberry's handler hands on the document alone; no document begins like this.
-_TRUSTED = "\0"
-
-
-def _named(message: dict[str, Any]) -> Any:
-    """With the id of a registered document where its text would be."""
-    payload = message.get("payload")
-    if message.get("type") != "subscribe" or not isinstance(payload, dict) or not payload.get("documentId"):
-        return message
-    return {**message, "payload": {**payload, "query": f"{_TRUSTED}{payload['documentId']}"}}
-
-
-def _fits(message: Any) -> bool:
-    """Whether a message has the shape that Strawberry's handler relies on."""
-    if not isinstance(message, dict):
-        return False
-    if message.get("type") not in ("subscribe", "complete"):
-        return True
-    id, payload = message.get("id"), message.get("payload")
-    if not isinstance(id, str) or not 0 < len(id) <= 100:
-        return False
-    return message["type"] == "complete" or (
-        isinstance(payload, dict)
-        and isinstance(payload.get("documentId") or payload.get("query"), str)
-        and not (payload.get("documentId") and payload.get("query"))
-        and isinstance(payload.get("variables"), dict | None)
-        and isinstance(payload.get("operationName"), str | None)
-    )

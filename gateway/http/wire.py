@@ -4,6 +4,7 @@ https://graphql.github.io/graphql-over-http/draft/
 """
 
 import asyncio
+from collections.abc import Callable
 from types import NoneType
 from typing import Any
 
@@ -19,8 +20,15 @@ from gateway.http.headers import COMMON
 from gateway.http.refusing import Refusing
 
 BODY_MAX_BYTES = 4 * 1024 * 1024
+# Of a member's own app, which sends the id of a document and what it is about.
+MEMBERS_BODY_MAX_BYTES = 64 * 1024
+SMALL_BODY_BYTES = 8 * 1024
 PARTS_MAX = 60_000
+# About what a name with its value, and an item of a list, take in memory.
+NAME_BYTES, ITEM_BYTES = 130, 60
 PART_BYTES = 256 * 1024
+# An answer of more counts until its reader has it.
+COUNTED_BYTES = 16 * 1024
 JSON = "application/json"
 GRAPHQL_JSON = "application/graphql-response+json"
 EVENT_STREAM = "text/event-stream"
@@ -38,6 +46,11 @@ def check_parts(text: bytes, most: int) -> None:
     parts = text.count(b"[") + text.count(b"{")
     if parts > most:
         raise Refusing(413, "BODY_TOO_LARGE", f"The body has {parts} lists and objects; {most} at most are read.")
+
+
+def weight_of(text: bytes) -> int:
+    """About how many bytes a JSON text takes once it is read: up to eighteen times as many as it has."""
+    return len(text) + NAME_BYTES * text.count(b":") + ITEM_BYTES * text.count(b",")
 
 
 def names_one_host(scope: Scope) -> bool:
@@ -60,21 +73,40 @@ def check_head(request: Request) -> None:
         raise Refusing(415, "UNSUPPORTED_MEDIA_TYPE", "Send the body as it is, without a content encoding.")
 
 
-async def read_body(request: Request) -> bytes:
-    """What a POST holds; nothing of a GET, which has all in its query string. Raises Refusing."""
+def announced_bytes(request: Request, most: int) -> int | None:
+    """How long a request says that its body is; None where it comes in chunks until it ends. Raises Refusing beyond `most`."""
+    said = request.headers.get("content-length")
+    if said is not None and int(said) > most:
+        raise _too_large(most)
+    return int(said) if said is not None else None
+
+
+async def read_body(request: Request, most: int, holding: Callable[[int], None]) -> bytes:
+    """What a POST holds, `most` bytes; nothing of a GET, which has all in its query string.
+
+    `holding` is told of every further byte of what is not small. Raises Refusing, and what `holding` does.
+    """
     if request.method == "GET":
         return b""
     body = bytearray()
+    told_of = 0
     try:
         async with asyncio.timeout(patience.BODY_SECONDS):
             async for chunk in request.stream():
                 body += chunk
-                if len(body) > BODY_MAX_BYTES:
-                    raise Refusing(413, "BODY_TOO_LARGE", f"The body is larger than {BODY_MAX_BYTES} bytes.")
+                if len(body) > most:
+                    raise _too_large(most)
+                if len(body) > SMALL_BODY_BYTES:
+                    holding(len(body) - told_of)
+                    told_of = len(body)
     except TimeoutError:
         told = f"The body was not there within {patience.BODY_SECONDS} seconds."
         raise Refusing(408, "BODY_TOO_SLOW", told, {"Connection": "close"}) from None
     return bytes(body)
+
+
+def _too_large(most: int) -> Refusing:
+    return Refusing(413, "BODY_TOO_LARGE", f"The body is larger than {most} bytes.")
 
 
 def read_request(request: Request, body: bytes) -> dict[str, Any]:
@@ -135,12 +167,13 @@ def plain_type(media_type: str) -> str:
 
 
 class Answer(Response):
-    """A large answer is handed over in parts, each once the one before has left; `reader` is who has it to read until then."""
+    """An answer that is not small is handed over in parts, each once the one before has left; `reader` is who has it to read
+    until then."""
 
     reader: Caller | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if len(self.body) <= PART_BYTES:
+        if len(self.body) <= COUNTED_BYTES:
             await super().__call__(scope, receive, send)
             return
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})

@@ -128,9 +128,14 @@ def lane_of_earning(item: Earning) -> int:
     return item.terms.partner_id.int if item.terms.on_credit else bucket_of_item(item)
 
 
+def name_of_key(owner_id: UUID, key: str) -> Hashable:
+    """What has a key to itself."""
+    return "key", owner_id, key
+
+
 def names_of(item: Item) -> tuple[Hashable, ...]:
     """What nothing else under way may have: an item's key, a purchase's receipt."""
-    key = ("key", item.key.owner_id, item.key.text)
+    key = name_of_key(item.key.owner_id, item.key.text)
     return (key, ("receipt", item.terms.partner_id, item.receipt)) if isinstance(item, Earning) else (key,)
 
 

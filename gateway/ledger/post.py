@@ -1,8 +1,10 @@
 """Posting: every movement of points is an item of a batch, posted by one call of one posting function."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import TypeVar
+from uuid import UUID
 
 from gateway.batching import CLAIMANTS_MAX, Busy, Claims, Lanes, OneAtATime
 from gateway.clock import Clock
@@ -20,6 +22,7 @@ from gateway.ledger.items import (
     Terms,
     bucket_of_item,
     lane_of_earning,
+    name_of_key,
     names_of,
     turns_of,
     wallet_of,
@@ -89,9 +92,19 @@ class Ledger:
             raise Busy("Too much waits to be posted; try again in a moment.")
         self._singly += 1
         try:
-            return await self._once([("key", key.owner_id, key.text)], post)
+            return await self._once([name_of_key(key.owner_id, key.text)], post)
         finally:
             self._singly -= 1
+
+    @asynccontextmanager
+    async def claiming(self, owner_id: UUID, key: str) -> AsyncIterator[None]:
+        """Nothing else with this key is posted meanwhile, of whatever kind and for whichever member. Raises Busy."""
+        names = [name_of_key(owner_id, key)]
+        await self._names.claim(names)
+        try:
+            yield
+        finally:
+            self._names.free(names)
 
     async def _once(self, names: Sequence[Hashable], post: Callable[[], Awaitable[Posted]]) -> Posted:
         await self._names.claim(names)

@@ -1,8 +1,4 @@
-"""Sealing: transactions become leaves of Merkle trees, whose roots are chained and signed, off the hot path.
-
-A partner can be given the proof that its transaction is in the sealed ledger; `docs/verify_proof.py` checks one with
-nothing but Python's standard library and the gateway's public key.
-"""
+"""Sealing: transactions become leaves of Merkle trees, whose roots are chained and signed, off the hot path."""
 
 import hashlib
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -64,17 +60,6 @@ class Block:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Proof:
-    """That `leaf`, a transaction's canonical JSON, is in a block: hash it, climb `path`, compare with the header's root."""
-
-    leaf: str
-    path: tuple[tuple[str, str], ...]
-    header: str
-    key_id: str
-    signature: str
-
-
 async def seal(database: Database, signer: Signer, now: datetime) -> int:
     """Seal what was posted since the last block; answers how many transactions. One block a call.
 
@@ -116,7 +101,7 @@ def _block(last: Row | None, leaves: Sequence[bytes], now: datetime, signer: Sig
     unsigned = Block(
         height=last["height"] + 1 if last else 1,
         previous_hash=last["hash"] if last else FIRST,
-        merkle_root=merkle.root(leaves),
+        merkle_root=merkle.Tree(leaves).root,
         leaves=len(leaves),
         sealed_at=now,
         hash=b"",
@@ -130,7 +115,7 @@ def _block(last: Row | None, leaves: Sequence[bytes], now: datetime, signer: Sig
     )  # fmt: skip
 
 
-async def _contents(tx: Tx, transactions: Sequence[UUID]) -> dict[UUID, bytes]:
+async def contents_of(tx: Tx, transactions: Sequence[UUID]) -> dict[UUID, bytes]:
     """The canonical JSON of transactions with their entries."""
     rows = await tx.all(sql.sealed_contents, buckets=[bucket_of(id) for id in transactions], transactions=list(transactions))
     # A time that no JSON can say has no content, and so is not what was sealed.
@@ -142,21 +127,8 @@ def _json(content: Mapping[str, Any]) -> bytes:
     return orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
 
 
-async def prove(database: Database, transaction_id: UUID) -> Proof | None:
-    """The proof that a transaction is in the sealed ledger; None while it is not sealed yet."""
-    bucket = bucket_of(transaction_id)
-    async with database.snapshot() as tx:
-        row = await tx.one(sql.sealed_block, bucket=bucket, transaction=transaction_id)
-        if row is None:
-            return None
-        leaves = [leaf["leaf"] for leaf in await tx.all(sql.leaves_of_block, height=row["height"])]
-        content = (await _contents(tx, [transaction_id]))[transaction_id]
-    block = _read_block(row)
-    climb = tuple((side, sibling.hex()) for side, sibling in merkle.path(leaves, row["ordinal"]))
-    return Proof(content.decode(), climb, block.header.decode(), block.key_id, block.signature.hex())
-
-
-def _read_block(row: Row) -> Block:
+def read_block(row: Row) -> Block:
+    """The block in a row."""
     return Block(
         row["height"], row["previous_hash"], row["merkle_root"], row["leaves"], row["sealed_at"], row["hash"],
         row["key_id"], row["signature"],
@@ -195,7 +167,7 @@ async def verify_chain(
     async with database.snapshot() as tx:
         previous, height = FIRST, 0
         while (row := await tx.one(sql.block_at, height=height + 1)) is not None:
-            block = _read_block(row)
+            block = read_block(row)
             fault = await _fault(tx, block, previous, signer)
             if known is not None and block.height == known.height and block.hash != known.hash:
                 fault = fault or "it is another block than the one that is known"
@@ -216,9 +188,9 @@ async def _fault(tx: Tx, block: Block, previous: bytes, signer: Signer) -> str |
     if not signer.is_signed(block.header, block.signature, block.key_id):
         return "its signature is not the gateway's"
     leaves = await tx.all(sql.leaves_of_block, height=block.height)
-    if len(leaves) != block.leaves or merkle.root([leaf["leaf"] for leaf in leaves]) != block.merkle_root:
+    if len(leaves) != block.leaves or merkle.Tree([leaf["leaf"] for leaf in leaves]).root != block.merkle_root:
         return "its leaves do not match its root"
-    contents = await _contents(tx, [leaf["transaction_id"] for leaf in leaves])
+    contents = await contents_of(tx, [leaf["transaction_id"] for leaf in leaves])
     for leaf in leaves:
         content = contents.get(leaf["transaction_id"])
         if content is None or merkle.leaf_hash(content) != leaf["leaf"]:

@@ -8,7 +8,7 @@ import strawberry
 from gateway import ids
 from gateway.access import accounts, consents
 from gateway.access.audit import Deed
-from gateway.access.revocations import was_revoked
+from gateway.access.revocations import has_ended
 from gateway.access.scopes import DELEGABLE
 from gateway.coalition.graph import Partner, show_partner
 from gateway.context import Context, Info
@@ -201,7 +201,7 @@ async def _decide(info: Info, tx: Tx, member_id: UUID) -> None:
     """Nobody else decides for this member until the transaction ends. Raises NotAllowed where the caller's login has ended,
     which this process may not know yet: what is stored now would outlive it."""
     await consents.decide_alone(tx, member_id)
-    if await was_revoked(tx, info.context.caller.marks, info.context.caller.issued_at):
+    if await has_ended(tx, info.context.caller):
         raise NotAllowed("This login has ended.")
 
 

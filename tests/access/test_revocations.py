@@ -4,12 +4,15 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, quote, urlsplit
 
 import asyncpg
 import pytest
 
 from gateway import main
+from gateway.access.follow import follow
 from gateway.access.revocations import TOKEN_SECONDS, Revocations, revoke
 from gateway.database import Database
 from gateway.settings import read_settings
@@ -132,28 +135,86 @@ async def test_a_process_knows_what_was_revoked_before_it_lets_anybody_in(world:
         await task
 
 
-async def test_a_reading_that_hangs_is_left_behind_and_what_is_revoked_meanwhile_takes_effect(
-    world: World, monkeypatch: pytest.MonkeyPatch
+class Line:
+    """A line to the database. Once it is cut, what was open stays so and carries nothing; what is opened afterwards is whole."""
+
+    def __init__(self, path: str) -> None:
+        self._path, self._is_open, self.opened = path, asyncio.Event(), 0
+        self._is_open.set()
+
+    def cut(self) -> None:
+        self._is_open.clear()
+        self._is_open = asyncio.Event()
+        self._is_open.set()
+
+    async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.opened += 1
+        is_open = self._is_open
+        there, back = await asyncio.open_unix_connection(self._path)
+        carrying = [asyncio.create_task(_carry(*ends, is_open)) for ends in ((reader, back), (there, writer))]
+        await asyncio.wait(carrying, return_when=asyncio.FIRST_COMPLETED)
+        for each in carrying:
+            each.cancel()
+        for end in (writer, back):
+            end.close()
+
+
+async def _carry(source: asyncio.StreamReader, sink: asyncio.StreamWriter, is_open: asyncio.Event) -> None:
+    while data := await source.read(65_536):
+        await is_open.wait()
+        sink.write(data)
+
+
+async def test_a_connection_that_hangs_is_cut_and_what_is_revoked_meanwhile_takes_effect(
+    world: World, database: Database, tmp_path: Path
 ) -> None:
-    read_on, hung = Revocations.read_on, asyncio.Event()
+    signer, vault = await world.signer(database), await world.vault(database)
+    folder = parse_qs(urlsplit(world.dsn).query)["host"][0]
+    line = Line(f"{folder}/.s.PGSQL.5432")
+    server = await asyncio.start_unix_server(line.connected, tmp_path / ".s.PGSQL.5432")
+    behind = Database(world.dsn.replace(quote(folder, safe=''), quote(str(tmp_path), safe='')), 1, statement_timeout="1s")
+    await behind.open()
+    following = asyncio.create_task(follow(behind, vault, signer, world.clock))
+    try:
+        await end(database, "jti:before")
+        async with asyncio.timeout(3):
+            while not signer.revocations.hit(("jti:before",), 0):
+                await asyncio.sleep(0.02)
+        opened = line.opened
+        line.cut()
+        await end(database, "jti:meanwhile")
+        async with asyncio.timeout(6):
+            while not signer.revocations.hit(("jti:meanwhile",), 0):
+                await asyncio.sleep(0.02)
+        assert line.opened > opened
+    finally:
+        following.cancel()
+        await behind.close()
+        server.close()
 
-    async def hangs_once(known: Revocations, tx: Any, now: Any) -> None:
-        if not hung.is_set():
-            hung.set()
-            await asyncio.Event().wait()  # as on a connection whose other end has gone without a word
-        await read_on(known, tx, now)
 
-    monkeypatch.setattr(Revocations, "read_on", hangs_once)
-    await asyncio.wait_for(hung.wait(), 5)
+async def test_a_lock_on_what_is_revoked_holds_the_reading_up_for_as_long_as_it_lasts_and_no_longer(world: World) -> None:
     token = await world.token("grocer")
-    assert (await world.post(token, "{ __typename }")).status_code == 200
+    connection = await asyncpg.connect(world.dsn)
+    async with connection.transaction():
+        await connection.execute("insert into revocation (mark, revoked_at, until) values ('jti:x', now(), now())")
+        await connection.execute("lock table revocation in access exclusive mode")
+        await asyncio.sleep(3)  # longer than a statement of the reading may take
+        assert (await world.post(token, "{ __typename }")).status_code == 200
+    await connection.close()
     await revoke_token(world, token)
-    async with asyncio.timeout(4):  # two seconds, and the one that the reading was waited for
-        while (await world.post(token, "{ __typename }")).status_code != 401:
-            await asyncio.sleep(0.05)
+    await until_revoked(world, token)
 
 
-async def test_metrics_say_when_a_process_last_read_what_was_revoked(world: World) -> None:
-    lines = (await world.http.get("/metrics")).text.splitlines()
-    said = next(line for line in lines if line.startswith("gateway_revocations_read_timestamp_seconds "))
-    assert float(said.split()[1]) == world.clock.now().timestamp()
+async def test_metrics_say_how_long_ago_a_process_read_what_was_revoked(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def age() -> float:
+        lines = (await world.http.get("/metrics")).text.splitlines()
+        return float(next(line for line in lines if line.startswith("gateway_revocations_age_seconds ")).split()[1])
+
+    assert 0 <= await age() < 5
+    monkeypatch.setattr(Revocations, "age_seconds", 12.0)
+    assert await age() == 12
+    unready = await world.http.get("/readyz")
+    assert (unready.status_code, unready.json()["reason"]) == (503, "What was revoked was last read 12 seconds ago.")
+    monkeypatch.setattr(Revocations, "age_seconds", 9.0)
+    assert (await world.http.get("/readyz")).status_code == 200

@@ -7,6 +7,7 @@ from gateway.coalition.catalogue import Catalogue
 from gateway.coalition.connections import Connections
 from gateway.conversion.convert import Converter
 from gateway.database import Database
+from gateway.ledger.post import Ledger
 from partners.protocols import PROTOCOLS
 from tests.conversion.exchanging import convert, fault, miles, quote
 from tests.world import World
@@ -142,7 +143,7 @@ async def test_what_was_left_under_way_is_moved_on_without_anybody_asking(world:
     await database.open()
     catalogue = Catalogue(database)
     connections = Connections(catalogue, PROTOCOLS)
-    converter = Converter(database, catalogue, world.clock, connections)
+    converter = Converter(database, catalogue, Ledger(database, world.clock, 2, lambda: None), world.clock, connections)
     assert await converter.resume() == 3
     # One was met by silence and does not hold the others up; the next round finds it.
     assert (await world.wallet())["held"] == 200

@@ -16,6 +16,7 @@ from gateway.coalition.connections import Connections
 from gateway.conversion.convert import Converter
 from gateway.conversion.orders import ConvertRequest, conversion_by_id
 from gateway.database import Database
+from gateway.ledger.post import Ledger
 from gateway.refusals import Refused, StateConflict
 from partners.protocols import PROTOCOLS
 from tests.conversion.exchanging import CONVERT, QUOTE, convert, miles, quote
@@ -40,7 +41,7 @@ async def another_process(world: World) -> AsyncIterator[tuple[Converter, Catalo
     database = Database(world.dsn, 4)
     await database.open()
     known = Catalogue(database)
-    yield Converter(database, known, world.clock, Connections(known, PROTOCOLS)), known
+    yield Converter(database, known, Ledger(database, world.clock, 2, lambda: None), world.clock, Connections(known, PROTOCOLS)), known
     await database.close()
 
 

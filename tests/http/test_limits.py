@@ -39,7 +39,7 @@ def cost(text: str, **variables: Any) -> int:
         ("query($n: Int!) { partners(first: $n) { nodes { code } } }", {"n": 7}, CONNECTION + 7 * 2),
         ("query($n: Int!) { partners(first: $n) { nodes { code } } }", {"n": -5}, CONNECTION),
         ("query($n: Int! = 100) { partners(first: $n) { nodes { code } } }", {}, CONNECTION + 100 * 2),
-        ('{ _entities(representations: ["a", "b", "c"]) { ... on Partner { code } } }', {}, 1 + 3 * (1 + 1)),
+        ('{ _entities(representations: ["a", "b", "c"]) { ... on Partner { code } } }', {}, 1 + 3 * (10 + 1 + 1)),
         (STORES % (10, 100), {}, CONNECTION + 10 * (1 + (1 + CONNECTION + 100 * (1 + 2)))),
         ("{ ...F } fragment F on Query { programmes { code } }", {}, 1 + LIST_SIZE),
         (

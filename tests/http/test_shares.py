@@ -146,12 +146,12 @@ class Held:
         self.now -= 1
 
 
-@pytest.mark.parametrize("way", ["reading_for", "snapshot", "transaction"])
+@pytest.mark.parametrize("way", ["reading_for", "reading", "transaction"])
 async def test_one_party_leaves_connections_for_everybody_else_whatever_it_does(
     world: World, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     held, begun = Held(PARTYS_CONNECTIONS), getattr(Database, way)
-    if way == "snapshot":
+    if way == "reading":
         await world.record("5.00")
         await run_job(world, "seal")
     await asyncio.gather(*(world.token(who) for who in ("grocer", "fuel")))
@@ -168,7 +168,7 @@ async def test_one_party_leaves_connections_for_everybody_else_whatever_it_does(
     monkeypatch.setattr(Database, way, counted)
     asked: dict[str, tuple[str, Any]] = {
         "reading_for": ('{ membership(ref: {externalId: "ann"}) { id } }', {}),
-        "snapshot": ('{ membership(ref: {externalId: "ann"}) { activity(first: 1) { nodes { proof { keyId } } } } }', {}),
+        "reading": ('{ membership(ref: {externalId: "ann"}) { activity(first: 1) { nodes { proof { keyId } } } } }', {}),
         "transaction": ("mutation($i: EnrolMemberInput!) { enrolMember(input: $i) { errors { code } } }", {"i": {"externalId": "ann"}}),
     }
     query, variables = asked[way]

@@ -68,7 +68,7 @@ async def test_an_answer_has_a_size_and_so_has_what_one_caller_leaves_unread(wor
 async def test_what_a_mutation_did_is_told_however_long_that_is(world: World, monkeypatch: pytest.MonkeyPatch, accept: str) -> None:
     for name in ("ANSWER_MAX_BYTES", "STREAMED_MAX_BYTES"):
         monkeypatch.setattr(endpoint, name, 5_000)
-    monkeypatch.setattr(endpoint, "PART_BYTES", 2_000)
+    monkeypatch.setattr(endpoint, "COUNTED_BYTES", 2_000)
     fields = " ".join(f"{'a' * 60}{n:02}: __typename" for n in range(8))
     mutation = f"mutation($i: [PurchaseInput!]!) {{ recordPurchases(input: $i) {{ {fields} earning {{ points }} errors {{ code }} }} }}"
     headers = {"Authorization": f"Bearer {await world.token('grocer')}", "Accept": accept}

@@ -148,13 +148,14 @@ def test_merkle_paths_lead_to_the_root_for_every_size_and_leaf() -> None:
 
     for size in range(1, 20):
         leaves = [merkle.leaf_hash(bytes([n])) for n in range(size)]
+        tree = merkle.Tree(leaves)
         for index in range(size):
             climbed = leaves[index]
-            for side, sibling in merkle.path(leaves, index):
+            for side, sibling in tree.path(index):
                 left, right = (sibling, climbed) if side == "left" else (climbed, sibling)
                 climbed = hashlib.sha256(b"\x01" + left + right).digest()
-            assert climbed == merkle.root(leaves)
-    assert len({merkle.root([merkle.leaf_hash(bytes([n])) for n in range(size)]) for size in range(1, 20)}) == 19
+            assert climbed == tree.root
+    assert len({merkle.Tree([merkle.leaf_hash(bytes([n])) for n in range(size)]).root for size in range(1, 20)}) == 19
 
 
 async def test_a_chain_that_was_wiped_and_made_anew_is_told_by_a_block_that_was_noted_elsewhere(world: World) -> None:
