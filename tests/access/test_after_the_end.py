@@ -3,18 +3,25 @@
 import asyncio
 import contextlib
 import json
+import socket
+from collections.abc import AsyncGenerator
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlparse
 
 import pytest
+from graphql import ExecutionResult
+from joserfc.jwk import ECKey
 from websockets.exceptions import ConnectionClosed
 
 from gateway.access import accounts
 from gateway.database import Database
 from gateway.http.admission import Admission
+from gateway.http.doorman import Doorman
+from gateway.http.events import EventStream
 from tests.access.consenting import GRANT, PERSON, WITHDRAW, agree, exchange
 from tests.access.test_endings import app_tokens
+from tests.access.test_keys import ask, assertion, keyed_client, proof
 from tests.events.following import closed_with, next_of, open_socket
 from tests.ledger.test_batches import locked_wallet, waits
 from tests.points import ann_hands_over, ann_logs_in, codes, run_job, until_revoked
@@ -167,3 +174,105 @@ async def test_a_token_that_ended_while_its_operation_waited_to_be_admitted_open
         assert (await posted).status_code == 401
         assert await closed_with(socket) == 4403
     assert await world.transactions() == 0
+
+
+class Unread:
+    """A connection whose answers are read when it is asked for them, and hardly before."""
+
+    def __init__(self, world: World, token: str) -> None:
+        self._address, self._token = urlparse(world.url), token
+        self._socket = socket.socket()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        self._socket.setblocking(False)
+
+    async def __aenter__(self) -> "Unread":
+        await asyncio.get_running_loop().sock_connect(self._socket, (self._address.hostname, self._address.port))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._socket.close()
+
+    async def ask(self, accept: str, query: str, **variables: Any) -> None:
+        body = json.dumps({"query": query, "variables": variables})
+        head = (
+            f"POST /graphql HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {self._token}\r\nAccept: {accept}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        await asyncio.get_running_loop().sock_sendall(self._socket, (head + body).encode())
+
+    async def read(self, until: bytes) -> bytes:
+        """All that was answered, to something that the last answer says."""
+        said = b""
+        async with asyncio.timeout(10):
+            while until not in said:
+                said += await asyncio.get_running_loop().sock_recv(self._socket, 1 << 20)
+        return said
+
+
+@pytest.mark.parametrize("accept", ["text/event-stream", "application/json"])
+async def test_a_mutation_behind_an_answer_that_nobody_reads_is_not_kept_until_its_token_has_ended(world: World, accept: str) -> None:
+    token = await world.token("grocer")
+    fields = " ".join(f"{'a' * 60}{n:02}: __typename" for n in range(30))
+    wide = f"query($r: [MemberRef!]!) {{ membershipsByRef(refs: $r) {{ {fields} }} }}"
+    async with Unread(world, token) as unread:
+        for n in range(4):
+            await unread.ask("application/json", wide, r=[{"externalId": "ann"}] * 200)
+            await unread.ask(accept, RECORD, input=world.purchase("1.00", receipt=f"r-{n}"))
+        await asyncio.sleep(1)
+        posted = await world.transactions()
+        assert posted < 4
+        assert (await world.http.post("/oauth/revoke", data={"token": token}, auth=world.clients["grocer"])).status_code == 200
+        await until_revoked(world, token)
+        assert b"UNAUTHENTICATED" in await unread.read(b"UNAUTHENTICATED")
+        await asyncio.sleep(0.3)
+        assert await world.transactions() == posted
+
+
+async def test_a_stream_asks_for_its_first_result_whether_or_not_anybody_reads() -> None:
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def results() -> AsyncGenerator[ExecutionResult, None]:
+        begun.set()
+        try:
+            yield ExecutionResult({"n": 1})
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async def nobody_reads(_: Any) -> None:
+        await asyncio.Event().wait()
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    stream = EventStream(results(), None)
+    sending = asyncio.create_task(stream({"type": "http", "asgi": {"spec_version": "2.3"}}, receive, nobody_reads))
+    await asyncio.wait_for(begun.wait(), 1)
+    sending.cancel()
+    await asyncio.wait([sending])
+    assert ended.is_set()
+
+
+async def test_a_token_that_ended_while_the_proof_of_its_key_was_checked_opens_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client_id, (jwk,) = await keyed_client(world, "fuel", dpop=True)
+    key = ECKey.import_key(jwk)
+    url, checked, go_on = f"{world.url}/oauth/token", Doorman._check_proof, asyncio.Event()
+    given = await ask(world, assertion(world, client_id, key), dpop=proof(key, url))
+    token = given.json()["access_token"]
+
+    async def slowly(*given: Any) -> None:
+        await checked(*given)
+        await go_on.wait()
+
+    monkeypatch.setattr(Doorman, "_check_proof", slowly)
+    headers = {"Authorization": f"DPoP {token}", "DPoP": proof(key, f"{world.url}/graphql", token=token)}
+    enrol = {"query": "mutation { enrolMember(input: {externalId: \"late\"}) { errors { code } } }"}
+    late = asyncio.create_task(world.http.post("/graphql", json=enrol, headers=headers))
+    await asyncio.sleep(0.2)
+    await world.sql("insert into revocation values ($1, $2, $3)", f"client:{client_id}", world.clock.now(), world.clock.now() + timedelta(minutes=9))
+    await asyncio.sleep(2.2)  # by then every process knows
+    go_on.set()
+    assert (await late).status_code == 401
+    assert await world.sql("select from membership where external_id = 'late'") == []
