@@ -6,20 +6,27 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import Any
 
+import asyncpg
+import httpx
 import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
 from gateway.http.documents import document_id
 from gateway.ids import new_id_in, show
+from tests.access.consenting import FOLLOW, GRANT, PERSON
 from tests.access.issuing import Publisher, publishing, trusting
+from tests.conversion.exchanging import QUOTE
 from tests.events.following import closed_with, next_of, open_socket
 from tests.house.test_embedded import Gateway
-from tests.points import second_operator, until_revoked
+from tests.http.test_shares import PARTYS_CONNECTIONS
+from tests.points import ann_logs_in, codes, second_operator, until_revoked
 from tests.world import Place, World, open_world
 
 AUDIENCE = "https://gateway.example/graphql"
+ME = "{ me { id } }"
 LOG = "{ audit(first: 1) { nodes { action } } }"
 FORGET = "mutation { forgetPerson(input: {confirm: true}) { errors { code } } }"
 
@@ -102,3 +109,77 @@ async def test_nobody_is_linked_who_is_not_there_and_no_subject_that_no_token_co
         assert told in " ".join(re.sub("[│╭╮╰╯─]", " ", refused.stderr).split())
     assert await world.sql("select count(*) from outside_identity where issuer = $1", issuer) == [(0,)]
     assert await world.sql("select count(*) from audit_log where action = 'issuer link'") == [(0,)]
+
+
+async def registered(world: World, *texts: str) -> dict[str, str]:
+    """The ids of documents that the outside issuer's app has registered."""
+    issuer = (await world.sql("select issuer from outside_identity"))[0][0]
+    for text in texts:
+        await world.sql("insert into trusted_document values ($1, $2, $3, now())", issuer, document_id(text), text)
+    return {text: document_id(text) for text in texts}
+
+
+async def test_who_is_forgotten_meanwhile_keeps_nothing_for_an_outside_token_that_came_at_that_moment(place: Place) -> None:
+    async with known_outside(place, "member", '["profile:read", "profile:write", "consents:manage"]') as (world, token):
+        ids, local = await registered(world, GRANT, PERSON, ME), await ann_logs_in(world)
+
+        async def send(text: str, **variables: Any) -> httpx.Response:
+            asked = {"documentId": ids[text], "variables": variables}
+            return await world.http.post("/graphql", json=asked, headers={"Authorization": f"Bearer {token}"})
+
+        log = await asyncpg.connect(world.dsn)
+        waiting = log.transaction()
+        await waiting.start()
+        await log.execute("select public.note_deed(now(), 'nobody', null, 'x', null, 'log in', 'WRONG', '{}'::text[], '\\x00'::bytea)")
+        forget = asyncio.create_task(world.post(local, FORGET))
+        async with asyncio.timeout(5):
+            while not await world.sql("select from pg_locks where not granted"):
+                await asyncio.sleep(0.02)
+        world.clock.set(world.clock.now() + timedelta(seconds=2))
+        assert (await send(ME)).status_code == 200  # what it is looked up by is still there
+        asked = {"partner": "fuel", "purpose": "p", "scopes": ["balance:read"], "dataClasses": ["contact"]}
+        late = [asyncio.create_task(each) for each in (send(GRANT, i=asked), send(PERSON, i={"email": "ann@example.org"}))]
+        await asyncio.sleep(0.3)
+        await waiting.rollback()
+        await log.close()
+        assert (await forget).json()["data"]["forgetPerson"]["errors"] == []
+        for answer in await asyncio.gather(*late):
+            if answer.status_code == 200:
+                (payload,) = answer.json()["data"].values()
+                assert codes(payload) == ["NOT_ALLOWED"]
+        assert await world.sql("select from person") == await world.sql("select from consent where withdrawn_at is null") == []
+        async with asyncio.timeout(2):
+            while (await send(ME)).status_code != 401:
+                await asyncio.sleep(0.05)
+
+
+async def test_nobody_stays_for_filling_its_own_share_of_connections(place: Place) -> None:
+    async with known_outside(place, "member", '["balance:read", "points:convert"]') as (world, token):
+        ids = await registered(world, FOLLOW, QUOTE)
+        headers = {"Authorization": f"Bearer {token}"}
+        events: list[str] = []
+
+        async def follow() -> None:
+            asked = {"json": {"documentId": ids[FOLLOW]}, "headers": {**headers, "Accept": "text/event-stream"}}
+            async with world.http.stream("POST", "/graphql", timeout=60, **asked) as stream:
+                events.extend([line async for line in stream.aiter_lines()])
+
+        following = asyncio.create_task(follow())
+        await asyncio.sleep(0.3)
+        holder = await asyncpg.connect(world.dsn)
+        async with holder.transaction():
+            await holder.execute("lock table quote in share mode")
+            wanted = {"documentId": ids[QUOTE], "variables": {"input": {"from": "MER", "to": "SKY", "take": 200}}}
+            asking = [asyncio.create_task(world.http.post("/graphql", json=wanted, headers=headers, timeout=60)) for _ in range(10)]
+            async with asyncio.timeout(5):
+                while len(await world.sql("select from pg_locks where not granted")) < PARTYS_CONNECTIONS:
+                    await asyncio.sleep(0.02)
+            unlinked = "with gone as (delete from outside_identity returning subject_id)"
+            await world.sql(
+                f"{unlinked} insert into revocation select 'sub:' || subject_id, $1, $2 from gone",
+                world.clock.now(), world.clock.now() + timedelta(minutes=10),
+            )  # fmt: skip
+            await asyncio.wait_for(following, 5)
+        await asyncio.gather(*asking)
+        await holder.close()
+        assert "UNAUTHENTICATED" in "".join(events)

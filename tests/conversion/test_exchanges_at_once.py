@@ -13,6 +13,7 @@ from gateway import ids
 from gateway.coalition import catalogue
 from gateway.coalition.catalogue import Catalogue
 from gateway.coalition.connections import Connections
+from gateway.conversion import orders
 from gateway.conversion.convert import Converter
 from gateway.conversion.orders import ConvertRequest, conversion_by_id
 from gateway.database import Database
@@ -21,7 +22,7 @@ from gateway.refusals import Refused, StateConflict
 from partners.protocols import PROTOCOLS
 from tests.conversion.exchanging import CONVERT, QUOTE, convert, miles, quote
 from tests.ledger.test_batches import waits
-from tests.points import ann_logs_in, run_job
+from tests.points import ann_logs_in, bob_joins, codes, hold, run_job
 from tests.world import World
 
 
@@ -170,4 +171,29 @@ async def test_many_who_ask_again_while_the_partner_is_away_leave_no_points_behi
     world.clock.set(world.clock.now() + timedelta(seconds=40))
     await run_job(world, "conversions")
     assert [tuple(row) for row in await world.sql("select available, held from wallet where available + held > 0")] == [(1000, 0)]
+    assert await world.broken() == []
+
+
+async def test_one_key_has_one_deed_whatever_is_asked_for_with_it_at_once_and_for_whom(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.record("1000.00")
+    await bob_joins(world)
+    link = "mutation($i: LinkMembershipInput!) { linkMembership(input: $i) { errors { code } } }"
+    assert codes((await world.ask("airline", link, i={"card": "CARD-2", "externalId": "bob"}))["linkMembership"]) == []
+    await world.record("1000.00", member={"externalId": "bob"})
+    opened, find_or_open = asyncio.Event(), orders.find_or_open
+
+    async def slowly(*given: Any) -> Any:
+        opened.set()
+        await asyncio.sleep(0.3)  # by then the other one has asked, and would be done
+        return await find_or_open(*given)
+
+    monkeypatch.setattr("gateway.conversion.convert.find_or_open", slowly)
+    converting = asyncio.create_task(convert(world, (await quote(world))["quote"]["id"], "one"))
+    await opened.wait()
+    bobs = {"who": "airline", "idempotencyKey": "one", "member": {"externalId": "bob"}}
+    redeemed, held, converted = await asyncio.gather(world.redeem(5, **bobs), hold(world, 5, **bobs), converting)
+    assert (codes(converted), codes(redeemed), codes(held)) == ([], ["IDEMPOTENCY_KEY_REUSED"], ["IDEMPOTENCY_KEY_REUSED"])
+    assert [tuple(row) for row in await world.sql("select available, held from wallet order by available")] == [(800, 0), (1000, 0)]
     assert await world.broken() == []

@@ -145,3 +145,30 @@ async def test_what_a_partner_leaves_unread_is_its_own_whomever_it_acts_for(worl
             with pytest.raises(Refusing):
                 unread.check(caller, 1, shares.UNREAD_MAX_BYTES)
         unread.check(Caller("member", acting[0].subject_id, "member-app", frozenset()), 1, shares.UNREAD_MAX_BYTES)
+
+
+async def test_answers_of_middle_size_count_until_they_are_read_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All but what the kernel takes in, which is little."""
+    monkeypatch.setattr(shares, "UNREAD_MAX_BYTES", 500_000)
+    query, address = PAGES % " ".join(f"{'a' * 60}{n:02}: __typename" for n in range(30)), urlsplit(world.url)
+    refs = [{"externalId": "ann"}] * 100
+    size = len((await world.post("grocer", query, r=refs)).content)
+    assert 200_000 < size < 250_000
+    body = json.dumps({"query": query, "variables": {"r": refs}})
+    head = f"POST /graphql HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nAuthorization: Bearer {await world.token('grocer')}\r\n"
+    request = f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode()
+    unread = []
+    for _ in range(2):
+        unread.append(socket.socket())
+        unread[-1].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        unread[-1].connect((address.hostname, address.port))
+        await asyncio.to_thread(unread[-1].sendall, request * 3)
+    async with asyncio.timeout(5):
+        while (await world.post("grocer", query, r=refs)).status_code != 429:
+            await asyncio.sleep(0.05)
+    assert (await world.post("fuel", query, r=refs)).status_code == 200
+    for each in unread:
+        each.close()
+    async with asyncio.timeout(5):
+        while (await world.post("grocer", query, r=refs)).status_code != 200:
+            await asyncio.sleep(0.05)

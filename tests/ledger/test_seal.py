@@ -12,7 +12,7 @@ import pytest
 
 from gateway.clock import SystemClock
 from gateway.database import Database
-from gateway.ledger import merkle
+from gateway.ledger import merkle, prove
 from gateway.ledger.seal import Mark, last_mark, seal, verify_chain
 from tests.adjustment.test_adjust import adjust
 from tests.points import run_job
@@ -180,3 +180,29 @@ async def test_a_chain_that_was_wiped_and_made_anew_is_told_by_a_block_that_was_
         "it is another block than the one that is known"
     ]
     await database.close()
+
+
+async def test_a_blocks_tree_is_built_once_for_all_who_ask_for_proofs_of_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[int] = []
+
+    class Counted(merkle.Tree):
+        def __init__(self, leaves: list[bytes]) -> None:
+            built.append(len(leaves))
+            super().__init__(leaves)
+
+    monkeypatch.setattr(prove, "Tree", Counted)
+    for block in range(2):
+        for _ in range(3):
+            await world.record(f"{block + 1}.00")
+        await run_job(world, "seal")
+    query = '{ membership(ref: {externalId: "ann"}) { activity(first: 10) { nodes { proof { leaf header path { side hash } } } } } }'
+    for answer in await asyncio.gather(*(world.ask("grocer", query) for _ in range(3))):
+        proofs = [node["proof"] for node in answer["membership"]["activity"]["nodes"]]
+        assert len(proofs) == 6
+        for each in proofs:
+            climbed = merkle.leaf_hash(each["leaf"].encode())
+            for step in each["path"]:
+                pair = (bytes.fromhex(step["hash"]), climbed) if step["side"] == "left" else (climbed, bytes.fromhex(step["hash"]))
+                climbed = hashlib.sha256(b"\x01" + b"".join(pair)).digest()
+            assert climbed.hex() == json.loads(each["header"])["merkle_root"]
+    assert built == [3, 3]
