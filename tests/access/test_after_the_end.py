@@ -20,8 +20,8 @@ from gateway.http.admission import Admission
 from gateway.http.doorman import Doorman
 from gateway.http.events import EventStream
 from tests.access.consenting import GRANT, PERSON, WITHDRAW, agree, exchange
-from tests.access.test_endings import app_tokens
 from tests.access.test_keys import ask, assertion, keyed_client, proof
+from tests.access.test_refreshing import app_tokens
 from tests.events.following import closed_with, next_of, open_socket
 from tests.ledger.test_batches import locked_wallet, waits
 from tests.points import ann_hands_over, ann_logs_in, codes, run_job, until_revoked

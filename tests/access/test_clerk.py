@@ -14,9 +14,9 @@ from gateway.access.clients import ASSERTION_TYPE
 from gateway.database import Database
 from tests.access.consenting import BACK, WITHDRAW, agree, ask_on_the_page, client_with_page, exchange
 from tests.access.test_clients import keyed_client
-from tests.access.test_endings import app_tokens, refresh
 from tests.access.test_keys import ask, assertion, proof
 from tests.access.test_oauth import authorization
+from tests.access.test_refreshing import app_tokens, refresh
 from tests.points import ann_hands_over, ann_logs_in
 from tests.world import NOW, World
 

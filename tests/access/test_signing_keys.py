@@ -17,7 +17,7 @@ from gateway.access.tokens import RETIRED_SECONDS, Subject, TokenRefused, Tokens
 from gateway.access.vault import Vault
 from gateway.cipher import CannotOpen, new_key
 from gateway.database import Database
-from tests.access.test_endings import app_tokens
+from tests.access.test_refreshing import app_tokens
 from tests.world import World, said_by
 
 PARTNER = "{ partner { code } }"

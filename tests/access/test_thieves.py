@@ -17,10 +17,11 @@ from gateway.access.jwks import read_keys
 from gateway.coalition import catalogue
 from gateway.database import Database, DatabaseAway
 from tests.access.consenting import GRANT
-from tests.access.test_endings import PARTNER, app_tokens, refresh
+from tests.access.test_endings import PARTNER
 from tests.access.test_keys import assertion, keyed_client, proof
 from tests.access.test_oauth import authorization, exchange, olga
 from tests.access.test_operators import session_of
+from tests.access.test_refreshing import app_tokens, refresh
 from tests.points import until_revoked
 from tests.privacy.test_people import FORGET
 from tests.world import OPERATOR_PASSWORD, World, log_in, said_by

@@ -2,10 +2,8 @@
 
 import asyncio
 import json
-from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
-from uuid import uuid4
 
 import asyncpg
 import httpx
@@ -15,13 +13,10 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from gateway.access.caller import Caller
-from gateway.database import Database
-from gateway.http import budget, patience
-from gateway.http.budget import PLANS, STRANGERS, network_of
+from gateway.http import patience
+from gateway.http.budget import PLANS
 from gateway.http.documents import document_id
 from gateway.http.headers import COMMON
-from gateway.http.refusing import Refusing
 from gateway.http.wire import address_of
 from tests.access.test_oauth import authorization
 from tests.points import ann_logs_in, bob_joins
@@ -83,76 +78,6 @@ async def test_the_schema_and_its_names_are_told_to_partners_and_operators_alone
     assert "ann@example.com" not in misspelt
     assert "Did you mean" not in (await world.post(ann, wrong)).text
     assert "programmes" not in (await world.post(ann, wrong)).text
-
-
-async def test_every_answer_says_what_it_cost_and_what_is_left(world: World) -> None:
-    first = (await world.post("grocer", PARTNER)).json()["extensions"]["cost"]
-    plan = PLANS["partner"]
-    assert first["requestedQueryCost"] == first["actualQueryCost"] == 2
-    status = first["throttleStatus"]
-    assert (status["maximumAvailable"], status["restoreRate"]) == (plan.maximum, plan.restore_rate)
-    assert 0 < status["currentlyAvailable"] <= plan.maximum
-
-
-async def test_who_has_spent_its_budget_waits_and_nobody_else_does(world: World) -> None:
-    """A member's budget, which is the smallest; it is shared by the processes, as two worlds on one database are."""
-    ann, other_member = await ann_logs_in(world), uuid4()
-    expensive = "query($r: [_Any!]!) { _entities(representations: $r) { ... on Programme { id code name } } }"
-    paid = refused = 0
-    while not refused:
-        answer = await world.post(ann, expensive, r=[{"__typename": "Programme", "id": "prg_x"}] * 1000)
-        if answer.status_code == 429:
-            refused = int(answer.headers["retry-after"])
-            cost = answer.json()["extensions"]["cost"]
-            assert code_of(answer) == "THROTTLED"
-            assert "data" not in answer.json()
-            assert cost["actualQueryCost"] == 0
-            assert cost["requestedQueryCost"] > cost["throttleStatus"]["currentlyAvailable"]
-        else:
-            paid += answer.json()["extensions"]["cost"]["actualQueryCost"]
-        assert paid < 2 * PLANS["member"].maximum
-    assert paid >= PLANS["member"].maximum * 0.8
-    assert 1 <= refused <= 4
-    assert (await world.post("grocer", PARTNER)).status_code == 200
-    other = budget.Budgets(await opened(world))
-    same = (await world.sql("select member_id from card where number = 'CARD-1'"))[0][0]
-    with pytest.raises(Refusing, match="are left"):
-        await other.charge(Caller("member", same, "member-app", frozenset()), 40_000)
-    assert (await other.charge(Caller("member", other_member, "member-app", frozenset()), 40_000))["actualQueryCost"] == 40_000
-
-
-async def test_what_waits_for_more_of_the_budget_gives_nothing_of_it_back(world: World) -> None:
-    """Small operations that are sent while a large one waits for the database do not count for less."""
-    plan, caller = PLANS["member"], Caller("member", uuid4(), "member-app", frozenset())
-    budgets = budget.Budgets(await opened(world))
-    await budgets.charge(caller, 1)
-    frozen = "update budget set as_of = clock_timestamp() + interval '1 day' where holder like 'member %'"
-    await world.sql(frozen)
-    connection = await asyncpg.connect(world.dsn)
-    async with connection.transaction():
-        await connection.execute(frozen)
-        large = asyncio.create_task(budgets.charge(caller, 30_000))
-        await asyncio.sleep(0.1)
-        small = [asyncio.create_task(budgets.charge(caller, 100)) for _ in range(400)]
-        await asyncio.sleep(0.1)
-    await connection.close()
-    results = await asyncio.gather(large, *small, return_exceptions=True)
-    spent = 1 + sum(result["actualQueryCost"] for result in results if isinstance(result, dict))
-    left = (await world.sql("select available from budget where holder like 'member %'"))[0][0]
-    assert 30_000 < spent <= plan.maximum - left
-
-
-async def opened(world: World) -> Any:
-    database = Database(world.dsn, 2)
-    await database.open()
-    return database
-
-
-async def test_an_operation_above_the_whole_budget_is_told_so_at_once(world: World) -> None:
-    deep = "query($r: [_Any!]!) { _entities(representations: $r) { ... on Programme { id code name expiry { afterMonths } issuer { id code name status } custody refundPolicy pendingDays spendMost transferable a: id b: id c: id d: id e: id f: id } } }"
-    ann = await ann_logs_in(world)
-    answer = await world.post(ann, deep, r=[{"__typename": "Programme", "id": "x"}] * 1600)
-    assert (answer.status_code, code_of(answer)) == (400, "COST_TOO_HIGH")
 
 
 async def test_entities_are_found_as_nodes_are_and_null_where_they_are_not_the_callers(world: World) -> None:
@@ -220,35 +145,6 @@ async def test_the_page_of_limits_says_them_in_words(world: World) -> None:
         assert said in page
 
 
-async def test_a_stranger_logs_in_and_pushes_so_often_from_one_address_and_no_more(world: World) -> None:
-    query, _ = authorization(world, client_id="member-app", redirect_uri="com.example.loyalty:/callback")
-
-    async def push() -> httpx.Response:
-        return await world.http.post("/oauth/par", data=query)
-
-    answers = [answer for _ in range(20) for answer in await asyncio.gather(*(push() for _ in range(20)))]
-    accepted = [answer for answer in answers if answer.status_code == 201]
-    refused = [answer for answer in answers if answer.status_code == 429]
-    assert len(accepted) + len(refused) == 400
-    assert STRANGERS.maximum <= len(accepted) < 400
-    assert (await world.sql("select count(*) from pushed_request"))[0][0] == len(accepted)
-    assert refused[0].json()["error"] == "temporarily_unavailable"
-    # Budgets go by the database's clock, which stands still from here on.
-    await world.sql("update budget set available = 0, as_of = clock_timestamp() + interval '1 day' where holder = 'address 127.0.0.1'")
-    login = await world.http.post("/oauth/authorize", params=query, data={"login": "olga", "password": "guess"})
-    assert login.status_code == 429
-    assert "from your address" in login.text
-    assert (await world.sql("select count(*) from audit_log"))[0][0] == 0
-    # Whoever says who it is, and who only looks at the page, is not counted.
-    assert (await world.http.get("/oauth/authorize", params=query)).status_code == 200
-    assert await world.token("grocer")
-    # As if the time had passed that the answer named.
-    seconds = timedelta(seconds=int(login.headers["retry-after"]))
-    await world.sql("update budget set as_of = clock_timestamp() - $1::interval where holder = 'address 127.0.0.1'", seconds)
-    login = await world.http.post("/oauth/authorize", params=query, data={"login": "olga", "password": "guess"})
-    assert login.status_code == 401
-
-
 @pytest.mark.parametrize("credentials", [{"client_secret": "x"}, None])
 async def test_an_app_without_secrets_that_sends_some_is_refused_and_nothing_is_kept(world: World, credentials: dict[str, str] | None) -> None:
     query, _ = authorization(world, client_id="member-app", redirect_uri="com.example.loyalty:/callback")
@@ -256,19 +152,6 @@ async def test_an_app_without_secrets_that_sends_some_is_refused_and_nothing_is_
     answer = await world.http.post("/oauth/par", data={**query, **(credentials or {})}, **basic)  # type: ignore[arg-type]
     assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
     assert (await world.sql("select count(*) from pushed_request"))[0][0] == 0
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "same"),
-    [
-        ("::ffff:198.51.100.7", "::ffff:203.0.113.9", False),
-        ("::ffff:198.51.100.7", "198.51.100.7", True),
-        ("2001:db8::1", "2001:db8::ffff", True),
-        ("2001:db8::1", "2001:db8:0:1::1", False),
-    ],
-)
-def test_an_address_is_known_by_what_one_customer_has(one: str, other: str, same: bool) -> None:
-    assert (network_of(one) == network_of(other)) is same
 
 
 async def test_no_mutation_runs_by_get_as_a_stream_either(world: World) -> None:

@@ -7,7 +7,7 @@ import httpx
 from websockets.asyncio.client import connect
 
 from gateway.clock import SystemClock
-from tests.access.test_endings import app_tokens
+from tests.access.test_refreshing import app_tokens
 from tests.house.test_embedded import Gateway
 from tests.points import ann_logs_in
 from tests.privacy.test_people import ANN, UPDATE
