@@ -37,7 +37,8 @@ class EventStream(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             self._following.cancel()
-            await asyncio.wait([self._following])
+            # Whatever came of it, nobody is told any more.
+            await asyncio.gather(self._following, return_exceptions=True)
             await self._results.aclose()
 
     def _follow(self) -> "asyncio.Future[ExecutionResult | None]":
