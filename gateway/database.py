@@ -24,8 +24,9 @@ APPLICATION_ROLE = "gateway_app"
 READER_ROLE = "gateway_reader"
 POSTER_ROLE = "gateway_poster"
 ACQUIRE_SECONDS = 5
-COMMAND_SECONDS = 60
+COMMAND_SECONDS, GRACE_SECONDS = 60, 2
 SNAPSHOT_SECONDS = 3_600
+OWN_SETTINGS = {"application_name": "loyalty-gateway", "timezone": "UTC"}
 SEND_BUFFER_BYTES = 1024 * 1024
 DECIDE_TRIES = 5
 
@@ -76,6 +77,9 @@ _AWAY = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
+    # Of who may come in, and where to: what is there is not ready yet, as while a dump is restored.
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InvalidAuthorizationSpecificationError,
 )
 
 
@@ -84,7 +88,7 @@ class Tx:
 
     __slots__ = ("_connection", "_seconds")
 
-    def __init__(self, connection: Any, seconds: float = COMMAND_SECONDS) -> None:
+    def __init__(self, connection: Any, seconds: float) -> None:
         self._connection, self._seconds = connection, seconds
 
     async def one(self, statement: Statement, **given: Any) -> Row | None:
@@ -167,9 +171,11 @@ class Database:
     in the role that posts and can do nothing else; and one in the role that reads for partners and members and sees
     nothing but their own rows."""
 
-    def __init__(self, dsn: str, size: int, **settings: str) -> None:
-        """`settings`: PostgreSQL's, of every connection."""
-        self._dsn, self._size, self._settings = dsn, size, settings
+    def __init__(self, dsn: str, size: int, statement_seconds: int | None = None) -> None:
+        """`statement_seconds`: how long the server works at one statement; what is not answered then is given up soon after."""
+        self._dsn, self._size = dsn, size
+        self._seconds = COMMAND_SECONDS if statement_seconds is None else statement_seconds + GRACE_SECONDS
+        self._settings = {} if statement_seconds is None else {"statement_timeout": f"{statement_seconds}s"}
         # One party has two thirds of them at most, so that there is always one for somebody else.
         self._working, self._reading, self._posting = (Shares(max(size * 2 // 3, 1)) for _ in range(3))
         self._pool: Any = None
@@ -190,12 +196,10 @@ class Database:
             min_size=at_once,
             max_size=self._size,
             timeout=ACQUIRE_SECONDS,
-            command_timeout=COMMAND_SECONDS,
+            command_timeout=self._seconds,
             init=_widen,
             reset=_nothing_to_reset,
-            server_settings={
-                "role": role, "application_name": "loyalty-gateway", "timezone": "UTC", **self._settings, **settings,
-            },
+            server_settings={**OWN_SETTINGS, "role": role, **self._settings, **settings},
         )
 
     async def close(self) -> None:
@@ -209,14 +213,14 @@ class Database:
         """A connection in autocommit, for selects. Raises DatabaseAway, Stuck."""
         with _telling_away():
             async with _Taken(self._pool, self._working.own()) as connection:
-                yield Tx(connection)
+                yield Tx(connection, self._seconds)
 
     async def post(self, statement: Statement, **given: Any) -> Row:
         """One call of a posting function, which commits by itself. Raises DatabaseAway, and what postings raise."""
         arguments = statement.arguments(given)  # before a connection is taken, which has better things to do
         with _telling_away():
             async with _Taken(self._posters, self._posting.own()) as connection:
-                row: Row = await connection.fetchrow(statement.text, *arguments, timeout=COMMAND_SECONDS)
+                row: Row = await connection.fetchrow(statement.text, *arguments, timeout=self._seconds)
                 return row
 
     @asynccontextmanager
@@ -230,7 +234,7 @@ class Database:
             async with _Taken(self._readers, self._reading.own()) as connection:
                 try:
                     await connection.execute(said)
-                    yield Tx(connection)
+                    yield Tx(connection, self._seconds)
                 finally:
                     await connection.execute("commit")
 
@@ -241,14 +245,14 @@ class Database:
         """
         with _telling_away():
             async with _Taken(self._readers, self._reading.own()) as connection:
-                return await Tx(connection).all(statement, as_partner=partner_id, as_member=member_id, **given)
+                return await Tx(connection, self._seconds).all(statement, as_partner=partner_id, as_member=member_id, **given)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Tx]:
         """A connection inside one transaction that commits at the end of the block. Raises DatabaseAway, Stuck."""
         with _telling_away():
             async with _Taken(self._pool, self._working.own()) as connection, connection.transaction():
-                yield Tx(connection)
+                yield Tx(connection, self._seconds)
 
     async def decided(self, work: Callable[[Tx], Awaitable[T]]) -> T:
         """What `work` does in one transaction; it is done again where another one came first, and finds what that did.

@@ -88,7 +88,8 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
         await check_server(tx)
     # Of their own, so that no crowd at the pool delays what was revoked or who somebody is, or makes a process look dead that is
     # busy.
-    watching, probing, naming = Database(dsn, 1, statement_timeout=f"{WATCH_SECONDS}s"), Database(dsn, 1), Database(dsn, 2)
+    watching, probing = Database(dsn, 1, WATCH_SECONDS), Database(dsn, 1)
+    naming = Database(dsn, 2, WATCH_SECONDS)
     await watching.open()
     await probing.open()
     vault = await open_vault(database, settings)

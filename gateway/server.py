@@ -15,6 +15,7 @@ from gateway.http.patience import UNREAD_SECONDS, PatientHttp
 from gateway.http.patient_socket import PatientSocket
 from gateway.http.socket import MESSAGE_MAX_BYTES
 from gateway.local import check_port
+from gateway.lookups import Loop
 from gateway.main import create_app
 from gateway.migrate import migrate
 from gateway.settings import Settings
@@ -40,7 +41,7 @@ def serve(settings: Settings) -> None:
         check_port(settings)
         applied = migrate(dsn)
         log.info("database ready", embedded=embedded is not None, migrations_applied=applied)
-        uvloop.run(_serve(settings, dsn, embedded))
+        uvloop.run(_serve(settings, dsn, embedded), loop_factory=Loop)
     finally:
         if embedded is not None:
             embedded.stop()

@@ -3,4 +3,4 @@
 -- not missed (decision 0012 reads the outbox in the same way).
 
 alter table revocation add column xid xid8 not null default pg_current_xact_id();
-create index revocation_of_transaction on revocation (xid);
+create index revocation_of_transaction on revocation (xid, mark);

@@ -41,6 +41,11 @@ class Caller:
         return self.subject_id if self.kind == "member" else None
 
     @property
+    def is_member_itself(self) -> bool:
+        """A member's own app, and no partner that acts for the member."""
+        return self.kind == "member" and self.acting_partner_id is None
+
+    @property
     def party(self) -> UUID | None:
         """Who asks: the partner that acts for a member, however many it acts for; else the subject itself."""
         return self.acting_partner_id or self.subject_id

@@ -126,8 +126,8 @@ class Clerk:
             await tx.run(sql.use_refresh_token, token_hash=desk.refresh["token_hash"], used_at=desk.now)
         if desk.new_refresh is not None:
             await tx.run(sql.store_refresh_token, **desk.new_refresh)
-        if desk.revoked_mark is not None:
-            await revoke(tx, desk.revoked_mark, desk.now)
+        if desk.revoked is not None:
+            await revoke(tx, f"jti:{desk.revoked['jti']}", desk.now, desk.revoked["exp"])
         if desk.ended_family is not None:
             await tx.run(sql.end_family, family_id=desk.ended_family, ended_at=desk.now)
             await revoke(tx, f"sid:{desk.ended_family}", desk.now)

@@ -1,7 +1,6 @@
 """Keeps what a process knows of keys and revocations up to date, so that a revocation takes effect within two seconds."""
 
 import asyncio
-from contextlib import suppress
 
 import structlog
 
@@ -13,7 +12,7 @@ from gateway.clock import Clock
 from gateway.database import Database, DatabaseAway, Stuck
 
 FOLLOW_SECONDS, WATCH_SECONDS = 1, 1
-# What takes longer than its statements may is on a connection whose other end has gone without a word.
+# Where nothing comes for longer than a statement may take, the connection's other end has gone without a word.
 HANG_SECONDS = 2
 
 log = structlog.get_logger(__name__)
@@ -25,28 +24,34 @@ async def follow(database: Database, vault: Vault, tokens: Tokens, clock: Clock)
     `database` is nobody else's: its statements take WATCH_SECONDS at most, and a connection that hangs is cut.
     """
     while True:
-        reading = asyncio.create_task(_is_answered(database, vault, tokens, clock))
         try:
-            done, _ = await asyncio.wait({reading}, timeout=HANG_SECONDS)
-            if not done or not reading.result():
-                with suppress(DatabaseAway):
-                    await database.close()
-                    await database.open()
-        finally:
-            reading.cancel()
+            if not await _is_answered(database, vault, tokens, clock):
+                await database.close()  # also what hangs
+                await database.open()
+        except DatabaseAway:
+            pass
+        except Exception:
+            log.exception("keys and revocations could not be read")
         await asyncio.sleep(FOLLOW_SECONDS)
 
 
 async def _is_answered(database: Database, vault: Vault, tokens: Tokens, clock: Clock) -> bool:
-    """Read, and tell whether the database said anything."""
+    """Read, and tell whether the database goes on answering. Raises what else goes wrong."""
+    reading = asyncio.create_task(read_again(database, vault, tokens, clock))
     try:
-        await read_again(database, vault, tokens, clock)
+        rows = -1
+        while not reading.done() and rows < tokens.revocations.rows:
+            rows = tokens.revocations.rows
+            await asyncio.wait({reading}, timeout=HANG_SECONDS)
+        if not reading.done():
+            return False
+        await reading
     except DatabaseAway:
         return False
     except Stuck:
         pass
-    except Exception:
-        log.exception("keys and revocations could not be read")
+    finally:
+        reading.cancel()
     return True
 
 

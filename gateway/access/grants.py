@@ -244,7 +244,7 @@ class Revocation(RevocationEndpoint):  # type: ignore[misc]
         if token.is_refresh:
             self.server.desk.ended_family = token.row["family_id"]
         else:
-            self.server.desk.revoked_mark = f"jti:{token.row['jti']}"
+            self.server.desk.revoked = token.row
 
 
 class Introspection(IntrospectionEndpoint):  # type: ignore[misc]

@@ -9,7 +9,8 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from time import monotonic
+from typing import Any, NamedTuple
 
 import msgspec
 from joserfc import jwt
@@ -31,6 +32,7 @@ sql = load_queries(__file__, "issuers.sql")
 
 KNOWN_MAX = 10_000
 RECHECK_SECONDS = 30
+AGAIN_SECONDS = 0.5
 NAME_MAX = 500
 ALGORITHMS_ALLOWED = frozenset({"ES256", "ES384", "EdDSA", "Ed25519", "PS256", "RS256"})
 
@@ -99,6 +101,16 @@ def _numbered(told: str) -> str:
     return re.sub(r"`\$\.issuer\[(\d+)\]\.?(\w*)[^`]*`", lambda at: f"issuer {int(at[1]) + 1} {at[2]}".rstrip(), told)
 
 
+class _Known(NamedTuple):
+    """A token that was verified: its caller, when it ends, and when it was looked up who it names: by the gateway's clock, and by
+    the process's own seconds."""
+
+    caller: Caller
+    expires: int
+    looked: int
+    second: float
+
+
 class OutsideIssuers:
     """Verifies tokens of the trusted issuers."""
 
@@ -110,7 +122,7 @@ class OutsideIssuers:
             each.issuer: RemoteKeys(fetcher, each.jwks_uri or each.issuer, discover=each.jwks_uri is None) for each in issuers
         }
         self._database, self._clock, self._revocations = database, clock, revocations
-        self._known: OrderedDict[bytes, tuple[Caller, int, int]] = OrderedDict()
+        self._known: OrderedDict[bytes, _Known] = OrderedDict()
 
     def issuer_of(self, token: str) -> Issuer | None:
         """Whose token it says it is, if that is one of them; nothing is checked yet."""
@@ -130,8 +142,7 @@ class OutsideIssuers:
         """
         digest, now = hashlib.sha256(token.encode()).digest(), int(self._clock.now().timestamp())
         known = self._known.get(digest)
-        looked = known[2] if known is not None else 0
-        if known is None or now - looked >= RECHECK_SECONDS or self._revocations.hit(known[0].marks, looked - RECHECK_SECONDS):
+        if known is None or self._is_old(known, now):
             issuer = self.issuer_of(token)
             if issuer is None:
                 raise TokenRefused("The token is of no trusted issuer.")
@@ -139,11 +150,18 @@ class OutsideIssuers:
             known = self._known[digest] = await self._read(issuer, token, now)
             if len(self._known) > KNOWN_MAX:
                 self._known.popitem(last=False)
-        if known[1] <= now:
+        if known.expires <= now:
             raise TokenRefused("The token has expired; ask for a new one.")
-        return known[0]
+        return known.caller
 
-    async def _read(self, issuer: Issuer, token: str, now: int) -> tuple[Caller, int, int]:
+    def _is_old(self, known: _Known, now: int) -> bool:
+        """Whether it is to be looked up again who a token names; and not again at every request."""
+        if now - known.looked >= RECHECK_SECONDS:
+            return True
+        since = known.looked - RECHECK_SECONDS
+        return monotonic() - known.second >= AGAIN_SECONDS and self._revocations.hit(known.caller.marks, since)
+
+    async def _read(self, issuer: Issuer, token: str, now: int) -> _Known:
         claims = await self._claims(issuer, token)
         audience, expires, begins = claims.get("aud"), claims.get("exp"), claims.get("nbf", 0)
         if issuer.audience not in (audience if isinstance(audience, list) else [audience]):
@@ -154,6 +172,7 @@ class OutsideIssuers:
         client = _name(claims, issuer.claims.get("client", "client_id")) or _name(claims, "azp")
         if subject is None:
             raise TokenRefused("The token names nobody.")
+        second = monotonic()
         async with self._database.reading() as tx:
             row = await tx.one(sql.outside_identity, issuer=issuer.issuer, subject=subject, kind=issuer.kind)
         if row is None:
@@ -175,7 +194,7 @@ class OutsideIssuers:
             issued_at=now,
             marks=(f"sub:{row['subject_id']}",),
         )
-        return caller, expires, now
+        return _Known(caller, expires, now, second)
 
     async def _claims(self, issuer: Issuer, token: str) -> dict[str, Any]:
         try:

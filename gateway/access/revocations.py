@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from gateway.access.caller import Caller
@@ -15,6 +15,9 @@ TOKEN_SECONDS = 300
 LIVE_AGAIN = ("client:", "sub:")
 # Before every transaction.
 BEGINNING = "0"
+ROWS_AT_ONCE = 20_000
+# How far the clocks of processes may differ.
+PROCESS_AHEAD_SECONDS = 60
 
 sql = load_queries(__file__, "revocations.sql")
 
@@ -30,12 +33,12 @@ def marks_of(claims: dict[str, Any]) -> tuple[str, ...]:
 
 class Revocations:
     """The marks that this process knows of, with the moment of revocation. `read_at`: when it last read them, by its own
-    seconds."""
+    seconds; `rows`: how many rows it has read in all."""
 
     def __init__(self) -> None:
         self._revoked: dict[str, float] = {}
         self._until: dict[str, float] = {}
-        self._since = BEGINNING
+        self._since, self._connection, self.rows = BEGINNING, 0, 0
         self.read_at = time.monotonic()
 
     @property
@@ -49,18 +52,25 @@ class Revocations:
         A transaction that is under way may have an earlier number than one that has ended, so it is read on from the first of
         those; what was read already changes nothing.
         """
-        oldest: str = await tx.value(sql.oldest_running)
-        # Numbers that went back are another database's, as one that was restored.
-        since = self._since if int(self._since) <= int(oldest) else BEGINNING
-        self.learn(await tx.all(sql.revocations_since, since=since, now=now))
+        said = await tx.one(sql.oldest_running)
+        assert said is not None
+        # Over another connection it may be another server, which was behind this one: its numbers say nothing of what was read.
+        xid, mark = self._since if said["connection"] == self._connection else BEGINNING, ""
+        full = True
+        while full:
+            rows = await tx.all(sql.revocations_from, xid=xid, mark=mark, now=now, most=ROWS_AT_ONCE)
+            self.learn(rows)
+            if full := len(rows) == ROWS_AT_ONCE:
+                xid, mark = rows[-1]["xid"], rows[-1]["mark"]
         ended = [mark for mark, until in self._until.items() if until <= now.timestamp()]
         for mark in ended:
             del self._revoked[mark], self._until[mark]
-        self._since, self.read_at = oldest, time.monotonic()
+        self._since, self._connection, self.read_at = said["oldest"], said["connection"], time.monotonic()
 
     def learn(self, rows: Iterable[Row]) -> None:
         """What was revoked stays so, in whatever order it is learnt."""
         for row in rows:
+            self.rows += 1
             mark, revoked, until = row["mark"], row["revoked_at"].timestamp(), row["until"].timestamp()
             self._revoked[mark] = max(revoked, self._revoked.get(mark, revoked))
             self._until[mark] = max(until, self._until.get(mark, until))
@@ -89,9 +99,11 @@ async def has_ended(tx: Tx, caller: Caller) -> bool:
     return not stands
 
 
-async def revoke(tx: Tx, mark: str, now: datetime) -> None:
-    """End every token with this mark, within two seconds in every process.
+async def revoke(tx: Tx, mark: str, now: datetime, ends: int | None = None) -> None:
+    """End every token with this mark, within two seconds in every process. `ends`: when the only one would end by itself, in
+    seconds of the epoch; else any that is issued by now may live TOKEN_SECONDS.
 
-    It is kept for as long again as a token lives: the clocks of processes differ.
+    It is kept for longer: the clocks of processes differ.
     """
-    await tx.run(sql.revoke, mark=mark, revoked_at=now, until=now + timedelta(seconds=2 * TOKEN_SECONDS))
+    last = datetime.fromtimestamp(ends, UTC) if ends is not None else now + timedelta(seconds=2 * TOKEN_SECONDS)
+    await tx.run(sql.revoke, mark=mark, revoked_at=now, until=last + timedelta(seconds=PROCESS_AHEAD_SECONDS))

@@ -1,13 +1,15 @@
--- name: oldest_running()$
--- The oldest transaction that may still revoke something: what those before it revoked can be read.
-select pg_snapshot_xmin(pg_current_snapshot())::text;
+-- name: oldest_running()^
+-- The oldest transaction that may still revoke something: what those before it revoked can be read. And the connection's number.
+select pg_snapshot_xmin(pg_current_snapshot())::text as oldest, pg_backend_pid() as connection;
 
--- name: revocations_since(since, now)
--- What was revoked in a transaction or in one that came after it, of tokens that have not ended by themselves.
-select mark, revoked_at, until
+-- name: revocations_from(xid, mark, now, most)
+-- What was revoked in a transaction, after a mark, or in those that came after it, of tokens that have not ended by themselves.
+select xid::text, mark, revoked_at, until
   from revocation
- where xid >= :since::text::xid8
-   and until > :now;
+ where (xid, mark) > (:xid::text::xid8, :mark)
+   and until > :now
+ order by revocation.xid, mark
+ limit :most;
 
 -- name: revocations_of(marks)
 -- Which of a token's marks were revoked, and when.

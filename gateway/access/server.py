@@ -55,7 +55,7 @@ class Desk:
     spent_code: bool = False
     spent_refresh: bool = False
     ended_family: UUID | None = None
-    revoked_mark: str | None = None
+    revoked: dict[str, Any] | None = None
     answer: tuple[int, dict[str, Any], list[tuple[str, str]]] = field(default=(500, {}, []))
 
 

@@ -17,7 +17,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
 from gateway.access.caller import Caller
-from gateway.access.revocations import TOKEN_SECONDS, Revocations, marks_of
+from gateway.access.revocations import PROCESS_AHEAD_SECONDS, TOKEN_SECONDS, Revocations, marks_of
 from gateway.access.scopes import CEILING
 from gateway.access.signing_keys import SigningKey, load_signing_keys
 from gateway.access.vault import open_vault
@@ -26,8 +26,6 @@ from gateway.database import Database
 from gateway.settings import Settings
 from gateway.statements import load_queries
 
-# How far the clocks of processes may differ.
-PROCESS_AHEAD_SECONDS = 60
 # A retired key's tokens have all ended by then.
 RETIRED_SECONDS = 2 * TOKEN_SECONDS
 KNOWN_TOKENS = 10_000

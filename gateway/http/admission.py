@@ -102,7 +102,7 @@ class Admission:
         if caller is PUBLIC:
             raise who_is_it()
         if id is None:
-            if caller.kind == "member" and caller.acting_partner_id is None:
+            if caller.is_member_itself:
                 told = "Apps of members send the id of a registered document: documentId (docs/integrating.md)."
                 raise Refusing(403, "DOCUMENT_NOT_TRUSTED", told)
             query: str = asked["query"]

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from gateway.access.caller import PUBLIC, Caller
 from gateway.access.dpop import PROOF_SECONDS_MAX, BadProof, read_proof
-from gateway.access.issuers import OutsideIssuers
+from gateway.access.issuers import RECHECK_SECONDS, OutsideIssuers
 from gateway.access.tokens import TokenRefused, Tokens
 from gateway.access.tokens import sql as access_sql
 from gateway.context import Doors
@@ -61,10 +61,10 @@ class Doorman:
             return True
         try:
             fresh = await self._verify(authorization.partition(" ")[2].strip())
-        except (TokenRefused, Stuck):
+        except TokenRefused:
             return False
-        except DatabaseAway:  # what was known last holds
-            return not self._tokens.revocations.hit(caller.marks, caller.issued_at)
+        except (DatabaseAway, Stuck):  # what was known last holds
+            return not self._tokens.revocations.hit(caller.marks, caller.issued_at - RECHECK_SECONDS)
         if fresh is not caller and replace(fresh, issued_at=caller.issued_at) != caller:
             return False
         partner_id = caller.acting_partner_id or caller.partner_id

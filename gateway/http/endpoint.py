@@ -40,16 +40,17 @@ from gateway.http.wire import (
     GRAPHQL_JSON,
     JSON,
     MEMBERS_BODY_MAX_BYTES,
-    SMALL_BODY_BYTES,
     Answer,
     announced_bytes,
     check_head,
     negotiate,
     plain_type,
     read_body,
+    read_query,
     read_request,
     respond,
     shown,
+    texts_of,
     was_executed,
     weight_of,
 )
@@ -81,14 +82,14 @@ class GraphQLEndpoint:
                 log.exception("unexpected error")
                 error = GraphQLError("Something unexpected happened.", extensions={"code": "INTERNAL"})
                 response = respond({"errors": [error.formatted]}, 500, JSON)
-            if isinstance(response, Answer) and response.reader is not None:
+            if isinstance(response, Answer) and len(response.body) > COUNTED_BYTES:
                 with self._unread.counting(response.reader, len(response.body)):
                     await response(scope, receive, send)
             else:
                 await response(scope, receive, send)
 
     async def _respond_to(self, request: Request, held: Held) -> Response:
-        media_type = negotiate(request.headers.get("accept"))
+        media_type, caller = negotiate(request.headers.get("accept")), PUBLIC
         try:
             check_head(request)
             began = asyncio.get_running_loop().time()
@@ -108,27 +109,34 @@ class GraphQLEndpoint:
             result = await self._run(admitted)
             executed = was_executed(result)
             status = 400 if media_type == GRAPHQL_JSON and not executed else 200
-            return self._counted(admitted, respond(shown(result, executed), status, media_type))
+            answer = respond(shown(result, executed), status, media_type)
+            if not admitted.is_mutation and len(answer.body) > COUNTED_BYTES:  # what a mutation did is told whatever its size
+                self._unread.check(caller, len(answer.body), ANSWER_MAX_BYTES)
         except Refusing as no:
             body = {"errors": [no.error.formatted]} | ({"extensions": no.extensions} if no.extensions else {})
-            return respond(body, no.status, plain_type(media_type), no.headers)
+            answer = respond(body, no.status, plain_type(media_type), no.headers)
         except DocumentRefused as refused:
             status = 200 if media_type == JSON else 400
-            return respond({"errors": [error.formatted for error in refused.errors]}, status, plain_type(media_type))
+            answer = respond({"errors": [error.formatted for error in refused.errors]}, status, plain_type(media_type))
+        answer.reader = caller
+        return answer
 
     async def _read(self, request: Request, caller: Caller, held: Held) -> dict[str, Any]:
         """What is asked, which is paid for by its bytes and counts in memory until it is answered. Raises Refusing."""
-        of_member = caller.kind == "member" and caller.acting_partner_id is None
-        most = MEMBERS_BODY_MAX_BYTES if of_member else BODY_MAX_BYTES
+        if request.method == "GET":
+            await self.admission.charge_for_reading(caller, len(request.scope["query_string"]))
+            texts = texts_of(request)
+            held.weigh(caller, sum(weight_of(text.encode()) for text in texts.values()))
+            return read_query(texts)
+        most = MEMBERS_BODY_MAX_BYTES if caller.is_member_itself else BODY_MAX_BYTES
         announced = announced_bytes(request, most)
         if announced is not None:
             await self.admission.charge_for_reading(caller, announced)
         sent = await read_body(request, most, lambda size: held.add(caller, size))
         if announced is None:
             await self.admission.charge_for_reading(caller, len(sent))
-        if len(sent) > SMALL_BODY_BYTES:
-            held.add(caller, weight_of(sent) - len(sent))
-        return read_request(request, sent)
+        held.weigh(caller, weight_of(sent))
+        return read_request(sent)
 
     async def _admit(
         self, began: float, authorization: str, caller: Caller, asked: dict[str, Any], method: str, streamed: bool
@@ -139,15 +147,6 @@ class GraphQLEndpoint:
         if is_late and not await self._doorman.still_knows(authorization, caller):
             raise ENDED
         return admitted
-
-    def _counted(self, admitted: Admitted, answer: Answer) -> Answer:
-        """An answer that is not too large, beside those of its caller that are on their way; what a mutation did is told
-        whatever its size. Raises Refusing."""
-        if len(answer.body) > COUNTED_BYTES:
-            if not admitted.is_mutation:
-                self._unread.check(admitted.caller, len(answer.body), ANSWER_MAX_BYTES)
-            answer.reader = admitted.caller
-        return answer
 
     async def results(self, admitted: Admitted) -> AsyncGenerator[ExecutionResult, None]:
         """The results of any operation as they are there: those of a subscription, or the only one. Raises Refusing."""

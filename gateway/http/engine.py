@@ -35,7 +35,7 @@ from gateway.context import Context
 from gateway.http.errors import DocumentRefused, brief, masked
 from gateway.http.executor import Coerced, CompiledExecutor, Root, compile_root
 from gateway.http.guard import Need, fields_of, introspects, missing, needs_of, rights, root_fields, step_ups
-from gateway.http.limits import COST_MAX, Cost, check_shape, compile_cost
+from gateway.http.limits import COST_MAX, NAME_MAX, Cost, check_shape, compile_cost
 from gateway.inputs import Coercers, NotPlain, coerce_variables, compile_variables
 from gateway.outputs import Outputs
 
@@ -182,7 +182,7 @@ class Engine:
         the answer is `streamed`."""
         found = get_operation_ast(prepared.document, name)
         if found is None:
-            which = f"There is no operation {name!r}." if name else "Name the operation to run in operationName."
+            which = f"There is no operation {name[:NAME_MAX]!r}." if name else "Name the operation to run in operationName."
             raise DocumentRefused([GraphQLError(which)])
         if found.operation is OperationType.SUBSCRIPTION and not streamed:
             told = "A subscription is answered as text/event-stream, or over a WebSocket (graphql-transport-ws)."

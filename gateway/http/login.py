@@ -56,6 +56,8 @@ class Login:
 
     async def authorize(self, request: HTTPRequest) -> Response:
         """RFC 6749, section 3.1, with a plain login page; the console's own session saves it the form."""
+        if request.method == "HEAD":  # which changes nothing, and who comes back with a session gets a code
+            return Response(status_code=405, headers={"Allow": "GET, POST"})
         try:
             parameters = read_parameters(list(request.query_params.multi_items()))
             form = read_parameters(await read_form(request)) if request.method == "POST" else {}

@@ -74,16 +74,17 @@ class Sessions:
     async def logout(self, request: HTTPRequest) -> Response:
         """End the console's session, and the tokens that its operator has by now."""
         cookie = request.cookies.get(SESSION_COOKIE)
-        if cookie is not None and not comes_from_elsewhere(request):
-            try:
-                async with self._database.transaction() as tx:
-                    account_id = await tx.value(sql.end_console_session, session_hash=secret_hash(cookie))
-                    if account_id is not None:
-                        await end_codes(tx, account_id, self._clock.now())
-                        await revoke_subject(tx, account_id, self._clock.now())
-                        await self._audit.note_in(tx, Deed("operator", account_id, CONSOLE_CLIENT, "log out", "ok"))
-            except (DatabaseAway, Stuck, PostedNothing):
-                return try_again()
+        if cookie is None or comes_from_elsewhere(request):
+            return Response(status_code=204)
+        try:
+            async with self._database.transaction() as tx:
+                account_id = await tx.value(sql.end_console_session, session_hash=secret_hash(cookie))
+                if account_id is not None:
+                    await end_codes(tx, account_id, self._clock.now())
+                    await revoke_subject(tx, account_id, self._clock.now())
+                    await self._audit.note_in(tx, Deed("operator", account_id, CONSOLE_CLIENT, "log out", "ok"))
+        except (DatabaseAway, Stuck, PostedNothing):
+            return try_again()
         response = Response(status_code=204)
         response.delete_cookie(SESSION_COOKIE, path="/", secure=True, httponly=True)
         return response

@@ -14,9 +14,11 @@ from gateway.http.refusing import Refusing
 SMALL_POINTS, SMALL_AT_ONCE = 1_000, 200
 MIDDLE_POINTS, MIDDLE_AT_ONCE = 10_000, 8
 LARGE_QUERIES_AT_ONCE, LARGE_MUTATIONS_AT_ONCE = 2, 4
-UNREAD_MAX_BYTES = 64 * 1024 * 1024
-# The largest that one request may take in memory, and all of a party's that are not answered.
-REQUEST_MAX_WEIGHT, HELD_MAX_WEIGHT = 64 * 1024 * 1024, 128 * 1024 * 1024
+# Of members there are many, who need little: an answer of the largest size.
+UNREAD_MAX_BYTES, MEMBERS_UNREAD_MAX_BYTES = 64 * 1024 * 1024, 16 * 1024 * 1024
+# What counts of a request in memory, the most that one may take, and all of a party's that are not answered.
+LIGHT_WEIGHT = 32 * 1024
+REQUEST_MAX_WEIGHT, HELD_MAX_WEIGHT, MEMBERS_HELD_MAX_WEIGHT = 64 * 1024 * 1024, 128 * 1024 * 1024, 8 * 1024 * 1024
 
 
 class Turns:
@@ -55,8 +57,9 @@ class Unread:
         if size > most:
             told = f"The answer has {size} bytes, and {most} at most are sent here. Ask for fewer items at once."
             raise Refusing(400, "ANSWER_TOO_LARGE", told)
-        if self._bytes[caller.party] + size > UNREAD_MAX_BYTES:
-            told = f"{UNREAD_MAX_BYTES} bytes of answers wait to be read; read them first."
+        most = MEMBERS_UNREAD_MAX_BYTES if caller.is_member_itself else UNREAD_MAX_BYTES
+        if self._bytes[caller.party] + size > most:
+            told = f"{most} bytes of answers may wait to be read, and with this one there would be more; read them first."
             raise Refusing(429, "BUSY", told, {"Retry-After": "1"})
 
     @contextmanager
@@ -104,9 +107,14 @@ class Held:
         if self._weight > REQUEST_MAX_WEIGHT:
             told = f"The request takes {self._weight} bytes in memory, with its names and items; {REQUEST_MAX_WEIGHT} at most."
             raise Refusing(413, "BODY_TOO_LARGE", told)
-        if self._of_all[self._party] > HELD_MAX_WEIGHT:
+        if self._of_all[self._party] > (MEMBERS_HELD_MAX_WEIGHT if caller.is_member_itself else HELD_MAX_WEIGHT):
             told = "Your other requests, which are not answered yet, leave no room for this one; try again in a moment."
             raise Refusing(429, "BUSY", told, {"Retry-After": "1"})
+
+    def weigh(self, caller: Caller, weight: int) -> None:
+        """What it takes in all, where that is not light. Raises Refusing."""
+        if weight > LIGHT_WEIGHT:
+            self.add(caller, weight - self._weight)
 
     def free(self) -> None:
         if self._weight:

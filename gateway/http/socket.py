@@ -45,7 +45,7 @@ SOCKETS_MAX = 5_000
 SOCKETS_OF_ONE = 200
 MESSAGE_MAX_BYTES = 256 * 1024
 # Before it is known who is there.
-STRANGERS_MESSAGE_MAX_BYTES = 16 * 1024
+STRANGERS_MESSAGE_MAX_BYTES, STRANGERS_PARTS_MAX = 16 * 1024, 50
 MESSAGE_PARTS_MAX = 10_000
 MESSAGES_A_SECOND = 50
 # Other than 4429, clients come back after it by themselves; after 4400 they do not.
@@ -119,7 +119,7 @@ class _View:
     def __init__(self, doorman: Doorman) -> None:
         self._doorman = doorman
 
-    def decode_json(self, text: str) -> object:
+    def decode_json(self, text: bytes) -> object:
         return orjson.loads(text)
 
     def encode_json(self, message: object) -> str:
@@ -128,6 +128,7 @@ class _View:
     async def on_ws_connect(self, session: Session) -> UnsetType:
         """Raises ConnectionRejectionError."""
         said = {str(name).lower(): value for name, value in (session.connection_params or {}).items()}
+        session.connection_params = None
         headers = session.websocket.headers
         authorization = said.get("authorization") or headers.get("authorization")
         proof = said.get("dpop") or headers.get("dpop")
@@ -141,6 +142,8 @@ class _View:
             if no.status in (429, 503):
                 await session.websocket.close(TRY_AGAIN_LATER, no.message)
             raise ConnectionRejectionError from None
+        if session.caller is PUBLIC:
+            raise ConnectionRejectionError  # nothing is open to nobody
         session.authorization = authorization or None
         unset: UnsetType = UNSET
         return unset
@@ -174,7 +177,7 @@ class _Operations:
 
     async def _answered(self, session: Session, asked: dict[str, Any], held: Held, weight: int) -> Results:
         try:
-            held.add(session.caller, weight)
+            held.weigh(session.caller, weight)
             # Whoever came with the socket may be nobody any more, and may become so while it waits.
             await self._check(session)
             admitted = await self._endpoint.admission.admit(session.caller, asked, "POST", streamed=True)
@@ -230,23 +233,27 @@ class _Adapter(ASGIWebSocketAdapter):
         with suppress(WebSocketDisconnect):
             while self.ws.application_state != WebSocketState.DISCONNECTED:
                 try:
-                    text = await self.ws.receive_text()
-                except KeyError as error:
-                    raise NonTextMessageReceived from error
-                said = text.encode()
-                try:
-                    if self._session.caller is not PUBLIC:
-                        await self._endpoint.admission.charge_for_reading(self._session.caller, len(said))
-                    elif len(said) > STRANGERS_MESSAGE_MAX_BYTES:
-                        raise Refusing(413, "BODY_TOO_LARGE", "Say who you are first.")
-                    check_parts(said, MESSAGE_PARTS_MAX)
-                    self._session.weight = weight_of(said)
-                    yield self.view.decode_json(text)
+                    yield await self._read()
                 except Refusing as no:
                     # What can never be read would come again and again from clients that try again.
                     await self.close(TRY_AGAIN_LATER if no.status in (429, 503) else INVALID_MESSAGE, no.message)
                 except ValueError as error:
                     raise NonJsonMessageReceived from error
+
+    async def _read(self) -> object:
+        """The next message; nothing here keeps it. Raises Refusing, NonTextMessageReceived, ValueError."""
+        try:
+            said = (await self.ws.receive_text()).encode()
+        except KeyError as error:
+            raise NonTextMessageReceived from error
+        is_stranger = self._session.caller is PUBLIC
+        if is_stranger and len(said) > STRANGERS_MESSAGE_MAX_BYTES:
+            raise Refusing(413, "BODY_TOO_LARGE", "Say who you are first.")
+        if not is_stranger:
+            await self._endpoint.admission.charge_for_reading(self._session.caller, len(said))
+        check_parts(said, STRANGERS_PARTS_MAX if is_stranger else MESSAGE_PARTS_MAX)
+        self._session.weight = weight_of(said)
+        return self.view.decode_json(said)
 
     async def close(self, code: int, reason: str) -> None:
         if self.ws.application_state == WebSocketState.DISCONNECTED:
@@ -280,6 +287,7 @@ class _Handler(BaseGraphQLTransportWSHandler[Session, None]):
             await self.handle_invalid_message("Failed to parse message")
         else:
             await super().handle_message(completed(message, self.context.weight))
+            message.clear()  # Strawberry's loop keeps it until the next one comes
 
     async def _watch(self) -> None:
         while self.context.websocket.application_state != WebSocketState.DISCONNECTED:

@@ -14,7 +14,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from gateway.access.caller import Caller
+from gateway.access.caller import PUBLIC, Caller
 from gateway.http import patience
 from gateway.http.headers import COMMON
 from gateway.http.refusing import Refusing
@@ -24,8 +24,10 @@ BODY_MAX_BYTES = 4 * 1024 * 1024
 MEMBERS_BODY_MAX_BYTES = 64 * 1024
 SMALL_BODY_BYTES = 8 * 1024
 PARTS_MAX = 60_000
-# About what a name with its value, and an item of a list, take in memory.
-NAME_BYTES, ITEM_BYTES = 130, 60
+# About what a name with its value, an item of a list, and a list or an object itself take in memory.
+NAME_BYTES, ITEM_BYTES, PART_WEIGHT = 130, 60, 100
+# What one letter beyond Unicode's first 65,536 makes of each letter of its text.
+WIDE_BYTES = 4
 PART_BYTES = 256 * 1024
 # An answer of more counts until its reader has it.
 COUNTED_BYTES = 16 * 1024
@@ -49,8 +51,10 @@ def check_parts(text: bytes, most: int) -> None:
 
 
 def weight_of(text: bytes) -> int:
-    """About how many bytes a JSON text takes once it is read: up to eighteen times as many as it has."""
-    return len(text) + NAME_BYTES * text.count(b":") + ITEM_BYTES * text.count(b",")
+    """About how many bytes a JSON text takes once it is read: up to fifty times as many as it has."""
+    letters = len(text) if text.isascii() and b"\\u" not in text else WIDE_BYTES * len(text)
+    parts = text.count(b"[") + text.count(b"{")
+    return letters + NAME_BYTES * text.count(b":") + ITEM_BYTES * text.count(b",") + PART_WEIGHT * parts
 
 
 def names_one_host(scope: Scope) -> bool:
@@ -82,12 +86,10 @@ def announced_bytes(request: Request, most: int) -> int | None:
 
 
 async def read_body(request: Request, most: int, holding: Callable[[int], None]) -> bytes:
-    """What a POST holds, `most` bytes; nothing of a GET, which has all in its query string.
+    """What a POST holds, `most` bytes.
 
     `holding` is told of every further byte of what is not small. Raises Refusing, and what `holding` does.
     """
-    if request.method == "GET":
-        return b""
     body = bytearray()
     told_of = 0
     try:
@@ -109,10 +111,8 @@ def _too_large(most: int) -> Refusing:
     return Refusing(413, "BODY_TOO_LARGE", f"The body is larger than {most} bytes.")
 
 
-def read_request(request: Request, body: bytes) -> dict[str, Any]:
-    """The request's query, variables and operationName. Raises Refusing."""
-    if request.method == "GET":
-        return _check_kinds(_read_query(request))
+def read_request(body: bytes) -> dict[str, Any]:
+    """A body's query, variables and operationName. Raises Refusing."""
     check_parts(body, PARTS_MAX)
     try:
         asked = orjson.loads(body)
@@ -123,20 +123,26 @@ def read_request(request: Request, body: bytes) -> dict[str, Any]:
     return _check_kinds(asked)
 
 
-def _read_query(request: Request) -> dict[str, Any]:
-    """The request in a GET's query string, where variables and extensions are JSON texts. Raises Refusing."""
-    asked: dict[str, Any] = {}
+def texts_of(request: Request) -> dict[str, str]:
+    """What a GET's query string holds. Raises Refusing."""
+    texts: dict[str, str] = {}
     for name, text in request.query_params.multi_items():
-        if name in asked:
-            raise Refusing(400, "BAD_REQUEST", f"{name} is there twice.")
-        asked[name] = text
+        if name in texts:
+            raise Refusing(400, "BAD_REQUEST", f"{name[:80]} is there twice.")
+        texts[name] = text
+    return texts
+
+
+def read_query(texts: dict[str, str]) -> dict[str, Any]:
+    """The request in a query string, where variables and extensions are JSON texts. Raises Refusing."""
+    asked: dict[str, Any] = dict(texts)
     for name in ("variables", "extensions"):
-        if name in asked:
+        if name in texts:
             try:
-                asked[name] = orjson.loads(asked[name])
+                asked[name] = orjson.loads(texts[name])
             except orjson.JSONDecodeError as error:
                 raise Refusing(400, "BAD_REQUEST", f"{name} is not JSON: {error}.") from None
-    return asked
+    return _check_kinds(asked)
 
 
 def _check_kinds(asked: dict[str, Any]) -> dict[str, Any]:
@@ -170,7 +176,7 @@ class Answer(Response):
     """An answer that is not small is handed over in parts, each once the one before has left; `reader` is who has it to read
     until then."""
 
-    reader: Caller | None = None
+    reader: Caller = PUBLIC
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if len(self.body) <= COUNTED_BYTES:
