@@ -226,6 +226,22 @@ async def test_the_consoles_session_serves_the_console_alone_until_it_ends(world
     assert await status() == 200
 
 
+async def test_another_sites_page_logs_nobody_out_and_a_head_gives_no_code(world: World) -> None:
+    await world.operator()
+    session = {"cookie": session_of(world)}
+    elsewhere = await world.http.post("/oauth/logout", headers={**session, "sec-fetch-site": "cross-site"})
+    assert "set-cookie" not in elsewhere.headers
+    codes = await world.sql("select count(*) from authorization_code")
+    query, _ = authorization(world)
+    head = await world.http.head("/oauth/authorize", params=query, headers=session)
+    assert (head.status_code, head.headers["allow"]) == (405, "GET, POST")
+    assert await world.sql("select count(*) from authorization_code") == codes
+    assert (await world.http.get("/oauth/authorize", params=query, headers=session)).status_code == 303
+    out = await world.http.post("/oauth/logout", headers=session)
+    assert "Max-Age=0" in out.headers["set-cookie"]
+    assert (await world.http.get("/oauth/authorize", params=query, headers=session)).status_code == 200
+
+
 async def test_a_new_second_factor_ends_every_session_and_token(world: World) -> None:
     token = await world.operator()
     session = session_of(world)

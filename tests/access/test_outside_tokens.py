@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -183,3 +184,21 @@ async def test_nobody_stays_for_filling_its_own_share_of_connections(place: Plac
         await asyncio.gather(*asking)
         await holder.close()
         assert "UNAUTHENTICATED" in "".join(events)
+
+
+async def test_who_cannot_be_looked_up_now_waits_a_little_and_who_is_known_stays(place: Place) -> None:
+    async with known_outside(place, "operator", '["audit:read"]') as (world, token):
+        assert (await world.post(token, LOG)).status_code == 200
+        await second_operator(world)
+        began = time.monotonic()
+        async with open_socket(world, token) as socket:
+            holder = await asyncpg.connect(world.dsn)
+            async with holder.transaction():
+                await holder.execute("lock table outside_identity in access exclusive mode")
+                world.clock.set(world.clock.now() + timedelta(seconds=31))  # it is to be looked up again
+                assert (await world.post(token, LOG)).status_code in (429, 503)
+                assert time.monotonic() - began < 6
+                await asyncio.sleep(2.5)  # and the socket has looked, too
+            await holder.close()
+            await socket.send(json.dumps({"type": "subscribe", "id": "1", "payload": {"query": LOG}}))
+            assert (await next_of(socket))["type"] == "next"

@@ -15,10 +15,10 @@ from gateway import main
 from gateway.access import revocations
 from gateway.access.follow import WATCH_SECONDS, follow
 from gateway.access.revocations import Revocations, revoke
-from gateway.database import Database
+from gateway.database import Database, DatabaseAway
 from gateway.settings import read_settings
 from tests.points import until_revoked
-from tests.world import NOW, World, engine, free_door, started
+from tests.world import NOW, World, engine, free_door, said_by, started
 
 MARK = "insert into revocation (mark, revoked_at, until) values ($1, $2, $3)"
 
@@ -212,6 +212,49 @@ async def test_a_connection_that_hangs_is_cut_and_what_is_revoked_meanwhile_take
         following.cancel()
         await behind.close()
         server.close()
+
+
+async def test_whatever_the_database_says_while_it_comes_back_the_reading_goes_on(
+    world: World, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As while a dump is restored: the server is away, is there without the database, and has it at last."""
+    signer, vault = await world.signer(database), await world.vault(database)
+    own, left = Database(world.dsn, 1), [DatabaseAway("away"), asyncpg.InvalidCatalogNameError("none"), ValueError("what?")]
+    await own.open()
+    opened = own.open
+
+    async def comes_back() -> None:
+        if left:
+            raise left.pop(0)
+        await opened()
+
+    monkeypatch.setattr(own, "open", comes_back)
+    monkeypatch.setattr("gateway.access.follow.FOLLOW_SECONDS", 0.05)
+    following = asyncio.create_task(follow(own, vault, signer, world.clock))
+    await asyncio.sleep(0.2)
+    await own.close()  # every connection is gone
+    await end(database, "jti:meanwhile")
+    async with asyncio.timeout(5):
+        while not signer.revocations.hit(("jti:meanwhile",), 0):
+            await asyncio.sleep(0.02)
+    assert left == []
+    assert not following.done()
+    following.cancel()
+    await own.close()
+
+
+async def test_a_database_that_is_not_there_yet_is_away(world: World) -> None:
+    for dsn in (world.dsn.replace("/test", "/nothing-test"), world.dsn.replace("gateway@", "nobody@")):
+        assert dsn != world.dsn
+        with pytest.raises(DatabaseAway):
+            await Database(dsn, 1).open()
+
+
+async def test_a_single_token_is_kept_until_it_would_have_ended_by_itself(world: World) -> None:
+    token = await world.token("grocer")
+    await revoke_token(world, token)
+    (kept,) = await world.sql("select until from revocation where mark like 'jti:%'")
+    assert kept["until"].timestamp() == said_by(token)["exp"] + revocations.PROCESS_AHEAD_SECONDS
 
 
 async def test_a_lock_on_what_is_revoked_holds_the_reading_up_for_as_long_as_it_lasts_and_no_longer(world: World) -> None:

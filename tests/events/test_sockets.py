@@ -13,11 +13,13 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
+from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import BaseGraphQLTransportWSHandler
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from gateway.http import patience
+from gateway.http import messages, patience
 from gateway.http import socket as sockets
+from gateway.http.socket import Session
 from tests.events.following import FOLLOW, closed_with, next_of, open_socket, subscribe
 from tests.points import ann_logs_in
 from tests.world import World, serving
@@ -224,3 +226,30 @@ async def test_what_can_never_be_read_ends_a_socket_for_good_and_what_cannot_be_
             await socket.wait_closed()
             closes.append(socket.close_code)
     assert closes == [4400, 1013]
+
+
+async def test_whoever_names_nobody_is_sent_away_and_a_stranger_says_little(world: World) -> None:
+    for said, code in (({}, 4403), ({"x": [[]] * 60}, 4400)):
+        async with open_socket(world, None) as socket:
+            await socket.send(json.dumps({"type": "connection_init", "payload": said}))
+            assert await closed_with(socket) == code
+
+
+async def test_nothing_is_kept_of_a_message_that_was_handled(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[dict[str, Any]] = []
+    sessions: list[Session] = []
+    fits = messages.fits
+    monkeypatch.setattr("gateway.http.socket.fits", lambda message: kept.append(message) or fits(message))
+    handle = BaseGraphQLTransportWSHandler.handle_connection_init
+
+    async def noted(self: Any, message: Any) -> None:
+        await handle(self, message)
+        sessions.append(self.context)
+
+    monkeypatch.setattr(BaseGraphQLTransportWSHandler, "handle_connection_init", noted)
+    async with open_socket(world, await world.token("grocer")) as socket:
+        await socket.send(json.dumps({"type": "subscribe", "id": "1", "payload": {"query": "{ partner { code } }"}}))
+        assert (await next_of(socket))["payload"]["data"] == {"partner": {"code": "grocer"}}
+    assert kept == [{}] * len(kept)
+    assert len(kept) >= 2
+    assert [each.connection_params for each in sessions] == [None]

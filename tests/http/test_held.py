@@ -136,8 +136,13 @@ async def test_a_body_that_is_announced_as_too_large_is_refused_and_costs_nothin
         b"[%s]" % b",".join(b'{"a":%d.5}' % n for n in range(30_000)),
         b"[%s]" % b",".join(b"[%d]" % n for n in range(1_000, 31_000)),
         b'"%s"' % (b"\\u20ac" * 100_000),
+        b'"%s\xf0\x9f\x98\x80"' % (b"a" * 400_000),
+        b'"%s\\ud83d\\ude00"' % (b"a" * 400_000),
+        b"[%s]" % b",".join([b"[" * 500 + b"]" * 500] * 50),
+        b"[%s]" % b",".join([b'{"a":' * 500 + b"1" + b"}" * 500] * 50),
     ],
-    ids=["names", "texts", "integers", "decimals", "lists", "objects", "objects of one", "lists of one", "escapes"],
+    ids=["names", "texts", "integers", "decimals", "lists", "objects", "objects of one", "lists of one", "escapes", "a wide letter",
+         "an escaped wide letter", "nested lists", "nested objects"],
 )
 def test_the_weight_of_a_body_is_about_what_it_takes(text: bytes) -> None:
     tracemalloc.start()
@@ -149,6 +154,33 @@ def test_the_weight_of_a_body_is_about_what_it_takes(text: bytes) -> None:
     assert read
     assert taken < 2 * weight_of(text)
     assert weight_of(text) < 4 * taken
+
+
+@pytest.mark.parametrize("variables", [{"x": json.loads("[" * 900 + "]" * 900)}, {"x": {f"{n}": 1 for n in range(900)}}])
+async def test_a_query_string_weighs_and_costs_what_a_body_does(
+    world: World, monkeypatch: pytest.MonkeyPatch, charged: list[int], variables: dict[str, Any]
+) -> None:
+    read: list[Any] = []
+    real = endpoint.read_query
+    monkeypatch.setattr(endpoint, "read_query", lambda texts: read.append(texts) or real(texts))
+    headers = {"Authorization": f"Bearer {await world.token('grocer')}"}
+    asked = {"query": PARTNER, "variables": json.dumps(variables, separators=(",", ":"))}
+    assert (await world.http.get("/graphql", params=asked, headers=headers)).status_code == 200
+    monkeypatch.setattr(shares, "REQUEST_MAX_WEIGHT", 60_000)
+    answer = await world.http.get("/graphql", params=asked, headers=headers)
+    assert (answer.status_code, answer.json()["errors"][0]["extensions"]["code"]) == (413, "BODY_TOO_LARGE")
+    assert len(read) == 1
+    charged.clear()
+    await world.http.get("/graphql", params={"query": PARTNER, "extensions": '"%s"' % ("x" * 20_000)}, headers=headers)
+    assert 200 <= charged[0] < 220
+
+
+async def test_a_member_has_a_small_share_of_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shares, "MEMBERS_HELD_MAX_WEIGHT", 100_000)
+    ann = await ann_logs_in(world)
+    async with unfinished(world, ann, 60_000, 64_000), unfinished(world, ann, 60_000, 64_000) as reader:
+        assert (await asyncio.wait_for(reader.readline(), 5)).startswith(b"HTTP/1.1 429")
+        assert (await world.post(ann, "{ __typename }")).status_code == 200
 
 
 async def test_nothing_is_held_once_all_is_answered_or_gone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -172,3 +172,20 @@ async def test_answers_of_middle_size_count_until_they_are_read_too(world: World
     async with asyncio.timeout(5):
         while (await world.post("grocer", query, r=refs)).status_code != 200:
             await asyncio.sleep(0.05)
+
+
+async def test_a_refusal_says_back_little_of_what_was_sent_and_a_long_one_counts_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    headers = {"Authorization": f"Bearer {await world.token('grocer')}"}
+    asked = {"query": "{ partner { code } }", "operationName": "\u00ad" * 1_000_000}
+    told = await world.http.post("/graphql", json=asked, headers=headers)
+    assert "There is no operation" in told.text
+    assert len(told.content) < 1_000
+    counted: list[int] = []
+    counting = endpoint.Unread.counting
+    monkeypatch.setattr(endpoint.Unread, "counting", lambda self, who, size: counted.append(size) or counting(self, who, size))
+    wrong = " ".join(f"wrong{'x' * 12_000}{n}" for n in range(5))
+    monkeypatch.setattr(endpoint, "COUNTED_BYTES", 2_000)
+    refused = await world.http.post("/graphql", json={"query": f"{{ {wrong} }}"}, headers=headers)
+    assert len(refused.json()["errors"]) >= 5
+    assert len(refused.content) < 5_000
+    assert counted == [len(refused.content)]
