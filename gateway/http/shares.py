@@ -81,18 +81,13 @@ class Requests:
     def __init__(self) -> None:
         self._weight: Counter[UUID | None] = Counter()
 
-    @contextmanager
-    def holding(self) -> Iterator["Held"]:
+    def holding(self) -> "Held":
         """One request, which weighs nothing yet."""
-        held = Held(self._weight)
-        try:
-            yield held
-        finally:
-            held.free()
+        return Held(self._weight)
 
 
 class Held:
-    """What one request takes."""
+    """What one request takes, until the end of a block."""
 
     __slots__ = ("_of_all", "_party", "_weight")
 
@@ -116,7 +111,10 @@ class Held:
         if weight > LIGHT_WEIGHT:
             self.add(caller, weight - self._weight)
 
-    def free(self) -> None:
+    def __enter__(self) -> "Held":
+        return self
+
+    def __exit__(self, *_: object) -> None:
         if self._weight:
             self._of_all[self._party] -= self._weight
             if not self._of_all[self._party]:
