@@ -29,11 +29,15 @@ class Loop(uvloop.Loop):
         found = self._under_way.get(asked)
         if found is None:
             found = self._under_way[asked] = self.create_future()
-            found.add_done_callback(lambda done: self._under_way.pop(asked) and done.exception())
+            found.add_done_callback(lambda done: self._forget(asked, done))
             # A daemon: nobody waits at the end of the process for a name server that does not answer.
             threading.Thread(target=self._look_up, args=(asked, found), name=f"look up {host!r}", daemon=True).start()
         addresses: list[Any] = await asyncio.shield(found)
         return addresses
+
+    def _forget(self, asked: tuple[Any, ...], done: "asyncio.Future[Any]") -> None:
+        del self._under_way[asked]
+        done.exception()  # is nobody's where everybody has given up
 
     def _look_up(self, asked: tuple[Any, ...], found: "asyncio.Future[Any]") -> None:
         try:
