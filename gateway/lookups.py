@@ -31,7 +31,11 @@ class Loop(uvloop.Loop):
             found = self._under_way[asked] = self.create_future()
             found.add_done_callback(lambda done: self._forget(asked, done))
             # A daemon: nobody waits at the end of the process for a name server that does not answer.
-            threading.Thread(target=self._look_up, args=(asked, found), name=f"look up {host!r}", daemon=True).start()
+            looking = threading.Thread(target=self._look_up, args=(asked, found), name=f"look up {host!r}", daemon=True)
+            try:
+                looking.start()
+            except RuntimeError as error:  # the machine has no more threads
+                found.set_exception(OSError(str(error)))
         addresses: list[Any] = await asyncio.shield(found)
         return addresses
 

@@ -45,6 +45,15 @@ class RefusalCode(Enum):
     STATE_CONFLICT = "STATE_CONFLICT"
 
 
+TOLD_MAX = 500
+
+
+def _cut(detail: object) -> object:
+    """What is said back of what was sent."""
+    text = str(detail)
+    return detail if len(text) <= TOLD_MAX else f"{text[:TOLD_MAX]}..."
+
+
 class Refused(Exception):
     """Base of every refusal: a code, a sentence for a person, and the input path it is about."""
 
@@ -53,7 +62,7 @@ class Refused(Exception):
 
     def __init__(self, *details: object) -> None:
         super().__init__(*details)
-        self.message = " ".join((self.__doc__ or "").split()).format(*details)
+        self.message = " ".join((self.__doc__ or "").split()).format(*map(_cut, details))
 
     def at(self, *path: str) -> Self:
         """The same refusal, about another field of the input."""

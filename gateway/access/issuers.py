@@ -129,7 +129,8 @@ class OutsideIssuers:
         if not self._issuers or len(token) > TOKEN_MAX_LENGTH:
             return None
         try:
-            return self._issuers.get(str(unverified(token, 1).get("iss")))
+            said = unverified(token, 1).get("iss")
+            return self._issuers.get(said) if isinstance(said, str) else None
         except (ValueError, TypeError, IndexError):
             return None
 

@@ -91,8 +91,8 @@ async def decide(
 ) -> Adjustment:
     """Approve or reject an adjustment that waits. Deciding the same again gives the same answer.
 
-    Raises AdjustmentUnknown, NotAllowed for the operator who asked for it, StateConflict when it was decided
-    otherwise, InsufficientPoints, PeriodNotOpen; DatabaseAway.
+    Raises AdjustmentUnknown, NotAllowed for the operator who asked for it, and to approve what one asked for who was disabled,
+    StateConflict when it was decided otherwise, InsufficientPoints, PeriodNotOpen; DatabaseAway.
     """
     wanted = "posted" if approve else "rejected"
     async with database.transaction() as tx:
@@ -105,6 +105,8 @@ async def decide(
             partner = coalition.partners[row["partner_id"]]
             if approve and partner.status != "active":
                 raise NotAllowed(f"{partner.name} is suspended.")
+            if approve and row["is_by_nobody"]:
+                raise NotAllowed("Who asked for this adjustment is an operator no more; reject it.")
             programme = coalition.programmes[row["programme_id"]]
             verdict = await _conclude(tx, coalition, adjustment_id, programme, wanted, operator_id, row["occurred_at"], now)
             if verdict != "post":

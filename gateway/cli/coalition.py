@@ -14,7 +14,7 @@ from gateway.coalition.catalogue import read_coalition, sql
 from gateway.database import Database
 from gateway.onboarding.partner_file import blamed, read_partner_file
 from gateway.onboarding.partners import NotOnboarded, onboard_from_files
-from gateway.onboarding.programmes import NewCoalition, NewProgramme, create_coalition, create_programme
+from gateway.onboarding.programmes import BACKDATING_DAYS, NewCoalition, NewProgramme, create_coalition, create_programme
 
 coalition_app = typer.Typer(help="The coalition of this database.", no_args_is_help=True)
 partner_app = typer.Typer(help="Partners: onboard them from their files, give them clients.", no_args_is_help=True)
@@ -28,13 +28,16 @@ def coalition_create(
     programme: Annotated[str, typer.Option(help="Code of its shared point currency.")] = "MER",
     expires_after_months: Annotated[int | None, typer.Option(help="When its points run out; never if not given.")] = None,
     started_on: Annotated[str | None, typer.Option(help="First settlement month, 2026-10; this one if not given.")] = None,
+    backdating_days: Annotated[
+        int, typer.Option(min=1, help="How many days ago something may have occurred that is told now; its prices are of then.")
+    ] = BACKDATING_DAYS,
 ) -> None:
     """Create the coalition with its shared programme; one database serves one."""
 
     async def work(opened: Database) -> None:
         first = month_of(started_on) if started_on else SystemClock().now().date().replace(day=1)
         async with opened.transaction() as tx:
-            await create_coalition(tx, NewCoalition(name, timezone, currency, first))
+            await create_coalition(tx, NewCoalition(name, timezone, currency, first, backdating_days))
             new = NewProgramme(programme, f"{name} points", "ledger", expires_after_months=expires_after_months)
             await create_programme(tx, new)
 

@@ -6,14 +6,23 @@ from uuid import UUID
 
 from gateway import ids
 from gateway.coalition.catalogue import Coalition
-from gateway.conversion.quotes import sql
+from gateway.conversion.quotes import QUOTE_LIFETIME, sql
 from gateway.database import Row, Tx
 from gateway.ledger.items import Key
 from gateway.ledger.post import sql as ledger_sql
 from gateway.ledger.refused import refusal_of
 from gateway.members.lookup import Membership, check_active, membership_of
 from gateway.members.lookup import sql as members_sql
-from gateway.refusals import IdempotencyKeyReused, MembershipSuspended, NotAllowed, QuoteExpired, QuoteUnknown, QuoteUsed, Refused
+from gateway.refusals import (
+    IdempotencyKeyReused,
+    InputNotAccepted,
+    MembershipSuspended,
+    NotAllowed,
+    QuoteExpired,
+    QuoteUnknown,
+    QuoteUsed,
+    Refused,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +114,17 @@ async def find_or_open(
     return await conversion_by_id(tx, row["conversion_id"])
 
 
+def _moment(said: datetime | None, priced_at: datetime, now: datetime) -> datetime:
+    """When an exchange occurred: at the moment whose rate was quoted, or while that quote served; else its rate would be of one
+    time and its contract of another. Raises InputNotAccepted."""
+    occurred_at = said or now
+    too_early = said is not None and said < priced_at
+    if too_early or occurred_at > priced_at + QUOTE_LIFETIME:
+        told = f"The rate is that of {priced_at.isoformat()}: what it is used for occurred then, or in the five minutes after it."
+        raise InputNotAccepted(told, "occurredAt")
+    return occurred_at
+
+
 async def _open(
     tx: Tx, now: datetime, coalition: Coalition, owner_id: UUID, member_id: UUID, request: ConvertRequest, content: bytes
 ) -> Row | None:
@@ -126,7 +146,7 @@ async def _open(
         raise QuoteUsed
     if quote["expires_at"] <= now:
         raise QuoteExpired(quote["expires_at"].isoformat())
-    occurred_at = request.occurred_at or now
+    occurred_at = _moment(request.occurred_at, quote["priced_at"], now)
     day = coalition.check_occurred(occurred_at, now)
     contract = coalition.contract_of(partner_id, coalition.settlement_currency, day)
     if contract is None:

@@ -1,13 +1,13 @@
--- name: store_quote(bucket, quote_id, member_id, membership_id, rate_id, source_id, target_id, take, give, quoted_at, expires_at, owner, key)!
+-- name: store_quote(bucket, quote_id, member_id, membership_id, rate_id, source_id, target_id, take, give, quoted_at, priced_at, expires_at, owner, key)!
 -- Lock a rate for one member.
 insert into quote (bucket, quote_id, member_id, membership_id, rate_id, source_id, target_id, take, give, quoted_at,
-                   expires_at, owner_id, key)
+                   priced_at, expires_at, owner_id, key)
 values (:bucket, :quote_id, :member_id, :membership_id, :rate_id, :source_id, :target_id, :take, :give, :quoted_at,
-        :expires_at, :owner, :key);
+        :priced_at, :expires_at, :owner, :key);
 
 -- name: quote_for_update(bucket, quote_id)^
 -- A quote, locked until the order that uses it is stored.
-select quote_id, member_id, membership_id, source_id, target_id, take, give, expires_at, used
+select quote_id, member_id, membership_id, source_id, target_id, take, give, priced_at, expires_at, used
   from quote
  where bucket = :bucket
    and quote_id = :quote_id

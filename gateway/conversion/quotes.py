@@ -100,6 +100,7 @@ async def quote(
         take=made.take,
         give=made.give,
         quoted_at=now,
+        priced_at=request.at,
         expires_at=made.expires_at,
         owner=owner_id,
         key=request.key,

@@ -35,7 +35,7 @@ from gateway.context import Context
 from gateway.http.errors import DocumentRefused, brief, masked
 from gateway.http.executor import Coerced, CompiledExecutor, Root, compile_root
 from gateway.http.guard import Need, fields_of, introspects, missing, needs_of, rights, root_fields, step_ups
-from gateway.http.limits import COST_MAX, NAME_MAX, Cost, check_shape, compile_cost
+from gateway.http.limits import COST_MAX, NAME_MAX, Cost, check_shape, compile_costs
 from gateway.inputs import Coercers, NotPlain, coerce_variables, compile_variables
 from gateway.outputs import Outputs
 
@@ -169,7 +169,7 @@ class Engine:
             introspects=introspects(document),
             root_fields=by_name(lambda o: root_fields(document, o)),
             variables=by_name(lambda o: frozenset(d.variable.name.value for d in o.variable_definitions or ())),
-            costs=by_name(lambda o: compile_cost(self._schema, document, o)),
+            costs=by_name(compile_costs(self._schema, document)),
         )
 
     def _is_of_people(self, type_: str, field: str) -> bool:

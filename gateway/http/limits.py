@@ -69,8 +69,8 @@ Cost = Callable[[Mapping[str, Any]], int]
 def check_shape(document: DocumentNode) -> None:
     """Raises GraphQLError for an operation that is too deep, repeats itself, or gives too many other names.
 
-    It comes before validation, whose time grows with the square of how often a field is repeated; so it meets fragments
-    that are unknown, or spread themselves, and leaves these to validation.
+    It comes before validation, whose time grows with the square of how often a field is repeated, in fragments that nothing
+    spreads too: so these, and those that spread themselves, are refused here. What is unknown is left to validation.
     """
     fragments = _fragments(document)
     if len(fragments) > FRAGMENTS_MAX:
@@ -78,15 +78,19 @@ def check_shape(document: DocumentNode) -> None:
     operations = [d for d in document.definitions if isinstance(d, OperationDefinitionNode)]
     if len(operations) > OPERATIONS_MAX:
         raise GraphQLError(f"The document has more than {OPERATIONS_MAX} operations.")
-    visited = 0
+    visited, spread = 0, set[str]()
     for operation in operations:
         if operation.name is not None:
             _check_name(operation.name.value)
-        visited = _check_operation(operation, fragments, visited)
+        visited = _check_operation(operation, fragments, visited, spread)
+    if unused := sorted(fragments.keys() - spread):
+        raise GraphQLError(f"The fragment {unused[0][:NAME_MAX]} is spread nowhere.")
 
 
-def _check_operation(operation: OperationDefinitionNode, fragments: dict[str, FragmentDefinitionNode], visited: int) -> int:
-    """Answers how many selections were visited by now, of all operations of the document."""
+def _check_operation(
+    operation: OperationDefinitionNode, fragments: dict[str, FragmentDefinitionNode], visited: int, spread: set[str]
+) -> int:
+    """Answers how many selections were visited by now, of all operations of the document; adds what was `spread`."""
     aliases = directives = 0
     asked: Counter[tuple[str, ...]] = Counter()
 
@@ -113,7 +117,10 @@ def _check_operation(operation: OperationDefinitionNode, fragments: dict[str, Fr
                 walk(node.selection_set, depth, place, within)
             elif isinstance(node, FragmentSpreadNode):
                 name = node.name.value
-                if name in fragments and name not in within:
+                if name in within:
+                    raise GraphQLError(f"The fragment {name[:NAME_MAX]} spreads itself.")
+                if name in fragments:
+                    spread.add(name)
                     walk(fragments[name].selection_set, depth, place, within | {name})
             if aliases > ALIASES_MAX:
                 raise GraphQLError(f"The document gives more than {ALIASES_MAX} other names to fields.")
@@ -129,9 +136,18 @@ def _check_name(name: str) -> None:
         raise GraphQLError(f"The name {name[:NAME_MAX]}... is longer than {NAME_MAX} characters.")
 
 
-def compile_cost(schema: GraphQLSchema, document: DocumentNode, operation: OperationDefinitionNode) -> Cost:
-    """A function from an operation's variables to its cost, worked out once a document."""
-    fragments = _fragments(document)
+def compile_costs(schema: GraphQLSchema, document: DocumentNode) -> Callable[[OperationDefinitionNode], Cost]:
+    """What makes of an operation of a valid document a function from its variables to its cost.
+
+    A fragment is worked out once, wherever it is spread: spread one within another they come to far more than their text.
+    """
+    fragments, worked_out = _fragments(document), dict[str, Cost]()
+
+    def of_fragment(name: str) -> Cost:
+        if name not in worked_out:
+            fragment = fragments[name]
+            worked_out[name] = _sum(of_selections(fragment.selection_set, schema.type_map[fragment.type_condition.name.value]))
+        return worked_out[name]
 
     def of_selections(selections: SelectionSetNode, parent: Any) -> list[Cost]:
         found: list[Cost] = []
@@ -142,8 +158,7 @@ def compile_cost(schema: GraphQLSchema, document: DocumentNode, operation: Opera
                 on = node.type_condition
                 found += of_selections(node.selection_set, schema.type_map[on.name.value] if on else parent)
             elif isinstance(node, FragmentSpreadNode):
-                fragment = fragments[node.name.value]
-                found += of_selections(fragment.selection_set, schema.type_map[fragment.type_condition.name.value])
+                found.append(of_fragment(node.name.value))
         return found
 
     def of_field(node: FieldNode, parent: Any) -> Cost:
@@ -151,33 +166,35 @@ def compile_cost(schema: GraphQLSchema, document: DocumentNode, operation: Opera
         given = [_items(a.value, field.args[a.name.value].type) for a in node.arguments or ()] if field is not None else []
         given = [each for each in given if each is not _none]
         if given:
-            items = _sum(given)
-            bare = of_bare_field(node, parent, field)
-            return lambda variables: items(variables) + bare(variables)
+            return _sum([*given, of_bare_field(node, parent, field)])
         return of_bare_field(node, parent, field)
 
     def of_bare_field(node: FieldNode, parent: Any, field: Any) -> Cost:
         """A field, whatever it is given."""
         if node.selection_set is None:
-            known = WEIGHTS.get(node.name.value, 1)
-            return _one if known == 1 else lambda variables: known
+            return _Constant(WEIGHTS.get(node.name.value, 1))
         if field is None:  # __schema and __type, which are fields of no type
             told = _sum(of_selections(node.selection_set, schema.type_map[_META[node.name.value]]))
-            return lambda variables: 1 + told(variables) // INTROSPECTED_AT_ONCE
+            return _each(told, lambda found: 1 + found // INTROSPECTED_AT_ONCE)
         if node.name.value == "types" and parent.name == "__Schema":
             told = _sum(of_selections(node.selection_set, schema.type_map["__Type"]))
-            return lambda variables: 1 + len(schema.type_map) * told(variables)
+            return _each(told, lambda found: 1 + len(schema.type_map) * found)
         inner = _sum(of_selections(node.selection_set, get_named_type(field.type)))
         times = _times(node, field.type, _is_connection(parent))
         weight = WEIGHTS.get(node.name.value, CONNECTION if _is_connection(get_named_type(field.type)) else 1)
         each = EACH.get(node.name.value, 0)
+        if isinstance(times, _Constant):
+            items = times.value
+            return _each(inner, lambda found: weight + items * (each + found))
         return lambda variables: weight + times(variables) * (each + inner(variables))
 
-    root = schema.get_root_type(operation.operation)
-    cost = _sum(of_selections(operation.selection_set, root))
-    declared = [d for d in operation.variable_definitions or () if d.default_value]
-    defaults = {d.variable.name.value: value_from_ast_untyped(d.default_value) for d in declared if d.default_value}
-    return lambda variables: cost(_Given(defaults, variables))
+    def of_operation(operation: OperationDefinitionNode) -> Cost:
+        cost = _sum(of_selections(operation.selection_set, schema.get_root_type(operation.operation)))
+        declared = [d for d in operation.variable_definitions or () if d.default_value]
+        defaults = {d.variable.name.value: value_from_ast_untyped(d.default_value) for d in declared if d.default_value}
+        return cost if isinstance(cost, _Constant) else lambda variables: cost(_Given(defaults, variables))
+
+    return of_operation
 
 
 class _Given(dict[str, Any]):
@@ -207,8 +224,7 @@ def _items(value: ValueNode, type_: GraphQLInputType) -> Cost:
     inner: list[Cost] = []
     bare = type_.of_type if is_non_null_type(type_) else type_
     if isinstance(value, ListValueNode):
-        written = len(value.values)
-        inner.append(lambda variables: written)
+        inner.append(_Constant(len(value.values)))
         inner += [_items(each, bare.of_type if is_list_type(bare) else bare) for each in value.values]
     elif isinstance(value, ObjectValueNode):
         fields = getattr(get_named_type(bare), "fields", {})
@@ -246,18 +262,32 @@ def _fragments(document: DocumentNode) -> dict[str, FragmentDefinitionNode]:
     return {d.name.value: d for d in document.definitions if isinstance(d, FragmentDefinitionNode)}
 
 
-def _one(variables: Mapping[str, Any]) -> int:
-    return 1
+class _Constant:
+    """A cost that no variable changes."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+    def __call__(self, variables: Mapping[str, Any]) -> int:
+        return self.value
 
 
-def _none(variables: Mapping[str, Any]) -> int:
-    return 0
+_one, _none = _Constant(1), _Constant(0)
 
 
 def _sum(costs: list[Cost]) -> Cost:
-    constant = sum(cost is _one for cost in costs)
-    others = [cost for cost in costs if cost is not _one]
+    constant = sum(cost.value for cost in costs if isinstance(cost, _Constant))
+    others = [cost for cost in costs if not isinstance(cost, _Constant)]
+    if not others:
+        return _Constant(constant)
     return lambda variables: constant + sum(cost(variables) for cost in others)
+
+
+def _each(cost: Cost, of: Callable[[int], int]) -> Cost:
+    """A function of a cost."""
+    return _Constant(of(cost.value)) if isinstance(cost, _Constant) else lambda variables: of(cost(variables))
 
 
 def _is_connection(parent: Any) -> bool:
@@ -271,8 +301,7 @@ def _times(node: FieldNode, type_: Any, in_connection: bool) -> Cost:
         value = argument.value
         if argument.name.value == "first":
             if isinstance(value, IntValueNode):
-                first = int(value.value)
-                return lambda variables: max(first, 0)
+                return _Constant(max(int(value.value), 0))
             if isinstance(value, VariableNode):
                 name = value.name.value
                 return lambda variables: _count(variables.get(name))
@@ -281,13 +310,11 @@ def _times(node: FieldNode, type_: Any, in_connection: bool) -> Cost:
         return _one
     for argument in node.arguments or ():
         if argument.name.value in _BATCHES and isinstance(argument.value, ListValueNode):
-            written = len(argument.value.values)
-            return lambda variables: written
+            return _Constant(len(argument.value.values))
         if argument.name.value in _BATCHES and isinstance(argument.value, VariableNode):
             given = argument.value.name.value
             return lambda variables: len(variables[given]) if isinstance(variables.get(given), list) else LIST_SIZE
-    size = LIST_SIZES.get(node.name.value, LIST_SIZE)
-    return lambda variables: size
+    return _Constant(LIST_SIZES.get(node.name.value, LIST_SIZE))
 
 
 _META = {"__schema": "__Schema", "__type": "__Type"}

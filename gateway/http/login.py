@@ -28,9 +28,10 @@ from gateway.database import DatabaseAway, PostedNothing, Row, Stuck, Tx
 from gateway.http.budget import Budgets
 from gateway.http.headers import page_headers
 from gateway.http.login_page import DEFAULT_PURPOSE, ask, is_of_operators, try_again
-from gateway.http.oauth import NO_STORE, REQUEST_URI_PREFIX, read_form
+from gateway.http.oauth import NO_STORE, PARAMETERS_MAX, REQUEST_URI_PREFIX, read_form
+from gateway.http.refusing import Refusing
 from gateway.http.sessions import SESSION_COOKIE, Sessions, comes_from_elsewhere
-from gateway.http.wire import address_of
+from gateway.http.wire import address_of, query_pairs
 from gateway.ids import show
 from gateway.refusals import Refused
 
@@ -59,7 +60,7 @@ class Login:
         if request.method == "HEAD":  # which changes nothing, and who comes back with a session gets a code
             return Response(status_code=405, headers={"Allow": "GET, POST"})
         try:
-            parameters = read_parameters(list(request.query_params.multi_items()))
+            parameters = read_parameters(query_pairs(request, PARAMETERS_MAX))
             form = read_parameters(await read_form(request)) if request.method == "POST" else {}
             if form and comes_from_elsewhere(request):
                 raise InvalidRequestError("The form was sent by another site's page.")
@@ -79,6 +80,8 @@ class Login:
             return response
         except OAuth2Error as error:
             return self._error(error)
+        except Refusing as no:
+            return self._error(InvalidRequestError(no.message))
         except (DatabaseAway, Busy, Stuck, PostedNothing):
             return try_again()
 

@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl
 import orjson
 from authlib.oauth2 import OAuth2Error
 from authlib.oauth2.rfc6749.errors import InvalidRequestError
+from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import JSONResponse, Response
 
@@ -26,7 +27,7 @@ from gateway.http import patience
 from gateway.http.budget import Budgets
 from gateway.http.wire import address_of
 
-FORM_MAX_BYTES = 16 * 1024
+FORM_MAX_BYTES, PARAMETERS_MAX = 16 * 1024, 50
 GRANT_TYPES = (*CODE_GRANTS, "client_credentials", EXCHANGE)
 NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 REQUEST_URI_PREFIX = "urn:ietf:params:oauth:request_uri:"
@@ -221,7 +222,9 @@ async def read_form(request: HTTPRequest) -> list[tuple[str, str]]:
                     raise InvalidRequestError("The form is too large.")
     except TimeoutError:
         raise InvalidRequestError("The form was not there in time.") from None
+    except ClientDisconnect:
+        raise InvalidRequestError("The form ends in the middle.") from None
     try:
-        return parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=50)
+        return parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=PARAMETERS_MAX)
     except ValueError:
         raise InvalidRequestError("The form cannot be read.") from None

@@ -20,7 +20,8 @@ HEADER_SECONDS = 10
 BODY_SECONDS = 30
 QUERY_SECONDS = 120
 UNREAD_SECONDS = 60
-HEADER_MAX_BYTES = 64 * 1024
+# Each takes thirty times as much memory as a short one has bytes.
+HEADER_MAX_BYTES, HEADERS_MAX = 64 * 1024, 100
 # Of a whole request, however it is cut into chunks: four times the largest body that is read.
 REQUEST_MAX_BYTES = 16 * 1024 * 1024
 # Requests that wait behind one that is answered.
@@ -96,7 +97,7 @@ class PatientHttp(ExpectsReading, HttpToolsProtocol):
     _headers_due: TimerHandle | None = None
     _request_due: TimerHandle | None = None
     _header_bytes = _request_bytes = 0
-    _began_here = _ended_here = _past_headers = _crowded = False
+    _began_here = _ended_here = _past_headers = _crowded = _is_told_last = False
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -132,8 +133,16 @@ class PatientHttp(ExpectsReading, HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         # Trailers, which nobody here reads, come after the body; uvicorn would add them to the headers for ever.
-        if not self._past_headers:
-            super().on_header(name, value)
+        if self._past_headers:
+            return
+        if len(self.headers) >= HEADERS_MAX:
+            self._is_told_last = True
+            self._stop_expecting()
+            told = f"There are more than {HEADERS_MAX} headers."
+            self.transport.write(last_answer("431 Request Header Fields Too Large", told))
+            self.transport.close()
+            raise ConnectionAbortedError  # the parser stops
+        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         self._stop_expecting()
@@ -173,6 +182,8 @@ class PatientHttp(ExpectsReading, HttpToolsProtocol):
             self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
+        if self._is_told_last:
+            return
         if self._crowded:
             self._stop_expecting()
             self.flow.pause_reading()

@@ -13,6 +13,8 @@ from gateway.onboarding.programmes import sql
 from gateway.refusals import InputNotAccepted, Refused
 from partners.protocols import PROTOCOLS
 
+# The coalition's own name in statements, and the list of a month's files.
+RESERVED_CODES = ("coalition", "manifest")
 STORE_MAX_LENGTH = 100
 
 
@@ -51,6 +53,8 @@ async def onboard_partner(tx: Tx, new: NewPartner, now: datetime) -> UUID:
         raise InputNotAccepted(f"The partner code {new.code!r} must be lower-case letters and digits.", "code")
     if not 2 <= len(new.code) <= 31 or not new.code[0].isalpha():
         raise InputNotAccepted(f"The partner code {new.code!r} must begin with a letter and have 2 to 31.", "code")
+    if new.code in RESERVED_CODES:
+        raise InputNotAccepted(f"{new.code!r} stands for something else in statements and their files.", "code")
     if not new.name.strip():
         raise InputNotAccepted("A partner has a name.", "name")
     _check_connection(new)

@@ -18,16 +18,20 @@ sql = load_queries(__file__)
 MONTHS_MAX = 1_200
 PENDING_DAYS_MAX = 365
 
+# A till that was offline, a month of receipts that come at once.
+BACKDATING_DAYS = 31
+
 
 @dataclass(frozen=True, slots=True)
 class NewCoalition:
-    """`started_on` is the first settlement month; `backdating_days` None: any age of event is accepted."""
+    """`started_on` is the first settlement month; `backdating_days`: how long ago something may have occurred that is told now,
+    None: any time. Prices and rates are those of then, so within it a partner chooses among them."""
 
     name: str
     timezone: str
     settlement_currency: str
     started_on: date
-    backdating_days: int | None = 400
+    backdating_days: int | None = BACKDATING_DAYS
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from gateway.http.limits import (
     LIST_SIZES,
     OPERATIONS_MAX,
     WEIGHTS,
-    compile_cost,
+    compile_costs,
 )
 from tests.world import World, engine
 
@@ -28,7 +28,7 @@ STORES = "{ partners(first: %d) { nodes { code stores(first: %d) { nodes { code 
 def cost(text: str, **variables: Any) -> int:
     document = parse(text)
     operation = next(d for d in document.definitions if isinstance(d, OperationDefinitionNode))
-    return compile_cost(engine()._schema, document, operation)(variables)
+    return compile_costs(engine()._schema, document)(operation)(variables)
 
 
 @pytest.mark.parametrize(
