@@ -24,18 +24,19 @@ class Loop(uvloop.Loop):
     async def getaddrinfo(
         self, host: Any, port: Any, *, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
     ) -> list[Any]:
-        """As socket.getaddrinfo, once for all who ask meanwhile. Raises socket.gaierror."""
+        """As socket.getaddrinfo, once for all who ask meanwhile. Raises OSError."""
         asked = host, port, family, type, proto, flags
         found = self._under_way.get(asked)
         if found is None:
-            found = self._under_way[asked] = self.create_future()
-            found.add_done_callback(lambda done: self._forget(asked, done))
+            found = self.create_future()
             # A daemon: nobody waits at the end of the process for a name server that does not answer.
             looking = threading.Thread(target=self._look_up, args=(asked, found), name=f"look up {host!r}", daemon=True)
             try:
                 looking.start()
             except RuntimeError as error:  # the machine has no more threads
-                found.set_exception(OSError(str(error)))
+                raise OSError(str(error)) from error
+            self._under_way[asked] = found
+            found.add_done_callback(lambda done: self._forget(asked, done))
         addresses: list[Any] = await asyncio.shield(found)
         return addresses
 

@@ -1,6 +1,7 @@
 """A token of an outside issuer, remembered by the gateway, serves no longer than whom it names may come."""
 
 import asyncio
+import base64
 import json
 import re
 import time
@@ -202,3 +203,11 @@ async def test_who_cannot_be_looked_up_now_waits_a_little_and_who_is_known_stays
             await holder.close()
             await socket.send(json.dumps({"type": "subscribe", "id": "1", "payload": {"query": LOG}}))
             assert (await next_of(socket))["type"] == "next"
+
+
+async def test_a_token_whose_issuer_is_a_nest_of_lists_is_of_nobody(place: Place) -> None:
+    async with known_outside(place, "operator", '["audit:read"]') as (world, _):
+        for said in ('{"iss":%s}' % ("[" * 1_000 + "]" * 1_000), '{"iss":{"a":1}}', '{"iss":null}', "[]", '"x"'):
+            claims = base64.urlsafe_b64encode(said.encode()).rstrip(b"=").decode()
+            answer = await world.http.post("/graphql", json={"query": LOG}, headers={"Authorization": f"Bearer e30.{claims}.x"})
+            assert (answer.status_code, answer.json()["errors"][0]["extensions"]["code"]) == (401, "UNAUTHENTICATED")

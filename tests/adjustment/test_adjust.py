@@ -94,3 +94,16 @@ async def test_numbers_at_the_edges_are_refused_with_the_field_named(world: Worl
     }  # fmt: skip
     assert "2^53-1" in (await world.post(await world.operator(), ADJUST, i=given)).json()["errors"][0]["message"]
     assert await world.transactions() == 0
+
+
+async def test_what_somebody_asked_for_who_was_disabled_is_not_approved_and_can_be_rejected(world: World) -> None:
+    otto = await second_operator(world)
+    asked = (await adjust(world, 1_600))["adjustment"]
+    assert asked["state"] == "AWAITING_APPROVAL"
+    before = await world.transactions()
+    await world.disable("olga")
+    refused = (await world.ask(otto, APPROVE, i={"adjustment": asked["id"]}))["approveAdjustment"]
+    assert [error["message"] for error in refused["errors"]] == ["Who asked for this adjustment is an operator no more; reject it."]
+    assert await world.transactions() == before
+    rejected = (await world.ask(otto, REJECT, i={"adjustment": asked["id"]}))["rejectAdjustment"]
+    assert (codes(rejected), rejected["adjustment"]["state"]) == ([], "REJECTED")

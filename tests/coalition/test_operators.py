@@ -205,3 +205,11 @@ async def test_two_operators_who_create_or_publish_the_same_at_once_are_told_so(
     published = await asyncio.gather(*(told(world, PUBLISH, **terms) for _ in range(6)))
     assert sorted([error["code"] for error in each["errors"]] for each in published) == [[], *[["STATE_CONFLICT"]] * 5]
     assert (await world.sql("select count(*) from contract where valid_from = '2027-01-01'"))[0][0] == 1
+
+
+@pytest.mark.parametrize("code", ["coalition", "manifest"])
+async def test_no_partner_is_called_what_statements_call_something_else(world: World, code: str) -> None:
+    before = await count(world, "partner")
+    made = await told(world, ONBOARD, code=code, name="A Partner")
+    assert made["errors"] == [{"code": "INPUT_NOT_ACCEPTED", "path": ["code"]}]
+    assert await count(world, "partner") == before

@@ -9,7 +9,7 @@ import pytest
 from gateway.conversion.convert import Converter
 from gateway.database import Database
 from tests.access.consenting import GRANT, WITHDRAW, agree, exchange
-from tests.conversion.exchanging import ANN, CONVERT, QUOTE, miles
+from tests.conversion.exchanging import ANN, CONVERT, QUOTE, miles, quote
 from tests.points import ADJUST, APPROVE, ann_hands_over, ann_logs_in, codes, run_job, second_operator, until_revoked
 from tests.world import World
 
@@ -144,3 +144,28 @@ async def test_an_adjustment_is_not_approved_for_a_partner_that_was_suspended_me
             await asyncio.sleep(0.05)
     assert codes((await world.ask(other, APPROVE, i={"adjustment": asked}))["approveAdjustment"]) == ["NOT_ALLOWED"]
     assert await world.transactions() == 0
+
+
+@pytest.mark.parametrize(
+    ("at", "occurred", "accepted"),
+    [
+        (None, None, True),
+        ("2026-02-10T12:00:00Z", "2026-02-10T12:03:00Z", True),
+        ("2026-02-10T12:00:00Z", None, False),
+        ("2026-02-10T12:00:00Z", "2026-02-10T12:06:00Z", False),
+        ("2026-02-10T12:00:00Z", "2026-02-10T11:59:59Z", False),
+        (None, "2026-02-10T12:00:00Z", False),
+    ],
+)
+async def test_an_exchange_occurs_when_its_rate_was_quoted_for(
+    world: World, at: str | None, occurred: str | None, accepted: bool
+) -> None:
+    """Or in the minutes after it: else a partner would choose its rate from one time and its contract from another."""
+    await world.record("500.00", occurredAt="2026-02-01T12:00:00Z")
+    await world.record("500.00")
+    quoted = (await quote(world, 200, **({"at": at} if at else {})))["quote"]
+    given = {"idempotencyKey": "k", "quote": quoted["id"], "member": ANN, **({"occurredAt": occurred} if occurred else {})}
+    done = (await world.ask("airline", CONVERT, input=given))["convertPoints"]
+    assert codes(done) == ([] if accepted else ["INPUT_NOT_ACCEPTED"])
+    assert (await world.sql("select count(*) from conversion"))[0][0] == int(accepted)
+    assert await miles(world) == (100 if accepted else 0)

@@ -79,3 +79,15 @@ async def test_a_process_ends_while_a_name_is_looked_up(asked: tuple[list[str], 
         if SLOW in each.name:
             each.join(5)
             assert not each.is_alive()
+
+
+async def test_a_look_up_that_cannot_begin_fails_and_is_begun_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        start = threading.Thread.start
+        monkeypatch.setattr(threading.Thread, "start", lambda self: (_ for _ in ()).throw(RuntimeError("can't start new thread")))
+        with pytest.raises(OSError, match="can't start new thread"):
+            await asyncio.get_running_loop().getaddrinfo("localhost", 80)
+        monkeypatch.setattr(threading.Thread, "start", start)
+        assert await asyncio.get_running_loop().getaddrinfo("localhost", 80)
+
+    await run(work())

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -220,3 +221,50 @@ async def test_the_schema_is_told_a_few_times_at_once_and_no_more(world: World) 
     many = "{ " + " ".join(f"a{n}: {body}" for n in range(12)) + " } " + told[told.index("fragment") :]
     refused = (await world.post("grocer", many)).json()
     assert refused["errors"][0]["extensions"]["code"] == "COST_TOO_HIGH"
+
+
+def nested(operations: int, last: str) -> str:
+    """Operations that spread a fragment twelve times, which spreads another one as often."""
+    asked = " ".join(f"query q{n} {{ ...a }}" for n in range(operations))
+    return f"{asked} fragment a on Query {{ {'...b ' * 12} }} fragment b on Query {{ {'...c ' * 12} }} fragment c on Query {{ {last} }}"
+
+
+def test_a_fragment_costs_the_same_wherever_it_is_spread_and_as_much_as_if_it_were_written_out() -> None:
+    for last, once in (("partner { code }", 2), ("partners(first: 7) { nodes { code } }", CONNECTION + 14)):
+        assert cost(nested(1, last)) == 144 * once
+    text = "query($n: Int!) { ...a ...a } fragment a on Query { ...b partner { code } } fragment b on Query { partners(first: $n) { nodes { code } } }"
+    assert cost(text, n=5) == 2 * (CONNECTION + 10 + 2)
+    assert cost(text, n=9) == 2 * (CONNECTION + 18 + 2)
+
+
+def test_what_is_remembered_of_a_document_is_about_as_long_as_its_text() -> None:
+    many = " ".join(f"query q{n} {{ {'...a ' * 12} }}" for n in range(15))
+    last = "partner { code name stores(first: 1) { nodes { id code name } } contracts { id version issuePrice redeemPrice serviceFee } }"
+    text = f"{many} fragment a on Query {{ {last} }}"
+    engine().prepare("{ partner { code } }")
+    tracemalloc.start()
+    try:
+        kept = engine().prepare(text)
+        taken = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert len(kept.costs) == 15
+    assert taken < 500 * len(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{ partner { id } } fragment a on Partner { " + "id " * 400 + "}", "The fragment a is spread nowhere."),
+        ("{ partner { id } } fragment a on Partner { ...b } fragment b on Partner { ...a }", "The fragment a is spread nowhere."),
+        ("{ partner { ...a } } fragment a on Partner { id ...b } fragment b on Partner { id ...a }", "The fragment a spreads itself."),
+    ],
+)
+async def test_fragments_that_are_spread_nowhere_or_within_themselves_are_refused_before_anything_is_compared(
+    world: World, monkeypatch: pytest.MonkeyPatch, text: str, told: str
+) -> None:
+    validated: list[Any] = []
+    monkeypatch.setattr("gateway.http.engine.validate", lambda *given, **named: validated.append(given) or [])
+    answer = await world.post("grocer", text)
+    assert [error["message"] for error in answer.json()["errors"]] == [told]
+    assert validated == []

@@ -251,3 +251,38 @@ async def test_who_has_said_nothing_of_itself_is_told_so_before_its_body_is_read
     writer.close()
     moved = await world.http.get("/livez/", headers={"Host": "evil.example"})
     assert (moved.status_code, moved.headers.get("location")) == (404, None)
+
+
+@pytest.mark.parametrize("ends", [True, False])
+async def test_very_many_headers_are_refused_however_short_they_are(world: World, ends: bool) -> None:
+    reader, writer = await connection(world)
+    writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\n" + b"a:\r\n" * 98 + b"\r\n")
+    assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)).startswith(b"HTTP/1.1 200")
+    await reader.readuntil(b"}")
+    writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\n" + b"a:\r\n" * 150 + (b"\r\n" if ends else b""))
+    said = await asyncio.wait_for(reader.read(), 5)
+    assert said.startswith(b"HTTP/1.1 431")
+    assert json.loads(said.partition(b"\r\n\r\n")[2]) == {"error": "There are more than 100 headers."}
+    writer.close()
+
+
+async def test_a_form_that_ends_in_the_middle_is_no_error_of_ours(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    for path in ("token", "authorize", "par", "revoke", "introspect"):
+        _, writer = await connection(world)
+        kind = "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 500"
+        writer.write(f"POST /oauth/{path} HTTP/1.1\r\nHost: x\r\n{kind}\r\n\r\nclient_id=x".encode())
+        await asyncio.sleep(0.05)
+        writer.transport.abort()
+    await asyncio.sleep(0.2)
+    assert [each for each in caplog.records if each.levelname in ("ERROR", "CRITICAL")] == []
+    assert (await world.http.get("/livez")).status_code == 200
+
+
+async def test_query_strings_have_a_few_names(world: World) -> None:
+    headers = {"Authorization": f"Bearer {await world.token('grocer')}"}
+    asked = {"query": PARTNER, **{f"x{n}": "" for n in range(9)}}
+    assert (await world.http.get("/graphql", params=asked, headers=headers)).status_code == 200
+    answer = await world.http.get("/graphql", params={**asked, "one": "more"}, headers=headers)
+    assert (answer.status_code, answer.json()["errors"][0]["message"]) == (400, "The query string has more than 10 names.")
+    strangers = await world.http.get("/oauth/authorize", params={f"x{n}": "" for n in range(51)})
+    assert (strangers.status_code, strangers.json()["error_description"]) == (400, "The query string has more than 50 names.")

@@ -111,3 +111,12 @@ async def test_more_than_a_thousand_at_once_are_refused_whole(world: World) -> N
         assert (answer["data"], answer["errors"][0]["extensions"]["code"]) == (None, "BAD_INPUT")
         assert "1001" in answer["errors"][0]["message"].replace(",", "")
     assert await members(world) == before
+
+
+async def test_a_refusal_says_back_the_beginning_of_what_nobody_is_known_by(world: World) -> None:
+    long = "x" * 100_000
+    answer = await world.post("grocer", "query($r: MemberRef!) { membership(ref: $r) { id } }", r={"externalId": long})
+    refused = await world.redeem(1, member={"externalId": long})
+    assert [error["code"] for error in refused["errors"]] == ["MEMBER_UNKNOWN"]
+    assert len(refused["errors"][0]["message"]) < 700
+    assert len(answer.content) < 2_000
