@@ -27,7 +27,7 @@ from gateway.http.shares import (
     SMALL_POINTS,
     UNREAD_MAX_BYTES,
 )
-from gateway.http.wire import BODY_MAX_BYTES, MEMBERS_BODY_MAX_BYTES, PARTS_MAX
+from gateway.http.wire import BODY_MAX_BYTES, MEMBERS_BODY_MAX_BYTES, PARTS_MAX, QUERY_PAIRS_MAX
 from gateway.pages import PAGE_MAX
 
 _KEPT_BY = {"member": "member", "operator": "person", "partner": "client"}
@@ -43,6 +43,8 @@ async def show_limits(request: Request) -> Response:
         ("body", f"{BODY_MAX_BYTES // 1024 // 1024} MiB"),
         ("body of a member's own app", f"{MEMBERS_BODY_MAX_BYTES // 1024} KiB"),
         ("lists and objects of a body", f"{PARTS_MAX:,}"),
+        ("names in a query string", QUERY_PAIRS_MAX),
+        ("headers of a request", patience.HEADERS_MAX),
         ("characters", f"{DOCUMENT_MAX_CHARS:,}"),
         ("tokens", f"{TOKENS_MAX:,}"),
         ("levels", limits.DEPTH_MAX),
