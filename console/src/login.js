@@ -1,5 +1,6 @@
 // Logs the operator in: authorization code with PKCE (RFC 7636) against the gateway's own server.
 // The token lives in memory alone. Before it ends, a new code is fetched with the session of the login page.
+// What an operator has written stays in its tab, and is gone when another one logs in there.
 
 const CLIENT = "console";
 const REDIRECT = `${location.origin}/graphiql`;
@@ -42,8 +43,18 @@ async function redeem(code, verifier) {
   });
   if (!answer.ok) throw new Error("The login was not accepted.");
   const body = await answer.json();
+  keepForOneOperator(body.access_token);
   token = body.access_token;
   renewAt = Date.now() + (body.expires_in - RENEW_BEFORE_SECONDS) * 1000;
+}
+
+function keepForOneOperator(given) {
+  const { sub } = JSON.parse(atob(given.split(".")[1].replaceAll("-", "+").replaceAll("_", "/")));
+  const before = sessionStorage.getItem("operator");
+  if (before === sub) return;
+  sessionStorage.clear();
+  sessionStorage.setItem("operator", sub);
+  if (token) location.reload(); // what is on the page is somebody else's
 }
 
 async function goToLogin(more) {
@@ -93,11 +104,13 @@ export async function roles() {
 /** Ask for no more than these scopes from now on; for all one has, with none. */
 export async function narrowTo(scopes) {
   scope = scopes.join(" ");
+  token = null; // whatever becomes of it, the wider one serves no more
   await renewQuietly();
 }
 
 export async function logOut() {
   await fetch("/oauth/logout", { method: "POST" });
   token = null;
+  sessionStorage.clear();
   location.assign("/graphiql");
 }

@@ -41,7 +41,7 @@ function Role({ known }) {
 
 function Console({ known }) {
   return (
-    <GraphiQL fetcher={ask} plugins={[HISTORY_PLUGIN, explorer]} defaultTabs={examples}>
+    <GraphiQL fetcher={ask} plugins={[HISTORY_PLUGIN, explorer]} defaultTabs={examples} storage={sessionStorage}>
       <GraphiQL.Logo>
         <span className="logo">Loyalty gateway</span>
         <Role known={known} />

@@ -38,7 +38,7 @@ class Revocations:
     def __init__(self) -> None:
         self._revoked: dict[str, float] = {}
         self._until: dict[str, float] = {}
-        self._since, self._connection, self.rows = BEGINNING, 0, 0
+        self._since, self._connection, self.rows = BEGINNING, "", 0
         self.read_at = time.monotonic()
 
     @property

@@ -1,6 +1,7 @@
 -- name: oldest_running()^
--- The oldest transaction that may still revoke something: what those before it revoked can be read. And the connection's number.
-select pg_snapshot_xmin(pg_current_snapshot())::text as oldest, pg_backend_pid() as connection;
+-- The oldest transaction that may still revoke something: what those before it revoked can be read. And over which connection, to which server.
+select pg_snapshot_xmin(pg_current_snapshot())::text as oldest,
+       pg_backend_pid() || ' since ' || pg_postmaster_start_time() as connection;
 
 -- name: revocations_from(xid, mark, now, most)
 -- What was revoked in a transaction, after a mark, or in those that came after it, of tokens that have not ended by themselves.

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from uuid import UUID
 
+from gateway.access.scopes import of_roles
 from gateway.coalition.catalogue import Coalition, Programme
 from gateway.database import Database, LostRace, Tx
 from gateway.ids import bucket_of, new_id_in
@@ -91,7 +92,7 @@ async def decide(
 ) -> Adjustment:
     """Approve or reject an adjustment that waits. Deciding the same again gives the same answer.
 
-    Raises AdjustmentUnknown, NotAllowed for the operator who asked for it, and to approve what one asked for who was disabled,
+    Raises AdjustmentUnknown, NotAllowed for the operator who asked for it, and to approve what one asked for who may not by now,
     StateConflict when it was decided otherwise, InsufficientPoints, PeriodNotOpen; DatabaseAway.
     """
     wanted = "posted" if approve else "rejected"
@@ -105,8 +106,9 @@ async def decide(
             partner = coalition.partners[row["partner_id"]]
             if approve and partner.status != "active":
                 raise NotAllowed(f"{partner.name} is suspended.")
-            if approve and row["is_by_nobody"]:
-                raise NotAllowed("Who asked for this adjustment is an operator no more; reject it.")
+            roles = await tx.value(sql.roles_of_operator, operator=row["requested_by"])
+            if approve and "ledger:adjust" not in of_roles(roles or ()):
+                raise NotAllowed("Who asked for this adjustment may not ask for any by now; reject it.")
             programme = coalition.programmes[row["programme_id"]]
             verdict = await _conclude(tx, coalition, adjustment_id, programme, wanted, operator_id, row["occurred_at"], now)
             if verdict != "post":

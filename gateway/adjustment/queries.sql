@@ -30,13 +30,20 @@ values (:bucket, :id, :owner, :key, :digest, :member, :programme, :partner, :con
         'awaiting_approval', :requested_by, :at, :occurred_at, :day, :expires_on);
 
 -- name: adjustment_for_update(bucket, id)^
--- An adjustment's state, locked while it is decided; whether who asked for it is an operator no more.
-select a.state, a.requested_by, a.programme_id, a.partner_id, a.occurred_at,
-       exists (select from account o where o.account_id = a.requested_by and o.disabled_at is not null) as is_by_nobody
-  from adjustment a
- where a.bucket = :bucket
-   and a.adjustment_id = :id
-   for update of a;
+-- An adjustment's state, locked while it is decided.
+select state, requested_by, programme_id, partner_id, occurred_at
+  from adjustment
+ where bucket = :bucket
+   and adjustment_id = :id
+   for update;
+
+-- name: roles_of_operator(operator)$
+-- What an operator is by now, and until this transaction ends; null where it was disabled.
+select roles
+  from account
+ where account_id = :operator
+   and disabled_at is null
+   for share;
 
 -- name: decide_adjustment(bucket, id, state, decided_by, at, day, expires_on)!
 -- Note what was decided and, where a second operator had to, by whom; what is given lasts from the day of the decision on.

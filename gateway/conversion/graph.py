@@ -18,7 +18,7 @@ from gateway.ledger.transactions import Transaction, transactions_by_id
 from gateway.members import lookup
 from gateway.members.graph import MemberRef
 from gateway.refusals import InputNotAccepted, NotAllowed, QuoteUnknown
-from gateway.scalars import OCCURRED_OR_NOW, DateTime, Points
+from gateway.scalars import DateTime, Points
 
 WHOSE = "Needed from partners; whoever converts in the member's name leaves it out."
 
@@ -89,7 +89,9 @@ class ConvertPointsInput:
     idempotency_key: str
     quote: strawberry.ID
     member: MemberRef | None = strawberry.field(default=None, description=WHOSE)
-    occurred_at: DateTime | None = strawberry.field(default=None, description=OCCURRED_OR_NOW)
+    occurred_at: DateTime | None = strawberry.field(
+        default=None, description="The moment whose rate was quoted, or within five minutes after it; now unless told."
+    )
 
 
 @strawberry.type(directives=[PUBLIC])

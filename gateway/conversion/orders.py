@@ -5,7 +5,7 @@ from datetime import date, datetime
 from uuid import UUID
 
 from gateway import ids
-from gateway.coalition.catalogue import Coalition
+from gateway.coalition.catalogue import CLOCK_SKEW_SECONDS, Coalition
 from gateway.conversion.quotes import QUOTE_LIFETIME, sql
 from gateway.database import Row, Tx
 from gateway.ledger.items import Key
@@ -116,13 +116,13 @@ async def find_or_open(
 
 def _moment(said: datetime | None, priced_at: datetime, now: datetime) -> datetime:
     """When an exchange occurred: at the moment whose rate was quoted, or while that quote served; else its rate would be of one
-    time and its contract of another. Raises InputNotAccepted."""
+    time and its contract of another. A till's clock may differ by CLOCK_SKEW_SECONDS. Raises InputNotAccepted."""
     occurred_at = said or now
-    too_early = said is not None and said < priced_at
-    if too_early or occurred_at > priced_at + QUOTE_LIFETIME:
+    within = min(max(occurred_at, priced_at), priced_at + QUOTE_LIFETIME)
+    if abs(occurred_at - within).total_seconds() > CLOCK_SKEW_SECONDS:
         told = f"The rate is that of {priced_at.isoformat()}: what it is used for occurred then, or in the five minutes after it."
         raise InputNotAccepted(told, "occurredAt")
-    return occurred_at
+    return within
 
 
 async def _open(

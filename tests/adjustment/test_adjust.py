@@ -4,6 +4,8 @@ import asyncio
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from tests.points import ADJUST, APPROVE, REJECT, codes, second_operator
 from tests.world import World
 
@@ -96,14 +98,18 @@ async def test_numbers_at_the_edges_are_refused_with_the_field_named(world: Worl
     assert await world.transactions() == 0
 
 
-async def test_what_somebody_asked_for_who_was_disabled_is_not_approved_and_can_be_rejected(world: World) -> None:
+@pytest.mark.parametrize("way", ["disabled", "with another role"])
+async def test_what_somebody_asked_for_who_may_not_any_more_is_not_approved_and_can_be_rejected(world: World, way: str) -> None:
     otto = await second_operator(world)
     asked = (await adjust(world, 1_600))["adjustment"]
     assert asked["state"] == "AWAITING_APPROVAL"
     before = await world.transactions()
-    await world.disable("olga")
+    if way == "disabled":
+        await world.disable("olga")
+    else:
+        await world.sql("update account set roles = '{auditor}' where login = 'olga'")
     refused = (await world.ask(otto, APPROVE, i={"adjustment": asked["id"]}))["approveAdjustment"]
-    assert [error["message"] for error in refused["errors"]] == ["Who asked for this adjustment is an operator no more; reject it."]
+    assert [error["message"] for error in refused["errors"]] == ["Who asked for this adjustment may not ask for any by now; reject it."]
     assert await world.transactions() == before
     rejected = (await world.ask(otto, REJECT, i={"adjustment": asked["id"]}))["rejectAdjustment"]
     assert (codes(rejected), rejected["adjustment"]["state"]) == ([], "REJECTED")

@@ -1,7 +1,7 @@
 """Who may exchange points: members, partners, those that act for them, and nobody for whom is suspended."""
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -152,8 +152,11 @@ async def test_an_adjustment_is_not_approved_for_a_partner_that_was_suspended_me
         (None, None, True),
         ("2026-02-10T12:00:00Z", "2026-02-10T12:03:00Z", True),
         ("2026-02-10T12:00:00Z", None, False),
-        ("2026-02-10T12:00:00Z", "2026-02-10T12:06:00Z", False),
-        ("2026-02-10T12:00:00Z", "2026-02-10T11:59:59Z", False),
+        ("2026-02-10T12:00:00Z", "2026-02-10T12:06:01Z", False),
+        ("2026-02-10T12:00:00Z", "2026-02-10T11:58:59Z", False),
+        ("2026-02-10T12:00:00Z", "2026-02-10T11:59:30Z", True),
+        (None, "2026-10-15T11:59:57Z", True),
+        ("2026-10-15T12:00:50Z", None, True),
         (None, "2026-02-10T12:00:00Z", False),
     ],
 )
@@ -169,3 +172,13 @@ async def test_an_exchange_occurs_when_its_rate_was_quoted_for(
     assert codes(done) == ([] if accepted else ["INPUT_NOT_ACCEPTED"])
     assert (await world.sql("select count(*) from conversion"))[0][0] == int(accepted)
     assert await miles(world) == (100 if accepted else 0)
+
+
+async def test_a_rate_that_begins_in_a_moment_is_not_had_for_what_occurs_before_it(world: World) -> None:
+    """A till's clock may be a minute ahead: then what it quoted for occurred at that moment, and not before."""
+    await world.record("500.00")
+    at = "2026-10-15T12:00:50Z"
+    quoted = (await quote(world, 200, at=at))["quote"]
+    done = (await world.ask("airline", CONVERT, input={"idempotencyKey": "k", "quote": quoted["id"], "member": ANN}))["convertPoints"]
+    assert codes(done) == []
+    assert (await world.sql("select occurred_at from conversion"))[0][0] == datetime.fromisoformat(at)

@@ -1,6 +1,7 @@
 """GraphiQL in real Chromium: log in, run an example, see the answer."""
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -17,7 +18,7 @@ from gateway.access.scopes import CEILING
 from gateway.http.guard import missing
 from tests.access.consenting import BACK, client_with_page
 from tests.access.test_oauth import authorization
-from tests.points import ENROL
+from tests.points import ENROL, second_operator
 from tests.world import OPERATOR_PASSWORD, World, engine
 
 ROOT = Path(__file__).parent.parent.parent
@@ -91,10 +92,10 @@ async def test_the_operators_day_is_done_with_the_saved_operations(world: World,
             page = await browser.new_page(viewport={"width": 1400, "height": 900})
             run = page.get_by_role("button", name="Execute query (Ctrl-Enter)")
 
-            async def log_in() -> None:
-                await page.fill("#login", "olga")
+            async def log_in(login: str = "olga") -> None:
+                await page.fill("#login", login)
                 await page.fill("#password", OPERATOR_PASSWORD)
-                await page.fill("#code", world.code_of("olga"))
+                await page.fill("#code", world.code_of(login))
                 await page.click("button")
                 await run.wait_for()
 
@@ -155,6 +156,18 @@ async def test_the_operators_day_is_done_with_the_saved_operations(world: World,
             await page.screenshot(path=tmp_path / "closed.png")
             log = (await done("Audit"))["data"]["audit"]["nodes"]
             assert {"mutation closePeriod", "mutation onboardPartner", "mutation publishConversionRate"} <= {each["action"] for each in log}
+            # What one operator wrote is in its tab alone, and gone when another one logs in there.
+            assert await page.evaluate("Object.keys(sessionStorage).some(key => key.startsWith('graphiql:'))")
+            await page.evaluate("sessionStorage.setItem('graphiql:query', 'of Olga alone')")
+            await page.get_by_role("button", name="Log out").click()
+            await page.wait_for_selector("#login")
+            await second_operator(world)
+            world.clock.set(world.clock.now() + timedelta(minutes=1))
+            await page.evaluate("sessionStorage.setItem('graphiql:query', 'of Olga alone')")
+            await log_in("otto")
+            kept = await page.evaluate("JSON.stringify([{...sessionStorage}, {...localStorage}])")
+            assert "of Olga alone" not in kept
+            assert json.loads(kept)[1] == {}
             await page.get_by_role("button", name="Log out").click()
             await page.wait_for_selector("#login")
             if folder := os.environ.get("GATEWAY_TEST_SCREENSHOTS"):
@@ -162,7 +175,8 @@ async def test_the_operators_day_is_done_with_the_saved_operations(world: World,
         finally:
             await browser.close()
     assert await world.sql("select state from period where month = '2026-01-01'") == [("closed",)]
-    assert await world.sql("select from console_session") == []
+    # What is left is the session that Otto began beside the browser.
+    assert await world.sql("select login from console_session join account using (account_id)") == [("otto",)]
 
 
 def test_every_saved_operation_is_one_of_the_contract_and_within_an_operators_rights() -> None:
