@@ -14,6 +14,7 @@ from graphql import (
     GraphQLInputObjectType,
     GraphQLList,
     GraphQLNonNull,
+    GraphQLObjectType,
     GraphQLSchema,
     OperationDefinitionNode,
     Undefined,
@@ -32,6 +33,10 @@ def compile_inputs(schema: strawberry.Schema) -> None:
             definition = graphql_type.extensions["strawberry-definition"]
             definition.from_input = _hook(_compile(graphql_type, compiled))
             graphql_type.is_one_of = definition.is_one_of
+    told = schema._schema.type_map["__Type"]
+    assert isinstance(told, GraphQLObjectType)
+    # Strawberry's own fails for lists, and for what is not null.
+    told.fields["isOneOf"].resolve = lambda type_, info: type_.is_one_of if isinstance(type_, GraphQLInputObjectType) else None
 
 
 def _hook(convert: Convert) -> Callable[..., Any]:

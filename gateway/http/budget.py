@@ -33,6 +33,8 @@ class Plan:
 
 # What one address may do before it has said who it is: log in, and push requests of apps that have no secret.
 STRANGERS = Plan(300, 5)
+# Authorization requests that clients push: what is pushed is kept for minutes.
+PUSHES = Plan(1_000, 100)
 PLANS = {
     "member": Plan(50_000, 2_000),
     "operator": Plan(500_000, 20_000),
@@ -82,6 +84,11 @@ class Budgets:
         """Take one of what an address may do before it has said who it is; answers in how many seconds it may come back,
         0 if it may go on now. Raises DatabaseAway."""
         _, seconds = await self._spend(f"address {network_of(address)}", STRANGERS, 1)
+        return seconds
+
+    async def push(self, address: str) -> int:
+        """Take one of the requests that clients at an address push; answers as `knock` does. Raises DatabaseAway."""
+        _, seconds = await self._spend(f"pushes {network_of(address)}", PUSHES, 1)
         return seconds
 
     async def _spend(self, holder: str, plan: Plan, cost: int) -> tuple[_Taken, int]:

@@ -39,8 +39,9 @@ from gateway.http.limits import COST_MAX, NAME_MAX, Cost, check_shape, compile_c
 from gateway.inputs import Coercers, NotPlain, coerce_variables, compile_variables
 from gateway.outputs import Outputs
 
-# Of free documents, which leave some 120 bytes in memory for each.
-REMEMBERED_CHARS = 500_000
+# Of free documents, which leave some 120 bytes in memory for each; and what is compiled of a selection, in each place that a
+# fragment brings it to, is worth as many.
+REMEMBERED_CHARS, CHARS_OF_SELECTION = 1_000_000, 20
 REMEMBERED_MAX_CHARS = 8_000
 REGISTERED_MAX = 1_000
 DOCUMENT_MAX_CHARS = 64_000
@@ -61,7 +62,8 @@ class Prepared:
 
     `bare` is the document without variable definitions, to be run once an operation's `coercers` have done their work;
     `outputs` completes its values, unless directives make what it selects change from one execution to the next; with it
-    `roots` has what asks just one field of its root; `asks_of_people`: for what is known of members as people.
+    `roots` has what asks just one field of its root; `asks_of_people`: for what is known of members as people; `size`: as
+    how many characters of text it counts among what is remembered.
     """
 
     document: DocumentNode
@@ -76,6 +78,7 @@ class Prepared:
     root_fields: dict[str | None, tuple[str, ...]]
     variables: dict[str | None, frozenset[str]]
     costs: dict[str | None, Cost]
+    size: int
 
 
 class ScopeMissing(Exception):
@@ -121,14 +124,15 @@ class Engine:
         except RecursionError:
             raise DocumentRefused([GraphQLError("The document is nested too deeply.")]) from None
         try:
-            check_shape(document)
+            selections = check_shape(document)
         except GraphQLError as error:
             raise DocumentRefused([error]) from None
         errors = validate(self._schema, document, max_errors=ERRORS_MAX, hide_suggestions=not explains)
         if errors:
             raise DocumentRefused([brief(error) for error in errors])
         try:
-            prepared = self._compile(document, Outputs() if "@" not in text else None)
+            size = len(text) + CHARS_OF_SELECTION * selections
+            prepared = self._compile(document, Outputs() if "@" not in text else None, size)
         except GraphQLError as error:
             raise DocumentRefused([error]) from None
         if registered:
@@ -137,12 +141,12 @@ class Engine:
                 self._registered.popitem(last=False)
         elif len(text) <= REMEMBERED_MAX_CHARS:
             self._free[text] = prepared
-            self._free_chars += len(text)
+            self._free_chars += prepared.size
             while self._free_chars > REMEMBERED_CHARS:
-                self._free_chars -= len(self._free.popitem(last=False)[0])
+                self._free_chars -= self._free.popitem(last=False)[1].size
         return prepared
 
-    def _compile(self, document: DocumentNode, outputs: Outputs | None) -> Prepared:
+    def _compile(self, document: DocumentNode, outputs: Outputs | None, size: int) -> Prepared:
         operations = [d for d in document.definitions if isinstance(d, OperationDefinitionNode)]
 
         def by_name(compiled: Callable[[OperationDefinitionNode], T]) -> dict[str | None, T]:
@@ -170,6 +174,7 @@ class Engine:
             root_fields=by_name(lambda o: root_fields(document, o)),
             variables=by_name(lambda o: frozenset(d.variable.name.value for d in o.variable_definitions or ())),
             costs=by_name(compile_costs(self._schema, document)),
+            size=size,
         )
 
     def _is_of_people(self, type_: str, field: str) -> bool:

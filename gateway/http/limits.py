@@ -15,6 +15,7 @@ from graphql import (
     FieldNode,
     FragmentDefinitionNode,
     FragmentSpreadNode,
+    GraphQLEnumType,
     GraphQLError,
     GraphQLInputObjectType,
     GraphQLInputType,
@@ -29,6 +30,7 @@ from graphql import (
     ValueNode,
     VariableNode,
     get_named_type,
+    is_abstract_type,
     is_list_type,
     is_non_null_type,
     value_from_ast_untyped,
@@ -60,21 +62,22 @@ EACH = {"_entities": 10}
 # Looked up in the database and made into a page, however few are on it.
 CONNECTION = 50
 
-# The schema's types are as many as there are; what is told of them lies in memory, and costs a share of what is read elsewhere.
-INTROSPECTED_AT_ONCE = 10
-
 Cost = Callable[[Mapping[str, Any]], int]
 
 
-def check_shape(document: DocumentNode) -> None:
-    """Raises GraphQLError for an operation that is too deep, repeats itself, or gives too many other names.
+def check_shape(document: DocumentNode) -> int:
+    """Answers how many selections a document comes to with its fragments. Raises GraphQLError for an operation that is too deep,
+    repeats itself, or gives too many other names.
 
     It comes before validation, whose time grows with the square of how often a field is repeated, in fragments that nothing
     spreads too: so these, and those that spread themselves, are refused here. What is unknown is left to validation.
     """
     fragments = _fragments(document)
-    if len(fragments) > FRAGMENTS_MAX:
+    defined = sum(isinstance(each, FragmentDefinitionNode) for each in document.definitions)
+    if defined > FRAGMENTS_MAX:
         raise GraphQLError(f"The document has more than {FRAGMENTS_MAX} fragments.")
+    if defined > len(fragments):
+        raise GraphQLError("Two fragments have the same name.")
     operations = [d for d in document.definitions if isinstance(d, OperationDefinitionNode)]
     if len(operations) > OPERATIONS_MAX:
         raise GraphQLError(f"The document has more than {OPERATIONS_MAX} operations.")
@@ -85,6 +88,7 @@ def check_shape(document: DocumentNode) -> None:
         visited = _check_operation(operation, fragments, visited, spread)
     if unused := sorted(fragments.keys() - spread):
         raise GraphQLError(f"The fragment {unused[0][:NAME_MAX]} is spread nowhere.")
+    return visited
 
 
 def _check_operation(
@@ -141,13 +145,16 @@ def compile_costs(schema: GraphQLSchema, document: DocumentNode) -> Callable[[Op
 
     A fragment is worked out once, wherever it is spread: spread one within another they come to far more than their text.
     """
-    fragments, worked_out = _fragments(document), dict[str, Cost]()
+    fragments, worked_out = _fragments(document), dict[tuple[str, bool], Cost]()
+    sizes = _introspected(schema)
+    of_all_types = False
 
     def of_fragment(name: str) -> Cost:
-        if name not in worked_out:
+        if (name, of_all_types) not in worked_out:
             fragment = fragments[name]
-            worked_out[name] = _sum(of_selections(fragment.selection_set, schema.type_map[fragment.type_condition.name.value]))
-        return worked_out[name]
+            on = schema.type_map[fragment.type_condition.name.value]
+            worked_out[name, of_all_types] = _sum(of_selections(fragment.selection_set, on))
+        return worked_out[name, of_all_types]
 
     def of_selections(selections: SelectionSetNode, parent: Any) -> list[Cost]:
         found: list[Cost] = []
@@ -175,10 +182,9 @@ def compile_costs(schema: GraphQLSchema, document: DocumentNode) -> Callable[[Op
             return _Constant(WEIGHTS.get(node.name.value, 1))
         if field is None:  # __schema and __type, which are fields of no type
             told = _sum(of_selections(node.selection_set, schema.type_map[_META[node.name.value]]))
-            return _each(told, lambda found: 1 + found // INTROSPECTED_AT_ONCE)
-        if node.name.value == "types" and parent.name == "__Schema":
-            told = _sum(of_selections(node.selection_set, schema.type_map["__Type"]))
-            return _each(told, lambda found: 1 + len(schema.type_map) * found)
+            return _each(told, lambda found: 1 + found)
+        if parent.name.startswith("__"):
+            return of_introspected(node, parent, field)
         inner = _sum(of_selections(node.selection_set, get_named_type(field.type)))
         times = _times(node, field.type, _is_connection(parent))
         weight = WEIGHTS.get(node.name.value, CONNECTION if _is_connection(get_named_type(field.type)) else 1)
@@ -188,6 +194,18 @@ def compile_costs(schema: GraphQLSchema, document: DocumentNode) -> Callable[[Op
             return _each(inner, lambda found: weight + items * (each + found))
         return lambda variables: weight + times(variables) * (each + inner(variables))
 
+    def of_introspected(node: FieldNode, parent: Any, field: Any) -> Cost:
+        """Of what is told of the schema: as much as there is of all types together, or at most of one."""
+        nonlocal of_all_types
+        before, name = of_all_types, node.name.value
+        of_all_types = before or (name == "types" and parent.name == "__Schema")
+        assert node.selection_set is not None
+        inner = _sum(of_selections(node.selection_set, get_named_type(field.type)))
+        of_all_types = before
+        average, largest = sizes.get(name, (1, 1))
+        items = average if of_all_types else largest
+        return _each(inner, lambda found: 1 + items * found)
+
     def of_operation(operation: OperationDefinitionNode) -> Cost:
         cost = _sum(of_selections(operation.selection_set, schema.get_root_type(operation.operation)))
         declared = [d for d in operation.variable_definitions or () if d.default_value]
@@ -195,6 +213,25 @@ def compile_costs(schema: GraphQLSchema, document: DocumentNode) -> Callable[[Op
         return cost if isinstance(cost, _Constant) else lambda variables: cost(_Given(defaults, variables))
 
     return of_operation
+
+
+@cache
+def _introspected(schema: GraphQLSchema) -> dict[str, tuple[int, int]]:
+    """How many items the lists have that tell of the schema: on average of all types, rounded up, and at most."""
+    types = list(schema.type_map.values())
+    of_types = [getattr(each, "fields", {}) for each in types if not isinstance(each, GraphQLInputObjectType)]
+    lengths = {
+        "fields": [len(fields) for fields in of_types],
+        "args": [len(field.args) for fields in of_types for field in fields.values()],
+        "inputFields": [len(each.fields) for each in types if isinstance(each, GraphQLInputObjectType)],
+        "enumValues": [len(each.values) for each in types if isinstance(each, GraphQLEnumType)],
+        "possibleTypes": [len(schema.get_possible_types(each)) for each in types if is_abstract_type(each)],
+        "interfaces": [len(getattr(each, "interfaces", ())) for each in types],
+        "types": [len(types)],
+        "directives": [len(schema.directives)],
+    }
+    counts = {"args": len(lengths["args"]), "types": 1, "directives": 1}
+    return {name: (-(-sum(found) // counts.get(name, len(types))), max(found)) for name, found in lengths.items()}
 
 
 class _Given(dict[str, Any]):

@@ -30,7 +30,7 @@ from gateway.http.headers import page_headers
 from gateway.http.login_page import DEFAULT_PURPOSE, ask, is_of_operators, try_again
 from gateway.http.oauth import NO_STORE, PARAMETERS_MAX, REQUEST_URI_PREFIX, read_form
 from gateway.http.refusing import Refusing
-from gateway.http.sessions import SESSION_COOKIE, Sessions, comes_from_elsewhere
+from gateway.http.sessions import Sessions, comes_from_elsewhere, session_cookie
 from gateway.http.wire import address_of, query_pairs
 from gateway.ids import show
 from gateway.refusals import Refused
@@ -66,7 +66,7 @@ class Login:
                 raise InvalidRequestError("The form was sent by another site's page.")
             if len(form.get("login", "")) > LOGIN_MAX:
                 raise InvalidRequestError(f"A login name has {LOGIN_MAX} characters at most.")
-            counts = request.method == "POST" or SESSION_COOKIE in request.cookies  # both leave something behind
+            counts = request.method == "POST" or session_cookie(request) is not None  # both leave something behind
             seconds = await self._budgets.knock(address_of(request)) if counts else 0
             if seconds:
                 told = f"Too many logins were tried from your address. Try again in {seconds} seconds."
@@ -129,7 +129,7 @@ class Login:
                 await tx.run(sql.use_pushed_request, request_hash=_hash(pushed), used_at=desk.now)
         response = self._redirect(desk)
         if client["client_id"] == CONSOLE_CLIENT and form and account is not None:
-            await self._sessions.begin(tx, response, account, request.cookies.get(SESSION_COOKIE))
+            await self._sessions.begin(tx, response, account, session_cookie(request))
         return response
 
     @asynccontextmanager

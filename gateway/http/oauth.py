@@ -32,6 +32,7 @@ GRANT_TYPES = (*CODE_GRANTS, "client_credentials", EXCHANGE)
 NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 REQUEST_URI_PREFIX = "urn:ietf:params:oauth:request_uri:"
 PUSHED_SECONDS = 300  # the person logs in meanwhile
+PUSHED_MAX_CHARS = 4_096
 
 Decide = Callable[[OAuthServer, Request, Desk, Tx], Awaitable[None]]
 
@@ -129,12 +130,14 @@ class OAuth:
                 if parameters.setdefault("dpop_jkt", desk.proof.thumbprint) != desk.proof.thumbprint:
                     raise OAuth2Error(error="invalid_dpop_proof", description="dpop_jkt is not the key of the DPoP proof.")
             server.get_consent_grant(Request("GET", parameters))
-            name = secrets.token_urlsafe(32)
+            name, kept = secrets.token_urlsafe(32), orjson.dumps(parameters).decode()
+            if len(kept) > PUSHED_MAX_CHARS:
+                raise InvalidRequestError(f"A pushed request has {PUSHED_MAX_CHARS} characters at most.")
             await tx.run(
                 sql.store_pushed_request,
                 request_hash=secret_hash(name),
                 client_id=client.get_client_id(),
-                parameters=orjson.dumps(parameters).decode(),
+                parameters=kept,
                 expires_at=desk.now + timedelta(seconds=PUSHED_SECONDS),
             )
             desk.answer = 201, {"request_uri": REQUEST_URI_PREFIX + name, "expires_in": PUSHED_SECONDS}, []
@@ -157,9 +160,9 @@ class OAuth:
             ways = [basic is not None, "client_secret" in parameters, "client_assertion" in parameters]
             if sum(ways) > 1:
                 raise InvalidRequestError("Authenticate the client in one way.")
-            if request.url.path.endswith("/par") and not any(ways):
-                # What a stranger pushes is kept for a while, so it is counted.
-                seconds = await self._budgets.knock(address_of(request))
+            if request.url.path.endswith("/par"):  # what is pushed is kept for a while, so it is counted
+                address = address_of(request)
+                seconds = await (self._budgets.push(address) if any(ways) else self._budgets.knock(address))
                 if seconds:
                     told = f"Too many requests were pushed from your address; try again in {seconds} s."
                     body = {"error": "temporarily_unavailable", "error_description": told}

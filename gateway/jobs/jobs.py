@@ -188,5 +188,5 @@ def all_jobs(database: Database, catalogue: Catalogue, converter: Converter, sig
         Job("mature", "Makes pending points available whose day has come.", "* * * * * */10", mature),
         Job("notices", "Announces points that run out within 30 days.", "* * * * * 45", notice),
         Job("seal", "Seals what was posted into signed blocks.", "* * * * * */5", seal_all),
-        Job("tidy", "Deletes codes, sessions and the like that have ended.", "17 * * * *", tidy),
+        Job("tidy", "Deletes codes, sessions and the like that have ended.", "* * * * *", tidy),
     ]

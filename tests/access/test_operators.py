@@ -226,6 +226,23 @@ async def test_the_consoles_session_serves_the_console_alone_until_it_ends(world
     assert await status() == 200
 
 
+async def test_no_cookie_but_the_sessions_is_read_however_it_is_quoted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's own reading of quoted cookies takes seconds for a header of 60 KB (CVE-2024-7592)."""
+    await world.operator()
+    read: list[str] = []
+    monkeypatch.setattr("http.cookies._unquote", lambda text: read.append(text) or text)
+    quoted = 'a="' + "\\\\" * 25_000 + '"'
+    query, _ = authorization(world)
+    with_session = {"cookie": f"{quoted}; {session_of(world)}; b=c"}
+    assert (await world.http.get("/oauth/authorize", params=query, headers=with_session)).status_code == 303
+    assert (await world.http.get("/oauth/authorize", params=query, headers={"cookie": quoted})).status_code == 200
+    for odd in ('__Host-gateway_console="x"', "__Host-gateway_console=", "__Host-gateway_console=é", ";;=;"):
+        assert (await world.http.get("/oauth/authorize", params=query, headers={"cookie": odd.encode()})).status_code == 200
+    assert (await world.http.post("/oauth/logout", headers=with_session)).status_code == 204
+    assert await world.sql("select from console_session") == []
+    assert read == []
+
+
 async def test_another_sites_page_logs_nobody_out_and_a_head_gives_no_code(world: World) -> None:
     await world.operator()
     session = {"cookie": session_of(world)}

@@ -12,8 +12,9 @@ import pytest
 from gateway.access.caller import Caller
 from gateway.database import Database
 from gateway.http import budget
-from gateway.http.budget import PLANS, STRANGERS, network_of
+from gateway.http.budget import PLANS, STRANGERS, Plan, network_of
 from gateway.http.refusing import Refusing
+from tests.access.consenting import BACK, client_with_page
 from tests.access.test_oauth import authorization
 from tests.http.test_door import PARTNER, code_of
 from tests.points import ann_logs_in
@@ -130,3 +131,16 @@ async def test_a_stranger_logs_in_and_pushes_so_often_from_one_address_and_no_mo
 )
 def test_an_address_is_known_by_what_one_customer_has(one: str, other: str, same: bool) -> None:
     assert (network_of(one) == network_of(other)) is same
+
+
+async def test_clients_push_so_many_requests_of_so_many_characters(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "PUSHES", Plan(4, 1))
+    secret = await client_with_page(world)
+    query, _ = authorization(world, client_id=secret[0], redirect_uri=BACK)
+    long = await world.http.post("/oauth/par", data={**query, "state": "x" * 5_000}, auth=secret)
+    assert (long.status_code, long.json()["error"]) == (400, "invalid_request")
+    assert "4096 characters" in long.json()["error_description"]
+    assert await world.sql("select from pushed_request") == []
+    answers = [(await world.http.post("/oauth/par", data=query, auth=secret)).status_code for _ in range(8)]
+    assert answers[-1] == 429
+    assert (await world.sql("select count(*) from pushed_request"))[0][0] == answers.count(201)

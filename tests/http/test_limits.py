@@ -6,10 +6,11 @@ import tracemalloc
 from typing import Any
 
 import pytest
-from graphql import OperationDefinitionNode, get_introspection_query, parse
+from graphql import GraphQLInterfaceType, OperationDefinitionNode, get_introspection_query, parse
 
 from gateway import context
 from gateway.http import admission
+from gateway.http.engine import Engine
 from gateway.http.limits import (
     ALIASES_MAX,
     CONNECTION,
@@ -21,6 +22,7 @@ from gateway.http.limits import (
     WEIGHTS,
     compile_costs,
 )
+from gateway.schema import create_schema
 from tests.world import World, engine
 
 STORES = "{ partners(first: %d) { nodes { code stores(first: %d) { nodes { code name } } } } }"
@@ -237,6 +239,38 @@ def test_a_fragment_costs_the_same_wherever_it_is_spread_and_as_much_as_if_it_we
     assert cost(text, n=9) == 2 * (CONNECTION + 18 + 2)
 
 
+def test_what_is_told_of_the_schema_costs_as_much_as_there_is_of_it() -> None:
+    schema = engine()._schema
+    node = schema.type_map["Node"]
+    assert isinstance(node, GraphQLInterfaceType)
+    types, many = schema.get_possible_types(node), cost('{ __type(name: "Node") { possibleTypes { fields { name } } } }')
+    assert many >= sum(1 + len(each.fields) for each in types)
+    query = schema.query_type
+    assert query is not None
+    assert cost('{ __type(name: "Query") { fields { args { name } } } }') >= sum(1 + len(each.args) for each in query.fields.values())
+    assert cost("{ __schema { types { fields { name } } } }") >= sum(len(getattr(each, "fields", ())) for each in schema.type_map.values())
+    # What tools ask for is allowed; the same thirty times is not.
+    assert COST_MAX / 10 < cost("query " + get_introspection_query().split("IntrospectionQuery", 1)[1]) < COST_MAX / 2
+    wide = " ".join(f'a{n}: __type(name: "Node") {{ possibleTypes {{ fields {{ args {{ type {{ name ofType {{ name }} }} }} }} }} }}' for n in range(30))
+    assert cost(f"{{ {wide} }}") > COST_MAX
+
+
+async def test_it_is_told_of_every_type_whether_it_is_one_of(world: World) -> None:
+    text = '{ __type(name: "Node") { fields { type { isOneOf } } } ref: __type(name: "MemberRef") { isOneOf } }'
+    told = (await world.ask("grocer", text))
+    assert [field["type"]["isOneOf"] for field in told["__type"]["fields"]] == [None]
+    assert told["ref"]["isOneOf"] is True
+
+
+def test_so_much_is_remembered_of_documents_as_they_come_to_with_their_fragments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.http.engine.REMEMBERED_CHARS", 20_000)
+    own = Engine(create_schema())
+    for n in range(20):
+        own.prepare(f"query q{n} {{ {'...a ' * 12} }} fragment a on Query {{ partner {{ code name stores(first: 1) {{ nodes {{ id }} }} }} }}")
+    assert 3 < len(own._free) < 15
+    assert sum(each.size for each in own._free.values()) == own._free_chars <= 20_000
+
+
 def test_what_is_remembered_of_a_document_is_about_as_long_as_its_text() -> None:
     many = " ".join(f"query q{n} {{ {'...a ' * 12} }}" for n in range(15))
     last = "partner { code name stores(first: 1) { nodes { id code name } } contracts { id version issuePrice redeemPrice serviceFee } }"
@@ -258,6 +292,10 @@ def test_what_is_remembered_of_a_document_is_about_as_long_as_its_text() -> None
         ("{ partner { id } } fragment a on Partner { " + "id " * 400 + "}", "The fragment a is spread nowhere."),
         ("{ partner { id } } fragment a on Partner { ...b } fragment b on Partner { ...a }", "The fragment a is spread nowhere."),
         ("{ partner { ...a } } fragment a on Partner { id ...b } fragment b on Partner { id ...a }", "The fragment a spreads itself."),
+        (
+            "{ partner { ...a } } fragment a on Partner { " + "contracts { id } " * 300 + "} fragment a on Partner { id }",
+            "Two fragments have the same name.",
+        ),
     ],
 )
 async def test_fragments_that_are_spread_nowhere_or_within_themselves_are_refused_before_anything_is_compared(
