@@ -81,7 +81,7 @@ async def asking_client(world: World, code: str, redirect: str) -> tuple[str, st
 async def test_openid_client_goes_through_every_flow_and_its_negatives(real_time: World, clients: Path) -> None:
     world = real_time
     client_id, jwks = await keyed_client(world, "fuel", algorithms=("ES256", "PS256", "EdDSA"))
-    stale = "a session that is twenty minutes old"
+    stale = "a-session-that-is-twenty-minutes-old"
     await world.sql(
         "insert into console_session select sha256($1::bytea), account_id, now() + interval '1 hour', now() - interval '20 minutes', true"
         " from account where login = 'olga'",

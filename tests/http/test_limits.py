@@ -170,7 +170,7 @@ async def test_wrong_variables_are_told_in_a_few_words_however_large_they_are_an
     query = "mutation($i: EnrolMemberInput!) { enrolMember(input: $i) { errors { code } } }"
     began = time.process_time()
     answer = await world.post("grocer", query, **variables)
-    assert time.process_time() - began < 1.0
+    assert time.process_time() - began < 2.0
     assert answer.json()["errors"][0]["extensions"]["code"] == "BAD_INPUT"
     assert len(answer.content) < 5_000
     again = await world.post("grocer", query, **variables)
