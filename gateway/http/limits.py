@@ -48,13 +48,15 @@ LIST_SIZES = {"consents": 100, "membersBy": 50}
 # Names are repeated for every item of an answer.
 NAME_MAX = 64
 OPERATIONS_MAX = 20
+# How often an operation asks for the schema: it is told in one piece, while nobody else has a turn.
+TOLD_MAX = 2
 # A proof climbs through all transactions of its block, origins through a member's; the integrity checks read the whole database;
 # the schema is long. What reads by itself, or asks a partner's system, costs more than what is there already, and so does what
 # one person may have kept for ever, again and again.
 WEIGHTS = {
     "proof": 100, "origins": 100, "details": 100, "integrity": 20_000, "sdl": 100, "nativeBalance": 100, "contracts": 3,
     "asOf": 10, "cards": 10, "consents": 10, "expiring": 10, "memberships": 10, "person": 10, "takes": 10,
-    "grantConsent": 100, "withdrawConsent": 100, "updatePerson": 100,
+    "grantConsent": 100, "withdrawConsent": 100, "updatePerson": 100, "__schema": 20_000, "__type": 1_000,
 }  # fmt: skip
 # What each item of a list costs beside its fields: entities are looked up one by one.
 EACH = {"_entities": 10}
@@ -95,11 +97,11 @@ def _check_operation(
     operation: OperationDefinitionNode, fragments: dict[str, FragmentDefinitionNode], visited: int, spread: set[str]
 ) -> int:
     """Answers how many selections were visited by now, of all operations of the document; adds what was `spread`."""
-    aliases = directives = 0
+    aliases = directives = told = 0
     asked: Counter[tuple[str, ...]] = Counter()
 
-    def walk(selections: SelectionSetNode, depth: int, place: tuple[str, ...], within: frozenset[str]) -> None:
-        nonlocal aliases, directives, visited
+    def walk(selections: SelectionSetNode, depth: int, place: tuple[str, ...], within: frozenset[str], of_schema: bool) -> None:
+        nonlocal aliases, directives, told, visited
         if depth > DEPTH_MAX:
             raise GraphQLError(f"The document is nested more than {DEPTH_MAX} levels deep.")
         for node in selections.selections:
@@ -111,27 +113,32 @@ def _check_operation(
                 aliases += node.alias is not None
                 if node.alias is not None:
                     _check_name(node.alias.value)
+                    if of_schema:
+                        raise GraphQLError("What is told of the schema has no other names.")
+                told += node.name.value in _META
+                if told > TOLD_MAX:
+                    raise GraphQLError(f"The document asks for __schema and __type more than {TOLD_MAX} times.")
                 here = (*place, (node.alias or node.name).value)
                 asked[here] += 1
                 if asked[here] > REPEATS_MAX:
                     raise GraphQLError(f"The document asks for {'.'.join(here)} more than {REPEATS_MAX} times.")
                 if node.selection_set:
-                    walk(node.selection_set, depth + 1, here, within)
+                    walk(node.selection_set, depth + 1, here, within, of_schema or node.name.value in _META)
             elif isinstance(node, InlineFragmentNode):
-                walk(node.selection_set, depth, place, within)
+                walk(node.selection_set, depth, place, within, of_schema)
             elif isinstance(node, FragmentSpreadNode):
                 name = node.name.value
                 if name in within:
                     raise GraphQLError(f"The fragment {name[:NAME_MAX]} spreads itself.")
                 if name in fragments:
                     spread.add(name)
-                    walk(fragments[name].selection_set, depth, place, within | {name})
+                    walk(fragments[name].selection_set, depth, place, within | {name}, of_schema)
             if aliases > ALIASES_MAX:
                 raise GraphQLError(f"The document gives more than {ALIASES_MAX} other names to fields.")
             if directives > DIRECTIVES_MAX:
                 raise GraphQLError(f"The document has more than {DIRECTIVES_MAX} directives.")
 
-    walk(operation.selection_set, 1, (), frozenset())
+    walk(operation.selection_set, 1, (), frozenset(), of_schema=False)
     return visited
 
 
@@ -182,7 +189,8 @@ def compile_costs(schema: GraphQLSchema, document: DocumentNode) -> Callable[[Op
             return _Constant(WEIGHTS.get(node.name.value, 1))
         if field is None:  # __schema and __type, which are fields of no type
             told = _sum(of_selections(node.selection_set, schema.type_map[_META[node.name.value]]))
-            return _each(told, lambda found: 1 + found)
+            weight = WEIGHTS[node.name.value]
+            return _each(told, lambda found: weight + found)
         if parent.name.startswith("__"):
             return of_introspected(node, parent, field)
         inner = _sum(of_selections(node.selection_set, get_named_type(field.type)))

@@ -32,7 +32,7 @@ GRANT_TYPES = (*CODE_GRANTS, "client_credentials", EXCHANGE)
 NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 REQUEST_URI_PREFIX = "urn:ietf:params:oauth:request_uri:"
 PUSHED_SECONDS = 300  # the person logs in meanwhile
-PUSHED_MAX_CHARS = 4_096
+PUSHED_MAX_BYTES = 4_096
 
 Decide = Callable[[OAuthServer, Request, Desk, Tx], Awaitable[None]]
 
@@ -130,14 +130,14 @@ class OAuth:
                 if parameters.setdefault("dpop_jkt", desk.proof.thumbprint) != desk.proof.thumbprint:
                     raise OAuth2Error(error="invalid_dpop_proof", description="dpop_jkt is not the key of the DPoP proof.")
             server.get_consent_grant(Request("GET", parameters))
-            name, kept = secrets.token_urlsafe(32), orjson.dumps(parameters).decode()
-            if len(kept) > PUSHED_MAX_CHARS:
-                raise InvalidRequestError(f"A pushed request has {PUSHED_MAX_CHARS} characters at most.")
+            name, kept = secrets.token_urlsafe(32), orjson.dumps(parameters)
+            if len(kept) > PUSHED_MAX_BYTES:
+                raise InvalidRequestError(f"A pushed request has {PUSHED_MAX_BYTES} bytes at most.")
             await tx.run(
                 sql.store_pushed_request,
                 request_hash=secret_hash(name),
                 client_id=client.get_client_id(),
-                parameters=kept,
+                parameters=kept.decode(),
                 expires_at=desk.now + timedelta(seconds=PUSHED_SECONDS),
             )
             desk.answer = 201, {"request_uri": REQUEST_URI_PREFIX + name, "expires_in": PUSHED_SECONDS}, []

@@ -139,7 +139,7 @@ async def test_clients_push_so_many_requests_of_so_many_characters(world: World,
     query, _ = authorization(world, client_id=secret[0], redirect_uri=BACK)
     long = await world.http.post("/oauth/par", data={**query, "state": "x" * 5_000}, auth=secret)
     assert (long.status_code, long.json()["error"]) == (400, "invalid_request")
-    assert "4096 characters" in long.json()["error_description"]
+    assert "4096 bytes" in long.json()["error_description"]
     assert await world.sql("select from pushed_request") == []
     answers = [(await world.http.post("/oauth/par", data=query, auth=secret)).status_code for _ in range(8)]
     assert answers[-1] == 429
