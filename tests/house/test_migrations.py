@@ -1,7 +1,7 @@
 """Migrations: from empty, twice, and from every earlier version."""
 
 import copy
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import asyncpg
 import msgspec
@@ -70,6 +70,26 @@ async def test_from_each_earlier_version_the_result_is_the_same(
 ) -> None:
     older = await create_database(server, f"migrated_from_{version}", versions[version])
     assert migrate(older) == NAMES[version:]
+    assert await shape(older) == await shape(dsn)
+
+
+async def test_a_payment_noted_before_its_reference_was_kept_in_plain_is_found_by_it_and_whoever_had_that_already_keeps_it(
+    server: EmbeddedPostgres, versions: list[str], dsn: str
+) -> None:
+    older = await create_database(server, "paid_before", versions[NAMES.index("0054_references_in_plain")])
+    connection = await asyncpg.connect(older)
+    partner = uuid4()
+    await connection.execute("insert into partner (partner_id, code, name, onboarded_at) values ($1, 'grocer', 'Grocer', now())", partner)
+    noted = "insert into credit_payment (owner_id, key, partner_id, amount_minor, reference, paid_at)"
+    await connection.execute(f"{noted} values ($1, 'k', $1, 100, 'RF18  Bank-77', now()), ($1, 'none', $1, 5, null, now())", partner)
+    assert migrate(older)[0] == "0054_references_in_plain"
+    plain = "select plain from credit_payment order by key"
+    kept = [row[0] for row in await connection.fetch(plain)]
+    assert kept == ["rf18bank-77", None]
+    # Once more, as where an earlier form of migration 0049 did it.
+    await connection.execute((migrations_dir() / "0054_references_in_plain.sql").read_text())
+    assert [row[0] for row in await connection.fetch(plain)] == kept
+    await connection.close()
     assert await shape(older) == await shape(dsn)
 
 
