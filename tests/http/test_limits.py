@@ -5,6 +5,7 @@ import time
 import tracemalloc
 from typing import Any
 
+import orjson
 import pytest
 from graphql import GraphQLInterfaceType, OperationDefinitionNode, get_introspection_query, parse
 
@@ -166,9 +167,11 @@ async def test_wrong_variables_are_told_in_a_few_words_however_large_they_are_an
 ) -> None:
     monkeypatch.setattr(admission, "BYTES_FOR_A_POINT", 1)
     query = "mutation($i: EnrolMemberInput!) { enrolMember(input: $i) { errors { code } } }"
+    headers = {"Authorization": f"Bearer {await world.token('grocer')}", "Content-Type": "application/json"}
+    body = orjson.dumps({"query": query, "variables": variables})  # what writing it takes is the client's
     began = time.process_time()
-    answer = await world.post("grocer", query, **variables)
-    assert time.process_time() - began < 2.0
+    answer = await world.http.post("/graphql", content=body, headers=headers)
+    assert time.process_time() - began < 1.0
     assert answer.json()["errors"][0]["extensions"]["code"] == "BAD_INPUT"
     assert len(answer.content) < 5_000
     again = await world.post("grocer", query, **variables)
