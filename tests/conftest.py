@@ -14,9 +14,11 @@ import asyncpg
 import pytest
 
 from gateway.clock import SystemClock
+from gateway.database import Database
 from gateway.embedded import EmbeddedPostgres
 from gateway.migrate import migrate
-from tests.world import Founded, Place, World, found_coalition, open_world
+from tests.founding import Founded, found_coalition
+from tests.world import Place, World, ann_joins, open_world
 
 _numbers = itertools.count(1)
 
@@ -109,7 +111,10 @@ async def dsn(server: EmbeddedPostgres, template: str) -> AsyncIterator[str]:
 async def founded(server: EmbeddedPostgres, template: str) -> Founded:
     """The small coalition of most tests, founded once and copied for each."""
     name, folder = "gateway_founded", open_folder()
-    made = await found_coalition(name, await create_database(server, name, template), folder)
+    dsn = await create_database(server, name, template)
+    made = await found_coalition(name, dsn, folder)
+    async with open_world(Place(dsn, folder, made), jobs=()) as world:
+        await ann_joins(world)
     shutil.rmtree(folder)
     return made
 
@@ -127,6 +132,15 @@ async def world(place: Place) -> AsyncIterator[World]:
     """A small coalition behind a running gateway, reached over real sockets."""
     async with open_world(place) as opened:
         yield opened
+
+
+@pytest.fixture
+async def database(world: World) -> AsyncIterator[Database]:
+    """The world's database, beside the gateway."""
+    opened = Database(world.dsn, 4)
+    await opened.open()
+    yield opened
+    await opened.close()
 
 
 @pytest.fixture

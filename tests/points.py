@@ -7,7 +7,8 @@ from uuid import UUID
 from gateway.access.scopes import CEILING
 from gateway.access.tokens import Subject
 from gateway.database import Database
-from tests.world import OPERATOR_PASSWORD, World, log_in
+from tests.founding import OPERATOR_PASSWORD
+from tests.world import World, log_in
 
 HOLD = """
 mutation($i: HoldPointsInput!) { holdPoints(input: $i) {

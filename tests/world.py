@@ -11,9 +11,6 @@ import secrets
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
-from decimal import Decimal
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlparse
@@ -24,28 +21,20 @@ import pyotp
 import uvicorn
 from starlette.applications import Starlette
 
-from gateway.access import accounts, registration
+from gateway.access import accounts
 from gateway.access.tokens import Tokens, open_tokens
 from gateway.access.vault import KEY_FILE, Vault, open_vault
 from gateway.clock import Clock, SetClock
-from gateway.coalition.catalogue import Coalition, read_coalition
-from gateway.conversion.rates import NewRate, publish_rate
 from gateway.database import Database
 from gateway.http.documents import document_id
 from gateway.http.engine import Engine
 from gateway.ledger.verify import verify
 from gateway.main import create_app
-from gateway.onboarding.contracts import NewContract
-from gateway.onboarding.partners import NewPartner, onboard_from_files, onboard_partner
-from gateway.onboarding.programmes import NewCoalition, NewProgramme, create_coalition, create_programme
 from gateway.schema import create_schema
 from gateway.server import server_config
 from gateway.settings import read_settings
 from partners.simulator.app import create_airline
-
-NOW = datetime(2026, 10, 15, 12, 0, tzinfo=UTC)
-OPERATOR_PASSWORD = "correct horse battery"
-NOWHERE = "http://127.0.0.1:9"  # the port of a service that discards all it gets, and that nobody runs
+from tests.founding import NOW, OPERATOR_PASSWORD, Founded
 
 RECORD = """
 mutation($input: PurchaseInput!) { recordPurchase(input: $input) {
@@ -289,26 +278,10 @@ async def log_in(world: World, client_id: str, redirect_uri: str, login: str, pa
     return token
 
 
-def contract(earn: str, issue: str = "0.0100", redeem: str = "0.0080", fee: str = "0.015", conversion: str = "0") -> Any:
-    return NewContract(
-        "MER", "USD", date(2026, 1, 1), Fraction(earn), Decimal(issue), Decimal(redeem), Decimal(fee), Decimal(conversion)
-    )
-
-
 @functools.cache
 def engine() -> Engine:
     """One engine for the worlds of a run: making the schema takes a quarter of a second."""
     return Engine(create_schema())
-
-
-@dataclass(frozen=True)
-class Founded:
-    """The coalition of the tests in a database to copy, which takes a tenth of the time of founding it anew."""
-
-    template: str
-    clients: dict[str, tuple[str, str]]
-    factors: dict[str, str]
-    vault_key: bytes
 
 
 @dataclass(frozen=True)
@@ -318,53 +291,6 @@ class Place:
     dsn: str
     folder: Path
     founded: Founded
-
-
-async def describe_coalition(database: Database) -> Coalition:
-    """The coalition's partners, programmes, contracts and rate, in an empty migrated database."""
-    async with database.transaction() as tx:
-        await create_coalition(tx, NewCoalition("Test", "America/New_York", "USD", date(2026, 1, 1), 400))
-        airline = NewPartner("airline", "The Airline", "rest_json", NOWHERE)
-        issuer = await onboard_partner(tx, airline, NOW)
-        await create_programme(tx, NewProgramme("MER", "Points", "ledger", expires_after_months=6))
-        await create_programme(tx, NewProgramme("SKY", "Miles", "partner", issuer_id=issuer))
-        partners = [
-            NewPartner("grocer", "The Grocer", stores=(("s1", "Main Street"),), contracts=(contract("1"),)),
-            NewPartner("fuel", "The Fuel Station", contracts=(contract("1/2", "0.0095", "0.0078", "0.02"),)),
-            NewPartner("airline", "The Airline", "rest_json", NOWHERE, contracts=(contract("0", "0", "0", "0", "0.0090"),)),
-        ]
-        await onboard_from_files(tx, partners, NOW)
-        rate = NewRate("MER", "SKY", 200, 100, 200, 200, datetime(2026, 1, 1, tzinfo=UTC))
-        await publish_rate(tx, await read_coalition(tx), rate)
-        return await read_coalition(tx)
-
-
-async def found_coalition(name: str, dsn: str, folder: Path) -> Founded:
-    """Create the coalition in an empty migrated database; Ann is enrolled everywhere."""
-    database = Database(dsn, 2)
-    await database.open()
-    coalition = await describe_coalition(database)
-    async with database.transaction() as tx:
-        clients = {p.code: await registration.create_partner_client(tx, p.id, p.code, NOW) for p in coalition.partners.values()}
-        olga = await accounts.set_password(tx, "operator", "olga", OPERATOR_PASSWORD, None, NOW, ["admin"])
-    vault = await open_vault(database, read_settings({}, data_dir=folder))
-    async with database.transaction() as tx:
-        factors = {"olga": await accounts.set_second_factor(tx, vault, olga)}
-    await database.close()
-    founded = Founded(name, clients, factors, (folder / KEY_FILE).read_bytes())
-    async with open_world(Place(dsn, folder, founded), jobs=()) as world:
-        await world.ask(
-            "grocer",
-            "mutation($i: EnrolMemberInput!) { enrolMember(input: $i) { errors { code } } }",
-            i={"externalId": "ann", "card": "CARD-1"},
-        )
-        for partner in ("fuel", "airline"):
-            await world.ask(
-                partner,
-                "mutation($i: LinkMembershipInput!) { linkMembership(input: $i) { errors { code } } }",
-                i={"externalId": "ann", "card": "CARD-1"},
-            )
-    return founded
 
 
 @contextlib.asynccontextmanager
@@ -401,3 +327,11 @@ async def open_world(place: Place, jobs: tuple[str, ...] = ("conversions",), clo
             finally:
                 server.should_exit = airline_server[0].should_exit = True
                 await task
+
+
+async def ann_joins(world: World) -> None:
+    """She is enrolled everywhere."""
+    enrol = "mutation($i: EnrolMemberInput!) { enrolMember(input: $i) { errors { code } } }"
+    link = "mutation($i: LinkMembershipInput!) { linkMembership(input: $i) { errors { code } } }"
+    for partner, document in (("grocer", enrol), ("fuel", link), ("airline", link)):
+        await world.ask(partner, document, i={"externalId": "ann", "card": "CARD-1"})

@@ -8,8 +8,9 @@ from gateway.access import registration
 from gateway.access.grants import ACCESS_TOKEN_TYPE
 from gateway.database import Database
 from tests.access.test_oauth import authorization
+from tests.founding import NOW
 from tests.points import ann_logs_in, codes
-from tests.world import NOW, World
+from tests.world import World
 
 EXCHANGE = registration.EXCHANGE
 GRANT = "mutation($i: GrantConsentInput!) { grantConsent(input: $i) { consent { id scopes dataClasses partner { code } } errors { code } } }"

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import socket
 from collections.abc import AsyncGenerator
 from datetime import timedelta
 from typing import Any
@@ -23,6 +22,7 @@ from tests.access.consenting import GRANT, PERSON, WITHDRAW, agree, exchange
 from tests.access.test_keys import ask, assertion, keyed_client, proof
 from tests.access.test_refreshing import app_tokens
 from tests.events.following import closed_with, next_of, open_socket
+from tests.http.slow_reader import slow_reader
 from tests.ledger.test_batches import locked_wallet, waits
 from tests.points import ann_hands_over, ann_logs_in, codes, run_job, until_revoked
 from tests.world import RECORD, World
@@ -180,13 +180,10 @@ class Unread:
     """A connection whose answers are read when it is asked for them, and hardly before."""
 
     def __init__(self, world: World, token: str) -> None:
-        self._address, self._token = urlparse(world.url), token
-        self._socket = socket.socket()
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
-        self._socket.setblocking(False)
+        self._url, self._token = world.url, token
 
     async def __aenter__(self) -> "Unread":
-        await asyncio.get_running_loop().sock_connect(self._socket, (self._address.hostname, self._address.port))
+        self._socket = await slow_reader(self._url)
         return self
 
     async def __aexit__(self, *_: object) -> None:

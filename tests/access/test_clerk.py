@@ -17,8 +17,9 @@ from tests.access.test_clients import keyed_client
 from tests.access.test_keys import ask, assertion, proof
 from tests.access.test_oauth import authorization
 from tests.access.test_refreshing import app_tokens, refresh
+from tests.founding import NOW
 from tests.points import ann_hands_over, ann_logs_in
-from tests.world import NOW, World
+from tests.world import World
 
 GRANT = {"grant_type": "client_credentials"}
 REDIRECT = "com.example.loyalty:/callback"

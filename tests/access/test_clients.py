@@ -20,8 +20,9 @@ from gateway.access.tokens import TWO_FACTORS
 from gateway.database import Database
 from tests.access.test_oauth import authorization
 from tests.access.test_operators import new_operator
+from tests.founding import NOW, OPERATOR_PASSWORD
 from tests.points import ann_logs_in
-from tests.world import NOW, OPERATOR_PASSWORD, World
+from tests.world import World
 
 CONSENTS = "{ me { consents { id partner { code } scopes } } }"
 WITHDRAW = "mutation($i: WithdrawConsentInput!) { withdrawConsent(input: $i) { errors { code } } }"

@@ -8,8 +8,9 @@ from gateway import ids
 from gateway.access.audit import DETAILS_MAX_BYTES
 from tests.access.test_oauth import olga
 from tests.access.test_operators import CLOSE, attempt, console_token, new_operator, session_of
+from tests.founding import OPERATOR_PASSWORD
 from tests.points import ADJUST, ann_logs_in
-from tests.world import OPERATOR_PASSWORD, World, log_in
+from tests.world import World, log_in
 
 AUDIT = "{ audit(first: 50) { nodes { number actorKind actor client token action result details } } }"
 

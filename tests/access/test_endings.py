@@ -19,10 +19,11 @@ from gateway.settings import read_settings
 from tests.access.test_oauth import authorization, olga
 from tests.access.test_operators import session_of
 from tests.access.test_refreshing import REDIRECT, app_tokens
+from tests.founding import OPERATOR_PASSWORD
 from tests.house.test_embedded import Gateway
 from tests.ledger.test_batches import waits
 from tests.points import ann_logs_in, codes, until_revoked
-from tests.world import OPERATOR_PASSWORD, World, engine, free_door, log_in, started
+from tests.world import World, engine, free_door, log_in, started
 
 ME = "{ me { id } }"
 PARTNER = "{ partner { code } }"

@@ -23,8 +23,9 @@ from gateway.database import Database
 from gateway.refusals import InputNotAccepted
 from tests.access.test_clients import keyed_client
 from tests.access.test_oauth import authorization
+from tests.founding import NOW
 from tests.points import ann_logs_in
-from tests.world import NOW, World
+from tests.world import World
 
 AT = int(NOW.timestamp())
 PARTNER = "{ partner { code } }"

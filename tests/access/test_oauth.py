@@ -14,7 +14,8 @@ from joserfc import jwt
 from joserfc.jwk import KeySet
 
 from gateway import ids
-from tests.world import OPERATOR_PASSWORD, RECORD, World, log_in
+from tests.founding import OPERATOR_PASSWORD
+from tests.world import RECORD, World, log_in
 
 ME = "{ partner { code } }"
 

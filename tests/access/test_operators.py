@@ -14,9 +14,10 @@ from gateway.clock import SystemClock
 from gateway.database import Database
 from gateway.refusals import InputNotAccepted
 from tests.access.test_oauth import authorization, olga, worded
+from tests.founding import OPERATOR_PASSWORD
 from tests.house.test_embedded import Gateway
 from tests.points import ADJUST, APPROVE, codes, second_operator
-from tests.world import OPERATOR_PASSWORD, World, log_in
+from tests.world import World, log_in
 
 STEPPED_UP = {
     "rejectAdjustment": "DecideAdjustmentInput", "onboardPartner": "OnboardPartnerInput", "publishContract": "PublishContractInput",

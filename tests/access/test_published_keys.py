@@ -17,7 +17,8 @@ from gateway.access import jwks, registration
 from gateway.access.jwks import Fetcher, KeysAway, RemoteKeys
 from gateway.database import Database
 from tests.access.issuing import Publisher, publishing
-from tests.world import NOW, Place, open_world, serving
+from tests.founding import NOW
+from tests.world import Place, open_world, serving
 
 
 async def test_keys_that_were_fetched_serve_while_their_address_is_away() -> None:

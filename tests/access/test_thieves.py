@@ -22,9 +22,10 @@ from tests.access.test_keys import assertion, keyed_client, proof
 from tests.access.test_oauth import authorization, exchange, olga
 from tests.access.test_operators import session_of
 from tests.access.test_refreshing import app_tokens, refresh
+from tests.founding import OPERATOR_PASSWORD
 from tests.points import until_revoked
 from tests.privacy.test_people import FORGET
-from tests.world import OPERATOR_PASSWORD, World, log_in, said_by
+from tests.world import World, log_in, said_by
 
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 SEES = "{ programmes { code } }"

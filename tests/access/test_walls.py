@@ -77,14 +77,6 @@ async def lived_in(world: World) -> dict[str, list[dict[str, Any]]]:
     return {table: [dict(row) for row in await world.sql(f'select * from "{table}"')] for table in tables}
 
 
-@pytest.fixture
-async def database(world: World) -> AsyncIterator[Database]:
-    opened = Database(world.dsn, 4)
-    await opened.open()
-    yield opened
-    await opened.close()
-
-
 def arguments(statement: Statement, rows: dict[str, list[dict[str, Any]]], types: list[str]) -> list[dict[str, Any]]:
     """Arguments that would find rows: for each table, those of its first rows under the query's own words for them."""
     every: list[dict[str, Any]] = []

@@ -19,7 +19,7 @@ from gateway.ledger.post import sql as posting
 from gateway.ledger.verify import verify
 from gateway.migrate import migrate, migrations_dir
 from tests.conftest import create_database
-from tests.world import describe_coalition
+from tests.founding import describe_coalition
 
 NAMES = [path.stem for path in sorted(migrations_dir().glob("*.sql"))]
 

@@ -54,15 +54,21 @@ async def test_balances_in_a_partners_own_system_are_asked_for_once_and_hold_nob
         assert len(asked) <= 4 * 4  # those that were under way when the first one got no answer
 
 
-async def test_nobody_is_asked_for_balances_that_nobody_waits_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The accounts of which the airline was asked, which takes its time and has seven miles for each."""
+    accounts: list[str] = []
 
     async def slow(self: Any, account: str) -> int:
-        asked.append(account)
+        accounts.append(account)
         await asyncio.sleep(0.2)
-        return 0
+        return 7
 
     monkeypatch.setattr(rest_json.RestJson, "balance", slow)
+    return accounts
+
+
+async def test_nobody_is_asked_for_balances_that_nobody_waits_for(world: World, asked: list[str]) -> None:
     refs = [{"externalId": f"flyer-{n}"} for n in range(60)]
     many = "mutation($i: [EnrolMemberInput!]!) { enrolMembers(input: $i) { errors { code } } }"
     await world.ask("airline", many, i=refs)
@@ -75,16 +81,8 @@ async def test_nobody_is_asked_for_balances_that_nobody_waits_for(world: World, 
     assert 0 < len(asked) <= 8
 
 
-async def test_a_balance_that_was_given_up_is_asked_for_anew(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_balance_that_was_given_up_is_asked_for_anew(world: World, asked: list[str]) -> None:
     """A sibling that fails takes its neighbours away; what comes after them in the same request is told all the same."""
-    asked: list[str] = []
-
-    async def slow(self: Any, account: str) -> int:
-        asked.append(account)
-        await asyncio.sleep(0.2)
-        return 7
-
-    monkeypatch.setattr(rest_json.RestJson, "balance", slow)
     query = """mutation($i: EnrolMemberInput!) {
       a: enrolMember(input: $i) { membership { nativeBalance { points } activity(first: 1, after: "bad") { pageInfo { endCursor } } } }
       b: enrolMember(input: $i) { membership { nativeBalance { points } } } }"""

@@ -18,8 +18,9 @@ from gateway.access.scopes import CEILING
 from gateway.http.guard import missing
 from tests.access.consenting import BACK, client_with_page
 from tests.access.test_oauth import authorization
+from tests.founding import OPERATOR_PASSWORD
 from tests.points import ENROL, second_operator
-from tests.world import OPERATOR_PASSWORD, World, engine
+from tests.world import World, engine
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import gzip
 import json
-import socket
 from urllib.parse import urlsplit
 
 import pytest
@@ -14,6 +13,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from gateway.http import patience
+from tests.http.slow_reader import slow_reader
 from tests.world import RECORD, World, serving
 
 PARTNER = "{ partner { code } }"
@@ -178,12 +178,7 @@ async def test_what_was_to_be_said_last_is_not_kept_for_ever(monkeypatch: pytest
         return PlainTextResponse("x" * (4 << 20), headers={"Connection": "close"})
 
     async with serving(Starlette(routes=[Route("/fill", answer)])) as (url, server, _):
-        address = urlsplit(url)
-        sock = socket.socket()
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
-        sock.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(sock, (address.hostname, address.port))
-        _, writer = await asyncio.open_connection(sock=sock)
+        _, writer = await asyncio.open_connection(sock=await slow_reader(url))
         writer.transport.pause_reading()
         writer.write(b"GET /fill HTTP/1.1\r\nHost: x\r\n\r\n")
         async with asyncio.timeout(20):

@@ -2,9 +2,7 @@
 
 import asyncio
 import json
-import socket
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
@@ -14,6 +12,7 @@ from gateway.http import endpoint, shares
 from gateway.http.refusing import Refusing
 from tests.access.consenting import agree, exchange
 from tests.events.following import next_of, open_socket
+from tests.http.slow_reader import slow_reader
 from tests.points import ann_hands_over
 from tests.world import RECORD, World
 
@@ -38,14 +37,11 @@ async def test_an_answer_has_a_size_and_so_has_what_one_caller_leaves_unread(wor
     assert len(fits.json()["data"]["_entities"]) == 800
     assert len(fits.content) == int(fits.headers["content-length"]) > 1_500_000
     # While one is not read there is no room for another one, and nothing is done whose answer could not be told.
-    address = urlsplit(world.url)
-    unread = socket.socket()
-    unread.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
-    unread.connect((address.hostname, address.port))
+    unread = await slow_reader(world.url)
     body = json.dumps(asked(800)).encode()
     head = f"POST /graphql HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nAuthorization: Bearer {await world.token('grocer')}\r\n"
     whole = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
-    await asyncio.to_thread(unread.sendall, whole * 5)  # the kernel keeps a few of the answers
+    await asyncio.get_running_loop().sock_sendall(unread, whole * 5)  # the kernel keeps a few of the answers
     answer = fits
     async with asyncio.timeout(5):
         while answer.status_code != 429:
@@ -122,13 +118,11 @@ async def test_a_streamed_answer_counts_until_it_is_read(world: World, monkeypat
     mer = (await world.ask("grocer", "{ programmes { id } }"))["programmes"][0]["id"]
     asked = {"query": query % fields, "variables": {"r": [{"__typename": "Programme", "id": mer}] * 400}}
     headers = {"Authorization": f"Bearer {await world.token('grocer')}", "Accept": "text/event-stream"}
-    address, unread = urlsplit(world.url), socket.socket()
-    unread.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
-    unread.connect((address.hostname, address.port))
+    unread = await slow_reader(world.url)
     body = json.dumps(asked).encode()
     head = "".join(f"{name}: {value}\r\n" for name, value in {**headers, "Content-Type": "application/json", "Content-Length": len(body)}.items())
     whole = f"POST /graphql HTTP/1.1\r\nHost: x\r\n{head}\r\n".encode() + body
-    await asyncio.to_thread(unread.sendall, whole * 12)  # the kernel keeps a few of the answers
+    await asyncio.get_running_loop().sock_sendall(unread, whole * 12)  # the kernel keeps a few of the answers
     async with asyncio.timeout(20):
         while "BUSY" not in (await world.http.post("/graphql", json=asked, headers=headers)).text:
             await asyncio.sleep(0.05)
@@ -150,7 +144,7 @@ async def test_what_a_partner_leaves_unread_is_its_own_whomever_it_acts_for(worl
 async def test_answers_of_middle_size_count_until_they_are_read_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """All but what the kernel takes in, which is little."""
     monkeypatch.setattr(shares, "UNREAD_MAX_BYTES", 500_000)
-    query, address = PAGES % " ".join(f"{'a' * 60}{n:02}: __typename" for n in range(30)), urlsplit(world.url)
+    query = PAGES % " ".join(f"{'a' * 60}{n:02}: __typename" for n in range(30))
     refs = [{"externalId": "ann"}] * 100
     size = len((await world.post("grocer", query, r=refs)).content)
     assert 200_000 < size < 250_000
@@ -159,10 +153,8 @@ async def test_answers_of_middle_size_count_until_they_are_read_too(world: World
     request = f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode()
     unread = []
     for _ in range(2):
-        unread.append(socket.socket())
-        unread[-1].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
-        unread[-1].connect((address.hostname, address.port))
-        await asyncio.to_thread(unread[-1].sendall, request * 3)
+        unread.append(await slow_reader(world.url))
+        await asyncio.get_running_loop().sock_sendall(unread[-1], request * 3)
     async with asyncio.timeout(5):
         while (await world.post("grocer", query, r=refs)).status_code != 429:
             await asyncio.sleep(0.05)

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import re
-import socket
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from tests.http.slow_reader import slow_reader
 from tests.http.test_patience import PARTNER, connection
 from tests.world import World, serving
 
@@ -29,12 +29,7 @@ async def test_nobody_changes_to_a_websocket_over_an_answer_that_is_not_read() -
         return PlainTextResponse("x" * (4 << 20))
 
     async with serving(Starlette(routes=[Route("/fill", answer)])) as (url, server, _):
-        address = urlsplit(url)
-        sock = socket.socket()
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
-        sock.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(sock, (address.hostname, address.port))
-        _, writer = await asyncio.open_connection(sock=sock)
+        _, writer = await asyncio.open_connection(sock=await slow_reader(url))
         writer.transport.pause_reading()
         writer.write(b"GET /fill HTTP/1.1\r\nHost: x\r\n\r\n")
         async with asyncio.timeout(10):

@@ -14,11 +14,12 @@ from tests.adjustment.test_adjust import adjust
 from tests.conftest import create_database, open_folder
 from tests.conversion.exchanging import convert, quote
 from tests.credit.test_credit import pay, set_credit
+from tests.founding import Founded
 from tests.ledger.breaches import BREAK, UNCHECKED
 from tests.points import bob_joins, capture, hold, mint, release, reverse, run_job, terms
 from tests.settlement.test_close import close_through
 from tests.transfer.test_transfer import give
-from tests.world import Founded, Place, World, open_world
+from tests.world import Place, World, open_world
 
 
 async def live(world: World) -> None:
