@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from authlib.oauth2 import OAuth2Error
 from authlib.oauth2.rfc6749 import OAuth2Request
 from authlib.oauth2.rfc6749.errors import InvalidGrantError, InvalidRequestError, InvalidScopeError, UnauthorizedClientError
 from authlib.oauth2.rfc6749.grants import (
@@ -95,6 +96,12 @@ class CodeGrant(AuthorizationCodeGrant):  # type: ignore[misc]
     """Authorization code for the console, members' apps, and partners that a member allows to act for it."""
 
     TOKEN_ENDPOINT_AUTH_METHODS = ("none", *CONFIDENTIAL_METHODS)
+
+    def validate_requested_scope(self) -> None:
+        if "request" in self.request.payload.data:  # what it says, signed, would be passed over (RFC 9101, section 10.5)
+            told = "Push the parameters themselves (/oauth/par); a request object is not read."
+            raise OAuth2Error(error="request_not_supported", description=told, status_code=400)
+        super().validate_requested_scope()
 
     def save_authorization_code(self, code: str, request: OAuth2Request) -> None:
         client = request.client

@@ -223,6 +223,7 @@ class Login:
         deeds.append(deed)
         return account
 
+
 def _is_for(client: Row, account: Account) -> bool:
     """Nobody but a member can allow a partner something in its own name, and the console is for operators."""
     if client["partner_id"] is not None:

@@ -97,7 +97,8 @@ class PatientHttp(ExpectsReading, HttpToolsProtocol):
     _headers_due: TimerHandle | None = None
     _request_due: TimerHandle | None = None
     _header_bytes = _request_bytes = 0
-    _began_here = _ended_here = _past_headers = _crowded = _is_told_last = False
+    _began_here = _ended_here = _past_headers = False
+    _ends_after_answers = False  # what was asked before is answered, and nothing more is read
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -113,9 +114,7 @@ class PatientHttp(ExpectsReading, HttpToolsProtocol):
         if self._headers_due is not None:
             self._header_bytes += len(data)
             if self._header_bytes > HEADER_MAX_BYTES:
-                told = f"The headers are larger than {HEADER_MAX_BYTES} bytes."
-                self.transport.write(last_answer("431 Request Header Fields Too Large", told))
-                self.transport.close()
+                self._end_with("431 Request Header Fields Too Large", f"The headers are larger than {HEADER_MAX_BYTES} bytes.")
         elif self._request_due is not None:
             self._request_bytes += len(data)
             if self._request_bytes > REQUEST_MAX_BYTES:
@@ -123,8 +122,8 @@ class PatientHttp(ExpectsReading, HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         if len(self.pipeline) >= PIPELINED_MAX:
-            self._crowded = True
-            raise ConnectionAbortedError  # the parser stops: these are answered, and then the connection ends
+            self._ends_after_answers = True
+            raise ConnectionAbortedError  # the parser stops
         self._began_here = True
         self._past_headers = False
         if self._headers_due is None:
@@ -136,11 +135,7 @@ class PatientHttp(ExpectsReading, HttpToolsProtocol):
         if self._past_headers:
             return
         if len(self.headers) >= HEADERS_MAX:
-            self._is_told_last = True
-            self._stop_expecting()
-            told = f"There are more than {HEADERS_MAX} headers."
-            self.transport.write(last_answer("431 Request Header Fields Too Large", told))
-            self.transport.close()
+            self._end_with("431 Request Header Fields Too Large", f"There are more than {HEADERS_MAX} headers.")
             raise ConnectionAbortedError  # the parser stops
         super().on_header(name, value)
 
@@ -153,11 +148,12 @@ class PatientHttp(ExpectsReading, HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self._crowded and not self.pipeline and self.cycle.response_complete and not self.transport.is_closing():
+        if self._ends_after_answers and not self.pipeline and self.cycle.response_complete and not self.transport.is_closing():
             self.transport.close()
 
     def on_message_complete(self) -> None:
         self._ended_here = True
+        self._past_headers = False
         self._stop_expecting()
         super().on_message_complete()
 
@@ -182,14 +178,18 @@ class PatientHttp(ExpectsReading, HttpToolsProtocol):
             self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
-        if self._is_told_last:
-            return
-        if self._crowded:
-            self._stop_expecting()
+        self._end_with("400 Bad Request", msg)
+
+    def _end_with(self, status: str, message: str) -> None:
+        """Tell what is wrong and end the connection; while earlier requests are answered nothing can be told."""
+        self._stop_expecting()
+        answering = self.cycle is not None and not self.cycle.response_complete
+        if self._ends_after_answers or (answering and not self._past_headers):
+            self._ends_after_answers = True
             self.flow.pause_reading()
-            return
-        self.transport.write(last_answer("400 Bad Request", msg))
-        self.transport.close()
+        elif not self.transport.is_closing():
+            self.transport.write(last_answer(status, message))
+            self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_expecting()

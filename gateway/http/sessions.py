@@ -37,9 +37,7 @@ class Sessions:
             return None
         now = self._clock.now()
         row = await tx.one(sql.console_session, session_hash=secret_hash(cookie), now=now)
-        max_age = parameters.get("max_age", "")
-        longest = timedelta(seconds=int(max_age[:9])) if max_age.isascii() and max_age.isdigit() else timedelta.max
-        if row is None or now - row["authenticated_at"] > longest:
+        if row is None or now - row["authenticated_at"] > _longest(parameters):
             return None
         account = await tx.one(sql.account_by_id, account_id=row["account_id"])
         if account is None:
@@ -111,3 +109,11 @@ def comes_from_elsewhere(request: HTTPRequest) -> bool:
         return origin is not None and urlsplit(origin).netloc != request.headers.get("host")
     except ValueError:
         return True
+
+
+def _longest(parameters: dict[str, str]) -> timedelta:
+    """How long ago a login may have been (`max_age`, seconds); one that cannot be read asks for a new one."""
+    if "max_age" not in parameters:
+        return timedelta.max
+    seconds = parameters["max_age"]
+    return timedelta(seconds=int(seconds[:9])) if seconds.isascii() and seconds.isdigit() else timedelta(-1)

@@ -296,6 +296,16 @@ async def test_strange_characters_at_the_login_are_no_error_of_ours(world: World
         query, _ = authorization(world, **{name: value})
         answer = await world.http.get("/oauth/authorize", params=query)
         assert answer.status_code in (200, 303, 400)
-        pushed = await world.http.post("/oauth/par", data=query, auth=world.clients["grocer"])
-        assert 400 <= pushed.status_code < 500
-        assert pushed.json()["error"]
+        pushed = await world.http.post("/oauth/par", data=query)
+        assert pushed.status_code == (201 if answer.status_code in (200, 303) else 400)
+        assert ("error" in pushed.json()) == (pushed.status_code == 400)
+
+
+async def test_a_request_object_is_refused_instead_of_passed_over(world: World) -> None:
+    query, _ = authorization(world, request="eyJhbGciOiJub25lIn0.e30.", state="s")
+    pushed = await world.http.post("/oauth/par", data=query)
+    answer = await world.http.get("/oauth/authorize", params=query)
+    told = parse_qs(urlparse(answer.headers["location"]).query)
+    assert (pushed.status_code, pushed.json()["error"]) == (400, "request_not_supported")
+    assert (told["error"], told["state"]) == (["request_not_supported"], ["s"])
+    assert "login" not in answer.text and await world.sql("select from pushed_request") == []

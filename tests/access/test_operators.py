@@ -221,6 +221,7 @@ async def test_the_consoles_session_serves_the_console_alone_until_it_ends(world
     app = {"client_id": "member-app", "redirect_uri": "com.example.loyalty:/callback"}
     assert await status(**app) == 200
     assert await status(prompt="login") == 200
+    assert [await status(max_age=age) for age in ("60", "-1", "1.5", "²")] == [303, 200, 200, 200]
     world.clock.set(world.clock.now() + timedelta(hours=7, minutes=59))
     assert await status() == 303
     world.clock.set(world.clock.now() + timedelta(minutes=2))

@@ -281,3 +281,27 @@ async def test_query_strings_have_a_few_names(world: World) -> None:
     assert (answer.status_code, answer.json()["errors"][0]["message"]) == (400, "The query string has more than 10 names.")
     strangers = await world.http.get("/oauth/authorize", params={f"x{n}": "" for n in range(51)})
     assert (strangers.status_code, strangers.json()["error_description"]) == (400, "The query string has more than 50 names.")
+
+
+@pytest.mark.parametrize("wrong", [b"GET / HTTP/1.1\r\n" + b"a:\r\n" * 150, b"no request\r\n\r\n", b"GET / HTTP/1.1\r\nb: " + b"x" * 200_000])
+async def test_what_is_wrong_behind_a_request_ends_the_connection_after_its_answer(wrong: bytes) -> None:
+    go_on = asyncio.Event()
+
+    async def answer(request: Request) -> Response:
+        await go_on.wait()
+        return PlainTextResponse("an answer of its own|")
+
+    async with serving(Starlette(routes=[Route("/slow", answer)])) as (url, _, _):
+        address = urlsplit(url)
+        reader, writer = await asyncio.open_connection(address.hostname, address.port)
+        writer.write(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asyncio.sleep(0.05)
+        for piece in range(0, len(wrong), 20_000):
+            writer.write(wrong[piece : piece + 20_000])
+            await asyncio.sleep(0.01)
+        go_on.set()
+        said = await asyncio.wait_for(reader.readuntil(b"|"), 5)
+        assert said.startswith(b"HTTP/1.1 200")
+        with contextlib.suppress(ConnectionError):
+            assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()
