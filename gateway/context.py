@@ -74,6 +74,8 @@ class Context:
     kept: dict[type, Any] = field(default_factory=dict)
     brought_to_light: dict[str, None] = field(default_factory=dict)
     """The members whom an answer tells of by name or to operators, as the audit log says them, whatever was asked of them."""
+    answered: dict[str | int, Any] = field(default_factory=dict)
+    """What the root fields came to, before it was looked at what was asked of it."""
 
     @asynccontextmanager
     async def changing(self) -> AsyncIterator[Tx]:

@@ -62,11 +62,10 @@ async def found_coalition(name: str, dsn: str, folder: Path) -> Founded:
     database = Database(dsn, 2)
     await database.open()
     coalition = await describe_coalition(database)
-    async with database.transaction() as tx:
-        clients = {p.code: await registration.create_partner_client(tx, p.id, p.code, NOW) for p in coalition.partners.values()}
-        olga = await accounts.set_password(tx, "operator", "olga", OPERATOR_PASSWORD, None, NOW, ["admin"])
     vault = await open_vault(database, read_settings({}, data_dir=folder))
     async with database.transaction() as tx:
+        clients = {p.code: await registration.create_partner_client(tx, p.id, p.code, NOW) for p in coalition.partners.values()}
+        olga = await accounts.set_password(tx, vault, "operator", "olga", OPERATOR_PASSWORD, None, NOW, ["admin"])
         factors = {"olga": await accounts.set_second_factor(tx, vault, olga)}
     await database.close()
     return Founded(name, clients, factors, (folder / KEY_FILE).read_bytes())

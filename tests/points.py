@@ -89,15 +89,9 @@ async def run_job(world: World, name: str) -> int:
 
 async def ann_logs_in(world: World) -> str:
     """A token of Ann's own app."""
-    from gateway.access import accounts
-
     if "ann" not in world.tokens:
-        database = Database(world.dsn, 2)
-        await database.open()
-        async with database.transaction() as tx:
-            member = (await world.sql("select member_id from card where number = 'CARD-1'"))[0]["member_id"]
-            await accounts.set_password(tx, "member", "ann", "ann's password", member, world.clock.now())
-        await database.close()
+        member = (await world.sql("select member_id from card where number = 'CARD-1'"))[0]["member_id"]
+        await world.set_password("ann", "ann's password", member)
         world.tokens["ann"] = await log_in(world, "member-app", "com.example.loyalty:/callback", "ann", "ann's password")
     return world.tokens["ann"]
 
@@ -117,16 +111,8 @@ async def until_revoked(world: World, token: str) -> None:
 
 async def second_operator(world: World) -> str:
     """A token of another operator than Olga."""
-    from gateway.access import accounts
-
     if "otto" not in world.tokens:
-        database = Database(world.dsn, 2)
-        await database.open()
-        vault = await world.vault(database)
-        async with database.transaction() as tx:
-            otto = await accounts.set_password(tx, "operator", "otto", OPERATOR_PASSWORD, None, world.clock.now(), ["admin"])
-            world.factors["otto"] = await accounts.set_second_factor(tx, vault, otto)
-        await database.close()
+        await world.new_operator("otto", ["admin"])
         world.http.cookies.clear()
         world.tokens["otto"] = await log_in(world, "console", f"{world.url}/graphiql", "otto", OPERATOR_PASSWORD)
         world.http.cookies.clear()

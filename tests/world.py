@@ -9,11 +9,13 @@ import itertools
 import json
 import secrets
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlparse
+from uuid import UUID
 
 import asyncpg
 import httpx
@@ -25,7 +27,7 @@ from gateway.access import accounts
 from gateway.access.tokens import Tokens, open_tokens
 from gateway.access.vault import KEY_FILE, Vault, open_vault
 from gateway.clock import Clock, SetClock
-from gateway.database import Database
+from gateway.database import Database, Tx
 from gateway.http.documents import document_id
 from gateway.http.engine import Engine
 from gateway.ledger.verify import verify
@@ -202,14 +204,36 @@ class World:
         """The one-time code of a login now; empty for one without a second factor."""
         return pyotp.TOTP(self.factors[login]).at(self.clock.now()) if login in self.factors else ""
 
+    async def set_password(
+        self, login: str, password: str, member: UUID | None = None, roles: Sequence[str] = (), late: timedelta = timedelta()
+    ) -> UUID:
+        """A new local account, or a new password: an operator's, or a member's; answers the account's id."""
+        async with self._as_commands_do() as (tx, vault):
+            kind = "operator" if member is None else "member"
+            return await accounts.set_password(tx, vault, kind, login, password, member, self.clock.now() - late, roles)
+
+    async def new_operator(self, login: str, roles: Sequence[str], factor: bool = True) -> None:
+        """Another operator, with the password of all, and a second factor as all have."""
+        account_id = await self.set_password(login, OPERATOR_PASSWORD, roles=roles)
+        if factor:
+            async with self._as_commands_do() as (tx, vault):
+                self.factors[login] = await accounts.set_second_factor(tx, vault, account_id)
+
     async def disable(self, login: str) -> None:
         """An operator's account ends, as by `gateway operator disable`."""
-        database = Database(self.dsn, 2)
-        await database.open()
-        async with database.transaction() as tx:
-            account = await tx.one(accounts.sql.account_by_login, login=login)
+        async with self._as_commands_do() as (tx, _):
+            account = await tx.one(accounts.sql.operator_by_login, login=login)
             assert account is not None
             await accounts.disable(tx, account, self.clock.now())
+
+    @contextlib.asynccontextmanager
+    async def _as_commands_do(self) -> AsyncIterator[tuple[Tx, Vault]]:
+        """A transaction over a connection of its own, and the vault."""
+        database = Database(self.dsn, 2)
+        await database.open()
+        vault = await self.vault(database)
+        async with database.transaction() as tx:
+            yield tx, vault
         await database.close()
 
     async def sql(self, query: str, *arguments: Any) -> list[asyncpg.Record]:

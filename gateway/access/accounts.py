@@ -50,7 +50,7 @@ class Login:
 
 
 async def set_password(
-    tx: Tx, kind: str, login: str, password: str, member_id: UUID | None, now: datetime, roles: Sequence[str] = ()
+    tx: Tx, vault: Vault, kind: str, login: str, password: str, member_id: UUID | None, now: datetime, roles: Sequence[str] = ()
 ) -> UUID:
     """Create a local account, or give an existing one of the same person a new password.
 
@@ -61,7 +61,8 @@ async def set_password(
     Raises InputNotAccepted, StateConflict when the login belongs to somebody else.
     """
     check_text(login, "login", 200)
-    before = await tx.one(sql.account_by_login, login=login)
+    login_hash = vault.blind("login", login)
+    before = await tx.one(sql.account_by_login, login_hash=login_hash)
     if len(password) < PASSWORD_MIN_LENGTH:
         raise InputNotAccepted(f"A password has at least {PASSWORD_MIN_LENGTH} characters.", "password")
     account_id: UUID | None = await tx.value(
@@ -69,6 +70,7 @@ async def set_password(
         account_id=new_id(),
         kind=kind,
         login=login,
+        login_hash=login_hash,
         password_hash=await asyncio.to_thread(_hasher.hash, password),
         member_id=member_id,
         roles=list(roles),
@@ -87,14 +89,14 @@ async def disable(tx: Tx, account: Row, now: datetime) -> None:
     await end_logins(tx, account, now)
 
 
-async def lock_logins(tx: Tx, vault: Vault, member_id: UUID) -> None:
+async def lock_logins(tx: Tx, member_id: UUID) -> None:
     """Nobody logs in as this member until the transaction ends, and who tried to is forgotten.
 
     It comes before `consents.decide_alone`: a login locks its tries, its account and its member in this order; and who redeems a
     code, the code and then the account.
     """
     for row in await tx.all(sql.logins_of, member=member_id):
-        await tx.run(sql.forget_login_failures, login_hash=vault.blind("login", row["login"]))
+        await tx.run(sql.forget_login_failures, login_hash=row["login_hash"])
     await tx.run(sql.lock_codes_of, member=member_id)
     await tx.run(sql.lock_accounts_of, member=member_id)
 
@@ -155,7 +157,7 @@ async def check_login(tx: Tx, vault: Vault, login: str, password: str, code: str
     failures = before["failures"] if now < free_at else 0
     if failures >= FAILURES_MAX:
         raise LoginLocked(math.ceil((free_at - now).total_seconds() / 60))
-    row = await tx.one(sql.account_by_login, login=login)
+    row = await tx.one(sql.account_by_login, login_hash=login_hash)
     stored = (row["password_hash"] if row else None) or _NOBODY  # a disabled account has none
     try:
         await asyncio.to_thread(_hasher.verify, stored, password)

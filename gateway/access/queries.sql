@@ -135,11 +135,18 @@ on conflict (client_id) do update
       scopes = excluded.scopes,
       purpose = excluded.purpose;
 
--- name: account_by_login(login)^
--- A local account by its login name.
-select account_id, kind, login, password_hash, member_id, roles, second_factor, factor_step
+-- name: account_by_login(login_hash)^
+-- A local account by the blind index of its login name.
+select account_id, kind, password_hash, member_id, roles, second_factor, factor_step
   from account
- where login = :login;
+ where login_hash = :login_hash;
+
+-- name: operator_by_login(login)^
+-- An operator's local account by its login name.
+select account_id, member_id, second_factor, factor_step
+  from account
+ where login = :login
+   and kind = 'operator';
 
 -- name: account_stands(account_id, password_hash, second_factor)$
 -- Whether an account still has a password and a second factor and is not disabled; nobody changes that until the transaction ends.
@@ -153,7 +160,7 @@ select true
 
 -- name: account_by_id(account_id)^
 -- A local account by its id.
-select account_id, kind, login, password_hash, member_id, roles, second_factor, factor_step
+select account_id, kind, member_id, roles
   from account
  where account_id = :account_id;
 
@@ -172,11 +179,12 @@ update login_failure
  where login_hash = :login_hash;
 
 -- name: logins_of(member)
--- What a member's local accounts are called.
-select login
+-- The blind indexes of what a member's local accounts are called.
+select login_hash
   from account
  where member_id = :member
- order by login;
+   and login_hash is not null
+ order by login_hash;
 
 -- name: lock_codes_of(member)!
 -- Nobody redeems a code of this member until the transaction ends.
@@ -202,9 +210,10 @@ delete from login_failure
  where login_hash = :login_hash;
 
 -- name: end_accounts_of(member, at)
--- A member's logins open nothing any more, and are called nothing that says who it was.
+-- A member's logins open nothing any more, and nobody finds them by their names.
 update account
-   set login = 'forgotten ' || account_id,
+   set login = null,
+       login_hash = null,
        password_hash = '',
        second_factor = null,
        disabled_at = :at
@@ -230,12 +239,13 @@ update account
    set factor_step = :step
  where account_id = :account_id;
 
--- name: store_account(account_id, kind, login, password_hash, member_id, roles, created_at)$
--- Create an account or set a new password; answers its id, or null when the login belongs to somebody else.
-insert into account (account_id, kind, login, password_hash, member_id, roles, created_at)
-values (:account_id, :kind, :login, :password_hash, :member_id,
+-- name: store_account(account_id, kind, login, login_hash, password_hash, member_id, roles, created_at)$
+-- Create an account or set a new password; answers its id, or null when the login belongs to somebody else. Only an operator's
+-- login is kept in words.
+insert into account (account_id, kind, login, login_hash, password_hash, member_id, roles, created_at)
+values (:account_id, :kind, case when :kind = 'operator' then :login end, :login_hash, :password_hash, :member_id,
         case when :kind = 'operator' and cardinality(:roles::text[]) = 0 then array['admin'] else :roles::text[] end, :created_at)
-on conflict (login) do update
+on conflict (login_hash) do update
   set password_hash = excluded.password_hash,
       disabled_at = null,
       roles = case when cardinality(:roles::text[]) > 0 then :roles::text[] else account.roles end

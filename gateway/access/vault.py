@@ -38,7 +38,8 @@ class Vault:
 
 
 async def open_vault(database: Database, settings: Settings) -> Vault:
-    """Unwrap the keys; those that are not there yet are made. Raises CannotOpen, DatabaseAway."""
+    """Unwrap the keys; those that are not there yet are made, and logins from before they were blinded are. Raises CannotOpen,
+    DatabaseAway."""
     wrapping = Wrapping(wrapping_keys(settings))
     async with database.transaction() as tx:
         await tx.run(sql.lock_vault)
@@ -51,7 +52,10 @@ async def open_vault(database: Database, settings: Settings) -> Vault:
                 keys[purpose] = new_key()
                 wrapped = wrapping.wrap(keys[purpose], purpose.encode())
                 await tx.run(sql.store_vault_key, purpose=purpose, wrapped=wrapped)
-    return Vault(wrapping, keys)
+        vault = Vault(wrapping, keys)
+        for row in await tx.all(sql.logins_to_blind):
+            await tx.run(sql.blind_login, account_id=row["account_id"], login_hash=vault.blind("login", row["login"]))
+    return vault
 
 
 async def rewrap_vault(tx: Tx, wrapping: Wrapping) -> int:

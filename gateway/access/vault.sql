@@ -18,3 +18,17 @@ values (:purpose, :wrapped);
 update vault_key
    set wrapped = :wrapped
  where purpose = :purpose;
+
+-- name: logins_to_blind()
+-- Accounts from before migration 0055.
+select account_id, login
+  from account
+ where login_hash is null
+   and login is not null;
+
+-- name: blind_login(account_id, login_hash)!
+-- An account is found by the blind index of its login; a member's is kept in words no more.
+update account
+   set login_hash = :login_hash,
+       login = case when kind = 'operator' then login end
+ where account_id = :account_id;

@@ -58,8 +58,8 @@ def operator_create(
     async def work(opened: Database) -> str | None:
         vault = await open_vault(opened, settings_of())
         async with opened.transaction() as tx:
-            account_id = await accounts.set_password(tx, "operator", login, secret, None, SystemClock().now(), roles)
-            account = await tx.one(sql.account_by_login, login=login)
+            account_id = await accounts.set_password(tx, vault, "operator", login, secret, None, SystemClock().now(), roles)
+            account = await tx.one(sql.operator_by_login, login=login)
             has_factor = account is not None and account["second_factor"] is not None
             return None if has_factor else await accounts.set_second_factor(tx, vault, account_id)
 
@@ -76,8 +76,8 @@ def operator_disable(login: Annotated[str, typer.Argument(help="Login name.")]) 
 
     async def work(opened: Database) -> None:
         async with opened.transaction() as tx:
-            account = await tx.one(sql.account_by_login, login=login)
-            if account is None or account["kind"] != "operator":
+            account = await tx.one(sql.operator_by_login, login=login)
+            if account is None:
                 raise typer.BadParameter(f"There is no operator {login!r}.")
             await accounts.disable(tx, account, SystemClock().now())
 
@@ -95,8 +95,8 @@ def operator_factor(login: Annotated[str, typer.Argument(help="Login name.")]) -
     async def work(opened: Database) -> str:
         vault = await open_vault(opened, settings_of())
         async with opened.transaction() as tx:
-            account = await tx.one(sql.account_by_login, login=login)
-            if account is None or account["kind"] != "operator":
+            account = await tx.one(sql.operator_by_login, login=login)
+            if account is None:
                 raise typer.BadParameter(f"There is no operator {login!r}.")
             # The account first: a login that is under way is waited for, and ends with the others.
             made = await accounts.set_second_factor(tx, vault, account["account_id"])
@@ -113,8 +113,8 @@ def operator_code(login: Annotated[str, typer.Argument(help="Login name.")]) -> 
     async def work(opened: Database) -> str:
         vault = await open_vault(opened, settings_of())
         async with opened.reading() as tx:
-            account = await tx.one(sql.account_by_login, login=login)
-        if account is None or account["kind"] != "operator" or account["second_factor"] is None:
+            account = await tx.one(sql.operator_by_login, login=login)
+        if account is None or account["second_factor"] is None:
             raise typer.BadParameter(f"There is no operator {login!r} with a second factor.")
         return accounts.code_of(vault, account, SystemClock().now())
 
@@ -154,11 +154,12 @@ def member_password(
     secret = _asked(f"Password for {login}: ")
 
     async def work(opened: Database) -> str:
+        vault = await open_vault(opened, settings_of())
         async with opened.transaction() as tx:
             rows = await tx.all(lookup.sql.cards_by_number, numbers=[card])
             if not rows:
                 raise typer.BadParameter(f"Nobody has the card {card!r}.")
-            await accounts.set_password(tx, "member", login, secret, rows[0]["member_id"], SystemClock().now())
+            await accounts.set_password(tx, vault, "member", login, secret, rows[0]["member_id"], SystemClock().now())
             return ids.show("mem", rows[0]["member_id"])
 
     print(with_database(work, noting("member password", card=card)))

@@ -67,8 +67,8 @@ async def subject_named(opened: Database, partner: str | None, operator: str | N
             found = next((p for p in coalition.partners.values() if p.code == partner), None)
             subject = Subject("partner", found.id) if found else None
         elif operator is not None:
-            row = await tx.one(token_sql.account_by_login, login=operator)
-            subject = Subject("operator", row["account_id"]) if row and row["kind"] == "operator" else None
+            row = await tx.one(token_sql.operator_by_login, login=operator)
+            subject = Subject("operator", row["account_id"]) if row else None
         elif (member_id := ids.read("mem", member or "")) is not None:
             known = await tx.one(member_sql.member_by_id, bucket=ids.bucket_of(member_id), member=member_id)
             subject = Subject("member", member_id) if known else None

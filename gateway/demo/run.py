@@ -121,7 +121,7 @@ async def _prepare(settings: Settings, meridian: Meridian, dsn: str, airline_por
                 for p in coalition.partners.values()
             }
             password = secrets.token_urlsafe(12)
-            account_id = await accounts.set_password(tx, "operator", OPERATOR, password, None, clock.now(), ["admin"])
+            account_id = await accounts.set_password(tx, vault, "operator", OPERATOR, password, None, clock.now(), ["admin"])
             factor = await accounts.set_second_factor(tx, vault, account_id)
         tokens = Tokens(settings.base_url, await load_signing_keys(opened, vault, clock), clock)
     finally:

@@ -1,11 +1,13 @@
 """What callers do, for the audit log: which requests it holds, what they are called there, and what that costs."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from graphql import ExecutionResult, OperationDefinitionNode, print_ast, separate_operations
 
 from gateway.access.audit import DETAILS_MAX_BYTES, Deed
 from gateway.access.caller import Caller
+from gateway.graph import Payload
 from gateway.http.engine import Prepared
 from gateway.ids import named_in, show
 
@@ -58,12 +60,13 @@ def cost_of_noting(deed: Deed) -> int:
     return NOTING_COST * -(-min(deed.size, DETAILS_MAX_BYTES) // NOTED_AT_ONCE_BYTES)
 
 
-def result_of(result: ExecutionResult) -> str:
-    """ok, or the codes of errors and of refusals in payloads, with an ok where something was done all the same."""
+def result_of(result: ExecutionResult, answered: Mapping[str | int, Any]) -> str:
+    """ok, or the codes of errors and of refusals in payloads, with an ok where something was done all the same. Who asks chooses
+    what the result shows, and so it is not read: `answered` are the root fields' own values."""
     codes = {str((error.extensions or {}).get("code", "ERROR")) for error in result.errors or ()}
-    for payload in (result.data or {}).values():
-        for each in payload if isinstance(payload, list) else [payload]:
-            refusals = each.get("errors") if isinstance(each, dict) else None
-            codes |= {str(refusal.get("code", "REFUSED")) for refusal in refusals or ()}
-            codes |= {"ok"} if each is not None and not refusals else set()
+    for value in answered.values():
+        for each in value if isinstance(value, list) else [value]:
+            refusals = each.errors if isinstance(each, Payload) else []
+            codes |= {refusal.code.value for refusal in refusals}
+            codes |= {"ok"} if each is not None and not isinstance(each, Exception) and not refusals else set()
     return " ".join(sorted(codes)) or "ok"

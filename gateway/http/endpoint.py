@@ -227,11 +227,12 @@ class GraphQLEndpoint:
             raise
         if not only_introspects(admitted.prepared, admitted.operation_name):
             seen = dict.fromkeys([*deed.about, *admitted.context.brought_to_light, *named_in_answer(admitted.caller, result)])
+            ended = replace(deed, result=result_of(result, admitted.context.answered), about=list(seen))
             try:
-                await self._doors.audit.note(replace(deed, result=result_of(result), about=list(seen)))
+                await self._doors.audit.note(ended)
             except (DatabaseAway, Stuck, PostedNothing):
                 if not admitted.is_mutation:
                     raise  # what was read is not told without being noted
                 # That it was asked for is noted; what it did is done, and its answer must say so.
-                log.exception("what a mutation did could not be noted", action=deed.action, result=result_of(result))
+                log.exception("what a mutation did could not be noted", action=ended.action, result=ended.result)
         return result

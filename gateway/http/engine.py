@@ -33,7 +33,7 @@ from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from gateway.access.caller import Caller
 from gateway.context import Context
 from gateway.http.errors import DocumentRefused, brief, masked
-from gateway.http.executor import Coerced, CompiledExecutor, Root, compile_root
+from gateway.http.executor import Coerced, CompiledExecutor, NotingExecutor, Root, compile_root
 from gateway.http.guard import Need, fields_of, introspects, missing, needs_of, rights, root_fields, step_ups
 from gateway.http.limits import COST_MAX, NAME_MAX, Cost, check_shape, compile_costs
 from gateway.inputs import Coercers, NotPlain, coerce_variables, compile_variables
@@ -225,7 +225,7 @@ class Engine:
 
         Raises DatabaseAway, Busy.
         """
-        document, executor = prepared.document, StrawberryGraphQLCoreExecutionContext
+        document, executor = prepared.document, NotingExecutor
         values: dict[str, Any] | None = variables
         coercers = prepared.coercers.get(name)
         if coercers is not None:

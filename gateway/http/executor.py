@@ -82,7 +82,18 @@ class Coerced(dict[str, Any]):
     root: Root | None = None
 
 
-class CompiledExecutor(StrawberryGraphQLCoreExecutionContext):
+class NotingExecutor(StrawberryGraphQLCoreExecutionContext):
+    """Keeps what the root fields came to (`Context.answered`)."""
+
+    def complete_value(
+        self, return_type: Any, field_details_list: Any, info: Any, path: Any, result: Any, position_context: Any
+    ) -> Any:
+        if path.prev is None:
+            self.context_value.answered[path.key] = result
+        return super().complete_value(return_type, field_details_list, info, path, result, position_context)
+
+
+class CompiledExecutor(NotingExecutor):
     """Executes a document without its variable definitions, given Coerced variables."""
 
     outputs: Outputs | None = None
@@ -129,6 +140,8 @@ class CompiledExecutor(StrawberryGraphQLCoreExecutionContext):
         if self.outputs is not None and not isinstance(result, Exception):
             complete = self.outputs.find(return_type, field_details_list, self.collect_subfields)
             if complete is not None:
+                if path.prev is None:
+                    self.context_value.answered[path.key] = result
                 try:
                     return complete(result, info)
                 except Exception:  # noqa: S110  # nosec B110 - graphql-core comes to the same, and says where

@@ -202,10 +202,11 @@ class Login:
     ) -> Account | None:
         """The account behind a filled form, and what is to be noted of it. Raises LoginLocked."""
         login, code = form.get("login", ""), form.get("code", "").replace(" ", "")
-        known = await tx.one(sql.account_by_login, login=login)
+        login_hash = self._vault.blind("login", login)
+        known = await tx.one(sql.account_by_login, login_hash=login_hash)
         # What is no operator's may be somebody's address, and must be gone when that member is forgotten.
         is_operators = known is not None and known["kind"] == "operator"
-        said = {"login": login} if is_operators else {"digest": self._vault.blind("login", login).hex()}
+        said = {"login": login} if is_operators else {"digest": login_hash.hex()}
         deed = Deed("nobody", None, client["client_id"], "log in", "ok", details=said)
         try:
             account = await check_login(tx, self._vault, login, form.get("password", ""), code, now)

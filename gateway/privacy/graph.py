@@ -136,7 +136,7 @@ class PrivacyMutation:
             raise InputNotAccepted("confirm must be true: what is forgotten cannot be had back.", "confirm")
 
         async def forget(tx: Tx) -> None:
-            await accounts.lock_logins(tx, doors.vault, member_id)
+            await accounts.lock_logins(tx, member_id)
             await _decide(info, tx, member_id)
             await people.forget_person(tx, member_id)
             await accounts.forget_logins(tx, member_id, doors.clock.now())

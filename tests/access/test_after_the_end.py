@@ -13,8 +13,6 @@ from graphql import ExecutionResult
 from joserfc.jwk import ECKey
 from websockets.exceptions import ConnectionClosed
 
-from gateway.access import accounts
-from gateway.database import Database
 from gateway.http.admission import Admission
 from gateway.http.doorman import Doorman
 from gateway.http.events import EventStream
@@ -52,11 +50,7 @@ async def test_what_was_revoked_stays_so_for_as_long_as_it_would_have_lived(worl
     if way == "password":
         token = await ann_logs_in(world)
         member = (await world.sql("select member_id from card where number = 'CARD-1'"))[0]["member_id"]
-        database = Database(world.dsn, 2)
-        await database.open()
-        async with database.transaction() as tx:
-            await accounts.set_password(tx, "member", "ann", "another password", member, world.clock.now())
-        await database.close()
+        await world.set_password("ann", "another password", member)
     elif way == "revocation":
         token = await world.token("grocer")
         assert (await world.http.post("/oauth/revoke", data={"token": token}, auth=world.clients["grocer"])).status_code == 200

@@ -19,7 +19,6 @@ from gateway.access import registration
 from gateway.access.tokens import TWO_FACTORS
 from gateway.database import Database
 from tests.access.test_oauth import authorization
-from tests.access.test_operators import new_operator
 from tests.founding import NOW, OPERATOR_PASSWORD
 from tests.points import ann_logs_in
 from tests.world import World
@@ -222,7 +221,7 @@ async def test_unknown_and_wrong_take_as_long_and_say_the_same(world: World) -> 
         known.append(await token(world.clients["grocer"][0]))
         unknown.append(await token("partner-nobody"))
     assert 0.5 < statistics.median(known) / statistics.median(unknown) < 2
-    await new_operator(world, "gone", ["support"])
+    await world.new_operator("gone", ["support"])
     await world.disable("gone")
     known, unknown, disabled = [], [], []
     for n in range(12):

@@ -7,7 +7,7 @@ from typing import Any
 from gateway import ids
 from gateway.access.audit import DETAILS_MAX_BYTES
 from tests.access.test_oauth import olga
-from tests.access.test_operators import CLOSE, attempt, console_token, new_operator, session_of
+from tests.access.test_operators import CLOSE, attempt, console_token, session_of
 from tests.founding import OPERATOR_PASSWORD
 from tests.points import ADJUST, ann_logs_in
 from tests.world import World, log_in
@@ -54,7 +54,7 @@ async def test_the_log_is_searched_by_who_did_it_to_whom_it_was_done_and_with_wh
     await world.ask(operator, f'{{ member(id: "{nobody}") {{ id }} }}')
     given = {"idempotencyKey": "a", "member": ann, "programme": "MER", "partner": "grocer", "points": 5, "reason": "sorry"}
     await world.ask(operator, ADJUST, i=given)
-    await new_operator(world, "sue", ["support"])
+    await world.new_operator("sue", ["support"])
     world.http.cookies.clear()
     sue = await log_in(world, "console", f"{world.url}/graphiql", "sue", OPERATOR_PASSWORD)
     await world.ask(sue, "query($i: ID!) { member(id: $i) { id } }", i=ann)
@@ -111,7 +111,7 @@ async def test_variables_that_nothing_declares_neither_hide_whom_a_deed_was_abou
 async def test_what_an_operator_was_refused_before_it_ran_is_in_the_log(world: World) -> None:
     given = {"month": "2026-01"}
     for login, role, status in (("sue", "support", 403), ("ada", "admin", 401)):
-        await new_operator(world, login, [role])
+        await world.new_operator(login, [role])
         world.http.cookies.clear()
         await log_in(world, "console", f"{world.url}/graphiql", login, OPERATOR_PASSWORD)
         world.clock.set(world.clock.now() + timedelta(minutes=16))
@@ -165,3 +165,16 @@ async def test_a_fragment_hides_nothing_from_the_log(world: World) -> None:
     assert [e["action"] for e in log] == ["query memberByCard", "query partners", "query memberByCard", "log in"]
     assert "CARD-9" in json.loads(log[0]["details"])["document"]
     assert "CARD-1" in json.loads(log[2]["details"])["document"]
+
+
+async def test_what_an_operator_asks_to_be_told_does_not_change_what_the_log_says(world: World) -> None:
+    operator = await world.operator()
+    bad = {"idempotencyKey": "a", "member": "mem_x", "programme": "MER", "partner": "grocer", "points": 5, "reason": "sorry"}
+    for chosen in ("adjustment { id }", "e: errors { c: code }", "errors: adjustment { id }", "errors: __typename"):
+        document = f"mutation($i: AdjustPointsInput!) {{ adjustPoints(input: $i) {{ {chosen} }} }}"
+        assert (await world.post(operator, document, i=bad)).status_code == 200, chosen
+    for query in ('{ member(id: "mem_x") { errors: id } }', "{ partners(first: 1) { errors: nodes { id } } }"):
+        assert (await world.post(operator, query)).status_code == 200, query
+    results = [(e["action"], e["result"]) for e in await entries(world) if not e["action"].startswith("log")]
+    assert [result for action, result in results if action == "mutation adjustPoints"] == ["INPUT_NOT_ACCEPTED", "ASKED"] * 4
+    assert results[0] == ("query partners", "ok")

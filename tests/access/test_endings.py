@@ -89,13 +89,7 @@ async def test_a_code_serves_nobody_once_its_account_has_a_new_password_or_is_di
         login = {**olga(world), "password": NEW_PASSWORD if ending == "disabled" else OPERATOR_PASSWORD}
         answer = await world.http.post("/oauth/authorize", params=query, data=login)
         code = parse_qs(urlparse(answer.headers["location"]).query)["code"][0]
-        async with database.transaction() as tx:
-            if ending == "password":
-                await accounts.set_password(tx, "operator", "olga", NEW_PASSWORD, None, world.clock.now())
-            else:
-                account = await tx.one(accounts.sql.account_by_login, login="olga")
-                assert account is not None
-                await accounts.disable(tx, account, world.clock.now())
+        await (world.set_password("olga", NEW_PASSWORD) if ending == "password" else world.disable("olga"))
         refused = await world.http.post("/oauth/token", data={**form, "code": code})
         assert (refused.status_code, refused.json()["error"]) == (400, "invalid_grant"), ending
     assert (await world.sql("select count(*) from token_family where ended_at is null"))[0][0] == 0
@@ -115,7 +109,7 @@ async def test_a_login_that_was_under_way_when_its_password_changed_leads_nowher
             world.http.post("/oauth/authorize", params=query, data={"login": "ann", "password": "ann's password"})
         )
         await waits(world, 1)
-        changing = asyncio.create_task(set_password(world, "ann", "another password", ann))
+        changing = asyncio.create_task(world.set_password("ann", "another password", ann))
         await waits(world, 2)
     assert (await login).status_code == 303  # it came first, and what it led to ends with the new password
     await changing
@@ -129,22 +123,13 @@ async def test_a_login_that_was_under_way_when_its_password_changed_leads_nowher
     await database.close()
 
 
-async def set_password(world: World, login: str, password: str, member_id: Any) -> None:
-    database = Database(world.dsn, 1)
-    await database.open()
-    async with database.transaction() as tx:
-        await accounts.set_password(tx, "member", login, password, member_id, world.clock.now())
-    await database.close()
-
-
 async def test_a_new_password_ends_what_was_begun_with_the_old_one(world: World) -> None:
     old = await log_in(world, "console", f"{world.url}/graphiql", "olga", OPERATOR_PASSWORD)
     assert (await world.post(old, PROGRAMMES)).status_code == 200
     assert (await world.sql("select count(*) from console_session"))[0][0] == 1
     database = Database(world.dsn, 2)
     await database.open()
-    async with database.transaction() as tx:
-        await accounts.set_password(tx, "operator", "olga", NEW_PASSWORD, None, world.clock.now())
+    await world.set_password("olga", NEW_PASSWORD)
     assert (await world.sql("select count(*) from console_session"))[0][0] == 0
     keys = await world.signer(database)
     await read_again(database, await world.vault(database), keys, world.clock)
@@ -154,10 +139,8 @@ async def test_a_new_password_ends_what_was_begun_with_the_old_one(world: World)
     new = await log_in(world, "console", f"{world.url}/graphiql", "olga", NEW_PASSWORD)
     await read_again(database, await world.vault(database), keys, world.clock)
     assert keys.verify(new).kind == "operator"
+    await world.disable("olga")
     async with database.transaction() as tx:
-        account = await tx.one(accounts.sql.account_by_login, login="olga")
-        assert account is not None
-        await accounts.disable(tx, account, world.clock.now())
         vault = await world.vault(database)
         assert await accounts.check_login(tx, vault, "olga", NEW_PASSWORD, world.code_of("olga"), world.clock.now()) is None
     await database.close()
@@ -259,7 +242,7 @@ async def test_to_forget_waits_for_who_logs_in_and_neither_breaks_the_other_off(
     forgotten = await world.ask(ann, "mutation { forgetPerson(input: {confirm: true}) { errors { code } } }")
     assert codes(forgotten["forgetPerson"]) == []
     assert (await coming).status_code == 303
-    assert [each["login"][:9] for each in await world.sql("select login from account where kind = 'member'")] == ["forgotten"]
+    assert [each["login_hash"] for each in await world.sql("select login_hash from account where kind = 'member'")] == [None]
     assert (await world.sql("select count(*) from authorization_code where used_at is null"))[0][0] == 0
     assert await world.sql("select from login_failure where failures > 0") == []
     monkeypatch.setattr(login, "decide_alone", real)

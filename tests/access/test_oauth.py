@@ -308,4 +308,5 @@ async def test_a_request_object_is_refused_instead_of_passed_over(world: World) 
     told = parse_qs(urlparse(answer.headers["location"]).query)
     assert (pushed.status_code, pushed.json()["error"]) == (400, "request_not_supported")
     assert (told["error"], told["state"]) == (["request_not_supported"], ["s"])
-    assert "login" not in answer.text and await world.sql("select from pushed_request") == []
+    assert "login" not in answer.text
+    assert await world.sql("select from pushed_request") == []

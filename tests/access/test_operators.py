@@ -9,14 +9,13 @@ from urllib.parse import parse_qs, urlparse
 import httpx
 import pytest
 
-from gateway.access import accounts
 from gateway.clock import SystemClock
 from gateway.database import Database
 from gateway.refusals import InputNotAccepted
 from tests.access.test_oauth import authorization, olga, worded
 from tests.founding import OPERATOR_PASSWORD
 from tests.house.test_embedded import Gateway
-from tests.points import ADJUST, APPROVE, codes, second_operator
+from tests.points import ADJUST, APPROVE, ann_logs_in, codes, second_operator
 from tests.world import World, log_in
 
 STEPPED_UP = {
@@ -31,17 +30,6 @@ CLOSE = "mutation($i: ClosePeriodInput!) { closePeriod(input: $i) { errors { cod
 async def attempt(world: World, form: dict[str, str]) -> httpx.Response:
     query, _ = authorization(world)
     return await world.http.post("/oauth/authorize", params=query, data=form)
-
-
-async def new_operator(world: World, login: str, roles: list[str], factor: bool = True) -> None:
-    database = Database(world.dsn, 2)
-    await database.open()
-    vault = await world.vault(database)
-    async with database.transaction() as tx:
-        account_id = await accounts.set_password(tx, "operator", login, OPERATOR_PASSWORD, None, world.clock.now(), roles)
-        if factor:
-            world.factors[login] = await accounts.set_second_factor(tx, vault, account_id)
-    await database.close()
 
 
 async def test_a_second_factor_is_asked_for_and_each_code_serves_once(world: World) -> None:
@@ -62,7 +50,7 @@ async def test_a_secret_of_a_second_factor_cannot_be_read_in_the_database(world:
 
 
 async def test_an_operator_without_a_second_factor_does_not_log_in_and_is_told_as_little_as_anybody(world: World) -> None:
-    await new_operator(world, "weak", ["admin"], factor=False)
+    await world.new_operator("weak", ["admin"], factor=False)
     answers = []
     for login, password in (("weak", OPERATOR_PASSWORD), ("weak", "a wrong password"), ("nobody", OPERATOR_PASSWORD)):
         for code in ("", "000000"):
@@ -144,7 +132,7 @@ async def test_the_sessions_cookie_is_this_hosts_alone(world: World) -> None:
     ],
 )
 async def test_a_role_opens_its_own_fields_and_no_others(world: World, role: str, can: str, cannot: str) -> None:
-    await new_operator(world, role, [role])
+    await world.new_operator(role, [role])
     world.http.cookies.clear()
     token = await log_in(world, "console", f"{world.url}/graphiql", role, OPERATOR_PASSWORD)
     assert "errors" not in (await world.post(token, can)).json()
@@ -154,9 +142,9 @@ async def test_a_role_opens_its_own_fields_and_no_others(world: World, role: str
 
 
 async def test_a_new_password_leaves_an_operator_its_roles(world: World) -> None:
-    await new_operator(world, "aud", ["auditor"])
-    await new_operator(world, "aud", [])
-    await new_operator(world, "first", [])
+    await world.new_operator("aud", ["auditor"])
+    await world.new_operator("aud", [])
+    await world.new_operator("first", [])
     rows = await world.sql("select login, roles from account where login in ('aud', 'first') order by login")
     assert [(row["login"], row["roles"]) for row in rows] == [("aud", ["auditor"]), ("first", ["admin"])]
 
@@ -178,7 +166,7 @@ async def test_one_person_with_two_clients_is_one_person(world: World) -> None:
 
 async def test_a_role_that_may_not_look_at_members_does_not_learn_which_there_are(world: World) -> None:
     ann = (await world.ask(await world.operator(), '{ memberByCard(card: "CARD-1") { id } }'))["memberByCard"]["id"]
-    await new_operator(world, "fin", ["finance"])
+    await world.new_operator("fin", ["finance"])
     world.http.cookies.clear()
     fin = await log_in(world, "console", f"{world.url}/graphiql", "fin", OPERATOR_PASSWORD)
     found = "query($i: ID!) { node(id: $i) { __typename id } }"
@@ -278,13 +266,24 @@ async def test_a_new_second_factor_ends_every_session_and_token(world: World) ->
 
 @pytest.mark.parametrize(("password", "made"), [("123456789", False), ("1234567890", True)])
 async def test_a_password_has_ten_characters_at_least(world: World, password: str, made: bool) -> None:
-    database = Database(world.dsn, 2)
-    await database.open()
-    async with database.transaction() as tx:
-        with contextlib.nullcontext() if made else pytest.raises(InputNotAccepted):
-            await accounts.set_password(tx, "operator", "new", password, None, world.clock.now(), [])
-    await database.close()
+    with contextlib.nullcontext() if made else pytest.raises(InputNotAccepted):
+        await world.set_password("new", password)
     kept = await world.sql("select password_hash from account where login = 'new'")
     assert len(kept) == made
     # What OWASP asks of argon2id at least: 19 MiB, two passes.
     assert all(re.match(r"\$argon2id\$v=19\$m=19456,t=2,p=1\$", row["password_hash"]) for row in kept)
+
+
+async def test_a_login_from_before_names_were_blinded_serves_as_before_and_a_members_name_is_kept_no_more(world: World) -> None:
+    token = await ann_logs_in(world)
+    names = "update account set login_hash = null, login = case when kind = 'member' then 'ann' else login end"
+    await world.sql(names)
+    database = Database(world.dsn, 1)
+    await database.open()
+    await world.vault(database)
+    await database.close()
+    rows = await world.sql("select login, login_hash is not null as found from account order by kind")
+    assert [tuple(row) for row in rows] == [(None, True), ("olga", True)]
+    again = await log_in(world, "member-app", "com.example.loyalty:/callback", "ann", "ann's password")
+    assert (await world.ask(again, "{ me { id } }")) == (await world.ask(token, "{ me { id } }"))
+    assert (await attempt(world, olga(world))).status_code == 303

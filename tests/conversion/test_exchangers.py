@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from gateway.conversion.convert import Converter
-from gateway.database import Database
 from tests.access.consenting import GRANT, WITHDRAW, agree, exchange
 from tests.conversion.exchanging import ANN, CONVERT, QUOTE, miles, quote
 from tests.points import ADJUST, APPROVE, ann_hands_over, ann_logs_in, codes, run_job, second_operator, until_revoked
@@ -15,16 +14,11 @@ from tests.world import World
 
 
 async def test_a_member_converts_with_a_token_of_its_own(world: World) -> None:
-    from gateway.access import accounts
     from tests.world import log_in
 
     await world.record("450.00")
     member_id = (await world.sql("select member_id from member"))[0][0]
-    database = Database(world.dsn, 2)
-    await database.open()
-    async with database.transaction() as tx:
-        await accounts.set_password(tx, "member", "ann", "a long password", member_id, world.clock.now())
-    await database.close()
+    await world.set_password("ann", "a long password", member_id)
     token = await log_in(world, "member-app", "com.example.loyalty:/callback", "ann", "a long password")
     quoted = (await world.ask(token, QUOTE, input={"from": "MER", "to": "SKY", "take": 200}))["quoteConversion"]["quote"]
     done = await world.ask(token, CONVERT, input={"idempotencyKey": "k", "quote": quoted["id"]})
