@@ -1,7 +1,7 @@
 """Gathers concurrent calls into one batch: while one batch is in flight the next one fills. No timer.
 
-Lanes are chosen by bucket, so that two batches never want the same wallet. Items that claim the same thing (a key,
-a receipt, a wallet that both take from) never share a batch: the later one waits for the next.
+Lanes are chosen by bucket, so that two batches never want the same wallet. Where a batch takes from each wallet once, the
+wallets of a lane take turns, and so do those who want one wallet: who asks for a thousand of one holds nobody else up.
 """
 
 import asyncio
@@ -9,7 +9,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
 from contextlib import asynccontextmanager
 from contextvars import Context
-from typing import Generic, TypeVar
+from itertools import islice
+from typing import Generic, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
 Item = TypeVar("Item")
@@ -114,29 +115,90 @@ class _Call(Generic[Answer]):
                 self.done.set_exception(self.error)
 
 
+Ticket = tuple[Item, _Call[Answer], int]
+
+
+class _Queue(Protocol[Item, Answer]):
+    """What waits in a lane."""
+
+    def put(self, ticket: Ticket[Item, Answer]) -> None: ...
+
+    def take(self, most: int) -> list[Ticket[Item, Answer]]: ...
+
+    def __len__(self) -> int: ...
+
+
+class _InOrder(Generic[Item, Answer]):
+    """Whatever came first goes first."""
+
+    def __init__(self) -> None:
+        self._tickets: deque[Ticket[Item, Answer]] = deque()
+
+    def put(self, ticket: Ticket[Item, Answer]) -> None:
+        self._tickets.append(ticket)
+
+    def take(self, most: int) -> list[Ticket[Item, Answer]]:
+        return [self._tickets.popleft() for _ in range(min(most, len(self._tickets)))]
+
+    def __len__(self) -> int:
+        return len(self._tickets)
+
+
+class _InTurns(Generic[Item, Answer]):
+    """One item of each wallet at a time: the wallets take turns, and of one wallet those who want it. What one of them wants of
+    one wallet stays in its order."""
+
+    def __init__(self, wallet: Callable[[Item], Hashable], who: Callable[[Item], Hashable]) -> None:
+        self._wallet, self._who = wallet, who
+        self._wallets: dict[Hashable, dict[Hashable, deque[Ticket[Item, Answer]]]] = {}  # in the order of their next turns
+        self._size = 0
+
+    def put(self, ticket: Ticket[Item, Answer]) -> None:
+        of_wallet = self._wallets.setdefault(self._wallet(ticket[0]), {})
+        of_wallet.setdefault(self._who(ticket[0]), deque()).append(ticket)
+        self._size += 1
+
+    def take(self, most: int) -> list[Ticket[Item, Answer]]:
+        taken = []
+        for wallet in list(islice(self._wallets, most)):
+            of_wallet = self._wallets.pop(wallet)
+            who = next(iter(of_wallet))
+            tickets = of_wallet.pop(who)
+            taken.append(tickets.popleft())
+            if tickets:
+                of_wallet[who] = tickets
+            if of_wallet:
+                self._wallets[wallet] = of_wallet
+        self._size -= len(taken)
+        return taken
+
+    def __len__(self) -> int:
+        return self._size
+
+
 class Lanes(Generic[Item, Answer]):
     """Posts items in batches of up to BATCH_MAX, `count` batches side by side.
 
-    `post` answers a batch in its order; `bucket` places an item in a lane; `claims` names what no other item of its
-    batch may claim. A caller that goes away leaves its items to be posted: they are never half-known. A batch that raises
-    `stuck` waited for something that others hold: its items are posted beside the lane, which goes on, those of one `wallet`
-    together, and those that are stuck again are told to come back.
+    `post` answers a batch in its order; `bucket` places an item in a lane. Given `who`, a batch has one item of a `wallet` at
+    most, and they take turns who want the same. A caller that goes away leaves its items to be posted: they are never
+    half-known. A batch that raises `stuck` waited for something that others hold: its items are posted beside the lane, which
+    goes on, those of one `wallet` together, and those that are stuck again are told to come back.
     """
 
     def __init__(
         self,
         post: Callable[[Sequence[Item]], Awaitable[Sequence[Answer]]],
         bucket: Callable[[Item], int],
-        claims: Callable[[Item], Sequence[Hashable]],
         count: int,
         stuck: type[Exception] = TimeoutError,
         wallet: Callable[[Item], Hashable] = id,
+        who: Callable[[Item], Hashable] | None = None,
     ) -> None:
-        self._post, self._bucket, self._claims, self._stuck, self._wallet = post, bucket, claims, stuck, wallet
+        self._post, self._bucket, self._stuck, self._wallet = post, bucket, stuck, wallet
         self._aside: set[asyncio.Task[None]] = set()
         self._items_aside = 0
         self._few = asyncio.Semaphore(ASIDE_AT_ONCE)
-        self._queues: list[deque[tuple[Item, _Call[Answer], int]]] = [deque() for _ in range(count)]
+        self._queues: list[_Queue[Item, Answer]] = [_InTurns(wallet, who) if who else _InOrder() for _ in range(count)]
         self._runners: list[asyncio.Task[None] | None] = [None] * count
 
     async def submit(self, items: Sequence[Item], after: Callable[[], None] | None = None) -> list[Answer]:
@@ -153,7 +215,7 @@ class Lanes(Generic[Item, Answer]):
         call: _Call[Answer] = _Call(len(items), after)
         count = len(self._queues)
         for position, item in enumerate(items):
-            self._queues[self._bucket(item) % count].append((item, call, position))
+            self._queues[self._bucket(item) % count].put((item, call, position))
         for lane, queue in enumerate(self._queues):
             if queue and self._runners[lane] is None:
                 self._runners[lane] = asyncio.create_task(self._run(lane), context=Context())  # for all, and in nobody's name
@@ -174,31 +236,18 @@ class Lanes(Generic[Item, Answer]):
         queue = self._queues[lane]
         try:
             while queue:
-                await self._post_batch(self._take_batch(queue))
+                await self._post_batch(queue.take(BATCH_MAX))
         finally:
             self._runners[lane] = None
 
-    def _take_batch(self, queue: deque[tuple[Item, _Call[Answer], int]]) -> list[tuple[Item, _Call[Answer], int]]:
-        batch: list[tuple[Item, _Call[Answer], int]] = []
-        waiting: list[tuple[Item, _Call[Answer], int]] = []
-        claimed: set[Hashable] = set()
-        while queue and len(batch) < BATCH_MAX:
-            ticket = queue.popleft()
-            claims = self._claims(ticket[0])
-            # What waits keeps its claims, so that nothing behind it overtakes it.
-            (waiting if not claimed.isdisjoint(claims) else batch).append(ticket)
-            claimed.update(claims)
-        queue.extendleft(reversed(waiting))
-        return batch
-
-    async def _post_batch(self, batch: list[tuple[Item, _Call[Answer], int]]) -> None:
+    async def _post_batch(self, batch: list[Ticket[Item, Answer]]) -> None:
         try:
             answers = await self._post([item for item, _, _ in batch])
         except (ConnectionError, Busy) as error:
             for _, call, _ in batch:
                 call.fail(error)
         except self._stuck:
-            by_wallet: dict[Hashable, list[tuple[Item, _Call[Answer], int]]] = {}
+            by_wallet: dict[Hashable, list[Ticket[Item, Answer]]] = {}
             for ticket in batch:
                 by_wallet.setdefault(self._wallet(ticket[0]), []).append(ticket)
             for tickets in by_wallet.values():
@@ -217,7 +266,7 @@ class Lanes(Generic[Item, Answer]):
             for (_, call, position), answer in zip(batch, answers, strict=True):
                 call.answer(position, answer)
 
-    def _post_aside(self, tickets: list[tuple[Item, _Call[Answer], int]]) -> None:
+    def _post_aside(self, tickets: list[Ticket[Item, Answer]]) -> None:
         if self._items_aside + len(tickets) > ASIDE_MAX:
             _tell_busy(tickets)
             return
@@ -235,6 +284,6 @@ class Lanes(Generic[Item, Answer]):
         task.add_done_callback(self._aside.discard)
 
 
-def _tell_busy(tickets: Sequence[tuple[Item, _Call[Answer], int]]) -> None:
+def _tell_busy(tickets: Sequence[Ticket[Item, Answer]]) -> None:
     for _, call, _ in tickets:
         call.fail(Busy("Somebody else is at work on what this needs; try again in a moment."))

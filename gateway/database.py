@@ -8,7 +8,7 @@ import socket
 from asyncio import Semaphore
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -201,6 +201,13 @@ class Database:
             reset=_nothing_to_reset,
             server_settings={**OWN_SETTINGS, "role": role, **self._settings, **settings},
         )
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
     async def close(self) -> None:
         """Cut every connection, also one that hangs."""

@@ -4,6 +4,7 @@ The child dies with us (PR_SET_PDEATHSIG), a second gateway on the same folder i
 server runs under a user of its own without any permission of a parent folder being touched.
 """
 
+import asyncio
 import ctypes
 import fcntl
 import hashlib
@@ -63,6 +64,7 @@ class EmbeddedPostgres:
         self._user: pwd.struct_passwd | None = None
         self._binaries = _wheel_binaries()
         self._cluster = data_dir / "postgres"
+        self._log_path, self._log_begin = data_dir / "postgres.log", 0
 
     @property
     def dsn(self) -> str:
@@ -89,7 +91,10 @@ class EmbeddedPostgres:
                 self._become_servable()
             if not (self._cluster / "PG_VERSION").exists():
                 self._create_cluster()
+            deadline = time.monotonic() + START_SECONDS
             self._spawn()
+            while not self._is_ready(deadline):
+                time.sleep(0.01)
         except BaseException:
             self.stop()
             raise
@@ -123,11 +128,14 @@ class EmbeddedPostgres:
         finally:
             self.stop()
 
-    def revive(self) -> bool:
-        """Start the server again if it has died; True when it had."""
+    async def revive(self) -> bool:
+        """Start the server again if it has died; True when it had. Raises DatabaseDidNotStart."""
         if self._process is None or self._process.poll() is None:
             return False
-        self._spawn()
+        deadline = time.monotonic() + START_SECONDS
+        self._spawn()  # on the main thread, with which it ends
+        while not self._is_ready(deadline):  # noqa: ASYNC110 - another process writes the file
+            await asyncio.sleep(0.01)
         return True
 
     def _take_lock(self) -> None:
@@ -213,41 +221,43 @@ class EmbeddedPostgres:
         options = self._options | {"unix_socket_directories": str(self._socket_dir)}
         command = [str(self._binaries / "bin" / "postgres"), "-D", real]
         command += [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
-        deadline = time.monotonic() + START_SECONDS
-        log_path = self._data_dir / "postgres.log"
-        while True:
-            with open(log_path, "ab") as log:
-                os.fchmod(log.fileno(), 0o600)  # what it says of rows that race may name receipts
-                begin = log.tell()
-                self._process = subprocess.Popen(
-                    command, cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                    preexec_fn=die_with_parent, start_new_session=True, **self._identity(),
-                )  # fmt: skip
-            if self._wait_until_ready(deadline):
-                return
-            # The server before us may still be on its way out: its lock file or shared memory is then in use.
-            said = log_path.read_bytes()[begin:].decode(errors="replace")
-            passing = "postmaster.pid" in said or "pre-existing shared memory" in said
-            if not passing or time.monotonic() > deadline:
-                raise DatabaseDidNotStart(f"The embedded PostgreSQL did not start; the end of {log_path}:\n{said[-2000:]}")
-            time.sleep(0.1)
+        with open(self._log_path, "ab") as log:
+            os.fchmod(log.fileno(), 0o600)  # what it says of rows that race may name receipts
+            self._log_begin = log.tell()
+            self._process = subprocess.Popen(
+                command, cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                preexec_fn=die_with_parent, start_new_session=True, **self._identity(),
+            )  # fmt: skip
 
-    def _wait_until_ready(self, deadline: float) -> bool:
-        """True once postmaster.pid, written by this very child, says ready; False if the child ended."""
+    def _is_ready(self, deadline: float) -> bool:
+        """Whether postmaster.pid, written by this very child, says ready. Once there is one, the server recovers for as long as
+        that takes: broken off, it would begin anew. A child that ended for a passing reason is followed by another.
+
+        Raises DatabaseDidNotStart.
+        """
         assert self._process is not None
-        status = Path(os.path.realpath(self._cluster)) / "postmaster.pid"
-        while time.monotonic() < deadline:
-            if self._process.poll() is not None:
-                return False
-            try:
-                lines = status.read_text().splitlines()
-            except OSError:
-                lines = []
-            if len(lines) >= 8 and lines[0] == str(self._process.pid) and lines[7].strip() == "ready":
-                return True
-            time.sleep(0.01)
-        self._process.kill()
-        self._process.wait()
+        late = time.monotonic() > deadline
+        if self._process.poll() is not None:
+            # The server before us may still be on its way out: its lock file or shared memory is then in use.
+            said = self._log_path.read_bytes()[self._log_begin :].decode(errors="replace")
+            passing = "postmaster.pid" in said or "pre-existing shared memory" in said
+            if late or not passing:
+                told = f"The embedded PostgreSQL did not start; the end of {self._log_path}:\n{said[-2000:]}"
+                raise DatabaseDidNotStart(told)
+            time.sleep(0.1)
+            self._spawn()
+            return False
+        try:
+            lines = (Path(os.path.realpath(self._cluster)) / "postmaster.pid").read_text().splitlines()
+        except OSError:
+            lines = []
+        if len(lines) >= 8 and lines[0] == str(self._process.pid):
+            return lines[7].strip() == "ready"
+        if late:
+            self._process.kill()
+            self._process.wait()
+            told = f"The embedded PostgreSQL said nothing for {START_SECONDS} seconds; look at {self._log_path}."
+            raise DatabaseDidNotStart(told)
         return False
 
 

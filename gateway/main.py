@@ -45,7 +45,7 @@ from gateway.http.metrics import Metrics
 from gateway.http.oauth import OAuth
 from gateway.http.sessions import Sessions
 from gateway.http.socket import Sockets
-from gateway.http.wire import JSON, names_one_host, respond
+from gateway.http.wire import JSON, NAME_ONE_HOST, names_one_host, respond
 from gateway.jobs.jobs import Jobs, all_jobs
 from gateway.ledger.post import Ledger
 from gateway.ledger.prove import Prover
@@ -68,10 +68,10 @@ class Gateway:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         PARTY.set(None)  # what is pipelined begins in the context of the request before it
-        if scope["type"] == "http" and not names_one_host(scope):
-            await respond({"error": "Name one host: the Host header."}, 400, JSON, {"Connection": "close"})(scope, receive, send)
-        elif scope["type"] == "http" and scope["path"] == "/graphql":
+        if scope["type"] == "http" and scope["path"] == "/graphql":
             await self._graphql(scope, receive, send)
+        elif scope["type"] == "http" and not names_one_host(scope):
+            await respond({"error": NAME_ONE_HOST}, 400, JSON, {"Connection": "close"})(scope, receive, send)
         elif scope["type"] == "websocket":
             await self._sockets(scope, receive, send)
         else:
@@ -80,18 +80,27 @@ class Gateway:
 
 async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, engine: Engine | None = None) -> Gateway:
     """The gateway over a migrated database; gateways of one process can share an engine. Raises DatabaseAway,
-    OfAnotherServer."""
-    clock, engine = clock or SystemClock(), engine or Engine(create_schema())
-    database = Database(dsn, settings.pool_size)
-    await database.open()
+    OfAnotherServer, BadSetting."""
+    opened = contextlib.AsyncExitStack()  # closed when the gateway ends, or here, if it cannot begin
+    try:
+        return await _wire(settings, dsn, clock or SystemClock(), engine or Engine(create_schema()), opened)
+    except BaseException:
+        await opened.aclose()
+        raise
+
+
+async def _wire(settings: Settings, dsn: str, clock: Clock, engine: Engine, opened: contextlib.AsyncExitStack) -> Gateway:
+    trusted = read_issuers(settings.issuers_file) if settings.issuers_file else []
+    database = await opened.enter_async_context(Database(dsn, settings.pool_size))
     async with database.reading() as tx:
         await check_server(tx)
     # Of their own, so that no crowd at the pool delays what was revoked or who somebody is, or makes a process look dead that is
     # busy.
-    watching, probing = Database(dsn, 1, WATCH_SECONDS), Database(dsn, 1)
+    watching = await opened.enter_async_context(Database(dsn, 1, WATCH_SECONDS))
+    probing = await opened.enter_async_context(Database(dsn, 2))
     naming = Database(dsn, 2, WATCH_SECONDS)
-    await watching.open()
-    await probing.open()
+    if trusted:
+        await opened.enter_async_context(naming)
     vault = await open_vault(database, settings)
     audit = Audit(database, vault, clock)
     catalogue = Catalogue(database)
@@ -122,51 +131,43 @@ async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, e
         prove=Prover(database).prove,
     )
     await _register_own_clients(database, settings.base_url, clock)
-    metrics = Metrics(probing, ledger, jobs, tokens.revocations, clock).scrape
+    metrics = Metrics(probing, ledger, tokens.revocations, clock)
     server = OAuthServer(tokens)
     budgets = Budgets(database)
     sessions = Sessions(database, audit, clock)
     login = Login(server, tokens, doors, vault, audit, budgets, sessions)
     fetcher = Fetcher(settings.jwks_hosts)
-    trusted = read_issuers(settings.issuers_file) if settings.issuers_file else []
-    if trusted:
-        await naming.open()
     issuers = OutsideIssuers(trusted, fetcher, naming, clock, tokens.revocations)
     oauth = OAuth(server, Clerk(tokens, database, clock, fetcher), tokens, database, budgets)
-    health = Health(probing, tokens.revocations)
+    doorman = Doorman(tokens, issuers, doors, settings.authorization_server == "on")
+    graphql = GraphQLEndpoint(engine, doorman, doors, budgets)
+    for each in (fetcher.close, connections.close, ledger.drain, graphql.drain):  # the last one first
+        opened.push_async_callback(each)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        running = [asyncio.create_task(each) for each in (jobs.run(), follow(watching, vault, tokens, clock), feed.run())]
-        yield
-        for task in running:
-            task.cancel()
-        await graphql.drain()
-        await ledger.drain()
-        await connections.close()
-        await fetcher.close()
-        for each in (watching, probing, naming):
-            await each.close()
-        await database.close()
+        async with opened:
+            running = [asyncio.create_task(each) for each in (jobs.run(), follow(watching, vault, tokens, clock), feed.run())]
+            yield
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
 
-    pages = Starlette(
-        lifespan=lifespan,
-        exception_handlers={HTTPException: _json_error, 500: _json_failure},
-        routes=[
-            Route("/", _home),
-            *(_authorization_server(oauth, login, sessions) if settings.authorization_server == "on" else ()),
-            Route("/ledger/keys", oauth.ledger_keys),
-            Route("/livez", health.live),
-            Route("/readyz", health.ready),
-            Route("/limits", show_limits),
-            Route("/metrics", metrics),
-            *console_routes(),
-        ],
-    )
+    routes = [
+        Route("/", _home),
+        *(_authorization_server(oauth, login, sessions) if settings.authorization_server == "on" else ()),
+        Route("/ledger/keys", oauth.ledger_keys),
+        *_health(Health(probing, tokens.revocations), metrics),
+        Route("/limits", show_limits),
+        *console_routes(),
+    ]
+    pages = Starlette(lifespan=lifespan, exception_handlers={HTTPException: _json_error, 500: _json_failure}, routes=routes)
     pages.router.redirect_slashes = False  # a redirect would name whichever host the request does
-    doorman = Doorman(tokens, issuers, doors, settings.authorization_server == "on")
-    graphql = GraphQLEndpoint(engine, doorman, doors, budgets)
     return Gateway(graphql, Sockets(graphql, doorman), pages, jobs)
+
+
+def _health(health: Health, metrics: Metrics) -> list[Route]:
+    return [Route("/livez", health.live), Route("/readyz", health.ready), Route("/metrics", metrics.scrape)]
 
 
 def _authorization_server(oauth: OAuth, login: Login, sessions: Sessions) -> list[Route]:

@@ -87,7 +87,7 @@ async def _watch(embedded: EmbeddedPostgres) -> None:
     while True:
         await asyncio.sleep(WATCH_SECONDS)
         try:
-            if embedded.revive():
+            if await embedded.revive():
                 log.warning("the embedded database had died and was started again")
         except Exception:
             log.exception("the embedded database could not be started again")

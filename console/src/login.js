@@ -9,6 +9,8 @@ const RENEW_BEFORE_SECONDS = 30;
 let token = null;
 let renewAt = 0;
 let scope = "";
+let operator = null; // whose page this is
+let renewing = null; // what is under way, for everybody who waits for a token
 
 const base64url = (bytes) =>
   btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
@@ -30,6 +32,7 @@ async function authorizeUrl(verifier, state, more = {}) {
   return `/oauth/authorize?${query}`;
 }
 
+/** The answer to a code: a token, for whose page this is. */
 async function redeem(code, verifier) {
   const answer = await fetch("/oauth/token", {
     method: "POST",
@@ -43,18 +46,22 @@ async function redeem(code, verifier) {
   });
   if (!answer.ok) throw new Error("The login was not accepted.");
   const body = await answer.json();
-  keepForOneOperator(body.access_token);
-  token = body.access_token;
-  renewAt = Date.now() + (body.expires_in - RENEW_BEFORE_SECONDS) * 1000;
+  const { sub } = JSON.parse(atob(body.access_token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/")));
+  if (sessionStorage.getItem("operator") !== sub) {
+    sessionStorage.clear();
+    sessionStorage.setItem("operator", sub);
+  }
+  if (operator !== null && operator !== sub) {
+    location.reload(); // what is on the page is somebody else's, and what it was about to send is not sent
+    return new Promise(() => {});
+  }
+  operator = sub;
+  return body;
 }
 
-function keepForOneOperator(given) {
-  const { sub } = JSON.parse(atob(given.split(".")[1].replaceAll("-", "+").replaceAll("_", "/")));
-  const before = sessionStorage.getItem("operator");
-  if (before === sub) return;
-  sessionStorage.clear();
-  sessionStorage.setItem("operator", sub);
-  if (token) location.reload(); // what is on the page is somebody else's
+function take(given) {
+  token = given.access_token;
+  renewAt = Date.now() + (given.expires_in - RENEW_BEFORE_SECONDS) * 1000;
 }
 
 async function goToLogin(more) {
@@ -65,13 +72,34 @@ async function goToLogin(more) {
   return new Promise(() => {}); // the page is being left
 }
 
-async function renewQuietly() {
+async function askQuietly() {
   const verifier = random();
   const state = random();
   const answer = await fetch(await authorizeUrl(verifier, state), { credentials: "same-origin" });
   const landed = new URL(answer.url).searchParams;
   if (!landed.has("code") || landed.get("state") !== state) return goToLogin();
-  await redeem(landed.get("code"), verifier);
+  return redeem(landed.get("code"), verifier);
+}
+
+/** Renew the token once for all who wait; what was asked for with another role is dropped when it comes. */
+function renew() {
+  if (renewing?.scope !== scope) {
+    const mine = { scope };
+    renewing = mine;
+    mine.done = askQuietly().then(
+      (given) => {
+        if (renewing !== mine) return;
+        renewing = null;
+        take(given);
+      },
+      (error) => {
+        if (renewing !== mine) return;
+        renewing = null;
+        throw error;
+      },
+    );
+  }
+  return renewing.done;
 }
 
 /** Finish a login that has come back, or begin one. */
@@ -81,15 +109,16 @@ export async function logIn() {
   sessionStorage.removeItem("login");
   if (begun && landed.has("code") && landed.get("state") === begun.state) {
     history.replaceState(null, "", REDIRECT);
-    await redeem(landed.get("code"), begun.verifier);
+    take(await redeem(landed.get("code"), begun.verifier));
   } else {
-    await renewQuietly();
+    await renew();
   }
 }
 
 /** A token that is good for the next request. */
 export async function bearer() {
-  if (!token || Date.now() > renewAt) await renewQuietly();
+  if (Date.now() > renewAt) token = null;
+  while (!token) await renew();
   return `Bearer ${token}`;
 }
 
@@ -105,7 +134,7 @@ export async function roles() {
 export async function narrowTo(scopes) {
   scope = scopes.join(" ");
   token = null; // whatever becomes of it, the wider one serves no more
-  await renewQuietly();
+  await renew();
 }
 
 export async function logOut() {

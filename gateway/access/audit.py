@@ -19,7 +19,7 @@ import orjson
 from gateway.access.vault import Vault
 from gateway.cipher import CannotOpen
 from gateway.clock import Clock
-from gateway.database import Database, LostRace, Row, Tx
+from gateway.database import Database, Row, Tx
 from gateway.parties import Shares
 from gateway.statements import load_queries
 
@@ -82,14 +82,8 @@ class Audit:
 
     async def note(self, deed: Deed) -> None:
         """Raises DatabaseAway, Stuck, LostRace."""
-        for last in (False, False, True):
-            try:
-                async with self.turn(), self._database.reading() as tx:
-                    return await self.note_in(tx, deed)
-            except LostRace:
-                if last:
-                    raise
-        return None
+        async with self.turn():
+            await self._database.decided(lambda tx: self.note_in(tx, deed))
 
     async def note_in(self, tx: Tx, deed: Deed) -> None:
         """As part of a transaction that does it; in further entries what speaks of more than one can name."""

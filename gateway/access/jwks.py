@@ -106,7 +106,7 @@ class Fetcher:
                     if len(body) > SIZE_MAX:
                         raise KeysAway(f"{url} answered with more than {SIZE_MAX} bytes.")
             found = orjson.loads(bytes(body))
-        except (httpx.HTTPError, orjson.JSONDecodeError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, orjson.JSONDecodeError) as error:
             raise KeysAway(f"{url}: {type(error).__name__}") from None
         if not isinstance(found, dict):
             raise KeysAway(f"{url} answered with no object.")

@@ -178,7 +178,8 @@ class Converter:
             await self._settle(order, coalition, "released", False, None, str(silent))
             raise PartnerUnavailable(partner.name) from silent
         except (PartnerSilent, TimeoutError) as silent:
-            await self._settle(order, coalition, "held", True, None, str(silent))
+            said = str(silent) or f"no answer within {ASK_SECONDS} seconds"
+            await self._settle(order, coalition, "held", True, None, said)
             raise self._undecided(order, coalition) from silent
         except PartnerRefused as no:
             if doubted:

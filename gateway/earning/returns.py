@@ -75,6 +75,8 @@ async def return_purchase(
         answer = await _post(database, ledger, coalition, partner, request, key, now)
     except Refused as refused:
         answer = await first_answer(ledger, key, refused)
+        if answer.refusal == refused.code.value:
+            raise
         if answer.refusal is not None:
             raise refusal_of(answer.refusal, key=key.text) from None
     assert answer.transaction_id is not None

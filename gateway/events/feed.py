@@ -96,8 +96,6 @@ class Feed:
         TooManyFollowers, DatabaseAway.
         """
         begin = Place.read(after) if after is not None else None
-        if sum(each.by == by for each in self._followers.get(member_id, ())) >= FOLLOWERS_MAX:
-            raise TooManyFollowers
         follower = _Follower(by)
         try:
             here = await self._join(member_id, follower)
@@ -163,13 +161,16 @@ class Feed:
         return len(rows) > BATCHES_AT_ONCE
 
     async def _join(self, member_id: UUID, follower: _Follower) -> Place:
-        """Be told of everything after a place, and answer which."""
+        """Be told of everything after a place, and answer which. Raises TooManyFollowers, DatabaseAway."""
         async with self._joining:
             if self._place is None:
                 async with self._database.reading() as tx:
                     place = await end_of_outbox(tx)
                 self._place = self._place or place
-            self._followers.setdefault(member_id, set()).add(follower)
+            followers = self._followers.setdefault(member_id, set())
+            if sum(each.by == follower.by for each in followers) >= FOLLOWERS_MAX:
+                raise TooManyFollowers
+            followers.add(follower)
             return self._place
 
     async def _between(self, member_id: UUID, begin: Place, end: Place) -> AsyncIterator[Event]:

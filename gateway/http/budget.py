@@ -21,6 +21,7 @@ sql = load_queries(__file__, "budget.sql")
 
 CHUNK = 0.05
 HOLDERS_MAX = 10_000
+SITE_BITS = 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,8 @@ class Budgets:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._taken: OrderedDict[str, _Taken] = OrderedDict()
-        self._one_at_a_time = OneAtATime()
+        # Apart, so that however many strangers wait, no caller that is known is told that too many do.
+        self._one_at_a_time, self._one_stranger_at_a_time = OneAtATime(), OneAtATime()
 
     async def charge(self, caller: Caller, cost: int) -> dict[str, Any]:
         """Take an operation's cost; answers how it stands, in the shape of Shopify's `extensions.cost`.
@@ -95,7 +97,8 @@ class Budgets:
         """Take a cost; answers how the budget stands, and in how many seconds there is enough, 0 where it was taken."""
         taken = self._taken.get(holder)
         if taken is None or taken.here < cost:
-            async with self._one_at_a_time(holder):
+            known = plan in PLANS.values()
+            async with self._one_at_a_time(holder) if known else self._one_stranger_at_a_time(holder):
                 taken = self._taken.get(holder)
                 if taken is None or taken.here < cost:
                     taken = await self._take(holder, plan, cost, taken or _Taken(0.0, 0.0, 0.0))
@@ -139,15 +142,15 @@ def _holder(caller: Caller) -> str:
     return f"{caller.kind} {caller.subject_id}"
 
 
-def network_of(address: str) -> str:
-    """The address, or the 64 bits of an IPv6 address that one customer has to itself."""
+def network_of(address: str, bits: int = 64) -> str:
+    """The address, or the bits of an IPv6 address that one network has to itself, 64, or one site, SITE_BITS (RFC 6177)."""
     try:
         given = ip_address(address)
     except ValueError:
         return address
     if isinstance(given, IPv6Address):
         # A socket for both families shows callers of IPv4 as ::ffff:198.51.100.7.
-        return str(given.ipv4_mapped or IPv6Network((given, 64), strict=False))
+        return str(given.ipv4_mapped or IPv6Network((given, bits), strict=False))
     return str(given)
 
 

@@ -31,7 +31,7 @@ from gateway.http.doorman import Doorman
 from gateway.http.engine import Engine
 from gateway.http.errors import DocumentRefused
 from gateway.http.events import EventStream
-from gateway.http.refusing import ENDED, Refusing, refusing_what_is_away
+from gateway.http.refusing import Refusing, ended, refusing_what_is_away
 from gateway.http.shares import Held, Requests, Turns, Unread
 from gateway.http.wire import (
     BODY_MAX_BYTES,
@@ -145,7 +145,7 @@ class GraphQLEndpoint:
         admitted = await self.admission.admit(caller, asked, method, streamed)
         is_late = asyncio.get_running_loop().time() - began > LATE_SECONDS
         if is_late and not await self._doorman.still_knows(authorization, caller):
-            raise ENDED
+            raise ended()
         return admitted
 
     async def results(self, admitted: Admitted) -> AsyncGenerator[ExecutionResult, None]:
@@ -191,14 +191,14 @@ class GraphQLEndpoint:
         return await asyncio.shield(running)
 
     async def _run(self, admitted: Admitted) -> ExecutionResult:
-        if admitted.is_mutation:  # before it does anything: what it did must be told
-            self._unread.check(admitted.caller, 0, ANSWER_MAX_BYTES)
         # A mutation is never broken off: what it posts stands, and its answer must say so.
         most = None if admitted.is_mutation else patience.QUERY_SECONDS
         try:
             with refusing_what_is_away():
                 turn = self._turns.of(admitted.caller, admitted.points, admitted.is_mutation)
                 async with asyncio.timeout(most), turn:
+                    if admitted.is_mutation:  # before it does anything: what it did must be told
+                        self._unread.check(admitted.caller, 0, ANSWER_MAX_BYTES)
                     run = self._execute(admitted) if admitted.deed is None else self._run_audited(admitted, admitted.deed)
                     result = await run
         except TimeoutError:

@@ -12,7 +12,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from gateway.http.headers import COMMON
-from gateway.http.refusing import ENDED, Refusing
+from gateway.http.refusing import Refusing, ended
 from gateway.http.wire import EVENT_STREAM, PART_BYTES, shown
 
 CHECK_SECONDS = 1
@@ -50,7 +50,7 @@ class EventStream(StreamingResponse):
         while True:
             await asyncio.wait([self._following], timeout=CHECK_SECONDS)
             if self._still_known is not None and not await self._still_known():
-                yield _next(ExecutionResult(None, [ENDED.error]))
+                yield _next(ExecutionResult(None, [ended().error]))
                 break
             quiet += 1
             if self._following.done():

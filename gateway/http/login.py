@@ -1,8 +1,9 @@
 """The authorization endpoint: who logs in, what a member agrees to by that, and the code that the client gets for it."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
 from datetime import datetime
 from urllib.parse import urlencode
@@ -25,7 +26,7 @@ from gateway.batching import Busy
 from gateway.coalition.catalogue import Coalition, NoCoalition
 from gateway.context import Doors
 from gateway.database import DatabaseAway, PostedNothing, Row, Stuck, Tx
-from gateway.http.budget import Budgets
+from gateway.http.budget import SITE_BITS, Budgets, network_of
 from gateway.http.headers import page_headers
 from gateway.http.login_page import DEFAULT_PURPOSE, ask, is_of_operators, try_again
 from gateway.http.oauth import NO_STORE, PARAMETERS_MAX, REQUEST_URI_PREFIX, read_form
@@ -36,7 +37,7 @@ from gateway.ids import show
 from gateway.refusals import Refused
 
 LOGINS_AT_ONCE = 2
-LOGINS_WAITING = 100
+LOGINS_WAITING, LOGINS_WAITING_OF_ONE = 100, 10
 LOGIN_MAX = 200
 REFUSED = "The login name or the password is wrong."
 OPERATOR_REFUSED = "The login name, the password or the one-time code is wrong."
@@ -53,7 +54,7 @@ class Login:
         self._budgets, self._sessions = budgets, sessions
         # Passwords take long to check on purpose: whoever guesses many at once waits here, and holds no connections.
         self._gate = asyncio.Semaphore(LOGINS_AT_ONCE)
-        self._waiting = 0
+        self._waiting: Counter[str] = Counter()
 
     async def authorize(self, request: HTTPRequest) -> Response:
         """RFC 6749, section 3.1, with a plain login page; the console's own session saves it the form."""
@@ -134,18 +135,23 @@ class Login:
 
     @asynccontextmanager
     async def _turn(self, request: HTTPRequest) -> AsyncIterator[None]:
-        """A turn at checking a password; who only asks for the page needs none. Raises OAuth2Error when too many wait."""
+        """A turn at checking a password, or at the audit log, which holds who comes back with a session; who only asks for the
+        page needs none. Raises OAuth2Error when too many wait."""
         if request.method != "POST":
-            yield
+            async with self._audit.turn() if session_cookie(request) is not None else nullcontext():
+                yield
             return
-        if self._waiting >= LOGINS_WAITING:
+        where = network_of(address_of(request), SITE_BITS)
+        if self._waiting[where] >= LOGINS_WAITING_OF_ONE or self._waiting.total() >= LOGINS_WAITING:
             raise OAuth2Error(error="temporarily_unavailable", description="Too many log in at once; try again in a moment.")
-        self._waiting += 1
+        self._waiting[where] += 1
         try:
             async with self._gate:
                 yield
         finally:
-            self._waiting -= 1
+            self._waiting[where] -= 1
+            if not self._waiting[where]:
+                del self._waiting[where]
 
     async def _pushed(self, tx: Tx, desk: Desk, request_uri: str) -> dict[str, str]:
         """The parameters that the client pushed; nothing beside them counts. Raises OAuth2Error."""

@@ -50,4 +50,5 @@ def is_of_operators(client: Row) -> bool:
 
 def try_again() -> Response:
     """What a person is told while the database is away or busy."""
-    return HTMLResponse("The database does not answer. Try again in a moment.", 503, {**page_headers(""), "Retry-After": "2"})
+    told = "The gateway is busy, or its database away. Try again in a moment."
+    return HTMLResponse(told, 503, {**page_headers(""), "Retry-After": "2"})

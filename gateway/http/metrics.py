@@ -8,7 +8,7 @@ from gateway.access.revocations import Revocations
 from gateway.clock import Clock
 from gateway.database import Database, DatabaseAway, Stuck
 from gateway.http.health import AtOnce
-from gateway.jobs.jobs import Jobs
+from gateway.jobs.jobs import runs_in
 from gateway.ledger.post import Ledger
 from gateway.ledger.post import sql as ledger_sql
 
@@ -16,8 +16,8 @@ from gateway.ledger.post import sql as ledger_sql
 class Metrics:
     """`/metrics`: read afresh for a scrape, so that nothing is counted twice by several processes."""
 
-    def __init__(self, database: Database, ledger: Ledger, jobs: Jobs, revocations: Revocations, clock: Clock) -> None:
-        self._database, self._ledger, self._jobs, self._clock = database, ledger, jobs, clock
+    def __init__(self, database: Database, ledger: Ledger, revocations: Revocations, clock: Clock) -> None:
+        self._database, self._ledger, self._clock = database, ledger, clock
         self._revocations = revocations
         self._at_once = AtOnce(self._written)
 
@@ -44,12 +44,12 @@ class Metrics:
         done = Gauge("gateway_job_done_total", "How many things a job has done in all.", ["job"], registry=registry)
         failing = Gauge("gateway_job_failing", "Whether the last run of a job failed.", ["job"], registry=registry)
         unsealed = Gauge("gateway_unsealed_batches", "Batches that wait to be sealed.", registry=registry)
-        for name, run in (await self._jobs.runs()).items():
+        async with self._database.reading() as tx:
+            runs, row = await runs_in(tx), await tx.one(ledger_sql.lag_of_sealing)
+        for name, run in runs.items():
             done.labels(name).set(run.done)
             failing.labels(name).set(run.error is not None)
             if run.succeeded_at is not None:
                 last.labels(name).set(run.succeeded_at.timestamp())
                 lag.labels(name).set((self._clock.now() - run.succeeded_at).total_seconds())
-        async with self._database.reading() as tx:
-            row = await tx.one(ledger_sql.lag_of_sealing)
         unsealed.set(row["batches"] if row else 0)

@@ -31,7 +31,9 @@ class Refusing(Exception):
         return GraphQLError(self.message, extensions={"code": self.code})
 
 
-ENDED = Refusing(401, "UNAUTHENTICATED", "The token has ended; come back with a new one.")
+def ended() -> Refusing:
+    """Made anew each time: an exception that is raised again keeps everything that each raise held."""
+    return Refusing(401, "UNAUTHENTICATED", "The token has ended; come back with a new one.")
 
 
 def away() -> Refusing:

@@ -76,7 +76,7 @@ class Sessions:
         if cookie is None or comes_from_elsewhere(request):
             return Response(status_code=204)
         try:
-            async with self._database.transaction() as tx:
+            async with self._audit.turn(), self._database.transaction() as tx:
                 account_id = await tx.value(sql.end_console_session, session_hash=secret_hash(cookie))
                 if account_id is not None:
                     await end_codes(tx, account_id, self._clock.now())
@@ -91,13 +91,11 @@ class Sessions:
 
 def session_cookie(request: HTTPRequest) -> str | None:
     """The session that a browser sends. Nothing else is read of its cookies: Python's own reading of quoted ones takes a time
-    that grows with the square of their length (CVE-2024-7592)."""
-    for header in request.headers.getlist("cookie"):
-        for pair in header.split(";"):
-            name, _, value = pair.strip().partition("=")
-            if name == SESSION_COOKIE and re.fullmatch(r"[\w-]{1,100}", value, re.ASCII):
-                return value
-    return None
+    that grows with the square of their length (CVE-2024-7592). A browser lets nobody else set a name that begins with `__Host-`,
+    but some that Python's `strip` makes into one; and of two that have it one is somebody else's."""
+    pairs = (pair.strip(" \t").partition("=") for header in request.headers.getlist("cookie") for pair in header.split(";"))
+    found = [value for name, _, value in pairs if name == SESSION_COOKIE]
+    return found[0] if len(found) == 1 and re.fullmatch(r"[\w-]{1,100}", found[0], re.ASCII) else None
 
 
 def comes_from_elsewhere(request: HTTPRequest) -> bool:

@@ -33,9 +33,9 @@ from gateway.http.doorman import Doorman
 from gateway.http.endpoint import GraphQLEndpoint
 from gateway.http.errors import DocumentRefused
 from gateway.http.messages import Variables, completed, fits
-from gateway.http.refusing import ENDED, Refusing
+from gateway.http.refusing import Refusing, ended
 from gateway.http.shares import Held
-from gateway.http.wire import address_of, check_parts, names_one_host, was_executed, weight_of
+from gateway.http.wire import NAME_ONE_HOST, address_of, check_parts, names_one_host, was_executed, weight_of
 
 Results = AsyncGenerator[ExecutionResult | PreExecutionError, None]
 
@@ -103,7 +103,7 @@ class Sockets:
     def _check(self, websocket: WebSocket, address: str) -> None:
         """Raises Refusing, before a socket is opened."""
         if not names_one_host(websocket.scope):
-            raise Refusing(400, "BAD_REQUEST", "Name one host: the Host header.")
+            raise Refusing(400, "BAD_REQUEST", NAME_ONE_HOST)
         if websocket.url.path != "/graphql":
             raise Refusing(404, "BAD_REQUEST", "Sockets are opened at /graphql.")
         if GRAPHQL_TRANSPORT_WS_PROTOCOL not in websocket.scope["subprotocols"]:
@@ -203,7 +203,7 @@ class _Operations:
     async def _check(self, session: Session) -> None:
         """Raises Refusing where whoever is behind the socket is not any more."""
         if not await self._doorman.still_knows(session.authorization, session.caller):
-            raise ENDED
+            raise ended()
 
 
 async def _done(session: Session, results: AsyncGenerator[GraphQLResult, None]) -> GraphQLResult:

@@ -25,6 +25,7 @@ BODY_MAX_BYTES = 4 * 1024 * 1024
 MEMBERS_BODY_MAX_BYTES = 64 * 1024
 SMALL_BODY_BYTES = 8 * 1024
 PARTS_MAX = 60_000
+NAME_ONE_HOST = "Name one host: the Host header."
 QUERY_PAIRS_MAX = 10
 # About what a name with its value, an item of a list, and a list or an object itself take in memory.
 NAME_BYTES, ITEM_BYTES, PART_WEIGHT = 130, 60, 100
@@ -66,7 +67,9 @@ def names_one_host(scope: Scope) -> bool:
 
 
 def check_head(request: Request) -> None:
-    """Raises Refusing for a request whose method or type says already that it will not do."""
+    """Raises Refusing for a request whose host, method or type says already that it will not do."""
+    if not names_one_host(request.scope):
+        raise Refusing(400, "BAD_REQUEST", NAME_ONE_HOST, {"Connection": "close"})
     if request.method == "GET":
         return
     if request.method != "POST":

@@ -13,7 +13,7 @@ from gateway.access.tokens import sql as access_sql
 from gateway.clock import Clock
 from gateway.coalition.catalogue import Catalogue, NoCoalition
 from gateway.conversion.convert import Converter
-from gateway.database import Database, DatabaseAway
+from gateway.database import Database, DatabaseAway, PostedNothing, Stuck, Tx
 from gateway.ledger.expire import expire
 from gateway.ledger.post import sql as ledger_sql
 from gateway.ledger.seal import Signer, seal
@@ -92,18 +92,23 @@ class Jobs:
     async def runs(self) -> dict[str, Run]:
         """How each job went last, in any process."""
         async with self._database.reading() as tx:
-            return {row["job"]: Run(**row) for row in await tx.all(sql.runs)}
+            return await runs_in(tx)
 
     def _run_on_schedule(self, job: Job) -> Callable[[Schedule], Awaitable[None]]:
         async def run(schedule: Schedule) -> None:
             try:
                 await self.run_now(job.name)
-            except (DatabaseAway, NoCoalition):
+            except (DatabaseAway, Stuck, PostedNothing, NoCoalition):
                 pass  # the next run finds the same work
             except Exception:
                 log.exception("a job failed", job=job.name)
 
         return run
+
+
+async def runs_in(tx: Tx) -> dict[str, Run]:
+    """How each job went last, in any process."""
+    return {row["job"]: Run(**row) for row in await tx.all(sql.runs)}
 
 
 def all_jobs(database: Database, catalogue: Catalogue, converter: Converter, signer: Signer) -> list[Job]:

@@ -98,6 +98,9 @@ class SetProgrammeTermsInput:
     spend_most: Points | None = strawberry.field(default=None, description="How many a member can spend at once.")
     spend_most_a_day: Points | None = strawberry.field(default=None, description="How many a member can spend a day.")
     transferable: bool = strawberry.field(default=True, description="Whether members can give them to each other.")
+    refund_policy: RefundPolicy | None = strawberry.field(
+        default=None, description="What a return may do to a member who has spent the points; as it was if not given."
+    )
 
 
 @strawberry.type(directives=[PUBLIC])
@@ -135,7 +138,13 @@ class OnboardingMutation:
         programme = info.context.coalition.programme_by_code(input.programme)
         async with info.context.changing() as tx:
             await set_programme_terms(
-                tx, programme, input.pending_days, input.spend_most, input.spend_most_a_day, input.transferable
+                tx,
+                programme,
+                input.pending_days,
+                input.spend_most,
+                input.spend_most_a_day,
+                input.transferable,
+                input.refund_policy.value if input.refund_policy else None,
             )
         coalition = info.context.coalition
         return SetProgrammeTermsPayload(programme=show_programme(coalition.programmes[programme.id]))

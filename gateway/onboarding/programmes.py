@@ -92,11 +92,17 @@ async def create_programme(tx: Tx, new: NewProgramme) -> UUID:
 
 
 async def set_programme_terms(
-    tx: Tx, programme: Programme, pending_days: int, spend_most: int | None, spend_most_a_day: int | None, transferable: bool
+    tx: Tx,
+    programme: Programme,
+    pending_days: int,
+    spend_most: int | None,
+    spend_most_a_day: int | None,
+    transferable: bool,
+    refund_policy: str | None,
 ) -> None:
     """Change from when and how a programme's points can be spent; what was earned before stays as it was.
 
-    Limits are in whole points, None: no limit. Raises InputNotAccepted.
+    Limits are in whole points, None: no limit; `refund_policy` None: as it was. Raises InputNotAccepted.
     """
     check_pending(pending_days)
     for name, limit in (("spendMost", spend_most), ("spendMostADay", spend_most_a_day)):
@@ -109,6 +115,7 @@ async def set_programme_terms(
         spend_most=spend_most,
         spend_most_a_day=spend_most_a_day,
         transferable=transferable,
+        refund_policy=refund_policy,
     )
 
 

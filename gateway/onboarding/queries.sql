@@ -12,13 +12,14 @@ values (:programme_id, :code, :name, :issuer_id, :custody, :expires_after_months
 on conflict do nothing
 returning programme_id;
 
--- name: set_programme_terms(programme_id, pending_days, spend_most, spend_most_a_day, transferable)!
--- Change when a programme's points become available and how they can be spent.
+-- name: set_programme_terms(programme_id, pending_days, spend_most, spend_most_a_day, transferable, refund_policy)!
+-- Change when a programme's points become available, how they can be spent, and, if given, what a return of spent ones may do.
 update programme
    set pending_days = :pending_days,
        spend_most = :spend_most,
        spend_most_a_day = :spend_most_a_day,
-       transferable = :transferable
+       transferable = :transferable,
+       refund_policy = coalesce(:refund_policy, refund_policy)
  where programme_id = :programme_id;
 
 -- name: store_partner(partner_id, code, name, protocol, endpoint, disconnected, onboarded_at)$

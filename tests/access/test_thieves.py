@@ -2,11 +2,13 @@
 
 import asyncio
 import base64
+import itertools
 import json
 from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlparse
 
+import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -196,6 +198,25 @@ async def test_an_empty_form_is_a_try_at_logging_in_and_counts_as_one(world: Wor
     await world.sql(frozen)
     statuses = [(await world.http.post("/oauth/authorize", params=query, data={"login": ""})).status_code for _ in range(20)]
     assert statuses[-1] == 429
+
+
+async def test_strangers_of_one_site_who_wait_at_the_login_leave_room_for_others(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gateway.http import login
+
+    networks = itertools.count()
+
+    def somewhere(request: Any) -> str:
+        return "2001:db8:ffff::1" if request.query_params["state"] == "honest" else f"2001:db8:0:{next(networks):x}::1"
+
+    monkeypatch.setattr(login, "address_of", somewhere)
+    query, _ = authorization(world, state="attack")
+    form = {"login": "nobody", "password": "wrong password", "code": "000000"}
+    async with httpx.AsyncClient(base_url=world.url, limits=httpx.Limits(max_connections=None), timeout=30) as http:
+        attack = [asyncio.create_task(http.post("/oauth/authorize", params=query, data=form)) for _ in range(120)]
+        honest = await world.http.post("/oauth/authorize", params={**query, "state": "honest"}, data=olga(world))
+        answers = [(await each).status_code for each in attack]
+    assert honest.status_code == 303
+    assert answers.count(400) > 50  # told that too many log in at once
 
 
 async def test_a_login_under_way_with_the_old_second_factor_does_not_stand(world: World) -> None:

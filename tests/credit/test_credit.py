@@ -57,6 +57,35 @@ async def test_credit_is_used_by_issuing_freed_by_returns_and_payments_and_ends_
     assert await world.broken() == []
 
 
+async def test_what_members_owe_after_returns_stays_used_so_that_nobody_issues_without_end(world: World) -> None:
+    await set_credit(world, "2.00")  # 200 points at 0.01
+    for receipt, spent, owed in (("1", 70, 70), ("2", 30, 100)):  # the second purchase first repays what is owed
+        await world.record("100.00", receipt=receipt)
+        assert (await world.redeem(spent))["errors"] == []
+        assert (await world.give_back(receipt))["errors"] == []
+        wallet = await world.wallet()
+        assert (wallet["available"], wallet["owed"]) == (0, owed)
+    assert (await used(world))["used"] == {"amount": "1.70"}
+    assert codes(await world.record("31.00")) == ["CREDIT_LIMIT_REACHED"]
+    assert (await world.record("30.00"))["errors"] == []
+    assert await world.broken() == []
+
+
+async def test_a_programme_refuses_returns_of_spent_points_from_then_on_if_its_terms_say_so(world: World) -> None:
+    await world.record("100.00", receipt="r")
+    await world.redeem(70)
+    await terms(world, refundPolicy="WITHIN_BALANCE")
+    await terms(world)  # and as it was if not given
+    refused = await world.give_back("r")
+    assert [(e["code"], e["message"]) for e in refused["errors"]] == [
+        ("INSUFFICIENT_POINTS", "The member has fewer available points than 100.")
+    ]
+    assert await world.available() == 30
+    await terms(world, refundPolicy="ALLOW_DEBT")
+    assert codes(await world.give_back("r", idempotencyKey="later")) == []
+    assert (await world.wallet())["owed"] == 70
+
+
 async def test_who_prepays_is_warned_by_what_it_paid_last_and_once(world: World) -> None:
     await set_credit(world, "0.00")
     assert await run_job(world, "credit") == 1  # nothing was paid yet

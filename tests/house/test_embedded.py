@@ -258,3 +258,19 @@ def test_the_help_of_every_command_teaches() -> None:
         return 1 + sum(look(each, [*words, name]) for name, each in below.items())
 
     assert look(typer.main.get_command(app), []) > 15
+
+
+def test_a_server_that_recovers_for_long_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = EmbeddedPostgres(tmp_path, {"restore_command": "sleep 1.5; false"})
+    try:
+        server.start()
+    finally:
+        server.stop()
+    (Path(os.path.realpath(tmp_path / "postgres")) / "recovery.signal").touch()
+    monkeypatch.setattr(embedded, "START_SECONDS", 1)
+    began = time.monotonic()
+    try:
+        server.start()
+        assert time.monotonic() - began > 1.5
+    finally:
+        server.stop()

@@ -226,6 +226,7 @@ async def test_a_request_names_one_host_and_one_type(world: World, head: bytes, 
     writer.close()
     assert said.startswith(b"HTTP/1.1 %d " % status)
     assert status == 200 or b"error" in said
+    assert (b'"code":"BAD_REQUEST"' in said) == (status == 400 and b"/graphql" in head)
 
 
 async def test_a_members_app_is_told_no_names_by_a_subscription_either(world: World) -> None:

@@ -2,10 +2,11 @@
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -57,18 +58,58 @@ async def test_everything_at_once_on_few_members_neither_deadlocks_nor_loses_a_p
     assert wallet["available"] - wallet["owed"] == moved
 
 
-async def test_items_that_claim_the_same_never_share_a_batch_and_keep_their_order() -> None:
-    posted: list[list[tuple[str, int]]] = []
+class Wanted(NamedTuple):
+    """An item of a lane: which wallet it is of, and who wants it."""
 
-    async def post(items: list[tuple[str, int]]) -> list[int]:
-        posted.append(items)
+    wallet: str
+    who: str
+    number: int
+
+
+def in_turns(posted: list[list[int]]) -> Lanes[Wanted, int]:
+    """A lane whose batches take from each wallet once."""
+
+    async def post(items: Sequence[Wanted]) -> list[int]:
+        posted.append([item.number for item in items])
         await asyncio.sleep(0)
-        return [n for _, n in items]
+        return posted[-1]
 
-    lanes = Lanes[tuple[str, int], int](post, bucket=lambda i: 0, claims=lambda i: (i[0],), count=1)
-    items = [("a", 1), ("b", 2), ("a", 3), ("c", 4), ("a", 5), ("b", 6)]
-    assert await lanes.submit(items) == [1, 2, 3, 4, 5, 6]
-    assert posted == [[("a", 1), ("b", 2), ("c", 4)], [("a", 3), ("b", 6)], [("a", 5)]]
+    return Lanes(post, bucket=lambda i: 0, count=1, wallet=lambda i: i.wallet, who=lambda i: i.who)
+
+
+async def test_items_of_one_wallet_never_share_a_batch_and_keep_their_order() -> None:
+    posted: list[list[int]] = []
+    items = [Wanted(wallet, "grocer", n) for n, wallet in enumerate("abacab")]
+    assert await in_turns(posted).submit(items) == [0, 1, 2, 3, 4, 5]
+    assert posted == [[0, 1, 3], [2, 5], [4]]
+
+
+async def test_who_wants_a_thousand_of_one_wallet_holds_up_nobody_who_wants_it_too() -> None:
+    posted: list[list[int]] = []
+    lanes = in_turns(posted)
+    many = asyncio.create_task(lanes.submit([Wanted("a", "grocer", n) for n in range(1_000)]))
+    await asyncio.sleep(0)
+    ours = [Wanted("a", "fuel", 1_000), Wanted("a", "fuel", 1_001), Wanted("b", "fuel", 1_002)]
+    assert await lanes.submit(ours) == [1_000, 1_001, 1_002]
+    assert len(posted) <= 6
+    assert await many == list(range(1_000))
+    assert [n for batch in posted for n in batch if n < 1_000] == list(range(1_000))
+    assert lanes.waiting == 0
+
+
+async def test_taking_a_batch_costs_what_it_takes_however_much_waits() -> None:
+    looked_at: Counter[str] = Counter()
+
+    def wallet(item: int) -> str:
+        looked_at["wallet"] += 1
+        return "a"
+
+    async def post(items: Sequence[int]) -> list[int]:
+        return list(items)
+
+    lanes = Lanes[int, int](post, bucket=lambda i: 0, count=1, wallet=wallet, who=lambda i: "grocer")
+    assert len(await lanes.submit(range(2_000))) == 2_000
+    assert looked_at["wallet"] <= 2 * 2_000
 
 
 async def test_one_bad_item_fails_alone_and_a_caller_who_left_leaves_its_item_posted() -> None:
@@ -82,7 +123,7 @@ async def test_one_bad_item_fails_alone_and_a_caller_who_left_leaves_its_item_po
         posted.extend(items)
         return items
 
-    lanes = Lanes[int, int](post, bucket=lambda i: 0, claims=lambda i: (), count=1)
+    lanes = Lanes[int, int](post, bucket=lambda i: 0, count=1)
     first = asyncio.create_task(lanes.submit([0]))
     await asyncio.sleep(0)
     bad, good, gone = (asyncio.create_task(lanes.submit([n])) for n in (-1, 2, 3))
@@ -105,7 +146,7 @@ async def test_a_queue_that_is_full_says_busy_and_takes_nothing() -> None:
         await never.wait()
         return items
 
-    lanes = Lanes[int, int](post, bucket=lambda i: 0, claims=lambda i: (), count=1)
+    lanes = Lanes[int, int](post, bucket=lambda i: 0, count=1)
     waiting = asyncio.create_task(lanes.submit(list(range(20_000))))
     await asyncio.sleep(0)
     try:
@@ -309,7 +350,7 @@ async def test_what_is_stuck_is_bounded_and_counted_as_waiting() -> None:
         await let_go.wait()
         return list(items)
 
-    lanes = Lanes[int, int](post, bucket=lambda i: 0, claims=lambda _: (), count=1, stuck=Held)
+    lanes = Lanes[int, int](post, bucket=lambda i: 0, count=1, stuck=Held)
     calls = [asyncio.create_task(lanes.submit(list(range(1_000)))) for _ in range(4)]
     for refused in calls[2:]:
         with pytest.raises(Busy):
