@@ -97,10 +97,12 @@ class Context:
         One request has a few of them at most, however many fields it asks for: the others wait their turn here, and not where
         they would keep everybody else waiting. So nothing that reads may begin to read within. Raises DatabaseAway.
         """
-        of_operator, caller = self.caller.kind == "operator", self.caller
-        opened = self.database.reading() if of_operator else self.database.reading_for(caller.partner_id, caller.member_id)
         if as_partner is not None:
             opened = self.database.reading_for(as_partner, None)
+        elif self.caller.kind == "operator":
+            opened = self.database.reading()
+        else:
+            opened = self.database.reading_for(self.caller.partner_id, self.caller.member_id)
         async with self.reads, opened as tx:
             yield tx
 

@@ -217,7 +217,7 @@ class Database:
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Tx]:
-        """A connection in autocommit, for selects. Raises DatabaseAway, Stuck."""
+        """A connection in autocommit, for selects and single statements. Raises DatabaseAway, Stuck."""
         with _telling_away():
             async with _Taken(self._pool, self._working.own()) as connection:
                 yield Tx(connection, self._seconds)

@@ -1,7 +1,7 @@
 """Identifiers: UUIDv7 inside, TypeIDs outside.
 
 Ids of what belongs to a member end in the byte of the member's bucket, so that an id alone says in which
-bucket its row lies (design, section 4).
+bucket its row lies (decision 0001).
 """
 
 import re

@@ -40,7 +40,7 @@ from gateway.http.engine import Engine
 from gateway.http.headers import secured
 from gateway.http.health import Health
 from gateway.http.limits_page import show_limits
-from gateway.http.login import Login
+from gateway.http.login import Authorize
 from gateway.http.metrics import Metrics
 from gateway.http.oauth import OAuth
 from gateway.http.sessions import Sessions
@@ -135,7 +135,7 @@ async def _wire(settings: Settings, dsn: str, clock: Clock, engine: Engine, open
     server = OAuthServer(tokens)
     budgets = Budgets(database)
     sessions = Sessions(database, audit, clock)
-    login = Login(server, tokens, doors, vault, audit, budgets, sessions)
+    authorize = Authorize(server, tokens, doors, vault, audit, budgets, sessions)
     fetcher = Fetcher(settings.jwks_hosts)
     issuers = OutsideIssuers(trusted, fetcher, naming, clock, tokens.revocations)
     oauth = OAuth(server, Clerk(tokens, database, clock, fetcher), tokens, database, budgets)
@@ -155,7 +155,7 @@ async def _wire(settings: Settings, dsn: str, clock: Clock, engine: Engine, open
 
     routes = [
         Route("/", _home),
-        *(_authorization_server(oauth, login, sessions) if settings.authorization_server == "on" else ()),
+        *(_authorization_server(oauth, authorize, sessions) if settings.authorization_server == "on" else ()),
         Route("/ledger/keys", oauth.ledger_keys),
         *_health(Health(probing, tokens.revocations), metrics),
         Route("/limits", show_limits),
@@ -170,9 +170,9 @@ def _health(health: Health, metrics: Metrics) -> list[Route]:
     return [Route("/livez", health.live), Route("/readyz", health.ready), Route("/metrics", metrics.scrape)]
 
 
-def _authorization_server(oauth: OAuth, login: Login, sessions: Sessions) -> list[Route]:
+def _authorization_server(oauth: OAuth, authorize: Authorize, sessions: Sessions) -> list[Route]:
     return [
-        Route("/oauth/authorize", login.authorize, methods=["GET", "POST"]),
+        Route("/oauth/authorize", authorize.authorize, methods=["GET", "POST"]),
         Route("/oauth/logout", sessions.logout, methods=["POST"]),
         Route("/oauth/token", oauth.token, methods=["POST"]),
         Route("/oauth/revoke", oauth.revoke, methods=["POST"]),

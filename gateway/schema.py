@@ -124,7 +124,7 @@ ENTITIES = {
 REPRESENTATIONS_MAX = 1_000
 
 
-class Contracts(strawberry.federation.Schema):
+class GatewaySchema(strawberry.federation.Schema):
     """Strawberry's schema, with entities found as `node` finds them: what is not there, or not the caller's, is null.
 
     Strawberry's own resolver fails the whole request for one unknown type, and asks nobody whether an entity may be seen.
@@ -187,7 +187,7 @@ def create_schema(sort: bool = False) -> strawberry.federation.Schema:
             JobsMutation,
         ),
     )
-    schema = Contracts(
+    schema = GatewaySchema(
         query=query,
         mutation=mutation,
         subscription=merge_types("Subscription", (WalletSubscription,)),
@@ -200,7 +200,7 @@ def create_schema(sort: bool = False) -> strawberry.federation.Schema:
     return schema
 
 
-def _print_once(schema: Contracts) -> None:
+def _print_once(schema: GatewaySchema) -> None:
     """The text for routers of the federation, which Strawberry prints anew for everybody who asks."""
     text = cache(schema.as_str)
     service: Any = schema._schema.type_map["_Service"]

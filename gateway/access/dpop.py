@@ -2,8 +2,9 @@
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,6 +14,8 @@ from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from gateway.access.clients import CLIENT_AHEAD_SECONDS, JOSE, JTI_MAX, unverified
 from gateway.access.jwks import is_fit
+from gateway.access.tokens import sql
+from gateway.database import Tx
 
 PROOF_SECONDS_MAX = 60
 PROOF_LENGTH_MAX = 4_000
@@ -45,7 +48,7 @@ def read_proof(proof: str, method: str, url: str, now: datetime, access_token: s
         key = _KEYS[str(jwk.get("kty"))].import_key(jwk)
         claims = jwt.decode(proof, key, registry=JOSE).claims
         proven_url = _plain(str(claims.get("htu", "")))
-    except (JoseError, ValueError, TypeError, KeyError, IndexError, RecursionError):
+    except (JoseError, ValueError, TypeError, KeyError, RecursionError):
         raise BadProof("The DPoP proof's signature does not hold.") from None
     if claims.get("htm") != method or proven_url != url:
         raise BadProof(f"The DPoP proof is for another request than {method} {url}.")
@@ -59,6 +62,19 @@ def read_proof(proof: str, method: str, url: str, now: datetime, access_token: s
         raise BadProof("The DPoP proof is for another access token.")
     thumbprint = str(key.thumbprint())
     return Proof(thumbprint, hashlib.sha256(f"dpop {thumbprint} {jti}".encode()).digest())
+
+
+def only_proof(proofs: Sequence[str], method: str, url: str, now: datetime, access_token: str | None = None) -> Proof:
+    """The one proof of a request, checked. Raises BadProof."""
+    if len(proofs) != 1:
+        raise BadProof("Send one DPoP proof.")
+    return read_proof(proofs[0], method, url, now, access_token)
+
+
+async def use_proof(tx: Tx, proof: Proof, now: datetime) -> None:
+    """A proof serves once. Raises BadProof the second time."""
+    if not await tx.value(sql.use_once, digest=proof.digest, until=now + timedelta(seconds=2 * PROOF_SECONDS_MAX)):
+        raise BadProof("The DPoP proof was used before.")
 
 
 def _plain(url: str) -> str:

@@ -131,7 +131,7 @@ class OutsideIssuers:
         try:
             said = unverified(token, 1).get("iss")
             return self._issuers.get(said) if isinstance(said, str) else None
-        except (ValueError, TypeError, IndexError):
+        except ValueError:
             return None
 
     async def verify(self, token: str) -> Caller:
@@ -204,7 +204,7 @@ class OutsideIssuers:
             decoded = jwt.decode(token, keys, registry=JWSRegistry(algorithms=list(issuer.algorithms)))
         except KeysAway as away:
             raise TokenRefused(str(away)) from None
-        except (JoseError, ValueError, KeyError, TypeError, IndexError, RecursionError):
+        except (JoseError, ValueError, KeyError, TypeError, RecursionError):
             raise TokenRefused("The token is not one of its issuer's.") from None
         if issuer.type is not None and str(decoded.header.get("typ", "")).removeprefix("application/") != issuer.type:
             raise TokenRefused("The token is not an access token.")

@@ -15,7 +15,7 @@ from gateway.http.deeds import cost_of_noting, deed_of, is_watched
 from gateway.http.documents import Documents
 from gateway.http.engine import DOCUMENT_MAX_CHARS, STEP_UP_SECONDS, Engine, Prepared, ScopeMissing, StepUpNeeded, knows_schema
 from gateway.http.errors import DocumentRefused
-from gateway.http.refusing import Refusing, refusing_what_is_away
+from gateway.http.refusing import RequestRefused, refusing_what_is_away
 from gateway.http.wire import SMALL_BODY_BYTES
 
 READING_COST = 5
@@ -52,13 +52,13 @@ class Admission:
         self._documents = Documents(doors.database)
 
     async def charge_for_reading(self, caller: Caller, size: int) -> None:
-        """What is large takes long to read, whatever it asks for. Raises Refusing."""
+        """What is large takes long to read, whatever it asks for. Raises RequestRefused."""
         if size > SMALL_BODY_BYTES:
             with refusing_what_is_away():
                 await self._budgets.charge(caller, size // BYTES_FOR_A_POINT)
 
     async def admit(self, caller: Caller, asked: dict[str, Any], method: str, streamed: bool = False) -> Admitted:
-        """Admit a request, or say why not. Raises Refusing, DocumentRefused."""
+        """Admit a request, or say why not. Raises RequestRefused, DocumentRefused."""
         name, variables = asked.get("operationName"), asked.get("variables")
         with refusing_what_is_away():
             text = await self._text(caller, asked)
@@ -67,13 +67,13 @@ class Admission:
                 await self._budgets.charge(caller, min(len(text), DOCUMENT_MAX_CHARS) * READING_COST)
             prepared = self._engine.prepare(text, knows_schema(caller), registered)
         if prepared.introspects and not knows_schema(caller):
-            raise Refusing(403, "FORBIDDEN", "The schema is told to partners and operators; schema.graphql holds it too.")
+            raise RequestRefused(403, "FORBIDDEN", "The schema is told to partners and operators; schema.graphql holds it too.")
         operation = self._engine.operation(prepared, name, streamed)
         if variables and not variables.keys() <= prepared.variables[name]:
             # Nothing but what the operation declares: it does nothing with anything else.
             variables = {each: value for each, value in variables.items() if each in prepared.variables[name]}
         if method == "GET" and operation.operation is OperationType.MUTATION:
-            raise Refusing(405, "METHOD_NOT_ALLOWED", "Send mutations with POST.", {"Allow": "POST"})
+            raise RequestRefused(405, "METHOD_NOT_ALLOWED", "Send mutations with POST.", {"Allow": "POST"})
         deed = deed_of(caller, prepared, operation, variables) if is_watched(caller, prepared) else None
         noting = cost_of_noting(deed) if deed is not None else 0
         with refusing_what_is_away():
@@ -83,9 +83,9 @@ class Admission:
             _check_suspended(coalition, caller)
             if deed is not None and deed.size > DETAILS_MAX_BYTES:
                 told = f"The audit log keeps this whole, document and variables: {DETAILS_MAX_BYTES} bytes, not nested deeply."
-                raise Refusing(413, "BODY_TOO_LARGE", told)
+                raise RequestRefused(413, "BODY_TOO_LARGE", told)
             points = self._engine.check_cost(prepared, variables, name)
-        except (Refusing, DocumentRefused) as no:
+        except (RequestRefused, DocumentRefused) as no:
             if deed is not None:  # paid for like all that fills the log; what comes too early is not noted, and does nothing
                 with refusing_what_is_away():
                     await self._budgets.charge(caller, noting)
@@ -97,19 +97,19 @@ class Admission:
         return Admitted(prepared, variables, name, operation, caller, context, points, cost, deed)
 
     async def _text(self, caller: Caller, asked: dict[str, Any]) -> str:
-        """The document: as it was sent, or registered under the id that was sent. Raises Refusing, DatabaseAway."""
+        """The document: as it was sent, or registered under the id that was sent. Raises RequestRefused, DatabaseAway."""
         id = asked.get("documentId")
         if caller is PUBLIC:
             raise who_is_it()
         if id is None:
             if caller.is_member_itself:
                 told = "Apps of members send the id of a registered document: documentId (docs/integrating.md)."
-                raise Refusing(403, "DOCUMENT_NOT_TRUSTED", told)
+                raise RequestRefused(403, "DOCUMENT_NOT_TRUSTED", told)
             query: str = asked["query"]
             return query
         text = await self._documents.text(caller.client_id, id)
         if text is None:
-            raise Refusing(404, "DOCUMENT_UNKNOWN", f"The client {caller.client_id!r} has no document {id[:80]!r}.")
+            raise RequestRefused(404, "DOCUMENT_UNKNOWN", f"The client {caller.client_id!r} has no document {id[:80]!r}.")
         return text
 
     def _check_rights(self, prepared: Prepared, caller: Caller) -> None:
@@ -117,24 +117,24 @@ class Admission:
             self._engine.check_rights(prepared, caller)
         except ScopeMissing as error:
             headers = {"WWW-Authenticate": 'Bearer error="insufficient_scope"'}
-            raise Refusing(403, "FORBIDDEN", str(error), headers) from None
+            raise RequestRefused(403, "FORBIDDEN", str(error), headers) from None
         try:
             self._engine.check_step_up(prepared, caller, self._doors.clock.now())
         except StepUpNeeded as error:
             challenge = (
                 f'Bearer error="insufficient_user_authentication", acr_values="{TWO_FACTORS}", max_age="{STEP_UP_SECONDS}"'
             )
-            raise Refusing(401, "STEP_UP_NEEDED", str(error), {"WWW-Authenticate": challenge}) from None
+            raise RequestRefused(401, "STEP_UP_NEEDED", str(error), {"WWW-Authenticate": challenge}) from None
 
 
 def _check_suspended(coalition: Coalition, caller: Caller) -> None:
-    """Raises Refusing for a partner that is suspended, in whoever's name it calls."""
+    """Raises RequestRefused for a partner that is suspended, in whoever's name it calls."""
     partner_id = caller.acting_partner_id or caller.partner_id
     partner = coalition.partners.get(partner_id) if partner_id is not None else None
     if partner is not None and partner.status != "active":
-        raise Refusing(403, "FORBIDDEN", f"{partner.name} is suspended.")
+        raise RequestRefused(403, "FORBIDDEN", f"{partner.name} is suspended.")
 
 
-def who_is_it() -> Refusing:
+def who_is_it() -> RequestRefused:
     headers = {"WWW-Authenticate": "Bearer", "Connection": "close"}
-    return Refusing(401, "UNAUTHENTICATED", "Send a bearer token.", headers)
+    return RequestRefused(401, "UNAUTHENTICATED", "Send a bearer token.", headers)

@@ -11,10 +11,13 @@ from ipaddress import IPv6Address, IPv6Network, ip_address
 from time import monotonic
 from typing import Any
 
+from graphql import GraphQLError
+
 from gateway.access.caller import Caller
 from gateway.batching import OneAtATime
 from gateway.database import Database
-from gateway.http.refusing import Refusing
+from gateway.http.errors import DocumentRefused
+from gateway.http.refusing import RequestRefused
 from gateway.statements import load_queries
 
 sql = load_queries(__file__, "budget.sql")
@@ -64,16 +67,17 @@ class Budgets:
     async def charge(self, caller: Caller, cost: int) -> dict[str, Any]:
         """Take an operation's cost; answers how it stands, in the shape of Shopify's `extensions.cost`.
 
-        Raises Refusing (429) while there is too little, DatabaseAway.
+        Raises RequestRefused (429) while there is too little, DocumentRefused where it never is enough,
+        DatabaseAway, Busy, Stuck.
         """
         plan, holder = plan_of(caller), _holder(caller)
         if cost > plan.maximum:
             told = f"The operation costs {cost}, more than the whole budget of {plan.maximum}. Ask for fewer items at once."
-            raise Refusing(400, "COST_TOO_HIGH", told)
+            raise DocumentRefused([GraphQLError(told, extensions={"code": "COST_TOO_HIGH"})])
         taken, seconds = await self._spend(holder, plan, cost)
         if seconds:
             left = f"{int(taken.here + taken.left)} of {plan.maximum} are left"
-            raise Refusing(
+            raise RequestRefused(
                 429,
                 "THROTTLED",
                 f"This operation costs {cost}, and {left}; {plan.restore_rate} come back a second: try again in {seconds} s.",

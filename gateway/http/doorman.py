@@ -2,16 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
 
 from gateway.access.caller import PUBLIC, Caller
-from gateway.access.dpop import PROOF_SECONDS_MAX, BadProof, read_proof
+from gateway.access.dpop import BadProof, only_proof, use_proof
 from gateway.access.issuers import RECHECK_SECONDS, OutsideIssuers
 from gateway.access.tokens import TokenRefused, Tokens
-from gateway.access.tokens import sql as access_sql
 from gateway.context import Doors
 from gateway.database import DatabaseAway, Stuck
-from gateway.http.refusing import Refusing, refusing_what_is_away
+from gateway.http.refusing import RequestRefused, refusing_what_is_away
 from gateway.parties import PARTY
 
 _SCHEMES = {"bearer": "Bearer", "dpop": "DPoP"}
@@ -24,7 +22,7 @@ class Doorman:
         self._tokens, self._issuers, self._doors, self._own_tokens = tokens, issuers, doors, own_tokens
 
     async def identify(self, authorizations: Sequence[str], proofs: Sequence[str], method: str) -> Caller:
-        """The caller by the Authorization and DPoP headers that were sent; without any, the public. Raises Refusing."""
+        """The caller by the Authorization and DPoP headers that were sent; without any, the public. Raises RequestRefused."""
         if not authorizations:
             return PUBLIC
         scheme, _, token = authorizations[0].partition(" ")
@@ -79,20 +77,15 @@ class Doorman:
     async def _check_proof(self, proofs: Sequence[str], method: str, thumbprint: str, token: str) -> None:
         now = self._doors.clock.now()
         try:
-            if len(proofs) != 1:
-                raise BadProof("Send one DPoP proof.")
-            proof = read_proof(proofs[0], method, self._tokens.audience, now, token)
+            proof = only_proof(proofs, method, self._tokens.audience, now, token)
             if proof.thumbprint != thumbprint:
                 raise BadProof("The DPoP proof is by another key than the token's.")
-            until = now + timedelta(seconds=2 * PROOF_SECONDS_MAX)
             with refusing_what_is_away():
                 async with self._doors.database.reading() as tx:
-                    is_new = await tx.value(access_sql.use_once, digest=proof.digest, until=until)
-            if not is_new:
-                raise BadProof("The DPoP proof was used before.")
+                    await use_proof(tx, proof, now)
         except BadProof as bad:
             raise _unknown(str(bad), 'DPoP error="invalid_dpop_proof"') from None
 
 
-def _unknown(message: str, challenge: str) -> Refusing:
-    return Refusing(401, "UNAUTHENTICATED", message, {"WWW-Authenticate": challenge})
+def _unknown(message: str, challenge: str) -> RequestRefused:
+    return RequestRefused(401, "UNAUTHENTICATED", message, {"WWW-Authenticate": challenge})

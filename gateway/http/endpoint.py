@@ -20,18 +20,16 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.access.audit import Deed
 from gateway.access.caller import PUBLIC, Caller
-from gateway.batching import Busy
 from gateway.context import Doors
-from gateway.database import DatabaseAway, PostedNothing, Stuck
 from gateway.http import patience
 from gateway.http.admission import Admission, Admitted, who_is_it
 from gateway.http.budget import Budgets
 from gateway.http.deeds import named_in_answer, only_introspects, result_of
 from gateway.http.doorman import Doorman
 from gateway.http.engine import Engine
-from gateway.http.errors import DocumentRefused
+from gateway.http.errors import NOT_NOW, DocumentRefused
 from gateway.http.events import EventStream
-from gateway.http.refusing import Refusing, ended, refusing_what_is_away
+from gateway.http.refusing import RequestRefused, ended, refusing_what_is_away
 from gateway.http.shares import Held, Requests, Turns, Unread
 from gateway.http.wire import (
     BODY_MAX_BYTES,
@@ -112,7 +110,7 @@ class GraphQLEndpoint:
             answer = respond(shown(result, executed), status, media_type)
             if not admitted.is_mutation and len(answer.body) > COUNTED_BYTES:  # what a mutation did is told whatever its size
                 self._unread.check(caller, len(answer.body), ANSWER_MAX_BYTES)
-        except Refusing as no:
+        except RequestRefused as no:
             body = {"errors": [no.error.formatted]} | ({"extensions": no.extensions} if no.extensions else {})
             answer = respond(body, no.status, plain_type(media_type), no.headers)
         except DocumentRefused as refused:
@@ -122,7 +120,7 @@ class GraphQLEndpoint:
         return answer
 
     async def _read(self, request: Request, caller: Caller, held: Held) -> dict[str, Any]:
-        """What is asked, which is paid for by its bytes and counts in memory until it is answered. Raises Refusing."""
+        """What is asked, which is paid for by its bytes and counts in memory until it is answered. Raises RequestRefused."""
         if request.method == "GET":
             await self.admission.charge_for_reading(caller, len(request.scope["query_string"]))
             texts = texts_of(request)
@@ -149,7 +147,7 @@ class GraphQLEndpoint:
         return admitted
 
     async def results(self, admitted: Admitted) -> AsyncGenerator[ExecutionResult, None]:
-        """The results of any operation as they are there: those of a subscription, or the only one. Raises Refusing."""
+        """The results of any operation as they are there: those of a subscription, or the only one. Raises RequestRefused."""
         if admitted.operation.operation is not OperationType.SUBSCRIPTION:
             result = await (self._run_to_its_end(admitted) if admitted.is_mutation else self._run(admitted))
             with self._counting(admitted, result):
@@ -172,7 +170,7 @@ class GraphQLEndpoint:
 
     @contextmanager
     def _counting(self, admitted: Admitted, result: ExecutionResult) -> Iterator[None]:
-        """A result that is not too large for a stream, until it is read. Raises Refusing."""
+        """A result that is not too large for a stream, until it is read. Raises RequestRefused."""
         size = len(orjson.dumps(shown(result)))
         if not admitted.is_mutation:
             self._unread.check(admitted.caller, size, STREAMED_MAX_BYTES)
@@ -184,7 +182,8 @@ class GraphQLEndpoint:
         await asyncio.gather(*self._under_way, return_exceptions=True)
 
     async def _run_to_its_end(self, admitted: Admitted) -> ExecutionResult:
-        """Run a mutation; when its client goes away it goes on, and its result still comes into the audit log."""
+        """Run a mutation over a stream; when its client goes away it goes on, and its result still comes into the audit log. Over
+        plain HTTP nobody breaks it off."""
         running = asyncio.create_task(self._run(admitted))
         self._under_way.add(running)
         running.add_done_callback(self._under_way.discard)
@@ -203,7 +202,7 @@ class GraphQLEndpoint:
                     result = await run
         except TimeoutError:
             told = f"The query took more than {most} seconds. Ask for less at once."
-            raise Refusing(503, "TOO_SLOW", told, {"Retry-After": "1"}) from None
+            raise RequestRefused(503, "TOO_SLOW", told, {"Retry-After": "1"}) from None
         return ExecutionResult(result.data, result.errors, {"cost": admitted.cost})
 
     async def _execute(self, admitted: Admitted) -> ExecutionResult:
@@ -221,8 +220,8 @@ class GraphQLEndpoint:
             await self._doors.audit.note(deed)
         try:
             result = await self._execute(admitted)
-        except (DatabaseAway, Busy, Stuck, PostedNothing):
-            with suppress(DatabaseAway, Stuck, PostedNothing):
+        except NOT_NOW:
+            with suppress(*NOT_NOW):
                 await self._doors.audit.note(replace(deed, result="NOT_ANSWERED"))
             raise
         if not only_introspects(admitted.prepared, admitted.operation_name):
@@ -230,7 +229,7 @@ class GraphQLEndpoint:
             ended = replace(deed, result=result_of(result, admitted.context.answered), about=list(seen))
             try:
                 await self._doors.audit.note(ended)
-            except (DatabaseAway, Stuck, PostedNothing):
+            except NOT_NOW:
                 if not admitted.is_mutation:
                     raise  # what was read is not told without being noted
                 # That it was asked for is noted; what it did is done, and its answer must say so.

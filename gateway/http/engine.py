@@ -223,7 +223,7 @@ class Engine:
     ) -> ExecutionResult:
         """Execute; errors that were not meant for the caller are masked and logged under a correlation id.
 
-        Raises DatabaseAway, Busy.
+        Raises DatabaseAway, Busy, Stuck, PostedNothing.
         """
         document, executor = prepared.document, NotingExecutor
         values: dict[str, Any] | None = variables
@@ -254,7 +254,7 @@ class Engine:
     ) -> AsyncGenerator[ExecutionResult, None]:
         """The results of a subscription, one an event, each made in a turn; one with errors alone if it cannot begin.
 
-        Raises DatabaseAway, Busy.
+        Raises DatabaseAway, Busy, Stuck, PostedNothing.
         """
         executor = StrawberryGraphQLCoreExecutionContext.build(
             self._schema,

@@ -16,6 +16,9 @@ MESSAGE_MAX_CHARS = 500
 
 _REPEATED = re.compile(r"(, found:|(?<=[.?]) Found:) .*\Z", re.DOTALL)
 
+# What keeps something from being done now; the same can be asked again.
+NOT_NOW = (DatabaseAway, Busy, Stuck, PostedNothing)
+
 log = structlog.get_logger(__name__)
 
 
@@ -57,17 +60,14 @@ def _cut(message: str) -> str:
 
 def _mask(error: GraphQLError) -> GraphQLError:
     cause = error.original_error
-    if isinstance(cause, DatabaseAway | Busy | Stuck | PostedNothing):
+    if isinstance(cause, NOT_NOW):
         raise cause
-    if error.path is None and (cause is None or isinstance(cause, GraphQLError)) and not isinstance(cause, BadInput):
-        return _coded(brief(error), "BAD_INPUT")
-    if cause is None or isinstance(cause, BadInput):
-        return _coded(error, "BAD_INPUT")
+    if cause is None or isinstance(cause, GraphQLError):
+        is_of_variables = error.path is None and not isinstance(cause, BadInput)
+        return _coded(brief(error) if is_of_variables else error, "BAD_INPUT")
     if isinstance(cause, Refused):
         extensions = {"code": cause.code.value}
         return GraphQLError(cause.message, nodes=error.nodes, path=error.path, extensions=extensions)
-    if isinstance(cause, GraphQLError):
-        return _coded(error, "BAD_INPUT")
     correlation_id = str(uuid.uuid4())
     log.error("unexpected error", correlation_id=correlation_id, path=error.path, exc_info=cause)
     return GraphQLError(

@@ -12,7 +12,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from gateway.http.headers import COMMON
-from gateway.http.refusing import Refusing, ended
+from gateway.http.refusing import RequestRefused, ended
 from gateway.http.wire import EVENT_STREAM, PART_BYTES, shown
 
 CHECK_SECONDS = 1
@@ -70,7 +70,7 @@ class EventStream(StreamingResponse):
 def _result(following: "asyncio.Future[ExecutionResult | None]") -> ExecutionResult | None:
     try:
         return following.result()
-    except Refusing as no:
+    except RequestRefused as no:
         return ExecutionResult(None, [no.error])
 
 

@@ -22,15 +22,15 @@ from gateway.access.registration import CONSOLE_CLIENT, secret_hash
 from gateway.access.server import Desk, OAuthServer, Request, read_parameters
 from gateway.access.tokens import Tokens, sql
 from gateway.access.vault import Vault
-from gateway.batching import Busy
 from gateway.coalition.catalogue import Coalition, NoCoalition
 from gateway.context import Doors
-from gateway.database import DatabaseAway, PostedNothing, Row, Stuck, Tx
+from gateway.database import Row, Tx
 from gateway.http.budget import SITE_BITS, Budgets, network_of
+from gateway.http.errors import NOT_NOW
 from gateway.http.headers import page_headers
 from gateway.http.login_page import DEFAULT_PURPOSE, ask, is_of_operators, try_again
 from gateway.http.oauth import NO_STORE, PARAMETERS_MAX, REQUEST_URI_PREFIX, read_form
-from gateway.http.refusing import Refusing
+from gateway.http.refusing import RequestRefused
 from gateway.http.sessions import Sessions, comes_from_elsewhere, session_cookie
 from gateway.http.wire import address_of, query_pairs
 from gateway.ids import show
@@ -43,7 +43,7 @@ REFUSED = "The login name or the password is wrong."
 OPERATOR_REFUSED = "The login name, the password or the one-time code is wrong."
 
 
-class Login:
+class Authorize:
     """/oauth/authorize."""
 
     def __init__(
@@ -81,9 +81,9 @@ class Login:
             return response
         except OAuth2Error as error:
             return self._error(error)
-        except Refusing as no:
+        except RequestRefused as no:
             return self._error(InvalidRequestError(no.message))
-        except (DatabaseAway, Busy, Stuck, PostedNothing):
+        except NOT_NOW:
             return try_again()
 
     async def _decide(

@@ -15,16 +15,16 @@ from starlette.responses import JSONResponse, Response
 
 from gateway.access.clerk import CLIENT_REFUSED, CREDENTIALS, Clerk, once
 from gateway.access.clients import ALGORITHMS, ASSERTION_METHOD, SECRET_METHODS
-from gateway.access.dpop import PROOF_SECONDS_MAX, BadProof, read_proof
+from gateway.access.dpop import BadProof, only_proof, use_proof
 from gateway.access.grants import CONFIDENTIAL_METHODS
 from gateway.access.registration import CODE_GRANTS, EXCHANGE, secret_hash
 from gateway.access.scopes import CATALOGUE, ROLES
 from gateway.access.server import Desk, OAuthServer, Request, read_basic, read_parameters
 from gateway.access.tokens import TWO_FACTORS, Tokens, sql
-from gateway.batching import Busy
-from gateway.database import Database, DatabaseAway, PostedNothing, Stuck, Tx
+from gateway.database import Database, Tx
 from gateway.http import patience
 from gateway.http.budget import Budgets
+from gateway.http.errors import NOT_NOW
 from gateway.http.wire import address_of
 
 FORM_MAX_BYTES, PARAMETERS_MAX = 16 * 1024, 50
@@ -182,7 +182,7 @@ class OAuth:
             status, body, _ = desk.answer
         except OAuth2Error as error:
             status, body = error.status_code, dict(error.get_body())
-        except (DatabaseAway, Busy, Stuck, PostedNothing):
+        except NOT_NOW:
             return JSONResponse({"error": "temporarily_unavailable"}, 503, {"Retry-After": "2"})
         if body.get("error") == "invalid_client":
             # One sentence for an unknown client and a wrong secret, so that neither is told apart.
@@ -203,13 +203,11 @@ class OAuth:
                 raise OAuth2Error(error="invalid_dpop_proof", description="This client's tokens are bound: send a DPoP proof.")
             return
         try:
-            if len(proofs) > 1:
-                raise BadProof("Send one DPoP proof.")
-            desk.proof = read_proof(proofs[0], "POST", f"{self._tokens.issuer}/oauth/{endpoint}", desk.now)
+            desk.proof = only_proof(proofs, "POST", f"{self._tokens.issuer}/oauth/{endpoint}", desk.now)
+            await use_proof(tx, desk.proof, desk.now)
         except BadProof as bad:
             raise OAuth2Error(error="invalid_dpop_proof", description=str(bad)) from None
-        if not await tx.value(sql.use_once, digest=desk.proof.digest, until=desk.now + timedelta(seconds=2 * PROOF_SECONDS_MAX)):
-            raise OAuth2Error(error="invalid_dpop_proof", description="The DPoP proof was used before.")
+
 
 async def read_form(request: HTTPRequest) -> list[tuple[str, str]]:
     """The pairs of a form. Raises OAuth2Error."""

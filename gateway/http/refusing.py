@@ -11,7 +11,7 @@ from gateway.coalition.catalogue import NoCoalition
 from gateway.database import DatabaseAway, PostedNothing, Stuck
 
 
-class Refusing(Exception):
+class RequestRefused(Exception):
     """A request that gets no execution: an HTTP status, a code for programs, a sentence for people."""
 
     def __init__(
@@ -31,14 +31,9 @@ class Refusing(Exception):
         return GraphQLError(self.message, extensions={"code": self.code})
 
 
-def ended() -> Refusing:
+def ended() -> RequestRefused:
     """Made anew each time: an exception that is raised again keeps everything that each raise held."""
-    return Refusing(401, "UNAUTHENTICATED", "The token has ended; come back with a new one.")
-
-
-def away() -> Refusing:
-    sentence = "The database does not answer; nothing is known to have been posted. Try again with the same keys."
-    return Refusing(503, "DATABASE_AWAY", sentence, {"Retry-After": "2"})
+    return RequestRefused(401, "UNAUTHENTICATED", "The token has ended; come back with a new one.")
 
 
 @contextmanager
@@ -47,11 +42,12 @@ def refusing_what_is_away() -> Iterator[None]:
     try:
         yield
     except NoCoalition as error:
-        raise Refusing(503, "NO_COALITION", str(error)) from None
+        raise RequestRefused(503, "NO_COALITION", str(error)) from None
     except DatabaseAway:
-        raise away() from None
+        told = "The database does not answer; nothing is known to have been posted. Try again with the same keys."
+        raise RequestRefused(503, "DATABASE_AWAY", told, {"Retry-After": "2"}) from None
     except Busy as error:
-        raise Refusing(429, "BUSY", str(error), {"Retry-After": "1"}) from None
+        raise RequestRefused(429, "BUSY", str(error), {"Retry-After": "1"}) from None
     except (Stuck, PostedNothing):
         told = "Somebody else is at work on what this needs; try again in a moment."
-        raise Refusing(429, "BUSY", told, {"Retry-After": "1"}) from None
+        raise RequestRefused(429, "BUSY", told, {"Retry-After": "1"}) from None

@@ -8,13 +8,13 @@ from urllib.parse import urlsplit
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 
-from gateway.access.accounts import Account, account_of, end_codes, revoke_subject
-from gateway.access.accounts import Login as AccountLogin
+from gateway.access.accounts import Account, Login, account_of, end_codes, revoke_subject
 from gateway.access.audit import Audit, Deed
 from gateway.access.registration import CONSOLE_CLIENT, secret_hash
 from gateway.access.tokens import sql
 from gateway.clock import Clock
-from gateway.database import Database, DatabaseAway, PostedNothing, Stuck, Tx
+from gateway.database import Database, Tx
+from gateway.http.errors import NOT_NOW
 from gateway.http.login_page import try_again
 
 SESSION_COOKIE = "__Host-gateway_console"  # sent by the browser to this host alone, over TLS (or the loopback)
@@ -43,7 +43,7 @@ class Sessions:
         if account is None:
             return None
         deeds.append(Deed("operator", row["account_id"], client_id, "come back with a session", "ok"))
-        return account_of(account, AccountLogin(row["authenticated_at"], row["strong"]))
+        return account_of(account, Login(row["authenticated_at"], row["strong"]))
 
     async def begin(self, tx: Tx, response: Response, account: Account, before: str | None) -> None:
         """Begin a session, in place of the one that the browser has."""
@@ -82,7 +82,7 @@ class Sessions:
                     await end_codes(tx, account_id, self._clock.now())
                     await revoke_subject(tx, account_id, self._clock.now())
                     await self._audit.note_in(tx, Deed("operator", account_id, CONSOLE_CLIENT, "log out", "ok"))
-        except (DatabaseAway, Stuck, PostedNothing):
+        except NOT_NOW:
             return try_again()
         response = Response(status_code=204)
         response.delete_cookie(SESSION_COOKIE, path="/", secure=True, httponly=True)

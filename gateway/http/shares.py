@@ -8,7 +8,7 @@ from uuid import UUID
 from weakref import WeakValueDictionary
 
 from gateway.access.caller import Caller
-from gateway.http.refusing import Refusing
+from gateway.http.refusing import RequestRefused
 
 # Operations of less than so many points, and how many of them run at once; queries and mutations apart.
 SMALL_POINTS, SMALL_AT_ONCE = 1_000, 200
@@ -53,14 +53,14 @@ class Unread:
         self._bytes: Counter[UUID | None] = Counter()
 
     def check(self, caller: Caller, size: int, most: int) -> None:
-        """Raises Refusing for an answer that is larger than `most` bytes, or too large beside what waits for the same reader."""
+        """Raises RequestRefused for an answer larger than `most` bytes, or too large beside what waits for the same reader."""
         if size > most:
             told = f"The answer has {size} bytes, and {most} at most are sent here. Ask for fewer items at once."
-            raise Refusing(400, "ANSWER_TOO_LARGE", told)
+            raise RequestRefused(400, "ANSWER_TOO_LARGE", told)
         most = MEMBERS_UNREAD_MAX_BYTES if caller.is_member_itself else UNREAD_MAX_BYTES
         if self._bytes[caller.party] + size > most:
             told = f"{most} bytes of answers may wait to be read, and with this one there would be more; read them first."
-            raise Refusing(429, "BUSY", told, {"Retry-After": "1"})
+            raise RequestRefused(429, "BUSY", told, {"Retry-After": "1"})
 
     @contextmanager
     def counting(self, caller: Caller, size: int) -> Iterator[None]:
@@ -95,19 +95,19 @@ class Held:
         self._of_all, self._weight = of_all, 0
 
     def add(self, caller: Caller, weight: int) -> None:
-        """Raises Refusing for what is too much, alone or beside the party's other requests."""
+        """Raises RequestRefused for what is too much, alone or beside the party's other requests."""
         self._party = caller.party
         self._of_all[self._party] += weight
         self._weight += weight
         if self._weight > REQUEST_MAX_WEIGHT:
             told = f"The request takes {self._weight} bytes in memory, with its names and items; {REQUEST_MAX_WEIGHT} at most."
-            raise Refusing(413, "BODY_TOO_LARGE", told)
+            raise RequestRefused(413, "BODY_TOO_LARGE", told)
         if self._of_all[self._party] > (MEMBERS_HELD_MAX_WEIGHT if caller.is_member_itself else HELD_MAX_WEIGHT):
             told = "Your other requests, which are not answered yet, leave no room for this one; try again in a moment."
-            raise Refusing(429, "BUSY", told, {"Retry-After": "1"})
+            raise RequestRefused(429, "BUSY", told, {"Retry-After": "1"})
 
     def weigh(self, caller: Caller, weight: int) -> None:
-        """What it takes in all, where that is not light. Raises Refusing."""
+        """What it takes in all, where that is not light. Raises RequestRefused."""
         if weight > LIGHT_WEIGHT:
             self.add(caller, weight - self._weight)
 

@@ -33,7 +33,7 @@ from gateway.http.doorman import Doorman
 from gateway.http.endpoint import GraphQLEndpoint
 from gateway.http.errors import DocumentRefused
 from gateway.http.messages import Variables, completed, fits
-from gateway.http.refusing import Refusing, ended
+from gateway.http.refusing import RequestRefused, ended
 from gateway.http.shares import Held
 from gateway.http.wire import NAME_ONE_HOST, address_of, check_parts, names_one_host, was_executed, weight_of
 
@@ -84,7 +84,7 @@ class Sockets:
         address = network_of(address_of(websocket))
         try:
             self._check(websocket, address)
-        except Refusing as no:
+        except RequestRefused as no:
             answer = JSONResponse({"errors": [no.error.formatted]}, no.status, no.headers)
             return await websocket.send_denial_response(answer)
         self._open += 1
@@ -101,16 +101,16 @@ class Sockets:
                 del self._of[address]
 
     def _check(self, websocket: WebSocket, address: str) -> None:
-        """Raises Refusing, before a socket is opened."""
+        """Raises RequestRefused, before a socket is opened."""
         if not names_one_host(websocket.scope):
-            raise Refusing(400, "BAD_REQUEST", NAME_ONE_HOST)
+            raise RequestRefused(400, "BAD_REQUEST", NAME_ONE_HOST)
         if websocket.url.path != "/graphql":
-            raise Refusing(404, "BAD_REQUEST", "Sockets are opened at /graphql.")
+            raise RequestRefused(404, "BAD_REQUEST", "Sockets are opened at /graphql.")
         if GRAPHQL_TRANSPORT_WS_PROTOCOL not in websocket.scope["subprotocols"]:
             told = "Ask for the subprotocol graphql-transport-ws, which is what npm's graphql-ws speaks."
-            raise Refusing(400, "BAD_REQUEST", told)
+            raise RequestRefused(400, "BAD_REQUEST", told)
         if self._open >= SOCKETS_MAX or self._of[address] >= SOCKETS_OF_ONE:
-            raise Refusing(429, "BUSY", "Too many sockets are open; come back later.", {"Retry-After": "5"})
+            raise RequestRefused(429, "BUSY", "Too many sockets are open; come back later.", {"Retry-After": "5"})
 
 
 class _View:
@@ -138,7 +138,7 @@ class _View:
             session.caller = await self._doorman.identify(
                 [authorization] if authorization else [], [proof] if proof else [], "GET"
             )
-        except Refusing as no:
+        except RequestRefused as no:
             if no.status in (429, 503):
                 await session.websocket.close(TRY_AGAIN_LATER, no.message)
             raise ConnectionRejectionError from None
@@ -185,7 +185,7 @@ class _Operations:
         except DocumentRefused as refused:
             yield PreExecutionError(data=None, errors=refused.errors)
             return
-        except Refusing as no:
+        except RequestRefused as no:
             yield PreExecutionError(data=None, errors=[no.error], extensions=no.extensions)
             return
         session.admitted = True
@@ -197,11 +197,11 @@ class _Operations:
                 async for result in results:
                     await self._check(session)
                     yield _kind(result)
-        except Refusing as no:
+        except RequestRefused as no:
             yield ExecutionResult(data=None, errors=[no.error])
 
     async def _check(self, session: Session) -> None:
-        """Raises Refusing where whoever is behind the socket is not any more."""
+        """Raises RequestRefused where whoever is behind the socket is not any more."""
         if not await self._doorman.still_knows(session.authorization, session.caller):
             raise ended()
 
@@ -234,21 +234,21 @@ class _Adapter(ASGIWebSocketAdapter):
             while self.ws.application_state != WebSocketState.DISCONNECTED:
                 try:
                     yield await self._read()
-                except Refusing as no:
+                except RequestRefused as no:
                     # What can never be read would come again and again from clients that try again.
                     await self.close(TRY_AGAIN_LATER if no.status in (429, 503) else INVALID_MESSAGE, no.message)
                 except ValueError as error:
                     raise NonJsonMessageReceived from error
 
     async def _read(self) -> object:
-        """The next message; nothing here keeps it. Raises Refusing, NonTextMessageReceived, ValueError."""
+        """The next message; nothing here keeps it. Raises RequestRefused, NonTextMessageReceived, ValueError."""
         try:
             said = (await self.ws.receive_text()).encode()
         except KeyError as error:
             raise NonTextMessageReceived from error
         is_stranger = self._session.caller is PUBLIC
         if is_stranger and len(said) > STRANGERS_MESSAGE_MAX_BYTES:
-            raise Refusing(413, "BODY_TOO_LARGE", "Say who you are first.")
+            raise RequestRefused(413, "BODY_TOO_LARGE", "Say who you are first.")
         if not is_stranger:
             await self._endpoint.admission.charge_for_reading(self._session.caller, len(said))
         check_parts(said, STRANGERS_PARTS_MAX if is_stranger else MESSAGE_PARTS_MAX)

@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.access.caller import PUBLIC, Caller
 from gateway.http import patience
 from gateway.http.headers import COMMON
-from gateway.http.refusing import Refusing
+from gateway.http.refusing import RequestRefused
 
 BODY_MAX_BYTES = 4 * 1024 * 1024
 # Of a member's own app, which sends the id of a document and what it is about.
@@ -47,10 +47,10 @@ _KINDS = (
 
 
 def check_parts(text: bytes, most: int) -> None:
-    """Raises Refusing for a text of more lists and objects than are read: each takes far more memory than it has bytes."""
+    """Raises RequestRefused for a text of more lists and objects than are read: each takes far more memory than it has bytes."""
     parts = text.count(b"[") + text.count(b"{")
     if parts > most:
-        raise Refusing(413, "BODY_TOO_LARGE", f"The body has {parts} lists and objects; {most} at most are read.")
+        raise RequestRefused(413, "BODY_TOO_LARGE", f"The body has {parts} lists and objects; {most} at most are read.")
 
 
 def weight_of(text: bytes) -> int:
@@ -67,23 +67,24 @@ def names_one_host(scope: Scope) -> bool:
 
 
 def check_head(request: Request) -> None:
-    """Raises Refusing for a request whose host, method or type says already that it will not do."""
+    """Raises RequestRefused for a request whose host, method or type says already that it will not do."""
     if not names_one_host(request.scope):
-        raise Refusing(400, "BAD_REQUEST", NAME_ONE_HOST, {"Connection": "close"})
+        raise RequestRefused(400, "BAD_REQUEST", NAME_ONE_HOST, {"Connection": "close"})
     if request.method == "GET":
         return
     if request.method != "POST":
-        raise Refusing(405, "METHOD_NOT_ALLOWED", "Send GraphQL requests with POST, or queries with GET.", {"Allow": "GET, POST"})
+        told = "Send GraphQL requests with POST, or queries with GET."
+        raise RequestRefused(405, "METHOD_NOT_ALLOWED", told, {"Allow": "GET, POST"})
     kinds = request.headers.getlist("content-type")
     kind, _, parameters = (kinds[0] if len(kinds) == 1 else "").lower().partition(";")
     if kind.strip() != JSON or ("charset" in parameters and "utf-8" not in parameters):
-        raise Refusing(415, "UNSUPPORTED_MEDIA_TYPE", "Send the request as application/json, in UTF-8.")
+        raise RequestRefused(415, "UNSUPPORTED_MEDIA_TYPE", "Send the request as application/json, in UTF-8.")
     if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise Refusing(415, "UNSUPPORTED_MEDIA_TYPE", "Send the body as it is, without a content encoding.")
+        raise RequestRefused(415, "UNSUPPORTED_MEDIA_TYPE", "Send the body as it is, without a content encoding.")
 
 
 def announced_bytes(request: Request, most: int) -> int | None:
-    """How long a request says that its body is; None where it comes in chunks until it ends. Raises Refusing beyond `most`."""
+    """How long a request says that its body is; None where it comes in chunks. Raises RequestRefused beyond `most`."""
     said = request.headers.get("content-length")
     if said is not None and int(said) > most:
         raise _too_large(most)
@@ -93,7 +94,7 @@ def announced_bytes(request: Request, most: int) -> int | None:
 async def read_body(request: Request, most: int, holding: Callable[[int], None]) -> bytes:
     """What a POST holds, `most` bytes.
 
-    `holding` is told of every further byte of what is not small. Raises Refusing, and what `holding` does.
+    `holding` is told of every further byte of what is not small. Raises RequestRefused, and what `holding` does.
     """
     body = bytearray()
     told_of = 0
@@ -108,53 +109,53 @@ async def read_body(request: Request, most: int, holding: Callable[[int], None])
                     told_of = len(body)
     except TimeoutError:
         told = f"The body was not there within {patience.BODY_SECONDS} seconds."
-        raise Refusing(408, "BODY_TOO_SLOW", told, {"Connection": "close"}) from None
+        raise RequestRefused(408, "BODY_TOO_SLOW", told, {"Connection": "close"}) from None
     return bytes(body)
 
 
-def _too_large(most: int) -> Refusing:
-    return Refusing(413, "BODY_TOO_LARGE", f"The body is larger than {most} bytes.")
+def _too_large(most: int) -> RequestRefused:
+    return RequestRefused(413, "BODY_TOO_LARGE", f"The body is larger than {most} bytes.")
 
 
 def read_request(body: bytes) -> dict[str, Any]:
-    """A body's query, variables and operationName. Raises Refusing."""
+    """A body's query, variables and operationName. Raises RequestRefused."""
     check_parts(body, PARTS_MAX)
     try:
         asked = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise Refusing(400, "BAD_REQUEST", f"The body is not JSON: {error}.") from None
+        raise RequestRefused(400, "BAD_REQUEST", f"The body is not JSON: {error}.") from None
     if not isinstance(asked, dict):
-        raise Refusing(400, "BAD_REQUEST", "The body must be a JSON object with a query.")
+        raise RequestRefused(400, "BAD_REQUEST", "The body must be a JSON object with a query.")
     return _check_kinds(asked)
 
 
 def query_pairs(request: HTTPConnection, most: int) -> list[tuple[str, str]]:
-    """The names and values of a query string. Raises Refusing beyond `most`: each takes far more memory than it has bytes."""
+    """The names and values of a query string. Raises RequestRefused beyond `most`: each takes more memory than it has bytes."""
     try:
         return parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True, max_num_fields=most)
     except ValueError:
-        raise Refusing(400, "BAD_REQUEST", f"The query string has more than {most} names.") from None
+        raise RequestRefused(400, "BAD_REQUEST", f"The query string has more than {most} names.") from None
 
 
 def texts_of(request: Request) -> dict[str, str]:
-    """What a GET's query string holds. Raises Refusing."""
+    """What a GET's query string holds. Raises RequestRefused."""
     texts: dict[str, str] = {}
     for name, text in query_pairs(request, QUERY_PAIRS_MAX):
         if name in texts:
-            raise Refusing(400, "BAD_REQUEST", f"{name[:80]} is there twice.")
+            raise RequestRefused(400, "BAD_REQUEST", f"{name[:80]} is there twice.")
         texts[name] = text
     return texts
 
 
 def read_query(texts: dict[str, str]) -> dict[str, Any]:
-    """The request in a query string, where variables and extensions are JSON texts. Raises Refusing."""
+    """The request in a query string, where variables and extensions are JSON texts. Raises RequestRefused."""
     asked: dict[str, Any] = dict(texts)
     for name in ("variables", "extensions"):
         if name in texts:
             try:
                 asked[name] = orjson.loads(texts[name])
             except orjson.JSONDecodeError as error:
-                raise Refusing(400, "BAD_REQUEST", f"{name} is not JSON: {error}.") from None
+                raise RequestRefused(400, "BAD_REQUEST", f"{name} is not JSON: {error}.") from None
     return _check_kinds(asked)
 
 
@@ -162,10 +163,10 @@ def _check_kinds(asked: dict[str, Any]) -> dict[str, Any]:
     query, named = asked.get("query"), asked.get("documentId") is not None
     # Some clients send an empty query beside the id of a registered document.
     if query not in (None, "") if named else not isinstance(query, str):
-        raise Refusing(400, "BAD_REQUEST", "Send one of query, a text, and documentId.")
+        raise RequestRefused(400, "BAD_REQUEST", "Send one of query, a text, and documentId.")
     for name, kinds in _KINDS:
         if not isinstance(asked.get(name), kinds):
-            raise Refusing(400, "BAD_REQUEST", f"{name} is missing or not of its type.")
+            raise RequestRefused(400, "BAD_REQUEST", f"{name} is missing or not of its type.")
     return asked
 
 

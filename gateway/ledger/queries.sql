@@ -168,8 +168,8 @@ select count(*)
  where s.transaction_id is null;
 
 -- name: lag_of_sealing()^
--- How many batches wait to be sealed, and since when.
-select count(*) as batches, min(posted_at) as since
+-- How many batches wait to be sealed.
+select count(*) as batches
   from outbox
  where xid > coalesce((select max(through_xid) from block), '0'::xid8)
    and kind not in ('hold', 'release', 'hold_expired', 'matured', 'expiring');

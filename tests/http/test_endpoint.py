@@ -115,7 +115,7 @@ async def test_a_document_that_cannot_be_run_says_so_with_a_code(world: World, q
 
 def test_every_code_of_a_refused_request_is_documented() -> None:
     sources = "".join(file.read_text() for file in Path(gateway.__file__).parent.glob("http/*.py"))
-    codes = set(re.findall(r'Refusing\(\s*\d+,\s*"([A-Z_]+)"', sources)) | set(re.findall(r'"code": "([A-Z_]+)"', sources))
+    codes = set(re.findall(r'RequestRefused\(\s*\d+,\s*"([A-Z_]+)"', sources)) | set(re.findall(r'"code": "([A-Z_]+)"', sources))
     told = (Path(gateway.__file__).parent.parent / "docs" / "integrating.md").read_text()
     assert len(codes) > 10
     assert {code for code in codes if f"`{code}`" not in told} == set()

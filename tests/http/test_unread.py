@@ -9,7 +9,7 @@ import pytest
 
 from gateway.access.caller import Caller
 from gateway.http import endpoint, shares
-from gateway.http.refusing import Refusing
+from gateway.http.refusing import RequestRefused
 from tests.access.consenting import agree, exchange
 from tests.events.following import next_of, open_socket
 from tests.http.slow_reader import slow_reader
@@ -136,7 +136,7 @@ async def test_what_a_partner_leaves_unread_is_its_own_whomever_it_acts_for(worl
     acting = [Caller("member", uuid4(), "partner-fuel", frozenset(), acting_partner_id=fuel) for _ in range(2)]
     with unread.counting(acting[0], shares.UNREAD_MAX_BYTES):
         for caller in (acting[1], Caller("partner", fuel, "partner-fuel", frozenset())):
-            with pytest.raises(Refusing):
+            with pytest.raises(RequestRefused):
                 unread.check(caller, 1, shares.UNREAD_MAX_BYTES)
         unread.check(Caller("member", acting[0].subject_id, "member-app", frozenset()), 1, shares.UNREAD_MAX_BYTES)
 

@@ -1,4 +1,4 @@
-"""What an attack on the ledger found once, so that it is never found again."""
+"""Mistakes that the ledger made once, so that it makes none of them again."""
 
 import asyncio
 import json
