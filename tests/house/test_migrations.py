@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from gateway.clock import SystemClock
+from gateway.credit.credit import plain_reference
 from gateway.database import Database
 from gateway.earning.purchases import purchases_by_id
 from gateway.earning.record import earning_terms
@@ -82,13 +83,18 @@ async def test_a_payment_noted_before_its_reference_was_kept_in_plain_is_found_b
     await connection.execute("insert into partner (partner_id, code, name, onboarded_at) values ($1, 'grocer', 'Grocer', now())", partner)
     noted = "insert into credit_payment (owner_id, key, partner_id, amount_minor, reference, paid_at)"
     await connection.execute(f"{noted} values ($1, 'k', $1, 100, 'RF18  Bank-77', now()), ($1, 'none', $1, 5, null, now())", partner)
+    several = ("INV 2026–11", "Straße 7", "x\u2212y", "ΟΔΟΣ 5", "\uff32F\ufe58 9")
+    for reference in several:
+        await connection.execute(f"{noted} values ($1, 'z' || $2, $1, 5, $2, now())", partner, reference)
     assert migrate(older)[0] == "0054_references_in_plain"
-    plain = "select plain from credit_payment order by key"
+    plain = "select plain from credit_payment where key < 'z' order by key"
     kept = [row[0] for row in await connection.fetch(plain)]
     assert kept == ["rf18bank-77", None]
     # Once more, as where an earlier form of migration 0049 did it.
     await connection.execute((migrations_dir() / "0054_references_in_plain.sql").read_text())
     assert [row[0] for row in await connection.fetch(plain)] == kept
+    found = dict(await connection.fetch("select reference, plain from credit_payment where key >= 'z'"))
+    assert found == {reference: plain_reference(reference) for reference in several}
     await connection.close()
     assert await shape(older) == await shape(dsn)
 
