@@ -1,4 +1,4 @@
-"""Named queries: written in the slices' `queries.sql` (aiosql), loaded by name, with named parameters."""
+"""Named queries: written in the slices' `.sql` files (aiosql), loaded by name, with named parameters."""
 
 import re
 from collections.abc import Sequence

@@ -13,12 +13,14 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from gateway.access.revocations import revoke
-from gateway.access.tokens import sql
 from gateway.access.vault import Vault
 from gateway.database import Row, Tx
 from gateway.ids import new_id
 from gateway.refusals import InputNotAccepted, StateConflict
+from gateway.statements import load_queries
 from gateway.texts import check_text
+
+sql = load_queries(__file__, "accounts.sql")
 
 PASSWORD_MIN_LENGTH = 10
 FAILURES_MAX = 5

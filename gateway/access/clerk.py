@@ -1,7 +1,7 @@
 """What the authorization server knows of a request before Authlib decides, and what is kept of its decision."""
 
 import hashlib
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -13,13 +13,18 @@ from joserfc.jwk import KeySet
 
 from gateway.access.clients import ASSERTION_TYPE, claimed_client_id, key_id_of, read_assertion
 from gateway.access.consents import Consent, consent_by_id, live_consent
+from gateway.access.dpop import PROOF_SECONDS_MAX, BadProof, Proof
 from gateway.access.jwks import Fetcher, KeysAway, RemoteKeys, read_keys
 from gateway.access.registration import EXCHANGE, secret_hash
+from gateway.access.registration import sql as registration_sql
 from gateway.access.revocations import marks_of, revoke, was_revoked
 from gateway.access.server import Desk
-from gateway.access.tokens import TokenRefused, Tokens, sql
+from gateway.access.tokens import TokenRefused, Tokens
 from gateway.clock import Clock
 from gateway.database import Database, Row, Tx
+from gateway.statements import load_queries
+
+sql = load_queries(__file__, "clerk.sql")
 
 CLIENT_REFUSED = "The client could not be authenticated."
 CREDENTIALS = {"client_secret", "client_assertion", "client_assertion_type"}
@@ -81,7 +86,7 @@ class Clerk:
             if parameters.get("client_assertion_type") != ASSERTION_TYPE or client_id not in ("", claimed):
                 raise InvalidRequestError("The client assertion is not one of this client.")
             client_id = claimed
-        desk = Desk(now, await tx.one(sql.oauth_client, client_id=client_id) if client_id.isprintable() else None)
+        desk = Desk(now, await tx.one(registration_sql.oauth_client, client_id=client_id) if client_id.isprintable() else None)
         if desk.client is not None and desk.client["partner_status"] == "suspended":
             desk.client = None
         if desk.client is not None and not _is_confidential(desk.client) and (basic or CREDENTIALS & parameters.keys()):
@@ -151,6 +156,12 @@ def _registered(jwks: str) -> KeySet | None:
 def _is_confidential(client: Row) -> bool:
     """Whether a client can show who it is: it has secrets, or keys."""
     return bool(client["secrets"] or client["jwks"] or client["jwks_uri"])
+
+
+async def use_proof(tx: Tx, proof: Proof, now: datetime) -> None:
+    """A proof serves once. Raises BadProof the second time."""
+    if not await tx.value(sql.use_once, digest=proof.digest, until=now + timedelta(seconds=2 * PROOF_SECONDS_MAX)):
+        raise BadProof("The DPoP proof was used before.")
 
 
 async def once(tx: Tx, said: bytes, until: datetime) -> None:

@@ -4,7 +4,7 @@ import base64
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,8 +14,6 @@ from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from gateway.access.clients import CLIENT_AHEAD_SECONDS, JOSE, JTI_MAX, unverified
 from gateway.access.jwks import is_fit
-from gateway.access.tokens import sql
-from gateway.database import Tx
 
 PROOF_SECONDS_MAX = 60
 PROOF_LENGTH_MAX = 4_000
@@ -69,12 +67,6 @@ def only_proof(proofs: Sequence[str], method: str, url: str, now: datetime, acce
     if len(proofs) != 1:
         raise BadProof("Send one DPoP proof.")
     return read_proof(proofs[0], method, url, now, access_token)
-
-
-async def use_proof(tx: Tx, proof: Proof, now: datetime) -> None:
-    """A proof serves once. Raises BadProof the second time."""
-    if not await tx.value(sql.use_once, digest=proof.digest, until=now + timedelta(seconds=2 * PROOF_SECONDS_MAX)):
-        raise BadProof("The DPoP proof was used before.")
 
 
 def _plain(url: str) -> str:

@@ -13,9 +13,11 @@ from joserfc.errors import JoseError
 
 from gateway.access.jwks import KEYS_MAX, read_keys
 from gateway.access.scopes import PARTNER
-from gateway.access.tokens import sql
 from gateway.database import Tx
 from gateway.refusals import InputNotAccepted
+from gateway.statements import load_queries
+
+sql = load_queries(__file__, "registration.sql")
 
 CONSOLE_CLIENT = "console"
 APP_CLIENT = "member-app"

@@ -24,7 +24,6 @@ from gateway.access.vault import open_vault
 from gateway.clock import Clock
 from gateway.database import Database
 from gateway.settings import Settings
-from gateway.statements import load_queries
 
 # A retired key's tokens have all ended by then.
 RETIRED_SECONDS = 2 * TOKEN_SECONDS
@@ -33,7 +32,6 @@ KNOWN_TOKENS = 10_000
 TWO_FACTORS = "urn:loyalty-gateway:two-factors"
 TOKEN_MAX_LENGTH = 8_000
 
-sql = load_queries(__file__)
 
 
 @dataclass(frozen=True, slots=True)

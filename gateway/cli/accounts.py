@@ -11,8 +11,8 @@ import typer
 
 from gateway import ids
 from gateway.access import accounts
+from gateway.access.accounts import sql
 from gateway.access.scopes import ROLES
-from gateway.access.tokens import sql
 from gateway.access.vault import open_vault
 from gateway.cli.running import noting, out, settings_of, with_database
 from gateway.clock import SystemClock

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gateway.access.registration import sql
 from gateway.access.scopes import CEILING, DELEGABLE
-from gateway.access.tokens import sql
 from gateway.cli.running import noting, with_database
 from gateway.clock import SystemClock
 from gateway.database import Database

@@ -10,9 +10,9 @@ import typer
 from rich.console import Console
 
 from gateway import ids
+from gateway.access.accounts import sql as account_sql
 from gateway.access.audit import COMMAND_LINE, Audit, Deed
 from gateway.access.tokens import Subject
-from gateway.access.tokens import sql as token_sql
 from gateway.access.vault import open_vault
 from gateway.clock import SystemClock
 from gateway.coalition.catalogue import read_coalition
@@ -67,7 +67,7 @@ async def subject_named(opened: Database, partner: str | None, operator: str | N
             found = next((p for p in coalition.partners.values() if p.code == partner), None)
             subject = Subject("partner", found.id) if found else None
         elif operator is not None:
-            row = await tx.one(token_sql.operator_by_login, login=operator)
+            row = await tx.one(account_sql.operator_by_login, login=operator)
             subject = Subject("operator", row["account_id"]) if row else None
         elif (member_id := ids.read("mem", member or "")) is not None:
             known = await tx.one(member_sql.member_by_id, bucket=ids.bucket_of(member_id), member=member_id)

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from gateway.access.caller import PUBLIC, Caller
-from gateway.access.dpop import BadProof, only_proof, use_proof
+from gateway.access.clerk import use_proof
+from gateway.access.dpop import BadProof, only_proof
 from gateway.access.issuers import RECHECK_SECONDS, OutsideIssuers
 from gateway.access.tokens import TokenRefused, Tokens
 from gateway.context import Doors

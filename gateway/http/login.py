@@ -15,12 +15,14 @@ from starlette.requests import Request as HTTPRequest
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from gateway.access.accounts import Account, LoginLocked, check_login
+from gateway.access.accounts import sql as account_sql
 from gateway.access.audit import Audit, Deed
-from gateway.access.clerk import check_resource
+from gateway.access.clerk import check_resource, sql
 from gateway.access.consents import Consent, decide_alone, grant
 from gateway.access.registration import CONSOLE_CLIENT, secret_hash
+from gateway.access.registration import sql as registration_sql
 from gateway.access.server import Desk, OAuthServer, Request, read_parameters
-from gateway.access.tokens import Tokens, sql
+from gateway.access.tokens import Tokens
 from gateway.access.vault import Vault
 from gateway.coalition.catalogue import Coalition, NoCoalition
 from gateway.context import Doors
@@ -91,7 +93,7 @@ class Authorize:
         deeds: list[Deed],
     ) -> Response:  # fmt: skip
         """The answer to a request to authorize; what is to be noted is added to `deeds`. Raises OAuth2Error."""
-        client = await tx.one(sql.oauth_client, client_id=parameters.get("client_id", ""))
+        client = await tx.one(registration_sql.oauth_client, client_id=parameters.get("client_id", ""))
         if client is not None and client["partner_status"] == "suspended":
             client = None
         desk = Desk(self._doors.clock.now(), client)
@@ -209,7 +211,7 @@ class Authorize:
         """The account behind a filled form, and what is to be noted of it. Raises LoginLocked."""
         login, code = form.get("login", ""), form.get("code", "").replace(" ", "")
         login_hash = self._vault.blind("login", login)
-        known = await tx.one(sql.account_by_login, login_hash=login_hash)
+        known = await tx.one(account_sql.account_by_login, login_hash=login_hash)
         # What is no operator's may be somebody's address, and must be gone when that member is forgotten.
         is_operators = known is not None and known["kind"] == "operator"
         said = {"login": login} if is_operators else {"digest": login_hash.hex()}

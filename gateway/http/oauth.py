@@ -13,14 +13,14 @@ from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import JSONResponse, Response
 
-from gateway.access.clerk import CLIENT_REFUSED, CREDENTIALS, Clerk, once
+from gateway.access.clerk import CLIENT_REFUSED, CREDENTIALS, Clerk, once, sql, use_proof
 from gateway.access.clients import ALGORITHMS, ASSERTION_METHOD, SECRET_METHODS
-from gateway.access.dpop import BadProof, only_proof, use_proof
+from gateway.access.dpop import BadProof, only_proof
 from gateway.access.grants import CONFIDENTIAL_METHODS
 from gateway.access.registration import CODE_GRANTS, EXCHANGE, secret_hash
 from gateway.access.scopes import CATALOGUE, ROLES
 from gateway.access.server import Desk, OAuthServer, Request, read_basic, read_parameters
-from gateway.access.tokens import TWO_FACTORS, Tokens, sql
+from gateway.access.tokens import TWO_FACTORS, Tokens
 from gateway.database import Database, Tx
 from gateway.http import patience
 from gateway.http.budget import Budgets

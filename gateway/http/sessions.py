@@ -9,13 +9,16 @@ from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 
 from gateway.access.accounts import Account, Login, account_of, end_codes, revoke_subject
+from gateway.access.accounts import sql as account_sql
 from gateway.access.audit import Audit, Deed
 from gateway.access.registration import CONSOLE_CLIENT, secret_hash
-from gateway.access.tokens import sql
 from gateway.clock import Clock
 from gateway.database import Database, Tx
 from gateway.http.errors import NOT_NOW
 from gateway.http.login_page import try_again
+from gateway.statements import load_queries
+
+sql = load_queries(__file__, "sessions.sql")
 
 SESSION_COOKIE = "__Host-gateway_console"  # sent by the browser to this host alone, over TLS (or the loopback)
 SESSION_LIFETIME = timedelta(hours=8)
@@ -39,7 +42,7 @@ class Sessions:
         row = await tx.one(sql.console_session, session_hash=secret_hash(cookie), now=now)
         if row is None or now - row["authenticated_at"] > _longest(parameters):
             return None
-        account = await tx.one(sql.account_by_id, account_id=row["account_id"])
+        account = await tx.one(account_sql.account_by_id, account_id=row["account_id"])
         if account is None:
             return None
         deeds.append(Deed("operator", row["account_id"], client_id, "come back with a session", "ok"))

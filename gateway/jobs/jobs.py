@@ -9,7 +9,7 @@ import structlog
 from pgqueuer.core.sm import SchedulerManager
 from pgqueuer.domain.models import Schedule
 
-from gateway.access.tokens import sql as access_sql
+from gateway.access.clerk import sql as access_sql
 from gateway.clock import Clock
 from gateway.coalition.catalogue import Catalogue, NoCoalition
 from gateway.conversion.convert import Converter
