@@ -50,7 +50,7 @@ from gateway.jobs.jobs import Jobs, all_jobs
 from gateway.ledger.post import Ledger
 from gateway.ledger.prove import Prover
 from gateway.members.lookup import MemberLookup
-from gateway.parties import PARTY
+from gateway.parties import PARTY, STRANGERS
 from gateway.schema import ACTIVITY, ACTIVITY_OF_ROWS, create_schema
 from gateway.settings import Settings
 from partners.protocols import PROTOCOLS
@@ -75,6 +75,8 @@ class Gateway:
         elif scope["type"] == "websocket":
             await self._sockets(scope, receive, send)
         else:
+            if scope["type"] == "http":  # and not the gateway's own life, with its jobs
+                PARTY.set(STRANGERS)
             await self._pages(scope, receive, send)
 
 

@@ -8,6 +8,9 @@ from weakref import WeakValueDictionary
 PARTY: ContextVar[UUID | None] = ContextVar("party", default=None)
 """For whom the task at hand works: `Caller.party`; None for the gateway itself, whose own jobs all of it is for."""
 
+STRANGERS = UUID(int=0)
+"""All who have not said yet who they are, at the login and the authorization server."""
+
 
 class Shares:
     """A share of something for each party. One is kept for as long as somebody holds it or waits for it."""

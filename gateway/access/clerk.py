@@ -1,6 +1,7 @@
 """What the authorization server knows of a request before Authlib decides, and what is kept of its decision."""
 
 import hashlib
+from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -20,6 +21,7 @@ from gateway.access.registration import sql as registration_sql
 from gateway.access.revocations import marks_of, revoke, was_revoked
 from gateway.access.server import Desk
 from gateway.access.tokens import TokenRefused, Tokens
+from gateway.batching import OneAtATime
 from gateway.clock import Clock
 from gateway.database import Database, Row, Tx
 from gateway.statements import load_queries
@@ -36,6 +38,15 @@ class Clerk:
     def __init__(self, tokens: Tokens, database: Database, clock: Clock, fetcher: Fetcher) -> None:
         self._tokens, self._database, self._clock, self._fetcher = tokens, database, clock, fetcher
         self._remote: dict[str, RemoteKeys] = {}
+        self._one_at_a_time = OneAtATime()
+
+    def turn(self, parameters: dict[str, str]) -> AbstractAsyncContextManager[None]:
+        """A turn at what a request names and its transaction locks: who waits for one token waits here, without a connection.
+
+        Raises Busy.
+        """
+        named = [parameters[name] for name in ("code", "refresh_token", "token") if name in parameters]
+        return self._one_at_a_time(secret_hash(named[0])) if named else nullcontext()
 
     async def fetched_keys(self, parameters: dict[str, str]) -> KeySet | None:
         """The keys that a client publishes at an address of its own; fetched while no transaction waits."""

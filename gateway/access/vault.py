@@ -54,7 +54,8 @@ async def open_vault(database: Database, settings: Settings) -> Vault:
                 await tx.run(sql.store_vault_key, purpose=purpose, wrapped=wrapped)
         vault = Vault(wrapping, keys)
         for row in await tx.all(sql.logins_to_blind):
-            await tx.run(sql.blind_login, account_id=row["account_id"], login_hash=vault.blind("login", row["login"]))
+            login, login_hash = row["login"], vault.blind("login", row["login"])
+            await tx.run(sql.blind_login, account_id=row["account_id"], login=login, login_hash=login_hash)
     return vault
 
 

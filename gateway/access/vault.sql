@@ -26,9 +26,13 @@ select account_id, login
  where login_hash is null
    and login is not null;
 
--- name: blind_login(account_id, login_hash)!
--- An account is found by the blind index of its login; a member's is kept in words no more.
+-- name: blind_login(account_id, login, login_hash)!
+-- An account is found by the blind index of its login; a member's is kept in words no more. Where a process of
+-- before that migration made a second one of the same name meanwhile, the first stays the one that is found.
 update account
    set login_hash = :login_hash,
        login = case when kind = 'operator' then login end
- where account_id = :account_id;
+ where account_id = :account_id
+   and login = :login
+   and login_hash is null
+   and not exists (select from account a where a.login_hash = :login_hash);

@@ -63,6 +63,8 @@ def cost_of_noting(deed: Deed) -> int:
 def result_of(result: ExecutionResult, answered: Mapping[str | int, Any]) -> str:
     """ok, or the codes of errors and of refusals in payloads, with an ok where something was done all the same. Who asks chooses
     what the result shows, and so it is not read: `answered` are the root fields' own values."""
+    if not answered and not result.errors:
+        return "NOTHING"  # all of it was skipped
     codes = {str((error.extensions or {}).get("code", "ERROR")) for error in result.errors or ()}
     for value in answered.values():
         for each in value if isinstance(value, list) else [value]:

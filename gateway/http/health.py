@@ -1,8 +1,9 @@
 """Liveness and readiness."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Coroutine
+from contextvars import Context
+from typing import Any, Generic, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -17,13 +18,13 @@ REVOCATIONS_MAX_AGE_SECONDS = 10
 class AtOnce(Generic[T]):
     """What one finds, for all who ask meanwhile: anybody may, and as often as they like."""
 
-    def __init__(self, find: Callable[[], Awaitable[T]]) -> None:
+    def __init__(self, find: Callable[[], Coroutine[Any, Any, T]]) -> None:
         self._find = find
         self._looking: asyncio.Future[T] | None = None
 
     async def get(self) -> T:
         if self._looking is None or self._looking.done():
-            self._looking = asyncio.ensure_future(self._find())
+            self._looking = asyncio.create_task(self._find(), context=Context())  # for all, and in nobody's name
         return await asyncio.shield(self._looking)
 
 

@@ -168,7 +168,7 @@ class OAuth:
                     body = {"error": "temporarily_unavailable", "error_description": told}
                     return JSONResponse(body, 429, {**NO_STORE, "Retry-After": str(seconds)})
             fetched = await self._clerk.fetched_keys(parameters)
-            async with self._database.transaction() as tx:
+            async with self._clerk.turn(parameters), self._database.transaction() as tx:
                 desk = await self._clerk.lay_out(parameters, basic, fetched, tx)
                 asked = Request("POST", parameters, basic, desk.assertion)
                 try:

@@ -184,7 +184,7 @@ class PatientHttp(ExpectsReading, HttpToolsProtocol):
         """Tell what is wrong and end the connection; while earlier requests are answered nothing can be told."""
         self._stop_expecting()
         answering = self.cycle is not None and not self.cycle.response_complete
-        if self._ends_after_answers or (answering and not self._past_headers):
+        if self._ends_after_answers or (answering and (self.pipeline or not self._past_headers)):
             self._ends_after_answers = True
             self.flow.pause_reading()
         elif not self.transport.is_closing():

@@ -176,17 +176,18 @@ def all_jobs(database: Database, catalogue: Catalogue, converter: Converter, sig
         async with database.reading() as tx:
             return int(await tx.value(access_sql.forget_ended, now=now))
 
-    async def warn(now: datetime) -> int:
+    async def free_and_warn(now: datetime) -> int:
+        freed = (await database.post(sql.free_repaid_credit))["freed"]
         async with database.reading() as tx:
             rows = [row for row in await tx.all(sql.warn_of_credit, at=now) if row["short"]]
         for row in rows:
             used = str(row["used"])
             log.warning("a partner's credit runs short", partner=row["code"], limit_minor=row["limit_minor"], used_minor=used)
-        return len(rows)
+        return int(freed) + len(rows)
 
     return [
         Job("conversions", "Moves on exchanges that a crash or a silent partner left under way.", "* * * * * */5", convert),
-        Job("credit", "Warns of partners whose credit runs short.", "* * * * *", warn),
+        Job("credit", "Frees partners' credit of debts that were repaid, warns of what runs short.", "* * * * *", free_and_warn),
         Job("expire", "Expires points whose last day is over.", "* * * * * 30", expire_all),
         Job("fold", "Adds up what batches noted for settlement.", "* * * * * 15", fold),
         Job("holds", "Gives back what holds whose time is over set aside.", "* * * * * */5", run_out),

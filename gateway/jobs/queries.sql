@@ -21,6 +21,10 @@ select job, began_at, ended_at, succeeded_at, done, error
   from job_run
  order by job;
 
+-- name: free_repaid_credit()^
+-- Frees partners' credit by what members have repaid of what they owed after returns; answers of how many returns.
+select free_repaid_credit() as freed;
+
 -- name: warn_of_credit(at)
 -- Partners who have used so much of their credit, or of what they paid last, that they should pay, each once until they have.
 with standing as (

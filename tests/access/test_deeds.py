@@ -175,6 +175,10 @@ async def test_what_an_operator_asks_to_be_told_does_not_change_what_the_log_say
         assert (await world.post(operator, document, i=bad)).status_code == 200, chosen
     for query in ('{ member(id: "mem_x") { errors: id } }', "{ partners(first: 1) { errors: nodes { id } } }"):
         assert (await world.post(operator, query)).status_code == 200, query
+    skipped = "mutation($i: AdjustPointsInput!) { adjustPoints(input: $i) @skip(if: true) { __typename } }"
+    assert (await world.post(operator, skipped, i=bad)).status_code == 200
     results = [(e["action"], e["result"]) for e in await entries(world) if not e["action"].startswith("log")]
+    assert results.pop(0) == ("mutation adjustPoints", "NOTHING")
+    assert results.pop(0) == ("mutation adjustPoints", "ASKED")
     assert [result for action, result in results if action == "mutation adjustPoints"] == ["INPUT_NOT_ACCEPTED", "ASKED"] * 4
     assert results[0] == ("query partners", "ok")

@@ -8,8 +8,10 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlparse
 
+import asyncpg
 import httpx
 
+from tests.ledger.test_batches import waits
 from tests.points import ann_logs_in, until_revoked
 from tests.world import World, log_in
 
@@ -92,3 +94,21 @@ async def test_whoever_logs_out_ends_what_a_thief_made_of_its_refresh_token(worl
     assert out.status_code == 200
     assert (await refresh(world, thief["refresh_token"])).json()["error"] == "invalid_grant"
     await until_revoked(world, thief["access_token"])
+
+
+async def test_strangers_who_wait_for_one_token_leave_connections_for_everybody_else(world: World) -> None:
+    given = await app_tokens(world)
+    holder = await asyncpg.connect(world.dsn)
+    await holder.execute("begin")
+    await holder.fetch("select from token_family for update")
+    async with httpx.AsyncClient(base_url=world.url, limits=httpx.Limits(max_connections=None), timeout=60) as http:
+        form = {"client_id": "nobody", "token": given["refresh_token"]}
+        asking = [asyncio.create_task(http.post("/oauth/introspect", data=form)) for _ in range(40)]
+        await waits(world, 1)
+        async with asyncio.timeout(3):
+            assert (await http.post("/oauth/introspect", data={**form, "token": "another"})).status_code == 401
+            assert (await world.record("1.00"))["errors"] == []
+        waiting = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+        assert [tuple(row) for row in await world.sql(waiting)] == [(1,)]
+        await holder.close()
+        assert {(await each).status_code for each in asking} <= {401, 503}

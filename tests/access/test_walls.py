@@ -319,7 +319,7 @@ async def test_the_role_that_posts_executes_posting_functions_and_nothing_else(w
         "post_earnings", "post_returns", "post_redemptions", "post_reversal", "post_holds", "post_captures", "post_release",
         "post_run_out_holds", "post_maturities", "post_expiries", "post_expiry_notices", "post_transfer", "post_adjustment",
         "place_hold", "release_hold", "post_conversion", "set_credit", "pay_credit", "seal_block", "fold_deltas",
-        "keep_refusal",
+        "keep_refusal", "free_repaid_credit",
     }  # fmt: skip
     assert posting.isdisjoint({row[0] for row in await world.sql(executable, "gateway_app")})
     assert posting.isdisjoint({row[0] for row in await world.sql(executable, "gateway_reader")})

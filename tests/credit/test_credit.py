@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from gateway.credit.credit import plain_reference
-from tests.points import codes, hold, run_job, second_operator, terms
+from tests.points import codes, hold, reverse, run_job, second_operator, terms
 from tests.world import World
 
 CREDIT = """
@@ -68,6 +68,38 @@ async def test_what_members_owe_after_returns_stays_used_so_that_nobody_issues_w
     assert (await used(world))["used"] == {"amount": "1.70"}
     assert codes(await world.record("31.00")) == ["CREDIT_LIMIT_REACHED"]
     assert (await world.record("30.00"))["errors"] == []
+    assert await world.broken() == []
+
+
+async def test_what_members_repay_frees_the_credit_of_those_whose_returns_left_it_owed(world: World) -> None:
+    await set_credit(world, "2.00")
+    await world.record("100.00", receipt="1")
+    await world.redeem(100)
+    await world.give_back("1")
+    assert await run_job(world, "credit") == 0  # nothing is repaid
+    # The same member buys and takes back again and again: it owes no more than before, and no more credit is used.
+    for receipt in range(5):
+        await world.record("100.00", receipt=f"again {receipt}")
+        await world.give_back(f"again {receipt}")
+        assert await run_job(world, "credit") == 1
+        assert (await used(world))["used"] == {"amount": "1.00"}
+    await world.record("80.00", who="fuel")  # forty points
+    assert await run_job(world, "credit") == 1
+    assert await run_job(world, "credit") == 0
+    assert ((await world.wallet())["owed"], (await used(world))["used"]) == (60, {"amount": "0.60"})
+    assert await world.broken() == []
+
+
+async def test_a_reversal_that_repays_what_a_return_left_owed_frees_the_credit_once(world: World) -> None:
+    await set_credit(world, "2.00")
+    await world.record("100.00", receipt="1")
+    spent = (await world.redeem(70))["redemption"]["id"]
+    await world.give_back("1")
+    assert (await used(world))["used"] == {"amount": "0.70"}
+    assert codes(await reverse(world, spent)) == []
+    freed = await asyncio.gather(*(run_job(world, "credit") for _ in range(4)))
+    assert sorted(freed) == [0, 0, 0, 1]
+    assert ((await world.wallet())["owed"], (await used(world))["used"]) == (0, {"amount": "0.00"})
     assert await world.broken() == []
 
 

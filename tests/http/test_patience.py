@@ -237,6 +237,21 @@ async def test_of_more_requests_in_one_piece_than_anybody_waits_for_the_first_ar
     assert await world.transactions() == 1
 
 
+async def test_a_body_that_cannot_be_read_takes_no_answer_from_who_came_before(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "BODY_SECONDS", 0.4)
+    token = await world.token("grocer")
+    body = json.dumps({"query": RECORD, "variables": {"input": world.purchase("5.00")}})
+    head = f"POST /graphql HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n"
+    wrong = f"{head}Transfer-Encoding: chunked\r\n\r\nZZ\r\n"
+    reader, writer = await connection(world)
+    writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n{body}{wrong}".encode())
+    said = await asyncio.wait_for(reader.read(), 5)
+    assert (said.count(b"HTTP/1.1 "), said.count(b"HTTP/1.1 200"), said.count(b'"earning"')) == (2, 1, 1)
+    assert b"HTTP/1.1 408" in said
+    writer.close()
+    assert await world.transactions() == 1
+
+
 async def test_who_has_said_nothing_of_itself_is_told_so_before_its_body_is_read(world: World) -> None:
     reader, writer = await connection(world)
     writer.write(b"POST /graphql HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 4000000\r\n\r\n{")

@@ -285,7 +285,12 @@ BREAK: dict[str, tuple[str, ...]] = {
         "update credit_payment set amount_minor = amount_minor + 1",
         "update transaction set charged = not charged where kind = 'earning'",
         "update purchase_return set points = points + 1",
+        "update purchase_return set repaid = repaid + 1 where repaid < owed",
         "delete from credit_payment",
+    ),
+    "no_debt_counts_as_repaid_before_it_is": (
+        "update purchase_return set repaid = owed where owed > 0",
+        "update wallet set owed = owed + 1",
     ),
 }  # fmt: skip
 

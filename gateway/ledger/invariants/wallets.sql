@@ -283,3 +283,16 @@ union all
 select member_id, bucket
   from wallet
  where bucket <> get_byte(uuid_send(member_id), 15);
+
+-- name: no_debt_counts_as_repaid_before_it_is()
+-- What returns left owed and does not count as repaid is no less than what the member owes.
+select w.member_id, w.owed, coalesce(d.open, 0) as open
+  from wallet w
+  left join (
+    select p.bucket, p.member_id, p.programme_id, sum(r.owed - r.repaid) as open
+      from purchase_return r
+      join purchase p on p.bucket = r.bucket and p.transaction_id = r.purchase_id
+     where r.owed > r.repaid
+     group by p.bucket, p.member_id, p.programme_id) d
+    on d.bucket = w.bucket and d.member_id = w.member_id and d.programme_id = w.programme_id
+ where w.owed > coalesce(d.open, 0);
