@@ -7,13 +7,17 @@ import jinja2
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from gateway.batching import BATCH_MAX
 from gateway.events.feed import FOLLOWERS_MAX, UNREAD_MAX
 from gateway.http import limits, patience, socket
-from gateway.http.budget import PLANS, STRANGERS
+from gateway.http.admission import BYTES_FOR_A_POINT, READING_COST
+from gateway.http.budget import PLANS, PUSHES, STRANGERS
+from gateway.http.deeds import NOTED_AT_ONCE_BYTES, NOTING_COST
 from gateway.http.endpoint import ANSWER_MAX_BYTES, STREAMED_MAX_BYTES
 from gateway.http.engine import DOCUMENT_MAX_CHARS, TOKENS_MAX
 from gateway.http.headers import page_headers
-from gateway.http.patient_socket import FRAMES_A_SECOND
+from gateway.http.login import LOGINS_WAITING_OF_ONE
+from gateway.http.patient_socket import CONTROL_FRAMES_A_SECOND, FRAMES_A_SECOND
 from gateway.http.shares import (
     HELD_MAX_WEIGHT,
     LARGE_MUTATIONS_AT_ONCE,
@@ -27,7 +31,7 @@ from gateway.http.shares import (
     SMALL_POINTS,
     UNREAD_MAX_BYTES,
 )
-from gateway.http.wire import BODY_MAX_BYTES, MEMBERS_BODY_MAX_BYTES, PARTS_MAX, QUERY_PAIRS_MAX
+from gateway.http.wire import BODY_MAX_BYTES, MEMBERS_BODY_MAX_BYTES, PARTS_MAX, QUERY_PAIRS_MAX, SMALL_BODY_BYTES
 from gateway.pages import PAGE_MAX
 
 _KEPT_BY = {"member": "member", "operator": "person", "partner": "client"}
@@ -40,6 +44,7 @@ async def show_limits(request: Request) -> Response:
     """The page."""
     nonce = secrets.token_urlsafe(16)
     documents = [
+        ("items of a batch", f"{BATCH_MAX:,}"),
         ("body", f"{BODY_MAX_BYTES // 1024 // 1024} MiB"),
         ("body of a member's own app", f"{MEMBERS_BODY_MAX_BYTES // 1024} KiB"),
         ("lists and objects of a body", f"{PARTS_MAX:,}"),
@@ -49,7 +54,8 @@ async def show_limits(request: Request) -> Response:
         ("tokens", f"{TOKENS_MAX:,}"),
         ("levels", limits.DEPTH_MAX),
         ("times that a document asks for one field in one place", limits.REPEATS_MAX),
-        ("fragments", limits.FRAGMENTS_MAX),
+        ("operations", limits.OPERATIONS_MAX),
+        ("fragments, each of them spread somewhere", limits.FRAGMENTS_MAX),
         ("other names for fields", limits.ALIASES_MAX),
         ("directives", limits.DIRECTIVES_MAX),
         ("selections, with fragments where they are spread", f"{limits.SELECTIONS_MAX:,}"),
@@ -67,9 +73,16 @@ async def show_limits(request: Request) -> Response:
         ("WebSockets from one address", socket.SOCKETS_OF_ONE),
         ("logins and unauthenticated pushes from one address", STRANGERS.maximum),
         ("of these come back a second", STRANGERS.restore_rate),
+        ("pushed requests with authentication from one address", f"{PUSHES.maximum:,}"),
+        ("of these come back a second", PUSHES.restore_rate),
+        ("logins from one address that wait at once", LOGINS_WAITING_OF_ONE),
+        ("seconds until the headers of a request are there", patience.HEADER_SECONDS),
+        ("seconds until its body is there", patience.BODY_SECONDS),
         ("operations at once over one WebSocket", socket.OPERATIONS_MAX),
         ("messages a second", socket.MESSAGES_A_SECOND),
         ("frames a second", FRAMES_A_SECOND),
+        ("pings and pongs a second", CONTROL_FRAMES_A_SECOND),
+        ("lists and objects of a message", f"{socket.MESSAGE_PARTS_MAX:,}"),
         ("size of an answer over a WebSocket or a stream", f"{STREAMED_MAX_BYTES // 1024} KiB"),
         ("memory of one request, with its names and items", f"{REQUEST_MAX_WEIGHT // 1024 // 1024} MiB"),
         ("memory of one caller's requests that are not answered", f"{HELD_MAX_WEIGHT // 1024 // 1024} MiB"),
@@ -84,9 +97,12 @@ async def show_limits(request: Request) -> Response:
         ("events that wait to be read", UNREAD_MAX),
         ("seconds in which an answer must be read on", patience.UNREAD_SECONDS),
     ]
+    points = sorted(set(limits.WEIGHTS.values()))
+    dearer = [(sorted(name for name, weight in limits.WEIGHTS.items() if weight == each), each) for each in points]
     plans = [(kind, plan, _KEPT_BY[kind]) for kind, plan in PLANS.items()]
     page = _page.render(
-        plans=plans, documents=documents, connections=connections, list_size=limits.LIST_SIZE, connection=limits.CONNECTION,
-        nonce=nonce,
+        plans=plans, documents=documents, connections=connections, dearer=dearer, list_size=limits.LIST_SIZE,
+        connection=limits.CONNECTION, bytes_for_a_point=BYTES_FOR_A_POINT, small_body=SMALL_BODY_BYTES // 1024,
+        reading=READING_COST, noting=f"{NOTING_COST:,}", noted=NOTED_AT_ONCE_BYTES // 1024, told=limits.TOLD_MAX, nonce=nonce,
     )  # fmt: skip
     return HTMLResponse(page, headers=page_headers(nonce))

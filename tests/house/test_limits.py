@@ -49,7 +49,10 @@ SAID = {
     "selections, with fragments": [f"{limits.SELECTIONS_MAX:,}; {limits.OPERATIONS_MAX}"],
     "the same field in the same place": [f"{limits.REPEATS_MAX} times; {limits.FRAGMENTS_MAX},"],
     "other names for fields": [f"{limits.ALIASES_MAX} each", f"{limits.NAME_MAX} characters"],
-    "cost of an operation": [f"{limits.COST_MAX:,}: one a field", f"{limits.LIST_SIZE} where nothing says it"],
+    "cost of an operation": [
+        f"{limits.COST_MAX:,} (of a member's {budget.PLANS['member'].maximum:,}, its whole budget): one a field",
+        f"{limits.LIST_SIZE} where nothing says it", *(f"`{name}`" for name in ("details", "proof", "nativeBalance", "__schema", "__type")),
+    ],
     "a page of a connection": [f"{pages.PAGE_MAX:,} items"],
     "items of a batch": [f"{batching.BATCH_MAX:,}"],
     "logins checked at once": [f"{login.LOGINS_AT_ONCE}; {login.LOGINS_WAITING_OF_ONE} and {login.LOGINS_WAITING}", f"{budget.SITE_BITS} bits"],
@@ -97,6 +100,7 @@ def test_the_threat_model_says_the_limits_of_the_code(what: str) -> None:
     rows = re.findall(rf"^\| {re.escape(what)}.*$", SECURITY, re.M)
     assert len(rows) == 1
     assert [each for each in SAID[what] if each not in rows[0]] == []
+    assert limits.ALIASES_MAX == limits.DIRECTIVES_MAX  # which one number stands for
 
 
 def test_no_exception_is_made_once_for_all() -> None:
