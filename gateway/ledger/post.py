@@ -1,7 +1,7 @@
 """Posting: every movement of points is an item of a batch, posted by one call of one posting function."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
 from uuid import UUID
@@ -121,25 +121,38 @@ class Ledger:
         When the caller goes away they are posted all the same, and hold their names until then, so that no item is left
         half-known.
         """
+        if not items:
+            return []
+        names = [name for item in items for name in names_of(item)]
+        if len(set(names)) == len(names):
+            return await self._submit_claimed(lanes, names, items)
+        return await self._submit_in_rounds(lanes, items)
+
+    async def _submit_in_rounds(self, lanes: Lanes[OneItem, Answer], items: Sequence[OneItem]) -> list[Answer]:
+        # Numbers stand for names and turns, since each round looks at all that are left.
+        numbers: dict[Hashable, int] = {}
+
+        def numbered(named: Iterable[Hashable]) -> list[int]:
+            return [numbers.setdefault(each, len(numbers)) for each in named]
+
         answers: dict[int, Answer] = {}
-        left = list(enumerate(items))
+        left = [
+            (n, numbered(names_of(item)), numbered(("turn", each) for each in turns_of(item))) for n, item in enumerate(items)
+        ]
         while left:
-            now: list[tuple[int, OneItem]] = []
-            names: list[Hashable] = []
-            claimed: set[Hashable] = set()
-            behind: set[Hashable] = set()
-            for n, item in left:
-                of_item = names_of(item)
-                if claimed.isdisjoint(of_item) and (not behind or behind.isdisjoint(turns_of(item))):
-                    now.append((n, item))
-                    names.extend(of_item)
+            now: list[int] = []
+            claimed: set[int] = set()
+            behind: set[int] = set()
+            for n, names, turns in left:
+                if claimed.isdisjoint(names) and behind.isdisjoint(turns):
+                    now.append(n)
                 else:
-                    behind.update(turns_of(item))
+                    behind.update(turns)
                 # What waits keeps its names, so that nothing behind it overtakes it.
-                claimed.update(of_item)
-            got = await self._submit_claimed(lanes, names, [item for _, item in now])
-            answers.update(zip((n for n, _ in now), got, strict=True))
-            left = [(n, item) for n, item in left if n not in answers]
+                claimed.update(names)
+            of_items = [name for n in now for name in names_of(items[n])]
+            answers.update(zip(now, await self._submit_claimed(lanes, of_items, [items[n] for n in now]), strict=True))
+            left = [each for each in left if each[0] not in answers]
         return [answers[n] for n in range(len(items))]
 
     async def _submit_claimed(
