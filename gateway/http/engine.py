@@ -32,10 +32,11 @@ from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 
 from gateway.access.caller import Caller
 from gateway.context import Context
+from gateway.http.cost import COST_MAX, Cost, compile_costs
 from gateway.http.errors import DocumentRefused, brief, masked
 from gateway.http.executor import Coerced, CompiledExecutor, NotingExecutor, Root, compile_root
 from gateway.http.guard import Need, fields_of, introspects, missing, needs_of, rights, root_fields, step_ups
-from gateway.http.limits import COST_MAX, NAME_MAX, Cost, check_shape, compile_costs
+from gateway.http.shape import NAME_MAX, check_shape
 from gateway.inputs import Coercers, NotPlain, coerce_variables, compile_variables
 from gateway.outputs import Outputs
 

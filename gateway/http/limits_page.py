@@ -9,7 +9,7 @@ from starlette.responses import HTMLResponse, Response
 
 from gateway.batching import BATCH_MAX
 from gateway.events.feed import FOLLOWERS_MAX, UNREAD_MAX
-from gateway.http import limits, patience, socket
+from gateway.http import cost, patience, shape, socket
 from gateway.http.admission import BYTES_FOR_A_POINT, READING_COST
 from gateway.http.budget import PLANS, PUSHES, STRANGERS
 from gateway.http.deeds import NOTED_AT_ONCE_BYTES, NOTING_COST
@@ -40,69 +40,71 @@ _page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).fr
 )
 
 
+_DOCUMENTS = [
+    ("items of a batch", f"{BATCH_MAX:,}"),
+    ("body", f"{BODY_MAX_BYTES // 1024 // 1024} MiB"),
+    ("body of a member's own app", f"{MEMBERS_BODY_MAX_BYTES // 1024} KiB"),
+    ("lists and objects of a body", f"{PARTS_MAX:,}"),
+    ("names in a query string", QUERY_PAIRS_MAX),
+    ("headers of a request", patience.HEADERS_MAX),
+    ("characters", f"{DOCUMENT_MAX_CHARS:,}"),
+    ("tokens", f"{TOKENS_MAX:,}"),
+    ("levels", shape.DEPTH_MAX),
+    ("times that a document asks for one field in one place", shape.REPEATS_MAX),
+    ("operations", shape.OPERATIONS_MAX),
+    ("fragments, each of them spread somewhere", shape.FRAGMENTS_MAX),
+    ("other names for fields", shape.ALIASES_MAX),
+    ("directives", shape.DIRECTIVES_MAX),
+    ("selections, with fragments where they are spread", f"{shape.SELECTIONS_MAX:,}"),
+    ("characters of a name", shape.NAME_MAX),
+    ("cost of an operation", f"{cost.COST_MAX:,}"),
+    ("size of an answer of a query", f"{ANSWER_MAX_BYTES // 1024 // 1024} MiB"),
+    ("items of a page", f"{PAGE_MAX:,}"),
+    ("seconds of a query", patience.QUERY_SECONDS),
+    (f"operations at once of less than {SMALL_POINTS:,} points", SMALL_AT_ONCE),
+    (f"operations at once of less than {MIDDLE_POINTS:,} points", MIDDLE_AT_ONCE),
+    ("larger queries at once", LARGE_QUERIES_AT_ONCE),
+    ("larger mutations at once", LARGE_MUTATIONS_AT_ONCE),
+]
+_CONNECTIONS = [
+    ("WebSockets from one address", socket.SOCKETS_OF_ONE),
+    ("logins and unauthenticated pushes from one address", STRANGERS.maximum),
+    ("of these come back a second", STRANGERS.restore_rate),
+    ("pushed requests with authentication from one address", f"{PUSHES.maximum:,}"),
+    ("of these come back a second", PUSHES.restore_rate),
+    ("logins from one address that wait at once", LOGINS_WAITING_OF_ONE),
+    ("seconds until the headers of a request are there", patience.HEADER_SECONDS),
+    ("seconds until its body is there", patience.BODY_SECONDS),
+    ("operations at once over one WebSocket", socket.OPERATIONS_MAX),
+    ("messages a second", socket.MESSAGES_A_SECOND),
+    ("frames a second", FRAMES_A_SECOND),
+    ("pings and pongs a second", CONTROL_FRAMES_A_SECOND),
+    ("lists and objects of a message", f"{socket.MESSAGE_PARTS_MAX:,}"),
+    ("size of an answer over a WebSocket or a stream", f"{STREAMED_MAX_BYTES // 1024} KiB"),
+    ("memory of one request, with its names and items", f"{REQUEST_MAX_WEIGHT // 1024 // 1024} MiB"),
+    ("memory of one caller's requests that are not answered", f"{HELD_MAX_WEIGHT // 1024 // 1024} MiB"),
+    ("the same of a member", f"{MEMBERS_HELD_MAX_WEIGHT // 1024 // 1024} MiB"),
+    ("bytes of answers that one caller has not read", f"{UNREAD_MAX_BYTES // 1024 // 1024} MiB"),
+    ("the same of a member", f"{MEMBERS_UNREAD_MAX_BYTES // 1024 // 1024} MiB"),
+    ("requests that wait behind one", patience.PIPELINED_MAX),
+    ("size of a message", f"{socket.MESSAGE_MAX_BYTES // 1024} KiB"),
+    ("seconds until connection_init", socket.INIT_SECONDS),
+    ("seconds without an operation", socket.IDLE_SECONDS),
+    ("subscriptions of one member", FOLLOWERS_MAX),
+    ("events that wait to be read", UNREAD_MAX),
+    ("seconds in which an answer must be read on", patience.UNREAD_SECONDS),
+]
+
+
 async def show_limits(request: Request) -> Response:
     """The page."""
     nonce = secrets.token_urlsafe(16)
-    documents = [
-        ("items of a batch", f"{BATCH_MAX:,}"),
-        ("body", f"{BODY_MAX_BYTES // 1024 // 1024} MiB"),
-        ("body of a member's own app", f"{MEMBERS_BODY_MAX_BYTES // 1024} KiB"),
-        ("lists and objects of a body", f"{PARTS_MAX:,}"),
-        ("names in a query string", QUERY_PAIRS_MAX),
-        ("headers of a request", patience.HEADERS_MAX),
-        ("characters", f"{DOCUMENT_MAX_CHARS:,}"),
-        ("tokens", f"{TOKENS_MAX:,}"),
-        ("levels", limits.DEPTH_MAX),
-        ("times that a document asks for one field in one place", limits.REPEATS_MAX),
-        ("operations", limits.OPERATIONS_MAX),
-        ("fragments, each of them spread somewhere", limits.FRAGMENTS_MAX),
-        ("other names for fields", limits.ALIASES_MAX),
-        ("directives", limits.DIRECTIVES_MAX),
-        ("selections, with fragments where they are spread", f"{limits.SELECTIONS_MAX:,}"),
-        ("characters of a name", limits.NAME_MAX),
-        ("cost of an operation", f"{limits.COST_MAX:,}"),
-        ("size of an answer of a query", f"{ANSWER_MAX_BYTES // 1024 // 1024} MiB"),
-        ("items of a page", f"{PAGE_MAX:,}"),
-        ("seconds of a query", patience.QUERY_SECONDS),
-        (f"operations at once of less than {SMALL_POINTS:,} points", SMALL_AT_ONCE),
-        (f"operations at once of less than {MIDDLE_POINTS:,} points", MIDDLE_AT_ONCE),
-        ("larger queries at once", LARGE_QUERIES_AT_ONCE),
-        ("larger mutations at once", LARGE_MUTATIONS_AT_ONCE),
-    ]
-    connections = [
-        ("WebSockets from one address", socket.SOCKETS_OF_ONE),
-        ("logins and unauthenticated pushes from one address", STRANGERS.maximum),
-        ("of these come back a second", STRANGERS.restore_rate),
-        ("pushed requests with authentication from one address", f"{PUSHES.maximum:,}"),
-        ("of these come back a second", PUSHES.restore_rate),
-        ("logins from one address that wait at once", LOGINS_WAITING_OF_ONE),
-        ("seconds until the headers of a request are there", patience.HEADER_SECONDS),
-        ("seconds until its body is there", patience.BODY_SECONDS),
-        ("operations at once over one WebSocket", socket.OPERATIONS_MAX),
-        ("messages a second", socket.MESSAGES_A_SECOND),
-        ("frames a second", FRAMES_A_SECOND),
-        ("pings and pongs a second", CONTROL_FRAMES_A_SECOND),
-        ("lists and objects of a message", f"{socket.MESSAGE_PARTS_MAX:,}"),
-        ("size of an answer over a WebSocket or a stream", f"{STREAMED_MAX_BYTES // 1024} KiB"),
-        ("memory of one request, with its names and items", f"{REQUEST_MAX_WEIGHT // 1024 // 1024} MiB"),
-        ("memory of one caller's requests that are not answered", f"{HELD_MAX_WEIGHT // 1024 // 1024} MiB"),
-        ("the same of a member", f"{MEMBERS_HELD_MAX_WEIGHT // 1024 // 1024} MiB"),
-        ("bytes of answers that one caller has not read", f"{UNREAD_MAX_BYTES // 1024 // 1024} MiB"),
-        ("the same of a member", f"{MEMBERS_UNREAD_MAX_BYTES // 1024 // 1024} MiB"),
-        ("requests that wait behind one", patience.PIPELINED_MAX),
-        ("size of a message", f"{socket.MESSAGE_MAX_BYTES // 1024} KiB"),
-        ("seconds until connection_init", socket.INIT_SECONDS),
-        ("seconds without an operation", socket.IDLE_SECONDS),
-        ("subscriptions of one member", FOLLOWERS_MAX),
-        ("events that wait to be read", UNREAD_MAX),
-        ("seconds in which an answer must be read on", patience.UNREAD_SECONDS),
-    ]
-    points = sorted(set(limits.WEIGHTS.values()))
-    dearer = [(sorted(name for name, weight in limits.WEIGHTS.items() if weight == each), each) for each in points]
+    points = sorted(set(cost.WEIGHTS.values()))
+    dearer = [(sorted(name for name, weight in cost.WEIGHTS.items() if weight == each), each) for each in points]
     plans = [(kind, plan, _KEPT_BY[kind]) for kind, plan in PLANS.items()]
     page = _page.render(
-        plans=plans, documents=documents, connections=connections, dearer=dearer, list_size=limits.LIST_SIZE,
-        connection=limits.CONNECTION, bytes_for_a_point=BYTES_FOR_A_POINT, small_body=SMALL_BODY_BYTES // 1024,
-        reading=READING_COST, noting=f"{NOTING_COST:,}", noted=NOTED_AT_ONCE_BYTES // 1024, told=limits.TOLD_MAX, nonce=nonce,
+        plans=plans, documents=_DOCUMENTS, connections=_CONNECTIONS, dearer=dearer, list_size=cost.LIST_SIZE,
+        connection=cost.CONNECTION, bytes_for_a_point=BYTES_FOR_A_POINT, small_body=SMALL_BODY_BYTES // 1024,
+        reading=READING_COST, noting=f"{NOTING_COST:,}", noted=NOTED_AT_ONCE_BYTES // 1024, told=shape.TOLD_MAX, nonce=nonce,
     )  # fmt: skip
     return HTMLResponse(page, headers=page_headers(nonce))

@@ -15,14 +15,15 @@ from gateway.events import feed
 from gateway.http import (
     admission,
     budget,
+    cost,
     deeds,
     endpoint,
     engine,
-    limits,
     login,
     oauth,
     patience,
     sessions,
+    shape,
     shares,
     socket,
     wire,
@@ -45,13 +46,13 @@ SAID = {
         f"{wire.COUNTED_BYTES // KIB} KiB", f"{patience.UNSENT_MAX_BYTES // KIB} KiB a connection",
     ],
     "length of a document": [f"{engine.DOCUMENT_MAX_CHARS:,} characters", f"{engine.TOKENS_MAX:,} tokens"],
-    "depth": [f"{limits.DEPTH_MAX} levels"],
-    "selections, with fragments": [f"{limits.SELECTIONS_MAX:,}; {limits.OPERATIONS_MAX}"],
-    "the same field in the same place": [f"{limits.REPEATS_MAX} times; {limits.FRAGMENTS_MAX},"],
-    "other names for fields": [f"{limits.ALIASES_MAX} each", f"{limits.NAME_MAX} characters"],
+    "depth": [f"{shape.DEPTH_MAX} levels"],
+    "selections, with fragments": [f"{shape.SELECTIONS_MAX:,}; {shape.OPERATIONS_MAX}"],
+    "the same field in the same place": [f"{shape.REPEATS_MAX} times; {shape.FRAGMENTS_MAX},"],
+    "other names for fields": [f"{shape.ALIASES_MAX} each", f"{shape.NAME_MAX} characters"],
     "cost of an operation": [
-        f"{limits.COST_MAX:,} (of a member's {budget.PLANS['member'].maximum:,}, its whole budget): one a field",
-        f"{limits.LIST_SIZE} where nothing says it", *(f"`{name}`" for name in ("details", "proof", "nativeBalance", "__schema", "__type")),
+        f"{cost.COST_MAX:,} (of a member's {budget.PLANS['member'].maximum:,}, its whole budget): one a field",
+        f"{cost.LIST_SIZE} where nothing says it", *(f"`{name}`" for name in ("details", "proof", "nativeBalance", "__schema", "__type")),
     ],
     "a page of a connection": [f"{pages.PAGE_MAX:,} items"],
     "items of a batch": [f"{batching.BATCH_MAX:,}"],
@@ -100,7 +101,7 @@ def test_the_threat_model_says_the_limits_of_the_code(what: str) -> None:
     rows = re.findall(rf"^\| {re.escape(what)}.*$", SECURITY, re.M)
     assert len(rows) == 1
     assert [each for each in SAID[what] if each not in rows[0]] == []
-    assert limits.ALIASES_MAX == limits.DIRECTIVES_MAX  # which one number stands for
+    assert shape.ALIASES_MAX == shape.DIRECTIVES_MAX  # which one number stands for
 
 
 def test_no_exception_is_made_once_for_all() -> None:

@@ -11,18 +11,9 @@ from graphql import GraphQLInterfaceType, OperationDefinitionNode, get_introspec
 
 from gateway import context
 from gateway.http import admission
+from gateway.http.cost import CONNECTION, COST_MAX, LIST_SIZE, LIST_SIZES, WEIGHTS, compile_costs
 from gateway.http.engine import Engine
-from gateway.http.limits import (
-    ALIASES_MAX,
-    CONNECTION,
-    COST_MAX,
-    DIRECTIVES_MAX,
-    LIST_SIZE,
-    LIST_SIZES,
-    OPERATIONS_MAX,
-    WEIGHTS,
-    compile_costs,
-)
+from gateway.http.shape import ALIASES_MAX, DIRECTIVES_MAX, OPERATIONS_MAX
 from gateway.schema import create_schema
 from tests.world import World, engine
 

@@ -1,11 +1,10 @@
-"""What one document may ask for: how deep, how often under other names, and at what cost.
+"""What an operation costs.
 
 The cost of a field is one, CONNECTION of a connection, or what WEIGHTS says, and one for every item of the lists that it is
 given, times the items of every list around it: `first` of a connection, the length of a list that a mutation was given, what
 LIST_SIZES says or LIST_SIZE where nothing says how long a list is (docs/security.md, "Limits").
 """
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
@@ -13,10 +12,8 @@ from typing import Any
 from graphql import (
     DocumentNode,
     FieldNode,
-    FragmentDefinitionNode,
     FragmentSpreadNode,
     GraphQLEnumType,
-    GraphQLError,
     GraphQLInputObjectType,
     GraphQLInputType,
     GraphQLObjectType,
@@ -36,20 +33,11 @@ from graphql import (
     value_from_ast_untyped,
 )
 
-DEPTH_MAX = 20
-REPEATS_MAX = 12
-FRAGMENTS_MAX = 50
-ALIASES_MAX = 30
-DIRECTIVES_MAX = 30
-SELECTIONS_MAX = 5_000
+from gateway.http.shape import OF_SCHEMA, fragments_of
+
 COST_MAX = 200_000
 LIST_SIZE = 5
 LIST_SIZES = {"consents": 100, "membersBy": 50}
-# Names are repeated for every item of an answer.
-NAME_MAX = 64
-OPERATIONS_MAX = 20
-# How often an operation asks for the schema: it is told in one piece, while nobody else has a turn.
-TOLD_MAX = 2
 # A proof climbs through all transactions of its block, origins through a member's; the integrity checks read the whole database;
 # the schema is long. What reads by itself, or asks a partner's system, costs more than what is there already, and so does what
 # one person may have kept for ever, again and again.
@@ -67,133 +55,63 @@ CONNECTION = 50
 Cost = Callable[[Mapping[str, Any]], int]
 
 
-def check_shape(document: DocumentNode) -> int:
-    """Answers how many selections a document comes to with its fragments. Raises GraphQLError for an operation that is too deep,
-    repeats itself, or gives too many other names.
-
-    It comes before validation, whose time grows with the square of how often a field is repeated, in fragments that nothing
-    spreads too: so these, and those that spread themselves, are refused here. What is unknown is left to validation.
-    """
-    fragments = _fragments(document)
-    defined = sum(isinstance(each, FragmentDefinitionNode) for each in document.definitions)
-    if defined > FRAGMENTS_MAX:
-        raise GraphQLError(f"The document has more than {FRAGMENTS_MAX} fragments.")
-    if defined > len(fragments):
-        raise GraphQLError("Two fragments have the same name.")
-    operations = [d for d in document.definitions if isinstance(d, OperationDefinitionNode)]
-    if len(operations) > OPERATIONS_MAX:
-        raise GraphQLError(f"The document has more than {OPERATIONS_MAX} operations.")
-    visited, spread = 0, set[str]()
-    for operation in operations:
-        if operation.name is not None:
-            _check_name(operation.name.value)
-        visited = _check_operation(operation, fragments, visited, spread)
-    if unused := sorted(fragments.keys() - spread):
-        raise GraphQLError(f"The fragment {unused[0][:NAME_MAX]} is spread nowhere.")
-    return visited
-
-
-def _check_operation(
-    operation: OperationDefinitionNode, fragments: dict[str, FragmentDefinitionNode], visited: int, spread: set[str]
-) -> int:
-    """Answers how many selections were visited by now, of all operations of the document; adds what was `spread`."""
-    aliases = directives = told = 0
-    asked: Counter[tuple[str, ...]] = Counter()
-
-    def walk(selections: SelectionSetNode, depth: int, place: tuple[str, ...], within: frozenset[str], of_schema: bool) -> None:
-        nonlocal aliases, directives, told, visited
-        if depth > DEPTH_MAX:
-            raise GraphQLError(f"The document is nested more than {DEPTH_MAX} levels deep.")
-        for node in selections.selections:
-            visited += 1
-            if visited > SELECTIONS_MAX:  # fragments that spread fragments twice each grow without end
-                raise GraphQLError(f"The document comes to more than {SELECTIONS_MAX} selections with its fragments.")
-            directives += len(node.directives or ())
-            if isinstance(node, FieldNode):
-                aliases += node.alias is not None
-                if node.alias is not None:
-                    _check_name(node.alias.value)
-                    if of_schema:
-                        raise GraphQLError("What is told of the schema has no other names.")
-                told += node.name.value in _META
-                if told > TOLD_MAX:
-                    raise GraphQLError(f"The document asks for __schema and __type more than {TOLD_MAX} times.")
-                here = (*place, (node.alias or node.name).value)
-                asked[here] += 1
-                if asked[here] > REPEATS_MAX:
-                    raise GraphQLError(f"The document asks for {'.'.join(here)} more than {REPEATS_MAX} times.")
-                if node.selection_set:
-                    walk(node.selection_set, depth + 1, here, within, of_schema or node.name.value in _META)
-            elif isinstance(node, InlineFragmentNode):
-                walk(node.selection_set, depth, place, within, of_schema)
-            elif isinstance(node, FragmentSpreadNode):
-                name = node.name.value
-                if name in within:
-                    raise GraphQLError(f"The fragment {name[:NAME_MAX]} spreads itself.")
-                if name in fragments:
-                    spread.add(name)
-                    walk(fragments[name].selection_set, depth, place, within | {name}, of_schema)
-            if aliases > ALIASES_MAX:
-                raise GraphQLError(f"The document gives more than {ALIASES_MAX} other names to fields.")
-            if directives > DIRECTIVES_MAX:
-                raise GraphQLError(f"The document has more than {DIRECTIVES_MAX} directives.")
-
-    walk(operation.selection_set, 1, (), frozenset(), of_schema=False)
-    return visited
-
-
-def _check_name(name: str) -> None:
-    if len(name) > NAME_MAX:
-        raise GraphQLError(f"The name {name[:NAME_MAX]}... is longer than {NAME_MAX} characters.")
-
-
 def compile_costs(schema: GraphQLSchema, document: DocumentNode) -> Callable[[OperationDefinitionNode], Cost]:
-    """What makes of an operation of a valid document a function from its variables to its cost.
+    """What makes of an operation of a valid document a function from its variables to its cost."""
+    return _Compiler(schema, document).of_operation
 
-    A fragment is worked out once, wherever it is spread: spread one within another they come to far more than their text.
-    """
-    fragments, worked_out = _fragments(document), dict[tuple[str, bool], Cost]()
-    sizes = _introspected(schema)
-    of_all_types = False
 
-    def of_fragment(name: str) -> Cost:
-        if (name, of_all_types) not in worked_out:
-            fragment = fragments[name]
-            on = schema.type_map[fragment.type_condition.name.value]
-            worked_out[name, of_all_types] = _sum(of_selections(fragment.selection_set, on))
-        return worked_out[name, of_all_types]
+class _Compiler:
+    """Works out what a document's selections cost; a fragment once, wherever it is spread: spread one within another they come to
+    far more than their text. `of_all_types` says that what is told of the schema is told of every type."""
 
-    def of_selections(selections: SelectionSetNode, parent: Any) -> list[Cost]:
+    def __init__(self, schema: GraphQLSchema, document: DocumentNode) -> None:
+        self._schema, self._sizes, self._fragments = schema, _introspected(schema), fragments_of(document)
+        self._worked_out: dict[tuple[str, bool], Cost] = {}
+
+    def of_operation(self, operation: OperationDefinitionNode) -> Cost:
+        cost = self._selections(operation.selection_set, self._schema.get_root_type(operation.operation), False)
+        declared = [d for d in operation.variable_definitions or () if d.default_value]
+        defaults = {d.variable.name.value: value_from_ast_untyped(d.default_value) for d in declared if d.default_value}
+        return cost if isinstance(cost, _Constant) else lambda variables: cost(_Given(defaults, variables))
+
+    def _selections(self, selections: SelectionSetNode, parent: Any, of_all_types: bool) -> Cost:
         found: list[Cost] = []
         for node in selections.selections:
             if isinstance(node, FieldNode):
-                found.append(of_field(node, parent))
+                found.append(self._field(node, parent, of_all_types))
             elif isinstance(node, InlineFragmentNode):
                 on = node.type_condition
-                found += of_selections(node.selection_set, schema.type_map[on.name.value] if on else parent)
+                within = self._schema.type_map[on.name.value] if on else parent
+                found.append(self._selections(node.selection_set, within, of_all_types))
             elif isinstance(node, FragmentSpreadNode):
-                found.append(of_fragment(node.name.value))
-        return found
+                found.append(self._fragment(node.name.value, of_all_types))
+        return _sum(found)
 
-    def of_field(node: FieldNode, parent: Any) -> Cost:
+    def _fragment(self, name: str, of_all_types: bool) -> Cost:
+        if (name, of_all_types) not in self._worked_out:
+            fragment = self._fragments[name]
+            on = self._schema.type_map[fragment.type_condition.name.value]
+            self._worked_out[name, of_all_types] = self._selections(fragment.selection_set, on, of_all_types)
+        return self._worked_out[name, of_all_types]
+
+    def _field(self, node: FieldNode, parent: Any, of_all_types: bool) -> Cost:
         field = getattr(parent, "fields", {}).get(node.name.value)
         given = [_items(a.value, field.args[a.name.value].type) for a in node.arguments or ()] if field is not None else []
         given = [each for each in given if each is not _none]
-        if given:
-            return _sum([*given, of_bare_field(node, parent, field)])
-        return of_bare_field(node, parent, field)
+        bare = self._bare_field(node, parent, field, of_all_types)
+        return _sum([*given, bare]) if given else bare
 
-    def of_bare_field(node: FieldNode, parent: Any, field: Any) -> Cost:
+    def _bare_field(self, node: FieldNode, parent: Any, field: Any, of_all_types: bool) -> Cost:
         """A field, whatever it is given."""
         if node.selection_set is None:
             return _Constant(WEIGHTS.get(node.name.value, 1))
         if field is None:  # __schema and __type, which are fields of no type
-            told = _sum(of_selections(node.selection_set, schema.type_map[_META[node.name.value]]))
+            told = self._selections(node.selection_set, self._schema.type_map[OF_SCHEMA[node.name.value]], of_all_types)
             weight = WEIGHTS[node.name.value]
             return _each(told, lambda found: weight + found)
         if parent.name.startswith("__"):
-            return of_introspected(node, parent, field)
-        inner = _sum(of_selections(node.selection_set, get_named_type(field.type)))
+            return self._introspected(node, parent, field, of_all_types)
+        inner = self._selections(node.selection_set, get_named_type(field.type), of_all_types)
         times = _times(node, field.type, _is_connection(parent))
         weight = WEIGHTS.get(node.name.value, CONNECTION if _is_connection(get_named_type(field.type)) else 1)
         each = EACH.get(node.name.value, 0)
@@ -202,25 +120,15 @@ def compile_costs(schema: GraphQLSchema, document: DocumentNode) -> Callable[[Op
             return _each(inner, lambda found: weight + items * (each + found))
         return lambda variables: weight + times(variables) * (each + inner(variables))
 
-    def of_introspected(node: FieldNode, parent: Any, field: Any) -> Cost:
+    def _introspected(self, node: FieldNode, parent: Any, field: Any, of_all_types: bool) -> Cost:
         """Of what is told of the schema: as much as there is of all types together, or at most of one."""
-        nonlocal of_all_types
-        before, name = of_all_types, node.name.value
-        of_all_types = before or (name == "types" and parent.name == "__Schema")
+        name = node.name.value
+        of_all_types = of_all_types or (name == "types" and parent.name == "__Schema")
         assert node.selection_set is not None
-        inner = _sum(of_selections(node.selection_set, get_named_type(field.type)))
-        of_all_types = before
-        average, largest = sizes.get(name, (1, 1))
+        inner = self._selections(node.selection_set, get_named_type(field.type), of_all_types)
+        average, largest = self._sizes.get(name, (1, 1))
         items = average if of_all_types else largest
         return _each(inner, lambda found: 1 + items * found)
-
-    def of_operation(operation: OperationDefinitionNode) -> Cost:
-        cost = _sum(of_selections(operation.selection_set, schema.get_root_type(operation.operation)))
-        declared = [d for d in operation.variable_definitions or () if d.default_value]
-        defaults = {d.variable.name.value: value_from_ast_untyped(d.default_value) for d in declared if d.default_value}
-        return cost if isinstance(cost, _Constant) else lambda variables: cost(_Given(defaults, variables))
-
-    return of_operation
 
 
 @cache
@@ -303,10 +211,6 @@ def _counter(type_: GraphQLInputType) -> Callable[[Any], int] | None:
     return of_object
 
 
-def _fragments(document: DocumentNode) -> dict[str, FragmentDefinitionNode]:
-    return {d.name.value: d for d in document.definitions if isinstance(d, FragmentDefinitionNode)}
-
-
 class _Constant:
     """A cost that no variable changes."""
 
@@ -362,7 +266,6 @@ def _times(node: FieldNode, type_: Any, in_connection: bool) -> Cost:
     return _Constant(LIST_SIZES.get(node.name.value, LIST_SIZE))
 
 
-_META = {"__schema": "__Schema", "__type": "__Type"}
 _BATCHES = ("input", "refs", "representations")
 
 
