@@ -46,7 +46,8 @@ from gateway.http.oauth import OAuth
 from gateway.http.sessions import Sessions
 from gateway.http.socket import Sockets
 from gateway.http.wire import JSON, NAME_ONE_HOST, names_one_host, respond
-from gateway.jobs.jobs import Jobs, all_jobs
+from gateway.jobs.jobs import Jobs
+from gateway.jobs.work import Work
 from gateway.ledger.post import Ledger
 from gateway.ledger.prove import Prover
 from gateway.members.lookup import MemberLookup
@@ -112,7 +113,7 @@ async def _wire(settings: Settings, dsn: str, clock: Clock, engine: Engine, open
     converter = Converter(database, catalogue, ledger, clock, connections)
     tokens = Tokens(settings.base_url, await load_signing_keys(database, vault, clock), clock)
     await read_again(watching, vault, tokens, clock)  # nobody is let in before it is known what was revoked
-    jobs = Jobs(database, clock, all_jobs(database, catalogue, converter, tokens), settings.jobs)
+    jobs = Jobs(database, clock, Work(database, catalogue, converter, tokens).jobs(), settings.jobs)
     doors = Doors(
         database=database,
         clock=clock,

@@ -1,28 +1,21 @@
-"""The jobs, and their running: pgqueuer's scheduler gives each due run to one process, and we note how it went."""
+"""The running of jobs: pgqueuer's scheduler gives each due run to one process, and we note how it went."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import structlog
 from pgqueuer.core.sm import SchedulerManager
 from pgqueuer.domain.models import Schedule
 
-from gateway.access.clerk import sql as access_sql
 from gateway.clock import Clock
-from gateway.coalition.catalogue import Catalogue, NoCoalition
-from gateway.conversion.convert import Converter
+from gateway.coalition.catalogue import NoCoalition
 from gateway.database import Database, DatabaseAway, PostedNothing, Stuck, Tx
-from gateway.ledger.expire import expire
-from gateway.ledger.post import sql as ledger_sql
-from gateway.ledger.seal import Signer, seal
 from gateway.statements import load_queries
 
 sql = load_queries(__file__)
 
-AT_ONCE = 500
-NOTICE_DAYS = 30
 RESTART_SECONDS = 1
 
 log = structlog.get_logger(__name__)
@@ -109,90 +102,3 @@ class Jobs:
 async def runs_in(tx: Tx) -> dict[str, Run]:
     """How each job went last, in any process."""
     return {row["job"]: Run(**row) for row in await tx.all(sql.runs)}
-
-
-def all_jobs(database: Database, catalogue: Catalogue, converter: Converter, signer: Signer) -> list[Job]:
-    """Every job of the gateway, by name."""
-
-    async def mature(now: datetime) -> int:
-        today = (await catalogue.current()).day_of(now)
-        matured = 0
-        while True:
-            row = await database.post(ledger_sql.post_maturities, at=now, today=today, most=AT_ONCE)
-            if row["purchases"] == 0:
-                return matured
-            matured += row["purchases"]
-
-    async def run_out(now: datetime) -> int:
-        today = (await catalogue.current()).day_of(now)
-        ended = 0
-        while True:
-            (count,) = await database.post(
-                ledger_sql.post_run_out_holds, at=now, today=today, month=today.replace(day=1), most=AT_ONCE
-            )
-            if count == 0:
-                return ended
-            ended += count
-
-    async def expire_all(now: datetime) -> int:
-        coalition = await catalogue.current()
-        today = coalition.day_of(now)
-        points = 0
-        for programme in coalition.programmes.values():
-            if programme.custody == "ledger" and programme.expires_after_months is not None:
-                through = today - timedelta(days=1)
-                async for round_ in expire(database, programme.id, through, now, today.replace(day=1), now):
-                    points += round_.points
-        return points
-
-    async def notice(now: datetime) -> int:
-        coalition = await catalogue.current()
-        by_day = coalition.day_of(now) + timedelta(days=NOTICE_DAYS)
-        told = 0
-        for programme in coalition.programmes.values():
-            while programme.custody == "ledger" and programme.expires_after_months is not None:
-                (count,) = await database.post(
-                    ledger_sql.post_expiry_notices, at=now, programme=programme.id, by_day=by_day, most=AT_ONCE
-                )
-                told += count
-                if count == 0:
-                    break
-        return told
-
-    async def fold(now: datetime) -> int:
-        (folded,) = await database.post(ledger_sql.fold_deltas)
-        return int(folded)
-
-    async def seal_all(now: datetime) -> int:
-        sealed = 0
-        while count := await seal(database, signer, now):
-            sealed += count
-        return sealed
-
-    async def convert(now: datetime) -> int:
-        return await converter.resume()
-
-    async def tidy(now: datetime) -> int:
-        async with database.reading() as tx:
-            return int(await tx.value(access_sql.forget_ended, now=now))
-
-    async def free_and_warn(now: datetime) -> int:
-        freed = (await database.post(sql.free_repaid_credit))["freed"]
-        async with database.reading() as tx:
-            rows = [row for row in await tx.all(sql.warn_of_credit, at=now) if row["short"]]
-        for row in rows:
-            used = str(row["used"])
-            log.warning("a partner's credit runs short", partner=row["code"], limit_minor=row["limit_minor"], used_minor=used)
-        return int(freed) + len(rows)
-
-    return [
-        Job("conversions", "Moves on exchanges that a crash or a silent partner left under way.", "* * * * * */5", convert),
-        Job("credit", "Frees partners' credit of debts that were repaid, warns of what runs short.", "* * * * *", free_and_warn),
-        Job("expire", "Expires points whose last day is over.", "* * * * * 30", expire_all),
-        Job("fold", "Adds up what batches noted for settlement.", "* * * * * 15", fold),
-        Job("holds", "Gives back what holds whose time is over set aside.", "* * * * * */5", run_out),
-        Job("mature", "Makes pending points available whose day has come.", "* * * * * */10", mature),
-        Job("notices", "Announces points that run out within 30 days.", "* * * * * 45", notice),
-        Job("seal", "Seals what was posted into signed blocks.", "* * * * * */5", seal_all),
-        Job("tidy", "Deletes codes, sessions and the like that have ended.", "* * * * *", tidy),
-    ]
