@@ -28,7 +28,7 @@ class Work:
     def jobs(self) -> list[Job]:
         """Every job of the gateway, by name."""
         return [
-            Job("conversions", "Moves on exchanges that a crash or silent partner left under way.", "* * * * * */5", self.convert),
+            Job("conversions", "Moves on exchanges that a crash or a silence left under way.", "* * * * * */5", self.convert),
             Job("credit", "Frees credit of debts that were repaid, warns of what runs short.", "* * * * *", self.free_and_warn),
             Job("expire", "Expires points whose last day is over.", "* * * * * 30", self.expire_all),
             Job("fold", "Adds up what batches noted for settlement.", "* * * * * 15", self.fold),
