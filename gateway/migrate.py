@@ -21,7 +21,8 @@ def migrations_dir() -> Path:
 
 
 def migrate(dsn: str, only_first: int | None = None) -> list[str]:
-    """Apply what is missing and return the names of what was applied.
+    """Apply what is missing and return the names of what was applied, each in one transaction with the note that it was: whoever
+    is killed in the middle leaves nothing behind, and the next one goes on.
 
     `only_first` stops after that many migrations of the whole list, for tests of an older version. Raises DatabaseOutOfReach.
     """
@@ -30,12 +31,20 @@ def migrate(dsn: str, only_first: int | None = None) -> list[str]:
     except psycopg.OperationalError as error:
         raise DatabaseOutOfReach(f"The database of DATABASE_URL cannot be used: {error}") from None
     try:
+        # It ends with the connection. yoyo's own lock is a row, which who is killed leaves there; once this one is ours, that is
+        # nobody's any more.
+        backend.execute("select pg_advisory_lock(hashtext('gateway migrate'))")
+        backend.break_lock()
         with backend.lock():
             known = read_migrations(str(migrations_dir()))
             wanted = MigrationList(list(known)[:only_first])
             missing = backend.to_apply(wanted)
             names = [migration.id for migration in missing]
-            backend.apply_migrations(missing)
+            for migration in missing:
+                with backend.transaction():
+                    migration.process_steps(backend, "apply")
+                    backend.log_migration(migration, "apply")
+                    backend.mark_one(migration, log=False)
     finally:
         backend.connection.close()
     return names

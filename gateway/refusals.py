@@ -188,7 +188,7 @@ class RedemptionUnknown(Refused):
 
 
 class ReversalExceedsRedemption(Refused):
-    """{0} points are more than what is left of the redemption."""
+    """{0} left of the redemption."""
 
     code = RefusalCode.REVERSAL_EXCEEDS_REDEMPTION
     path = ("points",)

@@ -6,7 +6,7 @@ select account_id, kind, password_hash, member_id, roles, second_factor, factor_
 
 -- name: operator_by_login(login)^
 -- An operator's local account by its login name.
-select account_id, member_id, second_factor, factor_step
+select account_id, member_id, second_factor, factor_step, roles, disabled_at
   from account
  where login = :login
    and kind = 'operator';

@@ -45,8 +45,8 @@ class Clerk:
 
         Raises Busy.
         """
-        named = [parameters[name] for name in ("code", "refresh_token", "token") if name in parameters]
-        return self._one_at_a_time(secret_hash(named[0])) if named else nullcontext()
+        named = _named_code(parameters) or _named_token(parameters)
+        return self._one_at_a_time(secret_hash(named)) if named is not None else nullcontext()
 
     async def fetched_keys(self, parameters: dict[str, str]) -> KeySet | None:
         """The keys that a client publishes at an address of its own; fetched while no transaction waits."""
@@ -70,16 +70,14 @@ class Clerk:
         """A desk with all that the request names. Raises OAuth2Error."""
         check_resource(parameters, self._tokens)
         desk = await self._client(parameters, basic, fetched, tx)
-        asked = parameters.get("grant_type")
-        if asked == "authorization_code" and "code" in parameters:
-            desk.code = await tx.one(sql.authorization_code, code_hash=secret_hash(parameters["code"]))
-        # What a request names counts for the grant it asks for, and for no other; `token` is of revocation and introspection.
-        token = parameters.get("refresh_token") if asked == "refresh_token" else None if asked else parameters.get("token")
+        code, token = _named_code(parameters), _named_token(parameters)
+        if code is not None:
+            desk.code = await tx.one(sql.authorization_code, code_hash=secret_hash(code))
         if token is not None:
             await tx.run(sql.lock_family, token_hash=secret_hash(token))
             desk.refresh = await tx.one(sql.refresh_token, token_hash=secret_hash(token))
             desk.claims = None if desk.refresh is not None else self._claims(token)
-        if asked == EXCHANGE and "subject_token" in parameters:
+        if parameters.get("grant_type") == EXCHANGE and "subject_token" in parameters:
             desk.subject = self._claims(parameters["subject_token"])
             if desk.subject is not None and await was_revoked(tx, marks_of(desk.subject), desk.subject["iat"]):
                 desk.subject = None
@@ -147,6 +145,17 @@ class Clerk:
         if desk.ended_family is not None:
             await tx.run(sql.end_family, family_id=desk.ended_family, ended_at=desk.now)
             await revoke(tx, f"sid:{desk.ended_family}", desk.now)
+
+
+def _named_code(parameters: dict[str, str]) -> str | None:
+    """What a request names counts for the grant it asks for, and for no other."""
+    return parameters.get("code") if parameters.get("grant_type") == "authorization_code" else None
+
+
+def _named_token(parameters: dict[str, str]) -> str | None:
+    """A refresh token, or what revocation and introspection are about, which ask for no grant."""
+    asked = parameters.get("grant_type")
+    return parameters.get("refresh_token") if asked == "refresh_token" else None if asked else parameters.get("token")
 
 
 def check_resource(parameters: dict[str, str], tokens: Tokens) -> None:

@@ -197,7 +197,8 @@ class Tokens:
         if decoded.header.get("typ") != "at+jwt":
             raise TokenRefused("The token is not an access token.")
         if claims.get("iss") != self.issuer or claims.get("aud") != self.audience:
-            raise TokenRefused("The token is for another gateway.")
+            told = f"The token is for {str(claims.get('aud'))[:200]}, and this is {self.audience} (GATEWAY_PORT, --port)."
+            raise TokenRefused(told)
         issued, expires = claims.get("iat"), claims.get("exp")
         if not isinstance(expires, int) or expires <= int(self._clock.now().timestamp()):
             raise TokenRefused("The token has expired; ask for a new one.")

@@ -8,7 +8,8 @@ import typer
 from rich.table import Column, Table
 
 from gateway import ids
-from gateway.access.scopes import CEILING
+from gateway.access.accounts import sql as account_sql
+from gateway.access.scopes import CEILING, of_roles
 from gateway.access.tokens import open_tokens
 from gateway.cli.running import month_of, noting, out, settings_of, subject_named, with_database
 from gateway.clock import SystemClock
@@ -164,15 +165,19 @@ def token(
     member: Annotated[str | None, typer.Option(help="Id of the member to act as: mem_...")] = None,
     port: Annotated[int | None, typer.Option(help="Port of the gateway it is for; GATEWAY_PORT if not given.")] = None,
 ) -> None:
-    """Print a token of five minutes for local use; whoever can run this can read the database anyway."""
+    """Print a token of five minutes for local use, with all that its subject may hold; whoever can run this can read the database
+    anyway."""
     settings = settings_of(port)
 
     async def work(opened: Database) -> str:
         clock = SystemClock()
         signer = await open_tokens(opened, settings, clock)
         subject = await subject_named(opened, partner, operator, member)
+        async with opened.reading() as tx:
+            account = await tx.one(account_sql.account_by_id, account_id=subject.id) if subject.kind == "operator" else None
+        scopes = CEILING[subject.kind] if account is None else of_roles(account["roles"])
         # Whoever can run this has shown more than two factors would.
-        return signer.issue(subject, "gateway-token", CEILING[subject.kind], clock.now(), strong_since=clock.now())
+        return signer.issue(subject, "gateway-token", scopes, clock.now(), strong_since=clock.now())
 
     print(with_database(work, noting("token", partner=partner, operator=operator, member=member), settings))
 

@@ -68,6 +68,9 @@ async def subject_named(opened: Database, partner: str | None, operator: str | N
             subject = Subject("partner", found.id) if found else None
         elif operator is not None:
             row = await tx.one(account_sql.operator_by_login, login=operator)
+            if row is not None and row["disabled_at"] is not None:
+                told = f"{operator!r} is shut out. A new password lets it in again: gateway operator create {operator}"
+                raise typer.BadParameter(told)
             subject = Subject("operator", row["account_id"]) if row else None
         elif (member_id := ids.read("mem", member or "")) is not None:
             known = await tx.one(member_sql.member_by_id, bucket=ids.bucket_of(member_id), member=member_id)

@@ -22,6 +22,8 @@ READING_COST = 5
 """Points a character of a document that this process has not read yet, whether it is accepted or not."""
 
 BYTES_FOR_A_POINT = 100
+# It is looked for in the database each time.
+UNKNOWN_DOCUMENT_COST = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,9 @@ class Admission:
             return query
         text = await self._documents.text(caller.client_id, id)
         if text is None:
-            raise RequestRefused(404, "DOCUMENT_UNKNOWN", f"The client {caller.client_id!r} has no document {id[:80]!r}.")
+            await self._budgets.charge(caller, UNKNOWN_DOCUMENT_COST)
+            told = f"The client {caller.client_id!r} has no document {id[:80]!r}; `gateway documents register` prints the ids."
+            raise RequestRefused(404, "DOCUMENT_UNKNOWN", told)
         return text
 
     def _check_rights(self, prepared: Prepared, caller: Caller) -> None:

@@ -26,6 +26,7 @@ from gateway.refusals import (
 
 def refusal_of(code: str, key: str = "", points: int = 0, month: date | None = None, receipt: str = "") -> Refused:
     """The refusal behind a code, in words that name what was asked for."""
+    fewer = f"Fewer than {points} points are" if points else "No points are"
     refusals: dict[str, Refused] = {
         "IDEMPOTENCY_KEY_REUSED": IdempotencyKeyReused(key),
         "PERIOD_NOT_OPEN": PeriodNotOpen(month),
@@ -37,7 +38,7 @@ def refusal_of(code: str, key: str = "", points: int = 0, month: date | None = N
         "HOLD_NOT_OPEN": HoldNotOpen(),
         "HOLD_EXPIRED": HoldExpired(),
         "CAPTURE_EXCEEDS_HOLD": CaptureExceedsHold(points),
-        "REVERSAL_EXCEEDS_REDEMPTION": ReversalExceedsRedemption(points),
+        "REVERSAL_EXCEEDS_REDEMPTION": ReversalExceedsRedemption(fewer),
         "NOT_ALLOWED": NotTransferable(),
         "WALLET_FULL": WalletFull(),
     }

@@ -11,6 +11,7 @@ import pytest
 
 from gateway.access import accounts, consents, registration
 from gateway.access.follow import read_again
+from gateway.access.scopes import ROLES
 from gateway.access.tokens import TokenRefused
 from gateway.database import Database
 from gateway.http import login
@@ -23,7 +24,7 @@ from tests.founding import OPERATOR_PASSWORD
 from tests.house.test_embedded import Gateway
 from tests.ledger.test_batches import waits
 from tests.points import ann_logs_in, codes, until_revoked
-from tests.world import World, engine, free_door, log_in, started
+from tests.world import World, engine, free_door, log_in, said_by, started
 
 ME = "{ me { id } }"
 PARTNER = "{ partner { code } }"
@@ -156,6 +157,7 @@ async def test_the_command_line_suspends_and_admits_and_keeps_what_a_client_was_
         "operator create eve --role support",
         "operator factor eve",
         "operator code eve",
+        "token --operator eve",
         "operator disable eve",
         "keys rotate --leaked",
     ):
@@ -163,6 +165,11 @@ async def test_the_command_line_suspends_and_admits_and_keeps_what_a_client_was_
         assert ran.returncode == 0, ran.stderr
         if command == "operator code eve":
             assert ran.stdout.strip().isdigit()
+        if command == "token --operator eve":
+            assert set(said_by(ran.stdout.strip())["scope"].split()) == ROLES["support"]
+    shut_out = gateway.run("token", "--operator", "eve")
+    assert (shut_out.returncode, shut_out.stdout) == (2, "")
+    assert "'eve' is shut out" in " ".join(shut_out.stderr.replace("│", "").split())
     gone = await world.sql("select from signing_key where state = 'retired' and retired_at <= now() - interval '10 minutes'")
     assert (len(gone), len(await world.sql("select from signing_key where state <> 'retired'"))) == (2, 2)
     kept = (await world.sql("select dpop_bound, redirect_uris, purpose from oauth_client where client_id = 'partner-fuel'"))[0]

@@ -1,6 +1,11 @@
 """Migrations: from empty, twice, and from every earlier version."""
 
+import asyncio
 import copy
+import os
+import signal
+import subprocess
+import sys
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -182,3 +187,33 @@ async def test_the_chain_of_the_audit_log_goes_on_over_what_was_noted_before(ser
     assert [check.name async for check in verify(database) if not check.holds] == ["audit_log_is_chained"]
     await database.close()
     await connection.close()
+
+
+async def test_who_is_killed_while_it_migrates_leaves_a_database_with_which_the_next_one_goes_on(
+    server: EmbeddedPostgres, dsn: str
+) -> None:
+    """Before the first migration, between two, or in the middle of one: nobody says when."""
+    made = await create_database(server, "migrated_in_pieces")
+    environment = os.environ | {"DATABASE_URL": made}
+    connection = await asyncpg.connect(made)
+    for wanted in (0, 1, 9, 20, 35, 50):
+        command = (sys.executable, "-m", "gateway", "migrate")
+        process = await asyncio.create_subprocess_exec(*command, env=environment, stdout=subprocess.DEVNULL)
+        async with asyncio.timeout(30):
+            if wanted == 0:  # while yoyo makes its own tables
+                while await connection.fetchval("select to_regclass('yoyo_lock') is null"):
+                    await asyncio.sleep(0.001)
+            while await applied(connection) < wanted and process.returncode is None:
+                await asyncio.sleep(0.001)
+        process.kill()
+        assert await process.wait() == -signal.SIGKILL
+    await connection.close()
+    assert 50 <= len(NAMES) - len(await asyncio.to_thread(migrate, made)) < len(NAMES)
+    assert await shape(made) == await shape(dsn)
+
+
+async def applied(connection: asyncpg.Connection) -> int:
+    """How many migrations are noted."""
+    if await connection.fetchval("select to_regclass('_yoyo_migration') is null"):
+        return 0
+    return await connection.fetchval("select count(*)::int from _yoyo_migration")

@@ -16,9 +16,13 @@ async def test_points_go_back_to_the_lots_they_came_from_the_last_taken_first(wo
     assert answer["reversal"]["points"] == 25
     lots = await world.sql("select expires_on, remaining, spent from lot order by expires_on")
     assert [(lot["remaining"], lot["spent"]) for lot in lots] == [(5, 15), (30, 0)]
-    assert codes(await reverse(world, redeemed["id"], 16)) == ["REVERSAL_EXCEEDS_REDEMPTION"]
+    refused = (await reverse(world, redeemed["id"], 16))["errors"][0]
+    assert (refused["code"], refused["message"]) == (
+        "REVERSAL_EXCEEDS_REDEMPTION", "Fewer than 16 points are left of the redemption."
+    )  # fmt: skip
     rest = await reverse(world, redeemed["id"])
     assert rest["reversal"]["points"] == 15
+    assert (await reverse(world, redeemed["id"]))["errors"][0]["message"] == "No points are left of the redemption."
     assert await world.available() == 50
     assert await world.broken() == []
 
