@@ -76,7 +76,9 @@ class Statement(Node):
     totals: StatementTotals
     lines: list[StatementLine]
     net: Money = strawberry.field(description="What the partner owes; negative: what it is owed.")
-    digest: str = strawberry.field(description="SHA-256 over the statement's content.")
+    digest: str = strawberry.field(
+        description="SHA-256 over what the statement says, however it is shown; those of its files are in the manifest."
+    )
 
 
 @strawberry.type(

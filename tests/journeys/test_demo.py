@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 
 import httpx
@@ -70,6 +71,10 @@ def test_the_ledger_verifies_and_the_files_are_there(demo: Gateway) -> None:
     assert re.search(r"All \d\d invariants hold", verified.stdout)
     manifest = json.loads((demo.data_dir / "settlement/2017-01/manifest.json").read_text())
     assert len(manifest["files"]) == 18
+    check = re.findall(r"```python\n(.*?)\n   ```", (ROOT / "docs/operating.md").read_text(), re.S)[0]
+    run_check = [sys.executable, "-c", textwrap.dedent(check)]
+    month = demo.data_dir / "settlement/2017-01"
+    assert subprocess.run(run_check, cwd=month, capture_output=True, text=True, check=True).stdout == "[]\n"
     settled = demo.run("settle", "2017-01")
     assert json.loads((demo.data_dir / "settlement/2017-01/manifest.json").read_text()) == manifest
     assert "coalition" in settled.stdout
