@@ -18,7 +18,7 @@ from gateway.migrate import DatabaseOutOfReach
 from gateway.onboarding.partner_file import BadPartnerFile
 from gateway.onboarding.partners import NotOnboarded
 from gateway.refusals import Refused
-from gateway.settings import BadSetting
+from gateway.settings import BadSetting, read_settings
 
 app.add_typer(coalition_app, name="coalition")
 app.add_typer(partner_app, name="partner")
@@ -44,7 +44,6 @@ def main() -> None:
         DatabaseFolderBusy,
         DatabaseDidNotStart,
         OfAnotherServer,
-        NoCoalition,
         DatabaseAway,
         DatabaseOutOfReach,
         NotOnboarded,
@@ -52,6 +51,10 @@ def main() -> None:
         Stuck,
     ) as error:
         sys.exit(f"gateway: {error}")
+    except NoCoalition as error:
+        settings = read_settings()
+        where = "DATABASE_URL" if settings.database_url else f"the data folder {settings.data_dir.resolve()} (GATEWAY_DATA_DIR)"
+        sys.exit(f"gateway: {error} It was looked for in {where}.")
     except OSError as error:
         if error.filename is None:
             raise

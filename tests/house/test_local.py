@@ -13,6 +13,7 @@ import pytest
 from gateway import local
 from gateway.embedded import DatabaseFolderBusy, EmbeddedPostgres
 from gateway.settings import BadSetting, Settings, read_settings
+from tests.house.test_embedded import Gateway
 
 SMALL = {"shared_buffers": "16MB", "fsync": "off"}
 
@@ -87,3 +88,10 @@ def test_a_port_that_is_taken_is_told_with_what_to_do(settings: Settings) -> Non
         with pytest.raises(BadSetting, match="choose another with --port"):
             local.check_port(busy)
     local.check_port(busy)
+
+
+def test_a_command_without_a_coalition_says_where_it_looked(tmp_path: Path) -> None:
+    gateway = Gateway(tmp_path / "elsewhere")
+    ran = gateway.run("token", "--partner", "grocer")
+    assert ran.returncode != 0
+    assert f"It was looked for in the data folder {gateway.data_dir.resolve()} (GATEWAY_DATA_DIR)." in ran.stderr
