@@ -5,7 +5,7 @@ wallets of a lane take turns, and so do those who want one wallet: who asks for 
 """
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
 from contextlib import asynccontextmanager
 from contextvars import Context
@@ -17,7 +17,7 @@ Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 BATCH_MAX = 1_000
-QUEUE_MAX = 20_000
+QUEUE_MAX, QUEUE_MAX_OF_ONE = 20_000, 10_000
 CLAIMANTS_MAX = 2_000
 ASIDE_AT_ONCE = 4
 ASIDE_MAX = 2 * BATCH_MAX
@@ -129,19 +129,31 @@ class _Queue(Protocol[Item, Answer]):
 
 
 class _InOrder(Generic[Item, Answer]):
-    """Whatever came first goes first."""
+    """Whatever one of them wants is done in its order; a batch holds as much of each as there is room for."""
 
-    def __init__(self) -> None:
-        self._tickets: deque[Ticket[Item, Answer]] = deque()
+    def __init__(self, who: Callable[[Item], Hashable]) -> None:
+        self._who = who
+        self._tickets: dict[Hashable, deque[Ticket[Item, Answer]]] = {}  # in the order of their next turns
+        self._size = 0
 
     def put(self, ticket: Ticket[Item, Answer]) -> None:
-        self._tickets.append(ticket)
+        self._tickets.setdefault(self._who(ticket[0]), deque()).append(ticket)
+        self._size += 1
 
     def take(self, most: int) -> list[Ticket[Item, Answer]]:
-        return [self._tickets.popleft() for _ in range(min(most, len(self._tickets)))]
+        taken: list[Ticket[Item, Answer]] = []
+        while self._tickets and len(taken) < most:
+            each = max((most - len(taken)) // len(self._tickets), 1)
+            for who in list(islice(self._tickets, most - len(taken))):
+                tickets = self._tickets.pop(who)
+                taken += [tickets.popleft() for _ in range(min(each, len(tickets)))]
+                if tickets:
+                    self._tickets[who] = tickets
+        self._size -= len(taken)
+        return taken
 
     def __len__(self) -> int:
-        return len(self._tickets)
+        return self._size
 
 
 class _InTurns(Generic[Item, Answer]):
@@ -179,10 +191,10 @@ class _InTurns(Generic[Item, Answer]):
 class Lanes(Generic[Item, Answer]):
     """Posts items in batches of up to BATCH_MAX, `count` batches side by side.
 
-    `post` answers a batch in its order; `bucket` places an item in a lane. Given `who`, a batch has one item of a `wallet` at
-    most, and they take turns who want the same. A caller that goes away leaves its items to be posted: they are never
-    half-known. A batch that raises `stuck` waited for something that others hold: its items are posted beside the lane, which
-    goes on, those of one `wallet` together, and those that are stuck again are told to come back.
+    `post` answers a batch in its order; `bucket` places an item in a lane. They take turns whom `who` tells apart, and each has
+    half of the queue at most. Where items are `alone`, a batch has one of a `wallet` at most. A caller that goes away leaves its
+    items to be posted: they are never half-known. A batch that raises `stuck` waited for something that others hold: its items
+    are posted beside the lane, which goes on, those of one `wallet` together, and what is stuck again is told to come back.
     """
 
     def __init__(
@@ -192,13 +204,15 @@ class Lanes(Generic[Item, Answer]):
         count: int,
         stuck: type[Exception] = TimeoutError,
         wallet: Callable[[Item], Hashable] = id,
-        who: Callable[[Item], Hashable] | None = None,
+        who: Callable[[Item], Hashable] = lambda item: None,
+        alone: bool = False,
     ) -> None:
         self._post, self._bucket, self._stuck, self._wallet = post, bucket, stuck, wallet
         self._aside: set[asyncio.Task[None]] = set()
         self._items_aside = 0
         self._few = asyncio.Semaphore(ASIDE_AT_ONCE)
-        self._queues: list[_Queue[Item, Answer]] = [_InTurns(wallet, who) if who else _InOrder() for _ in range(count)]
+        self._who, self._waiting_of = who, Counter[Hashable]()
+        self._queues: list[_Queue[Item, Answer]] = [_InTurns(wallet, who) if alone else _InOrder(who) for _ in range(count)]
         self._runners: list[asyncio.Task[None] | None] = [None] * count
 
     async def submit(self, items: Sequence[Item], after: Callable[[], None] | None = None) -> list[Answer]:
@@ -206,13 +220,25 @@ class Lanes(Generic[Item, Answer]):
 
         `after` is called once all of them are settled, also if the caller has gone by then, or nothing was posted.
         """
-        if not items or self.waiting + len(items) > QUEUE_MAX:
+        of_each = Counter(map(self._who, items))
+        crowded = any(who is not None and self._waiting_of[who] + n > QUEUE_MAX_OF_ONE for who, n in of_each.items())
+        if not items or crowded or self.waiting + len(items) > QUEUE_MAX:
             if after is not None:
                 after()
             if not items:
                 return []
             raise Busy("Too much is waiting to be posted; try again in a moment.")
-        call: _Call[Answer] = _Call(len(items), after)
+        self._waiting_of.update(of_each)
+
+        def settled() -> None:
+            self._waiting_of.subtract(of_each)
+            for who in of_each:
+                if not self._waiting_of[who]:
+                    del self._waiting_of[who]
+            if after is not None:
+                after()
+
+        call: _Call[Answer] = _Call(len(items), settled)
         count = len(self._queues)
         for position, item in enumerate(items):
             self._queues[self._bucket(item) % count].put((item, call, position))

@@ -8,6 +8,7 @@ const RENEW_BEFORE_SECONDS = 30;
 
 let token = null;
 let renewAt = 0;
+let role = ""; // all of them
 let scope = "";
 let operator = null; // whose page this is
 let renewing = null; // what is under way, for everybody who waits for a token
@@ -47,13 +48,16 @@ async function redeem(code, verifier) {
   if (!answer.ok) throw new Error("The login was not accepted.");
   const body = await answer.json();
   const { sub } = JSON.parse(atob(body.access_token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/")));
+  if (operator !== null && operator !== sub) {
+    // What is on the page is somebody else's, and what it was about to send is not sent. What it still writes while it goes is
+    // gone when the next page begins, which finds that nobody has been here.
+    sessionStorage.clear();
+    location.reload();
+    return new Promise(() => {});
+  }
   if (sessionStorage.getItem("operator") !== sub) {
     sessionStorage.clear();
     sessionStorage.setItem("operator", sub);
-  }
-  if (operator !== null && operator !== sub) {
-    location.reload(); // what is on the page is somebody else's, and what it was about to send is not sent
-    return new Promise(() => {});
   }
   operator = sub;
   return body;
@@ -67,7 +71,7 @@ function take(given) {
 async function goToLogin(more) {
   const verifier = random();
   const state = random();
-  sessionStorage.setItem("login", JSON.stringify({ verifier, state }));
+  sessionStorage.setItem("login", JSON.stringify({ verifier, state, role, scope }));
   location.assign(await authorizeUrl(verifier, state, more));
   return new Promise(() => {}); // the page is being left
 }
@@ -109,6 +113,7 @@ export async function logIn() {
   sessionStorage.removeItem("login");
   if (begun && landed.has("code") && landed.get("state") === begun.state) {
     history.replaceState(null, "", REDIRECT);
+    ({ role, scope } = begun);
     take(await redeem(landed.get("code"), begun.verifier));
   } else {
     await renew();
@@ -130,8 +135,12 @@ export async function roles() {
   return (await (await fetch("/.well-known/oauth-authorization-server")).json()).operator_roles;
 }
 
-/** Ask for no more than these scopes from now on; for all one has, with none. */
-export async function narrowTo(scopes) {
+/** The role that was chosen, which stays so over a login. */
+export const chosenRole = () => role;
+
+/** Ask for no more than a role's scopes from now on; for all one has, with none. */
+export async function narrowTo(name, scopes) {
+  role = name;
   scope = scopes.join(" ");
   token = null; // whatever becomes of it, the wider one serves no more
   await renew();

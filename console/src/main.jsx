@@ -6,7 +6,7 @@ import "graphiql/style.css";
 import { createRoot } from "react-dom/client";
 
 import { examples } from "./examples.js";
-import { bearer, logIn, logOut, narrowTo, roles, stepUp } from "./login.js";
+import { bearer, chosenRole, logIn, logOut, narrowTo, roles, stepUp } from "./login.js";
 import "./page.css";
 
 const explorer = explorerPlugin();
@@ -29,7 +29,11 @@ function Role({ known }) {
   return (
     <label className="role">
       Role{" "}
-      <select aria-label="Role" onChange={(event) => narrowTo(known[event.target.value] ?? [])}>
+      <select
+        aria-label="Role"
+        defaultValue={chosenRole()}
+        onChange={(event) => narrowTo(event.target.value, known[event.target.value] ?? [])}
+      >
         <option value="">all of mine</option>
         {Object.keys(known).map((name) => (
           <option key={name}>{name}</option>

@@ -48,8 +48,8 @@ class Clerk:
         named = _named_code(parameters) or _named_token(parameters)
         return self._one_at_a_time(secret_hash(named)) if named is not None else nullcontext()
 
-    async def fetched_keys(self, parameters: dict[str, str]) -> KeySet | None:
-        """The keys that a client publishes at an address of its own; fetched while no transaction waits."""
+    async def fetched_keys(self, parameters: dict[str, str]) -> tuple[str, KeySet] | None:
+        """The address at which a client publishes its keys, and these; fetched while no transaction waits."""
         assertion = parameters.get("client_assertion", "")
         client_id = claimed_client_id(assertion) if assertion else ""
         if not client_id or not client_id.isprintable():
@@ -60,12 +60,12 @@ class Clerk:
             return None
         remote = self._remote.setdefault(url, RemoteKeys(self._fetcher, url))
         try:
-            return await remote.keys(key_id_of(assertion))
+            return url, await remote.keys(key_id_of(assertion))
         except KeysAway:
             return None
 
     async def lay_out(
-        self, parameters: dict[str, str], basic: tuple[str, str] | None, fetched: KeySet | None, tx: Tx
+        self, parameters: dict[str, str], basic: tuple[str, str] | None, fetched: tuple[str, KeySet] | None, tx: Tx
     ) -> Desk:
         """A desk with all that the request names. Raises OAuth2Error."""
         check_resource(parameters, self._tokens)
@@ -85,7 +85,7 @@ class Clerk:
         return desk
 
     async def _client(
-        self, parameters: dict[str, str], basic: tuple[str, str] | None, fetched: KeySet | None, tx: Tx
+        self, parameters: dict[str, str], basic: tuple[str, str] | None, fetched: tuple[str, KeySet] | None, tx: Tx
     ) -> Desk:
         """A desk with the client and its assertion, where it sent one."""
         now, assertion = self._clock.now(), parameters.get("client_assertion")
@@ -103,7 +103,7 @@ class Clerk:
             raise OAuth2Error(error="invalid_client", description=CLIENT_REFUSED, status_code=401)
         if assertion is not None and desk.client is not None:
             registered = desk.client["jwks"]
-            keys = _registered(registered) if registered is not None else fetched
+            keys = _registered(registered) if registered is not None else _published(desk.client, fetched)
             desk.assertion = read_assertion(assertion, keys, self._tokens.issuer, now) if keys is not None else None
         return desk
 
@@ -171,6 +171,11 @@ def _registered(jwks: str) -> KeySet | None:
         return read_keys(orjson.loads(jwks))
     except (JoseError, ValueError, KeyError, TypeError):
         return None
+
+
+def _published(client: Row, fetched: tuple[str, KeySet] | None) -> KeySet | None:
+    """What was fetched, if it is where the client publishes its keys by now."""
+    return fetched[1] if fetched is not None and fetched[0] == client["jwks_uri"] else None
 
 
 def _is_confidential(client: Row) -> bool:

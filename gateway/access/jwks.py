@@ -139,6 +139,8 @@ class RemoteKeys:
             self._refreshing = asyncio.create_task(self._fetch_once(now))
         if self._keys is None or monotonic() - self._fetched > STALE_SECONDS:
             raise KeysAway(f"The keys of {self._url} cannot be had now.")
+        if not self._keys.keys:
+            raise KeysAway(f"{self._url} publishes no key that can be used.")
         return self._keys
 
     async def _fetch_once(self, asked: float) -> None:
@@ -156,10 +158,8 @@ class RemoteKeys:
                     if metadata.get("issuer") != self._url:
                         raise KeysAway(f"{self._url} calls itself {str(metadata.get('issuer'))[:200]}.")
                     url = str(metadata.get("jwks_uri"))
-                found = read_keys(await self._fetcher.json(url))
-                if not found.keys:
-                    raise KeysAway(f"{url} publishes no key that can be used.")
-                self._keys = found
+                # Whatever is published counts, also that there is no key any more: whose key was stolen may publish none.
+                self._keys = read_keys(await self._fetcher.json(url))
             self._fetched = monotonic()
         except (KeysAway, JoseError, ValueError, KeyError, TypeError, TimeoutError) as error:
             log.warning("keys could not be fetched", url=self._url, error=str(error))

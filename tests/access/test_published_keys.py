@@ -38,6 +38,24 @@ async def test_keys_that_were_fetched_serve_while_their_address_is_away() -> Non
         await fetcher.close()
 
 
+@pytest.mark.parametrize("fit", [True, False])
+async def test_who_publishes_no_key_any_more_has_none(fit: bool) -> None:
+    publisher = Publisher()
+    publisher.keys = [RSAKey.generate_key(2048, {"kid": "a"}, private=True)]
+    async with publishing(publisher) as url:
+        fetcher = Fetcher([url.removeprefix("http://")])
+        keys = RemoteKeys(fetcher, f"{url}/keys")
+        assert [key.kid for key in (await keys.keys("a")).keys] == ["a"]
+        stolen, publisher.keys = publisher.keys, [] if fit else [RSAKey.generate_key(1024, {"kid": "b"}, private=True)]
+        keys._fetched, keys._tried = keys._fetched - 3_600, keys._tried - 3_600
+        with pytest.raises(KeysAway, match="publishes no key that can be used"):
+            await keys.keys("a")
+        publisher.keys = stolen
+        keys._tried -= 3_600
+        assert [key.kid for key in (await keys.keys("a")).keys] == ["a"]
+        await fetcher.close()
+
+
 async def test_keys_that_are_none_or_drip_are_refused_and_hold_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jwks, "FETCH_SECONDS", 0.5)
 

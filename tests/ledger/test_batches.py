@@ -74,7 +74,7 @@ def in_turns(posted: list[list[int]]) -> Lanes[Wanted, int]:
         await asyncio.sleep(0)
         return posted[-1]
 
-    return Lanes(post, bucket=lambda i: 0, count=1, wallet=lambda i: i.wallet, who=lambda i: i.who)
+    return Lanes(post, bucket=lambda i: 0, count=1, wallet=lambda i: i.wallet, who=lambda i: i.who, alone=True)
 
 
 async def test_items_of_one_wallet_never_share_a_batch_and_keep_their_order() -> None:
@@ -97,6 +97,28 @@ async def test_who_wants_a_thousand_of_one_wallet_holds_up_nobody_who_wants_it_t
     assert lanes.waiting == 0
 
 
+async def test_one_partys_thousands_leave_room_in_the_queue_and_in_every_batch_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    posted: list[list[Wanted]] = []
+
+    async def post(items: Sequence[Wanted]) -> list[int]:
+        posted.append(list(items))
+        await asyncio.sleep(0)
+        return [item.number for item in items]
+
+    lanes = Lanes[Wanted, int](post, bucket=lambda i: 0, count=1, who=lambda i: i.who)
+    many = asyncio.create_task(lanes.submit([Wanted("a", "grocer", n) for n in range(10_000)]))
+    await asyncio.sleep(0)
+    with pytest.raises(Busy):
+        await lanes.submit([Wanted("a", "grocer", 10_000)])
+    ours = [Wanted("a", who, n) for who in ("fuel", "airline") for n in range(300)]
+    assert await lanes.submit(ours) == [*range(300), *range(300)]
+    assert len(posted) <= 3
+    assert await many == list(range(10_000))
+    assert [item.number for batch in posted for item in batch if item.who == "grocer"] == list(range(10_000))
+    assert max(map(len, posted)) == 1_000
+    assert await lanes.submit([Wanted("a", "grocer", 10_000)]) == [10_000]
+
+
 async def test_taking_a_batch_costs_what_it_takes_however_much_waits() -> None:
     looked_at: Counter[str] = Counter()
 
@@ -107,7 +129,7 @@ async def test_taking_a_batch_costs_what_it_takes_however_much_waits() -> None:
     async def post(items: Sequence[int]) -> list[int]:
         return list(items)
 
-    lanes = Lanes[int, int](post, bucket=lambda i: 0, count=1, wallet=wallet, who=lambda i: "grocer")
+    lanes = Lanes[int, int](post, bucket=lambda i: 0, count=1, wallet=wallet, who=lambda i: "grocer", alone=True)
     assert len(await lanes.submit(range(2_000))) == 2_000
     assert looked_at["wallet"] <= 2 * 2_000
 
