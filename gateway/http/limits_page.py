@@ -28,6 +28,7 @@ from gateway.http.shares import (
     MIDDLE_POINTS,
     REQUEST_MAX_WEIGHT,
     SMALL_AT_ONCE,
+    SMALL_MUTATION_POINTS,
     SMALL_POINTS,
     UNREAD_MAX_BYTES,
 )
@@ -61,7 +62,8 @@ _DOCUMENTS = [
     ("size of an answer of a query", f"{ANSWER_MAX_BYTES // 1024 // 1024} MiB"),
     ("items of a page", f"{PAGE_MAX:,}"),
     ("seconds of a query", patience.QUERY_SECONDS),
-    (f"operations at once of less than {SMALL_POINTS:,} points", SMALL_AT_ONCE),
+    (f"queries at once of less than {SMALL_POINTS:,} points", SMALL_AT_ONCE),
+    (f"mutations at once of less than {SMALL_MUTATION_POINTS:,} points", SMALL_AT_ONCE),
     (f"operations at once of less than {MIDDLE_POINTS:,} points", MIDDLE_AT_ONCE),
     ("larger queries at once", LARGE_QUERIES_AT_ONCE),
     ("larger mutations at once", LARGE_MUTATIONS_AT_ONCE),

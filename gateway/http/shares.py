@@ -12,6 +12,8 @@ from gateway.http.refusing import RequestRefused
 
 # Operations of less than so many points, and how many of them run at once; queries and mutations apart.
 SMALL_POINTS, SMALL_AT_ONCE = 1_000, 200
+# Of a mutation each item is work for the loop, and not the database's alone.
+SMALL_MUTATION_POINTS = 200
 MIDDLE_POINTS, MIDDLE_AT_ONCE = 10_000, 8
 LARGE_QUERIES_AT_ONCE, LARGE_MUTATIONS_AT_ONCE = 2, 4
 # Of members there are many, who need little: an answer of the largest size.
@@ -33,7 +35,7 @@ class Turns:
 
     def of(self, caller: Caller, points: int, is_mutation: bool = False) -> Semaphore:
         """What an operation of so many points holds while it runs."""
-        if points < SMALL_POINTS:
+        if points < (SMALL_MUTATION_POINTS if is_mutation else SMALL_POINTS):
             size, most = 0, SMALL_AT_ONCE
         elif points < MIDDLE_POINTS:
             size, most = 1, MIDDLE_AT_ONCE

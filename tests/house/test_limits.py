@@ -66,7 +66,7 @@ SAID = {
     "time of a query": [f"{patience.QUERY_SECONDS} seconds"],
     "at once, in one process": [
         f"{NOTERS_OF_ONE} that write the audit log ({NOTERS_AT_ONCE} of all)",
-        f"{shares.SMALL_AT_ONCE} of less than {shares.SMALL_POINTS:,} points, {shares.MIDDLE_AT_ONCE} of less than {shares.MIDDLE_POINTS:,}",
+        f"{shares.SMALL_AT_ONCE} of less than {shares.SMALL_POINTS:,} points (mutations: of less than {shares.SMALL_MUTATION_POINTS}), {shares.MIDDLE_AT_ONCE} of less than {shares.MIDDLE_POINTS:,}",
         f"{shares.LARGE_QUERIES_AT_ONCE} and {shares.LARGE_MUTATIONS_AT_ONCE}.",
     ],
     "consents of a member": [f"{consents.STANDING_MAX}; {consents.WITHDRAWN_MAX}"],

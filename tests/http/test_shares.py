@@ -93,6 +93,7 @@ async def test_of_one_callers_operations_a_few_run_at_once_and_small_ones_go_pas
     world: World, monkeypatch: pytest.MonkeyPatch, points: tuple[int, int], asked: str, at_once: str
 ) -> None:
     monkeypatch.setattr(shares, "SMALL_POINTS", points[0])
+    monkeypatch.setattr(shares, "SMALL_MUTATION_POINTS", points[0])
     monkeypatch.setattr(shares, "MIDDLE_POINTS", points[1])
     monkeypatch.setattr(shares, "SMALL_AT_ONCE", 12)
     held = {who: Held(getattr(shares, at_once)) for who in ("grocer", "fuel")}
