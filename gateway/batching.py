@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequen
 from contextlib import asynccontextmanager
 from contextvars import Context
 from itertools import islice
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 from weakref import WeakValueDictionary
 
 Item = TypeVar("Item")
@@ -118,74 +118,58 @@ class _Call(Generic[Answer]):
 Ticket = tuple[Item, _Call[Answer], int]
 
 
-class _Queue(Protocol[Item, Answer]):
-    """What waits in a lane."""
-
-    def put(self, ticket: Ticket[Item, Answer]) -> None: ...
-
-    def take(self, most: int) -> list[Ticket[Item, Answer]]: ...
-
-    def __len__(self) -> int: ...
-
-
-class _InOrder(Generic[Item, Answer]):
-    """Whatever one of them wants is done in its order; a batch holds as much of each as there is room for."""
+class _Queue(Generic[Item, Answer]):
+    """What waits in a lane. What one of those who wait wants is done in its order, and they take turns: a batch holds as much of
+    each as there is room for."""
 
     def __init__(self, who: Callable[[Item], Hashable]) -> None:
-        self._who = who
-        self._tickets: dict[Hashable, deque[Ticket[Item, Answer]]] = {}  # in the order of their next turns
-        self._size = 0
+        self._who, self._size = who, 0
+        self._of: dict[Hashable, deque[Ticket[Item, Answer]]] = {}  # in the order of their next turns
+
+    def __len__(self) -> int:
+        return self._size
 
     def put(self, ticket: Ticket[Item, Answer]) -> None:
-        self._tickets.setdefault(self._who(ticket[0]), deque()).append(ticket)
+        self._of.setdefault(self._who(ticket[0]), deque()).append(ticket)
         self._size += 1
 
     def take(self, most: int) -> list[Ticket[Item, Answer]]:
         taken: list[Ticket[Item, Answer]] = []
-        while self._tickets and len(taken) < most:
-            each = max((most - len(taken)) // len(self._tickets), 1)
-            for who in list(islice(self._tickets, most - len(taken))):
-                tickets = self._tickets.pop(who)
+        while self._of and len(taken) < most:
+            each = max((most - len(taken)) // len(self._of), 1)
+            for who in list(islice(self._of, most - len(taken))):
+                tickets = self._of.pop(who)
                 taken += [tickets.popleft() for _ in range(min(each, len(tickets)))]
                 if tickets:
-                    self._tickets[who] = tickets
+                    self._of[who] = tickets
         self._size -= len(taken)
         return taken
 
-    def __len__(self) -> int:
-        return self._size
 
-
-class _InTurns(Generic[Item, Answer]):
-    """One item of each wallet at a time: the wallets take turns, and of one wallet those who want it. What one of them wants of
-    one wallet stays in its order."""
+class _QueueOfWallets(_Queue[Item, Answer]):
+    """A batch holds one item of each wallet: the wallets take turns, and of one wallet those who want it."""
 
     def __init__(self, wallet: Callable[[Item], Hashable], who: Callable[[Item], Hashable]) -> None:
-        self._wallet, self._who = wallet, who
-        self._wallets: dict[Hashable, dict[Hashable, deque[Ticket[Item, Answer]]]] = {}  # in the order of their next turns
-        self._size = 0
+        super().__init__(who)
+        self._wallet = wallet
+        self._wallets: dict[Hashable, _Queue[Item, Answer]] = {}  # in the order of their next turns
 
     def put(self, ticket: Ticket[Item, Answer]) -> None:
-        of_wallet = self._wallets.setdefault(self._wallet(ticket[0]), {})
-        of_wallet.setdefault(self._who(ticket[0]), deque()).append(ticket)
+        wallet = self._wallet(ticket[0])
+        if wallet not in self._wallets:
+            self._wallets[wallet] = _Queue(self._who)
+        self._wallets[wallet].put(ticket)
         self._size += 1
 
     def take(self, most: int) -> list[Ticket[Item, Answer]]:
-        taken = []
+        taken: list[Ticket[Item, Answer]] = []
         for wallet in list(islice(self._wallets, most)):
-            of_wallet = self._wallets.pop(wallet)
-            who = next(iter(of_wallet))
-            tickets = of_wallet.pop(who)
-            taken.append(tickets.popleft())
-            if tickets:
-                of_wallet[who] = tickets
-            if of_wallet:
-                self._wallets[wallet] = of_wallet
+            waiting = self._wallets.pop(wallet)
+            taken += waiting.take(1)
+            if waiting:
+                self._wallets[wallet] = waiting
         self._size -= len(taken)
         return taken
-
-    def __len__(self) -> int:
-        return self._size
 
 
 class Lanes(Generic[Item, Answer]):
@@ -201,10 +185,10 @@ class Lanes(Generic[Item, Answer]):
         self,
         post: Callable[[Sequence[Item]], Awaitable[Sequence[Answer]]],
         bucket: Callable[[Item], int],
+        who: Callable[[Item], Hashable],
         count: int,
         stuck: type[Exception] = TimeoutError,
         wallet: Callable[[Item], Hashable] = id,
-        who: Callable[[Item], Hashable] = lambda item: None,
         alone: bool = False,
     ) -> None:
         self._post, self._bucket, self._stuck, self._wallet = post, bucket, stuck, wallet
@@ -212,7 +196,7 @@ class Lanes(Generic[Item, Answer]):
         self._items_aside = 0
         self._few = asyncio.Semaphore(ASIDE_AT_ONCE)
         self._who, self._waiting_of = who, Counter[Hashable]()
-        self._queues: list[_Queue[Item, Answer]] = [_InTurns(wallet, who) if alone else _InOrder(who) for _ in range(count)]
+        self._queues: list[_Queue[Item, Answer]] = [_QueueOfWallets(wallet, who) if alone else _Queue(who) for _ in range(count)]
         self._runners: list[asyncio.Task[None] | None] = [None] * count
 
     async def submit(self, items: Sequence[Item], after: Callable[[], None] | None = None) -> list[Answer]:
@@ -221,7 +205,7 @@ class Lanes(Generic[Item, Answer]):
         `after` is called once all of them are settled, also if the caller has gone by then, or nothing was posted.
         """
         of_each = Counter(map(self._who, items))
-        crowded = any(who is not None and self._waiting_of[who] + n > QUEUE_MAX_OF_ONE for who, n in of_each.items())
+        crowded = any(self._waiting_of[who] + n > QUEUE_MAX_OF_ONE for who, n in of_each.items())
         if not items or crowded or self.waiting + len(items) > QUEUE_MAX:
             if after is not None:
                 after()

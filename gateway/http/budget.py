@@ -62,7 +62,7 @@ class Budgets:
         self._database = database
         self._taken: OrderedDict[str, _Taken] = OrderedDict()
         # Apart, so that however many strangers wait, no caller that is known is told that too many do.
-        self._one_at_a_time, self._one_stranger_at_a_time = OneAtATime(), OneAtATime()
+        self._callers, self._strangers = OneAtATime(), OneAtATime()
 
     async def charge(self, caller: Caller, cost: int) -> dict[str, Any]:
         """Take an operation's cost; answers how it stands, in the shape of Shopify's `extensions.cost`.
@@ -74,7 +74,7 @@ class Budgets:
         if cost > plan.maximum:
             told = f"The operation costs {cost}, more than the whole budget of {plan.maximum}. Ask for fewer items at once."
             raise DocumentRefused([GraphQLError(told, extensions={"code": "COST_TOO_HIGH"})])
-        taken, seconds = await self._spend(holder, plan, cost)
+        taken, seconds = await self._spend(holder, plan, cost, self._callers)
         if seconds:
             left = f"{int(taken.here + taken.left)} of {plan.maximum} are left"
             raise RequestRefused(
@@ -89,20 +89,20 @@ class Budgets:
     async def knock(self, address: str) -> int:
         """Take one of what an address may do before it has said who it is; answers in how many seconds it may come back,
         0 if it may go on now. Raises DatabaseAway."""
-        _, seconds = await self._spend(f"address {network_of(address)}", STRANGERS, 1)
+        _, seconds = await self._spend(f"address {network_of(address)}", STRANGERS, 1, self._strangers)
         return seconds
 
     async def push(self, address: str) -> int:
         """Take one of the requests that clients at an address push; answers as `knock` does. Raises DatabaseAway."""
-        _, seconds = await self._spend(f"pushes {network_of(address)}", PUSHES, 1)
+        _, seconds = await self._spend(f"pushes {network_of(address)}", PUSHES, 1, self._strangers)
         return seconds
 
-    async def _spend(self, holder: str, plan: Plan, cost: int) -> tuple[_Taken, int]:
-        """Take a cost; answers how the budget stands, and in how many seconds there is enough, 0 where it was taken."""
+    async def _spend(self, holder: str, plan: Plan, cost: int, line: OneAtATime) -> tuple[_Taken, int]:
+        """Take a cost, waiting in `line` where the database has to be asked; answers how the budget stands, and in how many
+        seconds there is enough, 0 where it was taken."""
         taken = self._taken.get(holder)
         if taken is None or taken.here < cost:
-            known = plan in PLANS.values()
-            async with self._one_at_a_time(holder) if known else self._one_stranger_at_a_time(holder):
+            async with line(holder):
                 taken = self._taken.get(holder)
                 if taken is None or taken.here < cost:
                     taken = await self._take(holder, plan, cost, taken or _Taken(0.0, 0.0, 0.0))

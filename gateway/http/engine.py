@@ -34,7 +34,7 @@ from gateway.access.caller import Caller
 from gateway.context import Context
 from gateway.http.cost import COST_MAX, Cost, compile_costs
 from gateway.http.errors import DocumentRefused, brief, masked
-from gateway.http.executor import Coerced, CompiledExecutor, NotingExecutor, Root, compile_root
+from gateway.http.executor import Coerced, DocumentExecutor, Root, compile_root
 from gateway.http.guard import Need, fields_of, introspects, missing, needs_of, rights, root_fields, step_ups
 from gateway.http.shape import NAME_MAX, check_shape
 from gateway.inputs import Coercers, NotPlain, coerce_variables, compile_variables
@@ -226,14 +226,13 @@ class Engine:
 
         Raises DatabaseAway, Busy, Stuck, PostedNothing.
         """
-        document, executor = prepared.document, NotingExecutor
-        values: dict[str, Any] | None = variables
+        document, values = prepared.document, variables
         coercers = prepared.coercers.get(name)
         if coercers is not None:
             try:
-                values = Coerced(coerce_variables(coercers, variables or {}))
-                values.outputs, values.root = prepared.outputs, prepared.roots.get(name)
-                document, executor = prepared.bare, CompiledExecutor
+                coerced = Coerced(coerce_variables(coercers, variables or {}))
+                coerced.outputs, coerced.root = prepared.outputs, prepared.roots.get(name)
+                document, values = prepared.bare, coerced
             except NotPlain:
                 pass  # graphql-core finds the same, and says where
         result = execute(
@@ -242,7 +241,7 @@ class Engine:
             variable_values=values,
             operation_name=name,
             context_value=context,
-            executor_class=executor,
+            executor_class=DocumentExecutor,
             max_coercion_errors=COERCION_ERRORS_MAX,
             hide_suggestions=not knows_schema(context.caller),
         )

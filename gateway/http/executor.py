@@ -75,26 +75,16 @@ def compile_root(schema: GraphQLSchema, operation: OperationDefinitionNode) -> R
 
 
 class Coerced(dict[str, Any]):
-    """Variables that were coerced already, on their way to CompiledExecutor, with how to complete the document's values, and
+    """Variables that were coerced already, on their way to DocumentExecutor, with how to complete the document's values, and
     its only root field where it has just one."""
 
     outputs: Outputs | None = None
     root: Root | None = None
 
 
-class NotingExecutor(StrawberryGraphQLCoreExecutionContext):
-    """Keeps what the root fields came to (`Context.answered`)."""
-
-    def complete_value(
-        self, return_type: Any, field_details_list: Any, info: Any, path: Any, result: Any, position_context: Any
-    ) -> Any:
-        if path.prev is None:
-            self.context_value.answered[path.key] = result
-        return super().complete_value(return_type, field_details_list, info, path, result, position_context)
-
-
-class CompiledExecutor(NotingExecutor):
-    """Executes a document without its variable definitions, given Coerced variables."""
+class DocumentExecutor(StrawberryGraphQLCoreExecutionContext):
+    """Executes any document; given Coerced variables, one without its variable definitions. What the root fields come to is kept
+    (`Context.answered`)."""
 
     outputs: Outputs | None = None
     root: Root | None = None
@@ -103,6 +93,8 @@ class CompiledExecutor(NotingExecutor):
     def build(  # type: ignore[override]
         cls, schema: GraphQLSchema, document: Any, root: Any, context: Any, raw_variable_values: Any, *args: Any, **kwargs: Any
     ) -> Any:
+        if not isinstance(raw_variable_values, Coerced):
+            return super().build(schema, document, root, context, raw_variable_values, *args, **kwargs)
         built: Any = super().build(schema, document, root, context, None, *args, **kwargs)
         if not isinstance(built, list):
             built.variable_values = VariableValues({}, raw_variable_values)
@@ -137,11 +129,11 @@ class CompiledExecutor(NotingExecutor):
     def complete_value(
         self, return_type: Any, field_details_list: Any, info: Any, path: Any, result: Any, position_context: Any
     ) -> Any:
+        if path.prev is None:
+            self.context_value.answered[path.key] = result
         if self.outputs is not None and not isinstance(result, Exception):
             complete = self.outputs.find(return_type, field_details_list, self.collect_subfields)
             if complete is not None:
-                if path.prev is None:
-                    self.context_value.answered[path.key] = result
                 try:
                     return complete(result, info)
                 except Exception:  # noqa: S110  # nosec B110 - graphql-core comes to the same, and says where

@@ -17,7 +17,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from gateway.access.accounts import Account, LoginLocked, check_login
 from gateway.access.accounts import sql as account_sql
 from gateway.access.audit import Audit, Deed
-from gateway.access.clerk import check_resource, sql
+from gateway.access.clerk import CLIENT_REFUSED, check_resource, sql
 from gateway.access.consents import Consent, decide_alone, grant
 from gateway.access.registration import CONSOLE_CLIENT, secret_hash
 from gateway.access.registration import sql as registration_sql
@@ -41,6 +41,7 @@ from gateway.refusals import Refused
 LOGINS_AT_ONCE = 2
 LOGINS_WAITING, LOGINS_WAITING_OF_ONE = 100, 10
 LOGIN_MAX = 200
+TOLD = {"invalid_client": CLIENT_REFUSED, "unsupported_response_type": "Ask with response_type=code."}
 REFUSED = "The login name or the password is wrong."
 OPERATOR_REFUSED = "The login name, the password or the one-time code is wrong."
 
@@ -176,12 +177,12 @@ class Authorize:
     def _error(self, error: OAuth2Error) -> Response:
         """Back to the client if its redirect URI was checked, else a page: never to an address nobody registered."""
         body = dict(error.get_body())
+        if body["error"] in TOLD:
+            body["error_description"] = TOLD[body["error"]]
         if error.redirect_uri:
             joint = "&" if "?" in error.redirect_uri else "?"
             query = urlencode({**body, "iss": self._tokens.issuer})
             return RedirectResponse(f"{error.redirect_uri}{joint}{query}", 303, NO_STORE)
-        if body.get("error") == "invalid_client":
-            body["error_description"] = "The client could not be authenticated."
         return JSONResponse(body, 400, NO_STORE)
 
     async def _agree(

@@ -56,9 +56,9 @@ class Ledger:
             async def post(items: Sequence[WalletItem]) -> list[Answer]:
                 return await _again(lambda: self._call(statement, items, {}))
 
-            return Lanes(post, bucket_of_item, lanes, Stuck, wallet_of, owner_of, alone=True)
+            return Lanes(post, bucket_of_item, owner_of, lanes, Stuck, wallet_of, alone=True)
 
-        self._earnings = Lanes[Earning, Answer](self._post_earnings, lane_of_earning, lanes, Stuck, wallet_of, owner_of)
+        self._earnings = Lanes[Earning, Answer](self._post_earnings, lane_of_earning, owner_of, lanes, Stuck, wallet_of)
         self._returns: Lanes[Return, Answer] = claiming_wallets(sql.post_returns)
         self._redemptions: Lanes[Redemption, Answer] = claiming_wallets(sql.post_redemptions)
         self._holds: Lanes[Hold, Answer] = claiming_wallets(sql.post_holds)

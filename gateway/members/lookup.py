@@ -49,7 +49,7 @@ class MemberLookup:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._lane = Lanes[Asked, Membership | Refused](self._find, bucket=lambda _: 0, count=1, who=lambda asked: asked[0].int)
+        self._lane = Lanes[Asked, Membership | Refused](self._find, bucket=lambda _: 0, who=lambda asked: asked[0].int, count=1)
 
     async def find(self, partner_id: UUID, refs: Sequence[MemberRef]) -> list[Membership | Refused]:
         """As `find_memberships`. Raises Busy, DatabaseAway."""

@@ -298,7 +298,8 @@ async def test_strange_characters_at_the_login_are_no_error_of_ours(world: World
         assert answer.status_code in (200, 303, 400)
         pushed = await world.http.post("/oauth/par", data=query)
         assert pushed.status_code == (201 if answer.status_code in (200, 303) else 400)
-        assert ("error" in pushed.json()) == (pushed.status_code == 400)
+        assert ("error_description" in pushed.json()) == (pushed.status_code == 400)
+    assert (await world.http.get("/oauth/authorize")).json()["error_description"] == "Ask with response_type=code."
 
 
 async def test_a_request_object_is_refused_instead_of_passed_over(world: World) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import itertools
 import json
 from datetime import timedelta
 from typing import Any
@@ -18,6 +17,7 @@ from gateway.access import accounts
 from gateway.access.jwks import read_keys
 from gateway.coalition import catalogue
 from gateway.database import Database, DatabaseAway
+from gateway.http.budget import SITE_BITS, network_of
 from tests.access.consenting import GRANT
 from tests.access.test_endings import PARTNER
 from tests.access.test_keys import assertion, keyed_client, proof
@@ -200,23 +200,23 @@ async def test_an_empty_form_is_a_try_at_logging_in_and_counts_as_one(world: Wor
     assert statuses[-1] == 429
 
 
-async def test_strangers_of_one_site_who_wait_at_the_login_leave_room_for_others(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gateway.http import login
-
-    networks = itertools.count()
-
-    def somewhere(request: Any) -> str:
-        return "2001:db8:ffff::1" if request.query_params["state"] == "honest" else f"2001:db8:0:{next(networks):x}::1"
-
-    monkeypatch.setattr(login, "address_of", somewhere)
-    query, _ = authorization(world, state="attack")
+async def test_strangers_of_one_address_who_wait_at_the_login_leave_room_for_others(world: World) -> None:
+    query, _ = authorization(world)
     form = {"login": "nobody", "password": "wrong password", "code": "000000"}
-    async with httpx.AsyncClient(base_url=world.url, limits=httpx.Limits(max_connections=None), timeout=30) as http:
+    elsewhere = httpx.AsyncHTTPTransport(local_address="127.0.0.2", limits=httpx.Limits(max_connections=None))
+    async with httpx.AsyncClient(base_url=world.url, transport=elsewhere, timeout=30) as http:
         attack = [asyncio.create_task(http.post("/oauth/authorize", params=query, data=form)) for _ in range(120)]
-        honest = await world.http.post("/oauth/authorize", params={**query, "state": "honest"}, data=olga(world))
+        honest = await world.http.post("/oauth/authorize", params=query, data=olga(world))
         answers = [(await each).status_code for each in attack]
     assert honest.status_code == 303
     assert answers.count(400) > 50  # told that too many log in at once
+
+
+def test_an_ipv6_site_is_one_address_at_the_login_and_a_network_of_it_one_at_the_budget() -> None:
+    one, another, elsewhere = "2001:db8:1:1::1", "2001:db8:1:2::1", "2001:db8:2:1::1"
+    assert network_of(one, SITE_BITS) == network_of(another, SITE_BITS) != network_of(elsewhere, SITE_BITS)
+    assert network_of(one) != network_of(another)
+    assert network_of("::ffff:198.51.100.7", SITE_BITS) == network_of("198.51.100.7") == "198.51.100.7"
 
 
 async def test_a_login_under_way_with_the_old_second_factor_does_not_stand(world: World) -> None:

@@ -122,13 +122,13 @@ async def test_a_value_that_is_missing_where_it_must_not_be_is_told_as_graphql_c
 def direct(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the root fields that were run without graphql-core looking for them."""
     names: list[str] = []
-    run = executor.CompiledExecutor._execute_root
+    run = executor.DocumentExecutor._execute_root
 
-    async def noting(self: executor.CompiledExecutor, root: executor.Root) -> Any:
+    async def noting(self: executor.DocumentExecutor, root: executor.Root) -> Any:
         names.append(str(root.path.key))
         return await run(self, root)
 
-    monkeypatch.setattr(executor.CompiledExecutor, "_execute_root", noting)
+    monkeypatch.setattr(executor.DocumentExecutor, "_execute_root", noting)
     return names
 
 

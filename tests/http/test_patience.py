@@ -300,9 +300,10 @@ async def test_query_strings_have_a_few_names(world: World) -> None:
 
 @pytest.mark.parametrize("wrong", [b"GET / HTTP/1.1\r\n" + b"a:\r\n" * 150, b"no request\r\n\r\n", b"GET / HTTP/1.1\r\nb: " + b"x" * 200_000])
 async def test_what_is_wrong_behind_a_request_ends_the_connection_after_its_answer(wrong: bytes) -> None:
-    go_on = asyncio.Event()
+    asked, go_on = asyncio.Event(), asyncio.Event()
 
     async def answer(request: Request) -> Response:
+        asked.set()
         await go_on.wait()
         return PlainTextResponse("an answer of its own|")
 
@@ -310,7 +311,7 @@ async def test_what_is_wrong_behind_a_request_ends_the_connection_after_its_answ
         address = urlsplit(url)
         reader, writer = await asyncio.open_connection(address.hostname, address.port)
         writer.write(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
-        await asyncio.sleep(0.05)
+        await asked.wait()
         for piece in range(0, len(wrong), 20_000):
             writer.write(wrong[piece : piece + 20_000])
             await asyncio.sleep(0.01)

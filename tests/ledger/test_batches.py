@@ -2,18 +2,16 @@
 
 import asyncio
 import random
-from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 import asyncpg
 import pytest
 
-from gateway import batching, database
-from gateway.batching import ASIDE_MAX, Busy, Claims, Lanes, OneAtATime
+from gateway import database
 from gateway.points import MAX_POINTS
 from tests.credit.test_credit import set_credit
 from tests.points import codes
@@ -56,129 +54,6 @@ async def test_everything_at_once_on_few_members_neither_deadlocks_nor_loses_a_p
     moved = (await world.sql("select coalesce(sum(points), 0)::bigint from entry"))[0][0]
     wallet = await world.wallet()
     assert wallet["available"] - wallet["owed"] == moved
-
-
-class Wanted(NamedTuple):
-    """An item of a lane: which wallet it is of, and who wants it."""
-
-    wallet: str
-    who: str
-    number: int
-
-
-def in_turns(posted: list[list[int]]) -> Lanes[Wanted, int]:
-    """A lane whose batches take from each wallet once."""
-
-    async def post(items: Sequence[Wanted]) -> list[int]:
-        posted.append([item.number for item in items])
-        await asyncio.sleep(0)
-        return posted[-1]
-
-    return Lanes(post, bucket=lambda i: 0, count=1, wallet=lambda i: i.wallet, who=lambda i: i.who, alone=True)
-
-
-async def test_items_of_one_wallet_never_share_a_batch_and_keep_their_order() -> None:
-    posted: list[list[int]] = []
-    items = [Wanted(wallet, "grocer", n) for n, wallet in enumerate("abacab")]
-    assert await in_turns(posted).submit(items) == [0, 1, 2, 3, 4, 5]
-    assert posted == [[0, 1, 3], [2, 5], [4]]
-
-
-async def test_who_wants_a_thousand_of_one_wallet_holds_up_nobody_who_wants_it_too() -> None:
-    posted: list[list[int]] = []
-    lanes = in_turns(posted)
-    many = asyncio.create_task(lanes.submit([Wanted("a", "grocer", n) for n in range(1_000)]))
-    await asyncio.sleep(0)
-    ours = [Wanted("a", "fuel", 1_000), Wanted("a", "fuel", 1_001), Wanted("b", "fuel", 1_002)]
-    assert await lanes.submit(ours) == [1_000, 1_001, 1_002]
-    assert len(posted) <= 6
-    assert await many == list(range(1_000))
-    assert [n for batch in posted for n in batch if n < 1_000] == list(range(1_000))
-    assert lanes.waiting == 0
-
-
-async def test_one_partys_thousands_leave_room_in_the_queue_and_in_every_batch_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    posted: list[list[Wanted]] = []
-
-    async def post(items: Sequence[Wanted]) -> list[int]:
-        posted.append(list(items))
-        await asyncio.sleep(0)
-        return [item.number for item in items]
-
-    lanes = Lanes[Wanted, int](post, bucket=lambda i: 0, count=1, who=lambda i: i.who)
-    many = asyncio.create_task(lanes.submit([Wanted("a", "grocer", n) for n in range(10_000)]))
-    await asyncio.sleep(0)
-    with pytest.raises(Busy):
-        await lanes.submit([Wanted("a", "grocer", 10_000)])
-    ours = [Wanted("a", who, n) for who in ("fuel", "airline") for n in range(300)]
-    assert await lanes.submit(ours) == [*range(300), *range(300)]
-    assert len(posted) <= 3
-    assert await many == list(range(10_000))
-    assert [item.number for batch in posted for item in batch if item.who == "grocer"] == list(range(10_000))
-    assert max(map(len, posted)) == 1_000
-    assert await lanes.submit([Wanted("a", "grocer", 10_000)]) == [10_000]
-
-
-async def test_taking_a_batch_costs_what_it_takes_however_much_waits() -> None:
-    looked_at: Counter[str] = Counter()
-
-    def wallet(item: int) -> str:
-        looked_at["wallet"] += 1
-        return "a"
-
-    async def post(items: Sequence[int]) -> list[int]:
-        return list(items)
-
-    lanes = Lanes[int, int](post, bucket=lambda i: 0, count=1, wallet=wallet, who=lambda i: "grocer", alone=True)
-    assert len(await lanes.submit(range(2_000))) == 2_000
-    assert looked_at["wallet"] <= 2 * 2_000
-
-
-async def test_one_bad_item_fails_alone_and_a_caller_who_left_leaves_its_item_posted() -> None:
-    posted: list[int] = []
-    go = asyncio.Event()
-
-    async def post(items: list[int]) -> list[int]:
-        await go.wait()
-        if -1 in items:
-            raise ValueError("bad item")
-        posted.extend(items)
-        return items
-
-    lanes = Lanes[int, int](post, bucket=lambda i: 0, count=1)
-    first = asyncio.create_task(lanes.submit([0]))
-    await asyncio.sleep(0)
-    bad, good, gone = (asyncio.create_task(lanes.submit([n])) for n in (-1, 2, 3))
-    await asyncio.sleep(0)
-    gone.cancel()
-    go.set()
-    results = await asyncio.gather(first, bad, good, gone, return_exceptions=True)
-    assert results[0] == [0]
-    assert isinstance(results[1], ValueError)
-    assert results[2] == [2]
-    assert isinstance(results[3], asyncio.CancelledError)
-    await lanes.drain()
-    assert posted == [0, 2, 3]
-
-
-async def test_a_queue_that_is_full_says_busy_and_takes_nothing() -> None:
-    never = asyncio.Event()
-
-    async def post(items: list[int]) -> list[int]:
-        await never.wait()
-        return items
-
-    lanes = Lanes[int, int](post, bucket=lambda i: 0, count=1)
-    waiting = asyncio.create_task(lanes.submit(list(range(20_000))))
-    await asyncio.sleep(0)
-    try:
-        await lanes.submit(list(range(20_001)))
-    except Busy:
-        pass
-    else:
-        raise AssertionError("expected Busy")
-    never.set()
-    assert len(await waiting) == 20_000
 
 
 async def members(world: World, count: int) -> None:
@@ -337,66 +212,3 @@ async def test_who_comes_behind_many_that_are_stuck_waits_as_for_one(world: Worl
     assert [codes(each) for each in answers] == [[]] * 12
     assert {answer.status_code for answer in busy} == {429}
     assert await world.transactions() == 13
-
-
-async def test_so_many_wait_their_turn_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "CLAIMANTS_MAX", 2)
-    one_at_a_time, let_go = OneAtATime(), asyncio.Event()
-    done: list[int] = []
-
-    async def take(n: int) -> None:
-        async with one_at_a_time("receipt"):
-            await let_go.wait()
-            done.append(n)
-
-    taking = [asyncio.create_task(take(n)) for n in range(3)]
-    await asyncio.sleep(0)
-    with pytest.raises(Busy):
-        await take(3)
-    async with one_at_a_time("another"):
-        pass
-    let_go.set()
-    await asyncio.gather(*taking)
-    assert done == [0, 1, 2]
-
-
-async def test_what_is_stuck_is_bounded_and_counted_as_waiting() -> None:
-    class Held(Exception):
-        pass
-
-    let_go = asyncio.Event()
-
-    async def post(items: Sequence[int]) -> list[int]:
-        if len(items) > 1:
-            raise Held
-        await let_go.wait()
-        return list(items)
-
-    lanes = Lanes[int, int](post, bucket=lambda i: 0, count=1, stuck=Held)
-    calls = [asyncio.create_task(lanes.submit(list(range(1_000)))) for _ in range(4)]
-    for refused in calls[2:]:
-        with pytest.raises(Busy):
-            await refused
-    assert lanes.waiting == ASIDE_MAX
-    assert not any(call.done() for call in calls[:2])
-    let_go.set()
-    assert [len(each) for each in await asyncio.gather(*calls[:2])] == [1_000, 1_000]
-    await lanes.drain()
-    assert lanes.waiting == 0
-
-
-async def test_so_many_wait_for_one_key_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "CLAIMANTS_MAX", 2)
-    claims = Claims()
-    await claims.claim(["k"])
-    waiting = [asyncio.create_task(claims.claim(["k", n])) for n in range(2)]
-    await asyncio.sleep(0)
-    with pytest.raises(Busy):
-        await claims.claim(["k"])
-    await claims.claim(["other"])
-    claims.free(["k"])
-    await waiting[0]
-    claims.free(["k", 0])
-    await waiting[1]
-    claims.free(["k", 1])
-    await claims.claim(["k"])
