@@ -152,22 +152,24 @@ class _QueueOfWallets(_Queue[Item, Answer]):
     def __init__(self, wallet: Callable[[Item], Hashable], who: Callable[[Item], Hashable]) -> None:
         super().__init__(who)
         self._wallet = wallet
-        self._wallets: dict[Hashable, _Queue[Item, Answer]] = {}  # in the order of their next turns
+        self._wallets: dict[Hashable, dict[Hashable, deque[Ticket[Item, Answer]]]] = {}  # in the order of their next turns
 
     def put(self, ticket: Ticket[Item, Answer]) -> None:
-        wallet = self._wallet(ticket[0])
-        if wallet not in self._wallets:
-            self._wallets[wallet] = _Queue(self._who)
-        self._wallets[wallet].put(ticket)
+        of_wallet = self._wallets.setdefault(self._wallet(ticket[0]), {})
+        of_wallet.setdefault(self._who(ticket[0]), deque()).append(ticket)
         self._size += 1
 
     def take(self, most: int) -> list[Ticket[Item, Answer]]:
         taken: list[Ticket[Item, Answer]] = []
         for wallet in list(islice(self._wallets, most)):
-            waiting = self._wallets.pop(wallet)
-            taken += waiting.take(1)
-            if waiting:
-                self._wallets[wallet] = waiting
+            of_wallet = self._wallets.pop(wallet)
+            who = next(iter(of_wallet))
+            tickets = of_wallet.pop(who)
+            taken.append(tickets.popleft())
+            if tickets:
+                of_wallet[who] = tickets
+            if of_wallet:
+                self._wallets[wallet] = of_wallet
         self._size -= len(taken)
         return taken
 
