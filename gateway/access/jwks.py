@@ -23,14 +23,18 @@ KEYS_MAX = 30
 RSA_EXPONENT = "AQAB"  # 65537
 RSA_MIN_BITS, RSA_MAX_BITS, RSA_MAX_CHARS = 2_048, 4_096, 700
 CURVES = {"EC": ("P-256", "P-384", "P-521"), "OKP": ("Ed25519",)}
+# What RFC 7518 (section 6) and RFC 8037 say of a public key, and what only its owner knows.
+PUBLIC = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
+PRIVATE = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 
 log = structlog.get_logger(__name__)
 
 
 def is_fit(jwk: Mapping[str, Any]) -> bool:
-    """Whether a key is of a kind that signs here. An RSA key has 2048 to 4096 bits and the exponent 65537: signatures of others
-    take long to check, or are weak, and those of strangers are checked too."""
-    if jwk.get("use", "sig") != "sig":
+    """Whether a key is of a kind that signs here, and public: with a private part known to all it would sign for anybody, and what
+    this part says can take hours to read. An RSA key has 2048 to 4096 bits and the exponent 65537: signatures of others take long
+    to check, or are weak, and those of strangers are checked too."""
+    if jwk.get("use", "sig") != "sig" or jwk.keys() & PRIVATE:
         return False
     if jwk.get("kty") != "RSA":
         return jwk.get("crv") in CURVES.get(str(jwk.get("kty")), ())
@@ -58,7 +62,9 @@ def read_keys(jwks: dict[str, Any]) -> KeySet:
     for jwk in jwks["keys"]:
         if len(keys) == KEYS_MAX or not isinstance(jwk, dict) or not is_fit(jwk):
             continue
-        said = {name: value for name, value in jwk.items() if name != "alg" or jwk["kty"] != "OKP"}
+        said = {name: jwk[name] for name in ("kty", "kid", "use", "key_ops", *PUBLIC[jwk["kty"]]) if name in jwk}
+        if "alg" in jwk and jwk["kty"] != "OKP":
+            said["alg"] = jwk["alg"]
         try:
             keys += KeySet.import_key_set({"keys": [said]}).keys
         except (JoseError, ValueError, KeyError, TypeError):
@@ -132,7 +138,7 @@ class RemoteKeys:
         """The keys; fetched again when they are old, or do not hold `key_id`. Nobody waits for a key that is known and was there
         not long ago. Raises KeysAway."""
         now = monotonic()
-        known = self._keys is not None and (key_id is None or any(key.kid == key_id for key in self._keys.keys))
+        known = self._keys is not None and any(key_id in (None, key.kid) for key in self._keys.keys)
         if not known or now - self._fetched > 2 * FRESH_SECONDS:
             await self._fetch_once(now)
         elif now - self._fetched > FRESH_SECONDS and (self._refreshing is None or self._refreshing.done()):

@@ -76,10 +76,10 @@ async def create_keyed_client(
     except (JoseError, ValueError, KeyError, TypeError):
         raise InputNotAccepted('The keys are not a JSON Web Key Set: {"keys": [...]}.', "jwks") from None
     if unfit:
-        told = f"{unfit} of the keys cannot be used: give at most {KEYS_MAX}, EC, OKP, or RSA of 2048 to 4096 bits with e=65537."
+        told = f"{unfit} of the keys cannot be used: give at most {KEYS_MAX}, public, EC, OKP, or RSA of 2048 to 4096 bits with e=65537."
         raise InputNotAccepted(told, "jwks")
-    if not keys or any(key.is_private for key in keys):
-        raise InputNotAccepted("The key set must hold at least one key, and public keys alone.", "jwks")
+    if not keys:
+        raise InputNotAccepted("The key set must hold at least one key.", "jwks")
     return await _store_keyed(tx, partner_id, code, jwks, None, dpop_bound, for_members, now)
 
 

@@ -21,9 +21,9 @@ select job, began_at, ended_at, succeeded_at, done, error
   from job_run
  order by job;
 
--- name: free_repaid_credit()^
--- Frees partners' credit by what members have repaid of what they owed after returns; answers of how many returns.
-select free_repaid_credit() as freed;
+-- name: place_debts(most)^
+-- Places what members owe after returns with the partners that bear it, and deals their credit by it.
+select wallets, changed from place_debts(:most);
 
 -- name: warn_of_credit(at)
 -- Partners who have used so much of their credit, or of what they paid last, that they should pay, each once until they have.

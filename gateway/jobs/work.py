@@ -29,7 +29,7 @@ class Work:
         """Every job of the gateway, by name."""
         return [
             Job("conversions", "Moves on exchanges that a crash or a silence left under way.", "* * * * * */5", self.convert),
-            Job("credit", "Frees credit of debts that were repaid, warns of what runs short.", "* * * * *", self.free_and_warn),
+            Job("credit", "Places members' debts with those that bear them, warns of credit that runs short.", "* * * * *", self.place_and_warn),
             Job("expire", "Expires points whose last day is over.", "* * * * * 30", self.expire_all),
             Job("fold", "Adds up what batches noted for settlement.", "* * * * * 15", self.fold),
             Job("holds", "Gives back what holds whose time is over set aside.", "* * * * * */5", self.run_out),
@@ -101,11 +101,16 @@ class Work:
         async with self._database.reading() as tx:
             return int(await tx.value(access_sql.forget_ended, now=now))
 
-    async def free_and_warn(self, now: datetime) -> int:
-        freed = (await self._database.post(sql.free_repaid_credit))["freed"]
+    async def place_and_warn(self, now: datetime) -> int:
+        placed = 0
+        while True:
+            row = await self._database.post(sql.place_debts, most=AT_ONCE)
+            placed += row["changed"]
+            if row["wallets"] < AT_ONCE:
+                break
         async with self._database.reading() as tx:
             rows = [row for row in await tx.all(sql.warn_of_credit, at=now) if row["short"]]
         for row in rows:
             used = str(row["used"])
             log.warning("a partner's credit runs short", partner=row["code"], limit_minor=row["limit_minor"], used_minor=used)
-        return int(freed) + len(rows)
+        return placed + len(rows)

@@ -1,6 +1,7 @@
 """Keys that others publish: fetched from allowed hosts, kept while these are away, and taken only if they are any."""
 
 import asyncio
+import base64
 import gzip
 from collections.abc import AsyncIterator
 
@@ -52,8 +53,21 @@ async def test_who_publishes_no_key_any_more_has_none(fit: bool) -> None:
             await keys.keys("a")
         publisher.keys = stolen
         keys._tried -= 3_600
-        assert [key.kid for key in (await keys.keys("a")).keys] == ["a"]
+        assert [key.kid for key in (await keys.keys()).keys] == ["a"]
         await fetcher.close()
+
+
+def test_a_published_key_with_a_private_part_is_none_and_its_private_part_is_not_read() -> None:
+    prime = 2**2048 - 1942289  # to look for the factors of this "modulus", as libraries do, takes half a minute or hours
+    slow = {"kty": "RSA", "kid": "slow", "n": number(prime), "e": "AQAB", "d": number(pow(65537, -1, prime - 1))}
+    good = ECKey.generate_key("P-256", {"kid": "good"})
+    known = ECKey.generate_key("P-256", {"kid": "known to all"}).as_dict(private=True)
+    keys = jwks.read_keys({"keys": [slow, known, good.as_dict(private=False)]}).keys
+    assert [(key.kid, key.is_private) for key in keys] == [("good", False)]
+
+
+def number(value: int) -> str:
+    return base64.urlsafe_b64encode(value.to_bytes(256)).rstrip(b"=").decode()
 
 
 async def test_keys_that_are_none_or_drip_are_refused_and_hold_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:

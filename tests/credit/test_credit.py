@@ -3,6 +3,8 @@
 import asyncio
 from typing import Any
 
+import pytest
+
 from gateway.credit.credit import plain_reference
 from tests.points import codes, hold, reverse, run_job, second_operator, terms
 from tests.world import World
@@ -87,6 +89,50 @@ async def test_what_members_repay_frees_the_credit_of_those_whose_returns_left_i
     assert await run_job(world, "credit") == 1
     assert await run_job(world, "credit") == 0
     assert ((await world.wallet())["owed"], (await used(world))["used"]) == (60, {"amount": "0.60"})
+    assert await world.broken() == []
+
+
+@pytest.mark.parametrize("placed_between", [False, True])
+async def test_what_repaid_a_debt_and_is_given_back_too_leaves_the_debt_with_who_bore_it(world: World, placed_between: bool) -> None:
+    await set_credit(world, "5.00")
+
+    async def time_passes() -> None:
+        if placed_between:
+            await run_job(world, "credit")
+
+    # The fuel station sells, has the points spent, and takes the goods back; then the member repays at the grocer and gives that back.
+    await world.record("200.00", who="fuel", receipt="f")
+    await world.redeem(100)
+    await world.give_back("f", who="fuel")
+    for receipt in ("1", "2"):
+        await time_passes()
+        await world.record("100.00", receipt=receipt)
+        await time_passes()
+        assert (await world.wallet())["owed"] == 0
+        await world.record("50.00", receipt=f"{receipt} also")  # the return takes these points, and nothing is owed of its own
+        assert codes(await world.give_back(receipt)) == []
+        await time_passes()
+        assert codes(await world.give_back(f"{receipt} also")) == []
+        assert (await world.wallet())["owed"] == 100
+        await run_job(world, "credit")
+        assert (await used(world))["used"] == {"amount": "0.00"}
+        assert await world.broken() == []
+    borne = await world.sql("select p.code, d.points, d.charged from debt d join partner p using (partner_id)")
+    assert [tuple(row) for row in borne] == [("fuel", 100, False)]
+
+
+async def test_a_partner_whose_goods_came_back_bears_the_debt_again_when_what_repaid_it_comes_back(world: World) -> None:
+    await set_credit(world, "1.00")
+    await world.record("100.00", receipt="r")
+    await world.redeem(100)
+    await world.give_back("r")
+    assert codes(await world.record("1.00")) == ["CREDIT_LIMIT_REACHED"]
+    await world.record("200.00", who="fuel", receipt="f")
+    assert (await run_job(world, "credit"), (await used(world))["used"]) == (1, {"amount": "0.00"})
+    await world.give_back("f", who="fuel")
+    assert (await run_job(world, "credit"), (await used(world))["used"]) == (3, {"amount": "1.00"})  # and a warning
+    assert await run_job(world, "credit") == 0
+    assert codes(await world.record("1.00")) == ["CREDIT_LIMIT_REACHED"]
     assert await world.broken() == []
 
 

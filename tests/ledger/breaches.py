@@ -285,12 +285,18 @@ BREAK: dict[str, tuple[str, ...]] = {
         "update credit_payment set amount_minor = amount_minor + 1",
         "update transaction set charged = not charged where kind = 'earning'",
         "update purchase_return set points = points + 1",
-        "update purchase_return set repaid = repaid + 1 where repaid < owed",
+        "update debt set points = points + 1 where charged",
         "delete from credit_payment",
     ),
-    "no_debt_counts_as_repaid_before_it_is": (
-        "update purchase_return set repaid = owed where owed > 0",
+    "every_debt_is_borne": (
+        "delete from debt",
+        "update debt set points = points - 1",
         "update wallet set owed = owed + 1",
+    ),
+    "nobody_bears_more_than_it_overdrew": (
+        "update debt set fresh = false, partner_id = gen_random_uuid()",
+        "update debt set fresh = false, contract_id = gen_random_uuid()",
+        "update debt set fresh = false, charged = not charged",
     ),
 }  # fmt: skip
 

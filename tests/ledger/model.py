@@ -40,9 +40,23 @@ class Hold:
 
 
 @dataclass
+class Claim:
+    """What returns of one funder's purchases claimed of a member, how much of it of purchases on credit, and when last."""
+
+    points: int = 0
+    charged: int = 0
+    at: datetime | None = None
+
+
+@dataclass
 class Member:
+    """`given` is what each funder's lots gave back or repaid; `borne` what funders bear of `owed`, on credit and not."""
+
     lots: Lots = field(default_factory=dict)
     owed: int = 0
+    claims: dict[UUID, Claim] = field(default_factory=dict)
+    given: dict[UUID, int] = field(default_factory=dict)
+    borne: dict[tuple[UUID, bool], int] = field(default_factory=dict)
     holds: dict[str, Hold] = field(default_factory=dict)
     redemptions: dict[str, tuple[Lots, date]] = field(default_factory=dict)
     spent: dict[date, int] = field(default_factory=dict)
@@ -68,7 +82,30 @@ class Member:
 
     def repay(self, today: date) -> None:
         """What is owed is repaid out of what is there."""
-        self.owed -= sum(self.take(self.owed, today).values())
+        for lot, points in self.take(self.owed, today).items():
+            self.owed -= points
+            self.give(lot, points)
+
+    def give(self, lot: Lot, points: int) -> None:
+        self.given[lot[1]] = self.given.get(lot[1], 0) + points
+
+    def claim(self, funder: UUID, points: int, charged: bool, at: datetime) -> None:
+        claim = self.claims.setdefault(funder, Claim())
+        claim.points += points
+        claim.charged += points if charged else 0
+        claim.at = at
+
+    def place_debts(self) -> None:
+        """Whoever claimed more than its lots gave bears what is owed, the latest first, on credit as far as it claimed on credit."""
+        self.borne, left = {}, self.owed
+        for funder in sorted(sorted(self.claims), key=lambda funder: self.claims[funder].at or datetime.min, reverse=True):
+            claim = self.claims[funder]
+            share = min(max(claim.points - self.given.get(funder, 0), 0), left)
+            left -= share
+            for charged, points in ((True, min(share, claim.charged)), (False, share - min(share, claim.charged))):
+                if points:
+                    self.borne[funder, charged] = points
+        assert left == 0
 
     def settle(self, today: date) -> None:
         """What is over expires; what is owed is repaid out of what is there."""
@@ -122,6 +159,7 @@ class Books:
         else:
             repaid = min(points, holder.owed)
             holder.owed -= repaid
+            holder.give(lot, repaid)
             holder.put(lot, points - repaid)
         return None
 
@@ -139,11 +177,25 @@ class Books:
         if self.terms.within_balance and holder.spendable(self.today, bought.lot) < points - unripe:
             return "INSUFFICIENT_POINTS"
         bought.unripe -= unripe
-        taken = sum(holder.take(points - unripe, self.today, bought.lot).values())
-        holder.owed += points - unripe - taken
+        funder, missing = bought.lot[1], points - unripe
+        holder.give(bought.lot, unripe)
+        for lot, part in holder.take(missing, self.today, bought.lot).items():
+            holder.give(lot, part)
+            missing -= part
+        holder.owed += missing
+        holder.claim(funder, points, bought.charged, self.now)
+        if missing:
+            holder.borne[funder, bought.charged] = holder.borne.get((funder, bought.charged), 0) + missing
         bought.cents, bought.points = bought.cents - cents, bought.points - points
-        self.terms.used -= points if bought.charged else 0
+        self.terms.used -= points - missing if bought.charged else 0
         return None
+
+    def place_debts(self) -> None:
+        """A point of the grocer, the only one on credit, costs a cent."""
+        for holder in self.members.values():
+            before = sum(points for (_, charged), points in holder.borne.items() if charged)
+            holder.place_debts()
+            self.terms.used += sum(points for (_, charged), points in holder.borne.items() if charged) - before
 
     def _take(self, member: str, points: int) -> tuple[str | None, Lots]:
         """Points that a member spends, within the limits of a transaction and a day."""

@@ -63,6 +63,7 @@ async def live(world: World) -> None:
     await world.record("70.00")
     await hold(world, 10)
     await world.redeem(15)
+    await run_job(world, "credit")
     await run_job(world, "seal")
     assert await world.broken() == []
 

@@ -134,22 +134,28 @@ select s.statement_id, 'net', 0, s.net_minor,
 having s.net_minor <> coalesce(sum(case when l.debtor_id = s.partner_id then l.gross_minor else -l.gross_minor end), 0);
 
 -- name: used_credit_equals_what_was_charged()
--- What a partner has used of its credit is what its purchases on credit cost it, less what came back of them, and what was repaid of
--- what members owed since, and what it paid; in minor units, unrounded.
-select s.partner_id, s.used, coalesce(c.charged, 0) as charged, coalesce(p.paid, 0) as paid
+-- What a partner has used of its credit is what its purchases on credit cost it, less what came back of them, with what it bears of
+-- members' debts, less what it paid; in minor units, unrounded.
+select s.partner_id, s.used, coalesce(c.charged, 0) as charged, coalesce(d.borne, 0) as borne, coalesce(p.paid, 0) as paid
   from (select partner_id, sum(used) as used from credit_slot group by partner_id) s
   left join (
     select b.partner_id, sum((b.points - coalesce(r.points, 0)) * k.issue_price * 100) as charged
       from purchase b
       join contract k on k.contract_id = b.contract_id
       left join (
-        select bucket, purchase_id, sum(points - owed + repaid) as points
+        select bucket, purchase_id, sum(points) as points
           from purchase_return
          group by bucket, purchase_id) r on r.bucket = b.bucket and r.purchase_id = b.transaction_id
      where b.charged
      group by b.partner_id) c on c.partner_id = s.partner_id
   left join (
+    select b.partner_id, sum(b.points * k.issue_price * 100) as borne
+      from debt b
+      join contract k on k.contract_id = b.contract_id
+     where b.charged
+     group by b.partner_id) d on d.partner_id = s.partner_id
+  left join (
     select partner_id, sum(amount_minor) as paid
       from credit_payment
      group by partner_id) p on p.partner_id = s.partner_id
- where s.used <> coalesce(c.charged, 0) - coalesce(p.paid, 0);
+ where s.used <> coalesce(c.charged, 0) + coalesce(d.borne, 0) - coalesce(p.paid, 0);

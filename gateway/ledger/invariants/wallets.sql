@@ -284,15 +284,50 @@ select member_id, bucket
   from wallet
  where bucket <> get_byte(uuid_send(member_id), 15);
 
--- name: no_debt_counts_as_repaid_before_it_is()
--- What returns left owed and does not count as repaid is no less than what the member owes.
-select w.member_id, w.owed, coalesce(d.open, 0) as open
+-- name: every_debt_is_borne()
+-- What partners bear of a member's debt is no less than what the member owes.
+select w.member_id, w.owed, coalesce(d.borne, 0) as borne
   from wallet w
   left join (
-    select p.bucket, p.member_id, p.programme_id, sum(r.owed - r.repaid) as open
-      from purchase_return r
-      join purchase p on p.bucket = r.bucket and p.transaction_id = r.purchase_id
-     where r.owed > r.repaid
-     group by p.bucket, p.member_id, p.programme_id) d
+    select bucket, member_id, programme_id, sum(points) as borne
+      from debt
+     group by bucket, member_id, programme_id) d
     on d.bucket = w.bucket and d.member_id = w.member_id and d.programme_id = w.programme_id
- where w.owed > coalesce(d.open, 0);
+ where w.owed > coalesce(d.borne, 0);
+
+-- name: nobody_bears_more_than_it_overdrew()
+-- Where debts lie as they are owed, a partner bears no more of them than its returns claimed beyond what its own lots gave, and no
+-- more on credit, or without, than these returns claimed of purchases on credit, or without.
+with settled as (
+  select d.bucket, d.member_id, d.programme_id
+    from debt d
+    join wallet w on w.bucket = d.bucket and w.member_id = d.member_id and w.programme_id = d.programme_id
+   group by d.bucket, d.member_id, d.programme_id
+  having not bool_or(d.fresh) and sum(d.points) = min(w.owed)),
+claimed as (
+  select p.bucket, p.member_id, p.programme_id, p.partner_id, p.contract_id, sum(r.points) as points,
+         coalesce(sum(r.points) filter (where p.charged), 0) as charged
+    from purchase_return r
+    join purchase p on p.bucket = r.bucket and p.transaction_id = r.purchase_id
+   group by p.bucket, p.member_id, p.programme_id, p.partner_id, p.contract_id),
+given as (
+  select bucket, member_id, programme_id, funder_id, contract_id, sum(returned) as points
+    from lot
+   group by bucket, member_id, programme_id, funder_id, contract_id),
+borne as (
+  select d.bucket, d.member_id, d.programme_id, d.partner_id, d.contract_id, sum(d.points) as points,
+         coalesce(sum(d.points) filter (where d.charged), 0) as charged
+    from debt d
+    join settled s on s.bucket = d.bucket and s.member_id = d.member_id and s.programme_id = d.programme_id
+   group by d.bucket, d.member_id, d.programme_id, d.partner_id, d.contract_id)
+select b.member_id, b.partner_id, b.points, b.charged, c.points as claimed, c.charged as claimed_on_credit, g.points as given
+  from borne b
+  left join claimed c
+    on (c.bucket, c.member_id, c.programme_id, c.partner_id, c.contract_id)
+     = (b.bucket, b.member_id, b.programme_id, b.partner_id, b.contract_id)
+  left join given g
+    on (g.bucket, g.member_id, g.programme_id, g.funder_id, g.contract_id)
+     = (b.bucket, b.member_id, b.programme_id, b.partner_id, b.contract_id)
+ where b.points > coalesce(c.points, 0) - coalesce(g.points, 0)
+    or b.charged > coalesce(c.charged, 0)
+    or b.points - b.charged > coalesce(c.points - c.charged, 0);

@@ -1,0 +1,174 @@
+-- depends: 0058_debts_repaid
+-- Whose credit stays used for what members owe. Migration 0058 took each repayment for good, though a purchase that repaid a debt
+-- may come back as well, and a return may take another partner's points: so the debt of one partner's returns could be moved into
+-- another's credit. Now it is found out anew from the wallet as it stands.
+
+-- What a member owes, by the partner and the contract of the purchases whose returns left it; `charged` where issuing their points
+-- used credit. `fresh` since a return added to it and until `place_debts` has looked.
+create table debt (
+  bucket smallint not null check (bucket between 0 and 255),
+  member_id uuid not null,
+  programme_id uuid not null,
+  partner_id uuid not null,
+  contract_id uuid not null,
+  charged boolean not null,
+  points bigint not null check (points > 0),
+  fresh boolean not null default true,
+  primary key (bucket, member_id, programme_id, partner_id, contract_id, charged)
+);
+alter table debt enable row level security;
+alter table debt force row level security;
+do $$ begin
+  execute format('create policy past_the_wall on debt to gateway_app, %I using (true) with check (true)', current_user);
+end $$;
+grant select on debt to gateway_app;
+
+insert into debt (bucket, member_id, programme_id, partner_id, contract_id, charged, points)
+select p.bucket, p.member_id, p.programme_id, p.partner_id, p.contract_id, p.charged, sum(r.owed - r.repaid)
+  from purchase_return r
+  join purchase p on p.bucket = r.bucket and p.transaction_id = r.purchase_id
+ where r.owed > r.repaid
+ group by 1, 2, 3, 4, 5, 6;
+drop function free_repaid_credit;
+drop index purchase_return_owed;
+alter table purchase_return drop column repaid;
+
+do $$
+declare
+  found text := pg_get_functiondef('post_returns'::regproc);
+  before text := '  if exists (
+       select from unnest(buckets, purchases, verdicts)';
+begin
+  if position(before in found) = 0 then
+    raise exception 'post_returns is not what this migration expects: %', found;
+  end if;
+  execute replace(found, before, '  insert into public.debt (bucket, member_id, programme_id, partner_id, contract_id, charged, points)
+  select p.bucket, p.member_id, p.programme_id, p.partner_id, p.contract_id, p.charged, sum(r.owed)
+    from unnest(buckets, transactions) i (bucket, transaction)
+    join public.purchase_return r on r.bucket = i.bucket and r.transaction_id = i.transaction and r.owed > 0
+    join public.purchase p on p.bucket = r.bucket and p.transaction_id = r.purchase_id
+   group by 1, 2, 3, 4, 5, 6
+  on conflict (bucket, member_id, programme_id, partner_id, contract_id, charged)
+    do update set points = debt.points + excluded.points, fresh = true;
+
+' || before);
+end $$;
+
+-- Places what members owe with the partners whose points were used and whose goods came back, in up to `most` wallets where that
+-- may have changed, and deals these partners' credit by it. Answers of how many wallets it looked at, and how many debts changed.
+--
+-- A partner has overdrawn a wallet by what its returns claimed and its own lots did not give, to whomever: these points had been
+-- used. All that partners overdrew, less what lots of others gave for it, is what the member owes; so no partner bears more than
+-- it overdrew, and the latest to do so bears first. Who gives back what once repaid a debt thereby brings that debt back to where
+-- it was. One at a time: who comes meanwhile finds it done.
+create function place_debts(most int, out wallets bigint, out changed bigint) returns record
+language plpgsql volatile security definer
+set search_path = pg_catalog, public, pg_temp
+set lock_timeout = '2s'
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
+declare
+  buckets smallint[];
+  members uuid[];
+  programmes uuid[];
+  dealt record;
+begin
+  changed := 0;
+  wallets := 0;
+  if not pg_try_advisory_xact_lock(hashtext('place_debts')) then
+    return;
+  end if;
+  select array_agg(s.bucket), array_agg(s.member_id), array_agg(s.programme_id), count(*)
+    into buckets, members, programmes, wallets
+    from (select d.bucket, d.member_id, d.programme_id
+            from public.debt d
+            join public.wallet w on w.bucket = d.bucket and w.member_id = d.member_id and w.programme_id = d.programme_id
+           group by 1, 2, 3
+          having bool_or(d.fresh) or sum(d.points) <> min(w.owed)
+           order by 1, 2, 3
+           limit most) s;
+  if wallets = 0 then
+    return;
+  end if;
+  perform public.lock_wallets(buckets, members, programmes);
+  for dealt in
+    with due as materialized (
+      select w.bucket, w.member_id, w.programme_id, w.owed
+        from unnest(buckets, members, programmes) i (bucket, member, programme)
+        join public.wallet w on w.bucket = i.bucket and w.member_id = i.member and w.programme_id = i.programme),
+    claimed as (
+      select d.bucket, d.member_id, d.programme_id, p.partner_id, p.contract_id, sum(r.points) as points,
+             coalesce(sum(r.points) filter (where p.charged), 0) as charged, max(t.posted_at) as at
+        from due d
+        join public.transaction t on t.bucket = d.bucket and t.member_id = d.member_id and t.kind = 'return'
+        join public.purchase_return r on r.bucket = t.bucket and r.transaction_id = t.transaction_id
+        join public.purchase p
+          on p.bucket = r.bucket and p.transaction_id = r.purchase_id and p.programme_id = d.programme_id
+       group by 1, 2, 3, 4, 5),
+    given as (
+      select d.bucket, d.member_id, d.programme_id, l.funder_id, l.contract_id, sum(l.returned) as points
+        from due d
+        join public.lot l on l.bucket = d.bucket and l.member_id = d.member_id and l.programme_id = d.programme_id
+       group by 1, 2, 3, 4, 5),
+    overdrawn as (
+      select c.bucket, c.member_id, c.programme_id, c.partner_id, c.contract_id, c.charged, c.at,
+             c.points - coalesce(g.points, 0) as points
+        from claimed c
+        left join given g
+          on g.bucket = c.bucket and g.member_id = c.member_id and g.programme_id = c.programme_id
+         and g.funder_id = c.partner_id and g.contract_id = c.contract_id
+       where c.points > coalesce(g.points, 0)),
+    borne as (
+      select o.bucket, o.member_id, o.programme_id, o.partner_id, o.contract_id, o.charged,
+             least(o.points, d.owed - (sum(o.points) over latest_first - o.points)) as points
+        from overdrawn o
+        join due d on d.bucket = o.bucket and d.member_id = o.member_id and d.programme_id = o.programme_id
+      window latest_first as (
+        partition by o.bucket, o.member_id, o.programme_id order by o.at desc, o.partner_id, o.contract_id)),
+    placed as (
+      select b.bucket, b.member_id, b.programme_id, b.partner_id, b.contract_id, s.charged, s.points::bigint as points
+        from borne b
+       cross join lateral (
+         values (true, least(b.points, b.charged)), (false, b.points - least(b.points, b.charged))) s (charged, points)
+       where s.points > 0),
+    compared as materialized (
+      select bucket, member_id, programme_id, partner_id, contract_id, charged,
+             coalesce(n.points, 0) as points, coalesce(d.points, 0) as before, coalesce(d.fresh, false) as fresh
+        from placed n
+        full join (
+          select b.*
+            from due u
+            join public.debt b on b.bucket = u.bucket and b.member_id = u.member_id and b.programme_id = u.programme_id) d
+       using (bucket, member_id, programme_id, partner_id, contract_id, charged)),
+    gone as (
+      delete from public.debt d
+       using compared c
+       where c.points = 0
+         and (d.bucket, d.member_id, d.programme_id, d.partner_id, d.contract_id, d.charged)
+           = (c.bucket, c.member_id, c.programme_id, c.partner_id, c.contract_id, c.charged)),
+    kept as (
+      insert into public.debt (bucket, member_id, programme_id, partner_id, contract_id, charged, points, fresh)
+      select c.bucket, c.member_id, c.programme_id, c.partner_id, c.contract_id, c.charged, c.points, false
+        from compared c
+       where c.points > 0 and (c.points <> c.before or c.fresh)
+      on conflict (bucket, member_id, programme_id, partner_id, contract_id, charged)
+        do update set points = excluded.points, fresh = false)
+    select c.partner_id, count(*) as debts,
+           coalesce(sum((c.before - c.points) * k.issue_price * 100) filter (where c.charged), 0) as freed
+      from compared c
+      join public.contract k on k.contract_id = c.contract_id
+     where c.points <> c.before
+     group by c.partner_id
+     order by c.partner_id
+  loop
+    changed := changed + dealt.debts;
+    if dealt.freed <> 0 then
+      perform public.deal_credit(dealt.partner_id, dealt.freed);
+    end if;
+  end loop;
+end $$;
+revoke execute on function place_debts from public;
+grant execute on function place_debts to gateway_poster;
+
+do $$ begin
+  while (select wallets from public.place_debts(1000)) = 1000 loop end loop;
+end $$;
