@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import socket
 from collections.abc import Sequence
 
 import structlog
@@ -26,6 +27,10 @@ SHUTDOWN_SECONDS = 5
 # meets a connection that is being closed.
 KEEP_ALIVE_SECONDS = 75
 
+# libuv accepts one connection of a socket in each round of the loop; behind a hundred who come at once one more would wait as
+# many rounds.
+ACCEPTED_AT_ONCE = 16
+
 # A batch of purchases makes some ten thousand objects, which go by themselves when it is answered; the collector has only
 # cycles to find, and looks for them less often than after every 700 objects.
 YOUNG_OBJECTS = 5_000
@@ -47,12 +52,10 @@ def serve(settings: Settings) -> None:
             embedded.stop()
 
 
-def server_config(app: ASGIApp, host: str = "127.0.0.1", port: int = 0, proxies: Sequence[str] = ()) -> uvicorn.Config:
+def server_config(app: ASGIApp, proxies: Sequence[str] = ()) -> uvicorn.Config:
     """How HTTP and WebSockets are spoken, and whose word is taken for where a caller is; the tests serve in the same way."""
     return uvicorn.Config(
         app,
-        host=host,
-        port=port,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -68,16 +71,24 @@ def server_config(app: ASGIApp, host: str = "127.0.0.1", port: int = 0, proxies:
     )
 
 
+def listen(host: str, port: int) -> list[socket.socket]:
+    """What to accept connections from: an address's sockets, ACCEPTED_AT_ONCE times each. Raises OSError."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    addresses = dict.fromkeys((family, address) for family, _, _, _, address in found)
+    listening = [socket.create_server(address, family=family) for family, address in addresses]
+    return [each for one in listening for each in (one, *(one.dup() for _ in range(ACCEPTED_AT_ONCE - 1)))]
+
+
 async def _serve(settings: Settings, dsn: str, embedded: EmbeddedPostgres | None) -> None:
     app = await create_app(settings, dsn)
-    server = uvicorn.Server(server_config(app, settings.host, settings.port, settings.trusted_proxies))
+    server = uvicorn.Server(server_config(app, settings.trusted_proxies))
     watcher = asyncio.create_task(_watch(embedded)) if embedded else None
     # The schema and all else that lives as long as the process is not looked through again and again.
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS, 10, 10)
     log.info("serving", url=settings.base_url, process=os.getpid())
-    await server.serve()
+    await server.serve(listen(settings.host, settings.port))
     if watcher is not None:
         watcher.cancel()
 

@@ -64,7 +64,7 @@ def free_door() -> tuple[socket.socket, int]:
 
 
 async def started(app: Any, door: socket.socket, proxies: tuple[str, ...] = ()) -> tuple[uvicorn.Server, "asyncio.Task[None]"]:
-    server = uvicorn.Server(server_config(app, proxies=proxies))
+    server = uvicorn.Server(server_config(app, proxies))
     task = asyncio.create_task(server.serve(sockets=[door]))
     while not server.started:
         assert not task.done(), "the server did not start"

@@ -31,9 +31,9 @@ log = structlog.get_logger(__name__)
 
 
 def is_fit(jwk: Mapping[str, Any]) -> bool:
-    """Whether a key is of a kind that signs here, and public: with a private part known to all it would sign for anybody, and what
-    this part says can take hours to read. An RSA key has 2048 to 4096 bits and the exponent 65537: signatures of others take long
-    to check, or are weak, and those of strangers are checked too."""
+    """Whether a key is of a kind that signs here, and public: with its private part known to all it would sign for anybody, and
+    what that part says can take hours to read. An RSA key has 2048 to 4096 bits and the exponent 65537: signatures of others take
+    long to check, or are weak, and those of strangers are checked too."""
     if jwk.get("use", "sig") != "sig" or jwk.keys() & PRIVATE:
         return False
     if jwk.get("kty") != "RSA":

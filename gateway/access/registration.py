@@ -76,7 +76,8 @@ async def create_keyed_client(
     except (JoseError, ValueError, KeyError, TypeError):
         raise InputNotAccepted('The keys are not a JSON Web Key Set: {"keys": [...]}.', "jwks") from None
     if unfit:
-        told = f"{unfit} of the keys cannot be used: give at most {KEYS_MAX}, public, EC, OKP, or RSA of 2048 to 4096 bits with e=65537."
+        kinds = "EC, OKP, or RSA of 2048 to 4096 bits with e=65537"
+        told = f"{unfit} of the keys cannot be used: give at most {KEYS_MAX} public keys, {kinds}."
         raise InputNotAccepted(told, "jwks")
     if not keys:
         raise InputNotAccepted("The key set must hold at least one key.", "jwks")

@@ -1,6 +1,6 @@
 """What callers do, for the audit log: which requests it holds, what they are called there, and what that costs."""
 
-from collections.abc import Mapping
+from collections.abc import Collection
 from typing import Any
 
 from graphql import ExecutionResult, OperationDefinitionNode, print_ast, separate_operations
@@ -60,13 +60,13 @@ def cost_of_noting(deed: Deed) -> int:
     return NOTING_COST * -(-min(deed.size, DETAILS_MAX_BYTES) // NOTED_AT_ONCE_BYTES)
 
 
-def result_of(result: ExecutionResult, answered: Mapping[str | int, Any]) -> str:
+def result_of(result: ExecutionResult, answered: Collection[Any]) -> str:
     """ok, or the codes of errors and of refusals in payloads, with an ok where something was done all the same. Who asks chooses
     what the result shows, and so it is not read: `answered` are the root fields' own values."""
     if not answered and not result.errors:
         return "NOTHING"  # all of it was skipped
     codes = {str((error.extensions or {}).get("code", "ERROR")) for error in result.errors or ()}
-    for value in answered.values():
+    for value in answered:
         for each in value if isinstance(value, list) else [value]:
             refusals = each.errors if isinstance(each, Payload) else []
             codes |= {refusal.code.value for refusal in refusals}

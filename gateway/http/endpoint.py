@@ -153,16 +153,19 @@ class GraphQLEndpoint:
             with self._counting(admitted, result):
                 yield result
             return
-        turn = self._turns.of(admitted.caller, admitted.points)
+        turn, deed = self._turns.of(admitted.caller, admitted.points), admitted.deed
         with refusing_what_is_away():
-            if admitted.deed is not None:
-                await self._doors.audit.note(replace(admitted.deed, result="ok"))
+            if deed is not None:
+                await self._doors.audit.note(deed)
             subscribed = self._engine.subscribe(
                 admitted.prepared, admitted.variables, admitted.operation_name, admitted.context, turn
             )
             cost: dict[str, Any] | None = admitted.cost  # of the first event, which was paid when it began
             async with aclosing(subscribed) as results:
                 async for result in results:
+                    if deed is not None:  # what it came to, which its first event says
+                        await self._doors.audit.note(replace(deed, result=result_of(result, (result.data or {}).values())))
+                        deed = None
                     cost = cost or await self._budgets.charge(admitted.caller, admitted.points)
                     with self._counting(admitted, result):
                         yield ExecutionResult(result.data, result.errors, {"cost": cost})
@@ -221,12 +224,14 @@ class GraphQLEndpoint:
         try:
             result = await self._execute(admitted)
         except NOT_NOW:
+            done = admitted.context.answered.values()  # before it came to what could not be done now
+            told = f"NOT_ANSWERED {result_of(ExecutionResult(None, None), done)}" if done else "NOT_ANSWERED"
             with suppress(*NOT_NOW):
-                await self._doors.audit.note(replace(deed, result="NOT_ANSWERED"))
+                await self._doors.audit.note(replace(deed, result=told))
             raise
         if not only_introspects(admitted.prepared, admitted.operation_name):
             seen = dict.fromkeys([*deed.about, *admitted.context.brought_to_light, *named_in_answer(admitted.caller, result)])
-            ended = replace(deed, result=result_of(result, admitted.context.answered), about=list(seen))
+            ended = replace(deed, result=result_of(result, admitted.context.answered.values()), about=list(seen))
             try:
                 await self._doors.audit.note(ended)
             except NOT_NOW:

@@ -126,10 +126,17 @@ class DocumentExecutor(StrawberryGraphQLCoreExecutionContext):
             return self.build_response(None)
         return self.build_response({root.path.key: completed})  # type: ignore[dict-item]
 
+    def build_response(self, data: dict[str, Any] | None) -> Any:
+        # Helpers and loaders hold who holds them: what was asked and answered would stay until the collector looks for such
+        # rings, and to look at many large requests at once takes it half a second.
+        self.async_helpers = None  # type: ignore[assignment]
+        self.context_value.loaders.clear()
+        return super().build_response(data)
+
     def complete_value(
         self, return_type: Any, field_details_list: Any, info: Any, path: Any, result: Any, position_context: Any
     ) -> Any:
-        if path.prev is None:
+        if path.prev is None and not info.field_name.startswith("__"):
             self.context_value.answered[path.key] = result
         if self.outputs is not None and not isinstance(result, Exception):
             complete = self.outputs.find(return_type, field_details_list, self.collect_subfields)

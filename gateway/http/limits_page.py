@@ -20,16 +20,11 @@ from gateway.http.login import LOGINS_WAITING_OF_ONE
 from gateway.http.patient_socket import CONTROL_FRAMES_A_SECOND, FRAMES_A_SECOND
 from gateway.http.shares import (
     HELD_MAX_WEIGHT,
-    LARGE_MUTATIONS_AT_ONCE,
-    LARGE_QUERIES_AT_ONCE,
     MEMBERS_HELD_MAX_WEIGHT,
     MEMBERS_UNREAD_MAX_BYTES,
-    MIDDLE_AT_ONCE,
-    MIDDLE_POINTS,
+    MUTATIONS_AT_ONCE,
+    QUERIES_AT_ONCE,
     REQUEST_MAX_WEIGHT,
-    SMALL_AT_ONCE,
-    SMALL_MUTATION_POINTS,
-    SMALL_POINTS,
     UNREAD_MAX_BYTES,
 )
 from gateway.http.wire import BODY_MAX_BYTES, MEMBERS_BODY_MAX_BYTES, PARTS_MAX, QUERY_PAIRS_MAX, SMALL_BODY_BYTES
@@ -62,11 +57,8 @@ _DOCUMENTS = [
     ("size of an answer of a query", f"{ANSWER_MAX_BYTES // 1024 // 1024} MiB"),
     ("items of a page", f"{PAGE_MAX:,}"),
     ("seconds of a query", patience.QUERY_SECONDS),
-    (f"queries at once of less than {SMALL_POINTS:,} points", SMALL_AT_ONCE),
-    (f"mutations at once of less than {SMALL_MUTATION_POINTS:,} points", SMALL_AT_ONCE),
-    (f"operations at once of less than {MIDDLE_POINTS:,} points", MIDDLE_AT_ONCE),
-    ("larger queries at once", LARGE_QUERIES_AT_ONCE),
-    ("larger mutations at once", LARGE_MUTATIONS_AT_ONCE),
+    *((f"queries at once of less than {points:,} points", most) for points, most in QUERIES_AT_ONCE),
+    *((f"mutations at once of less than {points:,} points", most) for points, most in MUTATIONS_AT_ONCE),
 ]
 _CONNECTIONS = [
     ("WebSockets from one address", socket.SOCKETS_OF_ONE),

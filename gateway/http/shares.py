@@ -8,14 +8,13 @@ from uuid import UUID
 from weakref import WeakValueDictionary
 
 from gateway.access.caller import Caller
+from gateway.http.cost import COST_MAX
 from gateway.http.refusing import RequestRefused
 
-# Operations of less than so many points, and how many of them run at once; queries and mutations apart.
-SMALL_POINTS, SMALL_AT_ONCE = 1_000, 200
-# Of a mutation each item is work for the loop, and not the database's alone.
-SMALL_MUTATION_POINTS = 200
-MIDDLE_POINTS, MIDDLE_AT_ONCE = 10_000, 8
-LARGE_QUERIES_AT_ONCE, LARGE_MUTATIONS_AT_ONCE = 2, 4
+# Of operations of less than so many points so many run at once: each point is work for the loop, and a mutation's are more of it
+# than a query's.
+QUERIES_AT_ONCE = ((300, 200), (1_000, 32), (10_000, 8), (COST_MAX + 1, 2))
+MUTATIONS_AT_ONCE = ((100, 200), (200, 32), (10_000, 8), (COST_MAX + 1, 4))
 # Of members there are many, who need little: an answer of the largest size.
 UNREAD_MAX_BYTES, MEMBERS_UNREAD_MAX_BYTES = 64 * 1024 * 1024, 16 * 1024 * 1024
 # What counts of a request in memory, the most that one may take, and all of a party's that are not answered.
@@ -35,13 +34,9 @@ class Turns:
 
     def of(self, caller: Caller, points: int, is_mutation: bool = False) -> Semaphore:
         """What an operation of so many points holds while it runs."""
-        if points < (SMALL_MUTATION_POINTS if is_mutation else SMALL_POINTS):
-            size, most = 0, SMALL_AT_ONCE
-        elif points < MIDDLE_POINTS:
-            size, most = 1, MIDDLE_AT_ONCE
-        else:
-            size, most = 2, LARGE_MUTATIONS_AT_ONCE if is_mutation else LARGE_QUERIES_AT_ONCE
-        key = caller.party, size, is_mutation
+        sizes = MUTATIONS_AT_ONCE if is_mutation else QUERIES_AT_ONCE
+        below, most = next((size for size in sizes if points < size[0]), sizes[-1])
+        key = caller.party, below, is_mutation
         turns = self._turns.get(key)
         if turns is None:
             turns = self._turns[key] = Semaphore(most)

@@ -29,7 +29,7 @@ class Work:
         """Every job of the gateway, by name."""
         return [
             Job("conversions", "Moves on exchanges that a crash or a silence left under way.", "* * * * * */5", self.convert),
-            Job("credit", "Places members' debts with those that bear them, warns of credit that runs short.", "* * * * *", self.place_and_warn),
+            Job("credit", "Places members' debts, warns of credit that runs short.", "* * * * *", self.place_and_warn),
             Job("expire", "Expires points whose last day is over.", "* * * * * 30", self.expire_all),
             Job("fold", "Adds up what batches noted for settlement.", "* * * * * 15", self.fold),
             Job("holds", "Gives back what holds whose time is over set aside.", "* * * * * */5", self.run_out),
@@ -105,7 +105,7 @@ class Work:
         placed = 0
         while True:
             row = await self._database.post(sql.place_debts, most=AT_ONCE)
-            placed += row["changed"]
+            placed += int(row["changed"])
             if row["wallets"] < AT_ONCE:
                 break
         async with self._database.reading() as tx:

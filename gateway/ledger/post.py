@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 from uuid import UUID
 
-from gateway.batching import CLAIMANTS_MAX, Busy, Claims, Lanes, OneAtATime
+from gateway.batching import Claims, Lanes, OneAtATime
 from gateway.clock import Clock
 from gateway.database import CreditShort, Database, Duplicate, PostedNothing, Row, Stuck, WalletTooFull
 from gateway.ids import bucket_of, new_id_in
@@ -28,12 +28,13 @@ from gateway.ledger.items import (
     turns_of,
     wallet_of,
 )
+from gateway.parties import Shares
 from gateway.statements import Statement, load_queries
 
 sql = load_queries(__file__)
 
 CREDIT_SLOTS = 16
-SINGLES_AT_ONCE = 4
+SINGLES_AT_ONCE, SINGLES_OF_ONE = 4, 2
 
 
 OneItem = TypeVar("OneItem", Earning, Return, Redemption, Hold, Capture)
@@ -48,9 +49,8 @@ class Ledger:
         self._database, self._clock, self._posted = database, clock, posted
         self.one_at_a_time = OneAtATime()
         self._names = Claims()
-        # What is posted by itself leaves the lanes their connections.
-        self._singles = asyncio.Semaphore(SINGLES_AT_ONCE)
-        self._singly = 0
+        # What is posted by itself leaves the lanes their connections, and one party's others theirs.
+        self._singles, self._shares = asyncio.Semaphore(SINGLES_AT_ONCE), Shares(SINGLES_OF_ONE)
 
         def claiming_wallets(statement: Statement) -> Lanes[WalletItem, Answer]:
             async def post(items: Sequence[WalletItem]) -> list[Answer]:
@@ -89,13 +89,14 @@ class Ledger:
 
         Another process may win a race for the key or a lock; then it is posted again and finds what the other did.
         """
-        if self._singly >= CLAIMANTS_MAX:
-            raise Busy("Too much waits to be posted; try again in a moment.")
-        self._singly += 1
+        names = [name_of_key(key.owner_id, key.text)]
+        await self._names.claim(names)
         try:
-            return await self._once([name_of_key(key.owner_id, key.text)], post)
+            async with self._shares.own(), self._singles:
+                return await _again(post)
         finally:
-            self._singly -= 1
+            self._posted()
+            self._names.free(names)
 
     @asynccontextmanager
     async def claiming(self, owner_id: UUID, key: str) -> AsyncIterator[None]:
@@ -105,15 +106,6 @@ class Ledger:
         try:
             yield
         finally:
-            self._names.free(names)
-
-    async def _once(self, names: Sequence[Hashable], post: Callable[[], Awaitable[Posted]]) -> Posted:
-        await self._names.claim(names)
-        try:
-            async with self._singles:
-                return await _again(post)
-        finally:
-            self._posted()
             self._names.free(names)
 
     async def _submit(self, lanes: Lanes[OneItem, Answer], items: Sequence[OneItem]) -> list[Answer]:

@@ -207,11 +207,16 @@ async def test_what_a_partner_does_in_a_members_name_is_noted_with_the_member_al
     acting = (await exchange(world, await ann_hands_over(world, "balance:read", "profile:read"))).json()["access_token"]
     before = len(await noted(world))
     async with open_socket(world, acting) as socket:
-        await socket.send(json.dumps({"type": "subscribe", "id": "1", "payload": {"query": "subscription { walletChanged { cursor } }"}}))
-        await asyncio.wait_for(socket.recv(), 5)
+        for after in ("null", '"no cursor"'):
+            query = f"subscription {{ walletChanged(after: {after}) {{ cursor }} }}"
+            await socket.send(json.dumps({"type": "subscribe", "id": after, "payload": {"query": query}}))
+            await asyncio.wait_for(socket.recv(), 5)
     await world.ask(acting, "{ programmes { code } }")
-    assert (await noted(world))[before:] == [("partner", "subscription walletChanged", "ok"), ("partner", "query programmes", "ok")]
-    for row in await world.sql("select about from audit_log order by number desc limit 2"):
+    assert [result for _, action, result in (await noted(world))[before:] if action == "subscription walletChanged"] == [
+        "ASKED", "ok", "ASKED", "BAD_INPUT",
+    ]  # fmt: skip
+    assert (await noted(world))[-1] == ("partner", "query programmes", "ok")
+    for row in await world.sql("select about from audit_log order by number desc limit 5"):
         assert row["about"] == [await ann(world)]
 
 

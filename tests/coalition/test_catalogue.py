@@ -8,10 +8,10 @@ import pytest
 from gateway.coalition import catalogue
 from gateway.coalition.catalogue import Catalogue
 from gateway.database import Database
-from tests.world import World
+from tests.world import Place, World
 
 
-async def test_one_reads_for_all_who_wait_and_they_go_on_together(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_reads_for_all_who_wait_and_they_go_on_together(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     reads: list[float] = []
     read = catalogue.read_coalition
 
@@ -21,7 +21,7 @@ async def test_one_reads_for_all_who_wait_and_they_go_on_together(world: World, 
         return await read(tx)
 
     monkeypatch.setattr(catalogue, "read_coalition", counted)
-    database = Database(world.dsn, 2)
+    database = Database(place.dsn, 2)
     await database.open()
     shared = Catalogue(database)
     everybody = await asyncio.gather(*(shared.current() for _ in range(2_000)))

@@ -28,6 +28,13 @@ from gateway.http import (
     socket,
     wire,
 )
+from gateway.ledger.post import SINGLES_AT_ONCE, SINGLES_OF_ONE
+
+
+def at_once(sizes: tuple[tuple[int, int], ...]) -> str:
+    *smaller, (_, largest) = sizes
+    return ", ".join(f"{most} of less than {below:,}{' points' * (n == 0)}" for n, (below, most) in enumerate(smaller)) + f", {largest} larger"
+
 
 SECURITY = (Path(__file__).parent.parent.parent / "docs" / "security.md").read_text()
 KIB, MIB = 1024, 1024 * 1024
@@ -66,8 +73,8 @@ SAID = {
     "time of a query": [f"{patience.QUERY_SECONDS} seconds"],
     "at once, in one process": [
         f"{NOTERS_OF_ONE} that write the audit log ({NOTERS_AT_ONCE} of all)",
-        f"{shares.SMALL_AT_ONCE} of less than {shares.SMALL_POINTS:,} points (mutations: of less than {shares.SMALL_MUTATION_POINTS}), {shares.MIDDLE_AT_ONCE} of less than {shares.MIDDLE_POINTS:,}",
-        f"{shares.LARGE_QUERIES_AT_ONCE} and {shares.LARGE_MUTATIONS_AT_ONCE}.",
+        f"{SINGLES_OF_ONE} transfers, reversals and releases ({SINGLES_AT_ONCE} of all)",
+        "of its queries " + at_once(shares.QUERIES_AT_ONCE) + "; of its mutations " + at_once(shares.MUTATIONS_AT_ONCE),
     ],
     "consents of a member": [f"{consents.STANDING_MAX}; {consents.WITHDRAWN_MAX}"],
     "a WebSocket's message": [

@@ -19,6 +19,7 @@ from gateway.coalition.catalogue import Catalogue
 from gateway.database import Database, Stuck
 from gateway.events import feed
 from gateway.http import endpoint, shares
+from gateway.http.cost import COST_MAX
 from gateway.parties import PARTY
 from gateway.privacy import graph as people_graph
 from gateway.settings import read_settings
@@ -81,28 +82,23 @@ LARGE_MUTATION = """mutation { enrolMembers(input: [{externalId: "a"}, {external
 
 
 @pytest.mark.parametrize(
-    ("points", "asked", "at_once"),
+    ("sizes", "asked"),
     [
-        ((10, 20), LARGE_QUERY, "LARGE_QUERIES_AT_ONCE"),
-        ((10, 20), LARGE_MUTATION, "LARGE_MUTATIONS_AT_ONCE"),
-        ((10, 2_000), LARGE_QUERY, "MIDDLE_AT_ONCE"),
-        ((2_000, 20_000), LARGE_QUERY, "SMALL_AT_ONCE"),
+        ("QUERIES_AT_ONCE", LARGE_QUERY),
+        ("MUTATIONS_AT_ONCE", LARGE_MUTATION),
     ],
 )
 async def test_of_one_callers_operations_a_few_run_at_once_and_small_ones_go_past_large_ones(
-    world: World, monkeypatch: pytest.MonkeyPatch, points: tuple[int, int], asked: str, at_once: str
+    world: World, monkeypatch: pytest.MonkeyPatch, sizes: str, asked: str
 ) -> None:
-    monkeypatch.setattr(shares, "SMALL_POINTS", points[0])
-    monkeypatch.setattr(shares, "SMALL_MUTATION_POINTS", points[0])
-    monkeypatch.setattr(shares, "MIDDLE_POINTS", points[1])
-    monkeypatch.setattr(shares, "SMALL_AT_ONCE", 12)
-    held = {who: Held(getattr(shares, at_once)) for who in ("grocer", "fuel")}
+    monkeypatch.setattr(shares, sizes, ((10, 12), (1_000, 3)))
+    held = {who: Held(3) for who in ("grocer", "fuel")}
     run = endpoint.GraphQLEndpoint._execute
     partners = {row["partner_id"]: row["code"] for row in await world.sql("select partner_id, code from partner")}
     await asyncio.gather(*(world.token(who) for who in held))
 
     async def counted(self: Any, admitted: Any) -> Any:
-        if admitted.points < 20:
+        if admitted.points < 10:
             return await run(self, admitted)
         async with held[partners[admitted.caller.party]]:
             return await run(self, admitted)
@@ -110,10 +106,18 @@ async def test_of_one_callers_operations_a_few_run_at_once_and_small_ones_go_pas
     monkeypatch.setattr(endpoint.GraphQLEndpoint, "_execute", counted)
     crowded = asyncio.gather(*(world.post(who, asked) for who in held for _ in range(15)))
     await asyncio.sleep(0.01)
-    if at_once != "SMALL_AT_ONCE":
-        assert (await world.post("grocer", "{ programmes { code } }")).status_code == 200
+    assert (await world.post("grocer", "{ programmes { code } }")).status_code == 200
     assert {answer.status_code for answer in await crowded} == {200}
-    assert {who: each.most for who, each in held.items()} == dict.fromkeys(held, getattr(shares, at_once))
+    assert {who: each.most for who, each in held.items()} == dict.fromkeys(held, 3)
+
+
+@pytest.mark.parametrize("is_mutation", [False, True])
+def test_the_larger_one_partys_operations_are_the_fewer_run_at_once(is_mutation: bool) -> None:
+    sizes = shares.MUTATIONS_AT_ONCE if is_mutation else shares.QUERIES_AT_ONCE
+    caller, turns = Caller("partner", uuid4(), "partner-x", frozenset()), shares.Turns()
+    found = [turns.of(caller, points, is_mutation) for below, _ in sizes for points in (below - 1, below)]
+    assert [turn._value for turn in found[::2]] == [most for _, most in sizes] == sorted((most for _, most in sizes), reverse=True)
+    assert found[1::2] == [*found[2::2], found[-1]]
 
 
 async def test_a_partys_reports_and_its_postings_do_not_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,8 +258,7 @@ async def test_the_lines_of_a_batch_have_a_price_each_time_that_they_are_given(w
 
 
 async def test_whoever_a_partner_acts_for_it_has_its_own_turns_alone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shares, "SMALL_POINTS", 1)
-    monkeypatch.setattr(shares, "MIDDLE_POINTS", 2)
+    monkeypatch.setattr(shares, "QUERIES_AT_ONCE", ((1, 1), (2, 8), (COST_MAX, 2)))
     await bob_joins(world)
     fuel = (await world.sql("select partner_id from partner where code = 'fuel'"))[0][0]
     members = [row[0] for row in await world.sql("select distinct member_id from card order by 1")]

@@ -43,9 +43,9 @@ class Hold:
 class Claim:
     """What returns of one funder's purchases claimed of a member, how much of it of purchases on credit, and when last."""
 
+    at: datetime
     points: int = 0
     charged: int = 0
-    at: datetime | None = None
 
 
 @dataclass
@@ -90,7 +90,7 @@ class Member:
         self.given[lot[1]] = self.given.get(lot[1], 0) + points
 
     def claim(self, funder: UUID, points: int, charged: bool, at: datetime) -> None:
-        claim = self.claims.setdefault(funder, Claim())
+        claim = self.claims.setdefault(funder, Claim(at))
         claim.points += points
         claim.charged += points if charged else 0
         claim.at = at
@@ -98,7 +98,7 @@ class Member:
     def place_debts(self) -> None:
         """Whoever claimed more than its lots gave bears what is owed, the latest first, on credit as far as it claimed on credit."""
         self.borne, left = {}, self.owed
-        for funder in sorted(sorted(self.claims), key=lambda funder: self.claims[funder].at or datetime.min, reverse=True):
+        for funder in sorted(sorted(self.claims), key=lambda funder: self.claims[funder].at, reverse=True):
             claim = self.claims[funder]
             share = min(max(claim.points - self.given.get(funder, 0), 0), left)
             left -= share

@@ -4,11 +4,17 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
+from uuid import UUID, uuid4
 
 import pytest
 
 from gateway import batching
 from gateway.batching import ASIDE_MAX, Busy, Claims, Lanes, OneAtATime
+from gateway.database import Database
+from gateway.ledger.items import Key
+from gateway.ledger.post import Ledger
+from gateway.parties import PARTY
+from tests.world import World
 
 
 class Wanted(NamedTuple):
@@ -195,3 +201,27 @@ async def test_so_many_wait_for_one_key_and_no_more(monkeypatch: pytest.MonkeyPa
     await waiting[1]
     claims.free(["k", 1])
     await claims.claim(["k"])
+
+
+async def test_what_one_party_posts_by_itself_leaves_others_their_turn(world: World) -> None:
+    ledger, let_go = Ledger(Database(world.dsn, 2), world.clock, 4), asyncio.Event()
+    done: list[str] = []
+
+    async def post(who: str, after: asyncio.Event | None = None) -> None:
+        PARTY.set(UUID(bytes=who.encode() * 16))
+
+        async def posting() -> None:
+            if after is not None:
+                await after.wait()
+            done.append(who)
+
+        await ledger.once(Key(uuid4(), "k", b""), posting)
+
+    flood = [asyncio.create_task(post("a", let_go)) for _ in range(200)]
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        await asyncio.create_task(post("b"))
+    assert done == ["b"]
+    let_go.set()
+    await asyncio.gather(*flood)
+    assert done[1:] == ["a"] * 200

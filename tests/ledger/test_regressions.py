@@ -5,6 +5,7 @@ import json
 from datetime import timedelta
 
 from gateway import ids
+from gateway.ledger.post import SINGLES_OF_ONE
 from tests.adjustment.test_adjust import adjust
 from tests.conversion.exchanging import convert, fault, quote
 from tests.credit.test_credit import set_credit
@@ -200,9 +201,9 @@ async def test_what_is_posted_by_itself_waits_for_a_wallet_for_a_moment_and_hold
     async with locked_wallet(world):
         stuck = [
             asyncio.create_task(world.post("fuel", document, i={"idempotencyKey": f"v{n}", "redemption": spent, "points": 1}))
-            for n in range(14)
+            for n in range(8)
         ]
-        await waits(world, 4)
+        await waits(world, SINGLES_OF_ONE)
         async with asyncio.timeout(1.5):
             assert codes(await world.record("5.00", member={"externalId": "bob"})) == []
         answers = await asyncio.gather(*stuck)
