@@ -71,7 +71,7 @@ function take(given) {
 async function goToLogin(more) {
   const verifier = random();
   const state = random();
-  sessionStorage.setItem("login", JSON.stringify({ verifier, state, role, scope }));
+  sessionStorage.setItem("login", JSON.stringify({ verifier, state, operator, role, scope }));
   location.assign(await authorizeUrl(verifier, state, more));
   return new Promise(() => {}); // the page is being left
 }
@@ -113,8 +113,10 @@ export async function logIn() {
   sessionStorage.removeItem("login");
   if (begun && landed.has("code") && landed.get("state") === begun.state) {
     history.replaceState(null, "", REDIRECT);
+    const given = await redeem(landed.get("code"), begun.verifier);
+    if (begun.role && begun.operator !== operator) return renew(); // the role was another's
     ({ role, scope } = begun);
-    take(await redeem(landed.get("code"), begun.verifier));
+    take(given);
   } else {
     await renew();
   }
@@ -147,7 +149,11 @@ export async function narrowTo(name, scopes) {
 }
 
 export async function logOut() {
-  await fetch("/oauth/logout", { method: "POST" });
+  const answer = await fetch("/oauth/logout", { method: "POST" }).catch(() => null);
+  if (!answer?.ok) {
+    alert("You are still logged in: the gateway did not do it. Try again.");
+    return;
+  }
   token = null;
   sessionStorage.clear();
   location.assign("/graphiql");

@@ -7,9 +7,10 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import pytest
-from playwright.async_api import BrowserContext, Page, Route, async_playwright
+from playwright.async_api import BrowserContext, Dialog, Page, Route, async_playwright
 
 from gateway.access.scopes import ROLES
+from gateway.http.sessions import SESSION_COOKIE
 from tests.founding import OPERATOR_PASSWORD
 from tests.http.test_console import ARGUMENTS, CHROMIUM
 from tests.world import World, said_by
@@ -129,3 +130,48 @@ async def test_the_role_that_was_chosen_stays_chosen_over_a_login(world: World) 
         await page.locator(".result-window", has_text="grocer").wait_for()
         assert await page.get_by_label("Role").input_value() == "auditor"
         assert set(said_by(tokens[-1])["scope"].split()) <= set(ROLES["auditor"])
+
+
+async def test_the_role_that_one_operator_chose_is_not_the_next_ones(world: World) -> None:
+    await world.new_operator("otto", ["admin"])
+    async with chromium() as (context, tokens):
+        page = await context.new_page()
+        await log_in(world, page, "otto")
+        async with page.expect_response("**/oauth/token"):
+            await page.get_by_label("Role").select_option("auditor")
+        await context.clear_cookies()
+        await page.evaluate("const real = Date.now.bind(Date); Date.now = () => real() + 600_000")
+        await run(page)
+        await page.wait_for_selector("#login")
+        await fill_in(world, page, "olga")
+        await run(page)
+        await page.locator(".result-window", has_text="grocer").wait_for()
+        assert await page.get_by_label("Role").input_value() == ""
+        assert set(said_by(tokens[-1])["scope"].split()) > set(ROLES["auditor"])
+
+
+@pytest.mark.parametrize("away", [False, True])
+async def test_a_logout_that_did_not_happen_is_told(world: World, away: bool) -> None:
+    async with chromium() as (context, _):
+        page = await context.new_page()
+        await log_in(world, page, "olga")
+        told: list[str] = []
+
+        async def hear(dialog: Dialog) -> None:
+            told.append(dialog.message)
+            await dialog.accept()
+
+        async def fail(route: Route) -> None:
+            await (route.abort() if away else route.fulfill(status=503, body="{}"))
+
+        page.on("dialog", hear)
+        await context.route("**/oauth/logout", fail)
+        await page.get_by_role("button", name="Log out").click()
+        while not told:
+            await asyncio.sleep(0.02)
+        assert told == ["You are still logged in: the gateway did not do it. Try again."]
+        assert SESSION_COOKIE in {cookie.get("name") for cookie in await context.cookies()}
+        await context.unroute("**/oauth/logout")
+        await page.get_by_role("button", name="Log out").click()
+        await page.wait_for_selector("#login")
+        assert SESSION_COOKIE not in {cookie.get("name") for cookie in await context.cookies()}
