@@ -151,10 +151,12 @@ async def _wire(settings: Settings, dsn: str, clock: Clock, engine: Engine, open
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with opened:
             running = [asyncio.create_task(each) for each in (jobs.run(), follow(watching, vault, tokens, clock), feed.run())]
-            yield
-            for task in running:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
+            try:
+                yield
+            finally:
+                for task in running:
+                    task.cancel()
+                await asyncio.gather(*running, return_exceptions=True)
 
     routes = [
         Route("/", _home),

@@ -63,6 +63,9 @@ class Jobs:
                 raise
             except Exception as error:
                 log.warning("the schedule begins anew", error=str(error))
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():  # pgqueuer, while it begins, takes that for an error like any other
+                return
             await asyncio.sleep(RESTART_SECONDS)
 
     async def run_now(self, name: str) -> int:

@@ -19,7 +19,7 @@ from gateway.earning.purchases import purchases_by_id
 from gateway.earning.record import earning_terms
 from gateway.embedded import EmbeddedPostgres
 from gateway.ids import new_id_in
-from gateway.ledger.items import Earning, Key, Return
+from gateway.ledger.items import Earning, Key, Redemption, Return, Terms
 from gateway.ledger.post import Ledger
 from gateway.ledger.post import sql as posting
 from gateway.ledger.verify import verify
@@ -171,6 +171,43 @@ async def test_what_was_posted_before_purchases_moved_into_their_transactions_st
     assert [p.lines[0].amount_minor for p in kept] == [1_000, 1_000, 1_000]
     assert further == 0
     assert broken == ["memberships_are_the_members_own"]  # nobody was enrolled here
+
+
+async def test_a_debt_that_was_moved_before_comes_back_to_who_left_it(server: EmbeddedPostgres, versions: list[str]) -> None:
+    dsn = await create_database(server, "owed_before", versions[NAMES.index("0059_whose_debt")])
+    database, now = Database(dsn, 2), SystemClock().now()
+    await database.open()
+    coalition = await describe_coalition(database)
+    contracts = {each[0].partner_id: each[0] for each in coalition.contracts.values()}
+    one, other = (earning_terms(coalition, contract, coalition.day_of(now)) for contract in list(contracts.values())[:2])
+    assert one.programme_id == other.programme_id
+    one = msgspec.structs.replace(one, on_credit=True)
+    member, ledger = new_id_in(7), Ledger(database, SystemClock(), 1)
+    connection = await asyncpg.connect(dsn)
+    await connection.execute("select set_credit($1, 1000, 80, now())", one.partner_id)
+
+    async def buy_and_give_back(terms: Terms, spent: int) -> None:
+        name = terms.partner_id.hex
+        key, back = (Key(terms.partner_id, text + name, b"x") for text in "kb")
+        (bought,) = await ledger.earn([Earning(key, terms, member, member, now, 10, name, None, 1_000, None)])
+        await connection.execute("select free_repaid_credit()")
+        taking = msgspec.structs.replace(terms, day=terms.month, today=coalition.day_of(now))
+        if spent:
+            spending = Redemption(Key(terms.partner_id, "s", b"x"), taking, member, member, now, spent, None)
+            assert [answer.refusal for answer in await ledger.redeem([spending])] == [None]
+        await ledger.take_back([Return(back, taking, member, bought.transaction_id or member, 0, now, 1_000, 10, None)])
+
+    await buy_and_give_back(one, 10)
+    await buy_and_give_back(other, 0)
+    credit = "select sum(used) from credit_slot"
+    assert await connection.fetchval(credit) == 0
+    assert migrate(dsn)[0] == "0059_whose_debt"
+    borne = await connection.fetch("select partner_id, charged, points from debt")
+    assert [tuple(row) for row in borne] == [(one.partner_id, True, 10)]
+    assert await connection.fetchval(credit) == 10 * one.issue_price * 100
+    await connection.close()
+    assert [check.name async for check in verify(database) if not check.holds] == ["memberships_are_the_members_own"]
+    await database.close()
 
 
 async def test_the_chain_of_the_audit_log_goes_on_over_what_was_noted_before(server: EmbeddedPostgres, versions: list[str]) -> None:

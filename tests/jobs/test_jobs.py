@@ -3,6 +3,10 @@
 import asyncio
 from datetime import timedelta
 
+import pytest
+from pgqueuer.sm import SchedulerManager
+
+from gateway.jobs.jobs import Jobs
 from tests.points import run_job, terms
 from tests.world import Place, World, open_world
 
@@ -89,3 +93,26 @@ async def test_what_batches_noted_is_added_up_and_says_the_same_also_while_more_
     assert await run_job(world, "fold") in (0, *range(2, 12))
     assert len(await world.sql("select from delta")) == 1
     assert await world.broken() == []
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_the_schedule_ends_when_it_is_told_to_also_where_that_is_taken_for_an_error(
+    place: Place, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """As pgqueuer did once when the gateway was interrupted in its first second: it went on without a database, for ever."""
+
+    async def run(self: SchedulerManager) -> None:
+        try:
+            await asyncio.sleep(3_600)
+        except asyncio.CancelledError:
+            if fails:
+                raise RuntimeError("pool is closed") from None
+
+    monkeypatch.setattr(SchedulerManager, "run", run)
+    async with open_world(place, jobs=()) as world:
+        jobs = Jobs(world.jobs._database, world.clock, list(world.jobs.jobs.values()), ("tidy",))
+        running = asyncio.create_task(jobs.run())
+        await asyncio.sleep(0)
+        running.cancel()
+        done, _ = await asyncio.wait({running}, timeout=5)
+        assert done == {running}
