@@ -138,10 +138,11 @@ class RemoteKeys:
         """The keys; fetched again when they are old, or do not hold `key_id`. Nobody waits for a key that is known and was there
         not long ago. Raises KeysAway."""
         now = monotonic()
+        fresh = FRESH_SECONDS if key_id is not None else AGAIN_SECONDS  # nobody knows whether it is among them
         known = self._keys is not None and any(key_id in (None, key.kid) for key in self._keys.keys)
-        if not known or now - self._fetched > 2 * FRESH_SECONDS:
+        if not known or now - self._fetched > 2 * fresh:
             await self._fetch_once(now)
-        elif now - self._fetched > FRESH_SECONDS and (self._refreshing is None or self._refreshing.done()):
+        elif now - self._fetched > fresh and (self._refreshing is None or self._refreshing.done()):
             self._refreshing = asyncio.create_task(self._fetch_once(now))
         if self._keys is None or monotonic() - self._fetched > STALE_SECONDS:
             raise KeysAway(f"The keys of {self._url} cannot be had now.")

@@ -57,6 +57,22 @@ async def test_who_publishes_no_key_any_more_has_none(fit: bool) -> None:
         await fetcher.close()
 
 
+async def test_keys_that_nobody_names_are_fetched_again_every_minute() -> None:
+    publisher = Publisher()
+    publisher.keys = [RSAKey.generate_key(2048, {"kid": "a"}, private=True)]
+    async with publishing(publisher) as url:
+        fetcher = Fetcher([url.removeprefix("http://")])
+        keys = RemoteKeys(fetcher, f"{url}/keys")
+        for key_id in (None, "a", None):
+            assert [key.kid for key in (await keys.keys(key_id)).keys] == ["a"]
+        publisher.keys = [RSAKey.generate_key(2048, {"kid": "b"}, private=True)]
+        keys._fetched, keys._tried = keys._fetched - 61, keys._tried - 61
+        assert [key.kid for key in (await keys.keys("a")).keys] == ["a"]
+        assert [key.kid for key in (await keys.keys()).keys] == ["b"]
+        assert publisher.asked == 2
+        await fetcher.close()
+
+
 def test_a_published_key_with_a_private_part_is_none_and_its_private_part_is_not_read() -> None:
     prime = 2**2048 - 1942289  # to look for the factors of this "modulus", as libraries do, takes half a minute or hours
     slow = {"kty": "RSA", "kid": "slow", "n": number(prime), "e": "AQAB", "d": number(pow(65537, -1, prime - 1))}
