@@ -3,8 +3,11 @@
 from pathlib import Path
 
 import psycopg
+import structlog
 from yoyo import get_backend, read_migrations
 from yoyo.migrations import MigrationList
+
+log = structlog.get_logger(__name__)
 
 
 class DatabaseOutOfReach(RuntimeError):
@@ -33,7 +36,9 @@ def migrate(dsn: str, only_first: int | None = None) -> list[str]:
     try:
         # It ends with the connection. yoyo's own lock is a row, which who is killed leaves there; once this one is ours, that is
         # nobody's any more.
-        backend.execute("select pg_advisory_lock(hashtext('gateway migrate'))")
+        if not backend.execute("select pg_try_advisory_lock(hashtext('gateway migrate'))").fetchone()[0]:
+            log.info("another process migrates this database; waiting for it")
+            backend.execute("select pg_advisory_lock(hashtext('gateway migrate'))")
         backend.break_lock()
         with backend.lock():
             known = read_migrations(str(migrations_dir()))
@@ -45,6 +50,9 @@ def migrate(dsn: str, only_first: int | None = None) -> list[str]:
                     migration.process_steps(backend, "apply")
                     backend.log_migration(migration, "apply")
                     backend.mark_one(migration, log=False)
+    except psycopg.errors.InsufficientPrivilege as error:
+        told = f"The role of DATABASE_URL may not bring the database up to date (docs/operating.md says what it needs): {error}"
+        raise DatabaseOutOfReach(told) from None
     finally:
         backend.connection.close()
     return names

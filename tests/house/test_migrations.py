@@ -23,7 +23,7 @@ from gateway.ledger.items import Earning, Key, Redemption, Return, Terms
 from gateway.ledger.post import Ledger
 from gateway.ledger.post import sql as posting
 from gateway.ledger.verify import verify
-from gateway.migrate import migrate, migrations_dir
+from gateway.migrate import DatabaseOutOfReach, migrate, migrations_dir
 from tests.conftest import create_database
 from tests.founding import describe_coalition
 
@@ -247,6 +247,26 @@ async def test_who_is_killed_while_it_migrates_leaves_a_database_with_which_the_
     await connection.close()
     assert 50 <= len(NAMES) - len(await asyncio.to_thread(migrate, made)) < len(NAMES)
     assert await shape(made) == await shape(dsn)
+
+
+async def test_who_may_not_migrate_is_told_so_and_who_has_to_wait_waits(
+    server: EmbeddedPostgres, capfd: pytest.CaptureFixture[str]
+) -> None:
+    made = await create_database(server, "not_for_everybody")
+    connection = await asyncpg.connect(made)
+    await connection.execute("create role stranger login")
+    await connection.execute("select pg_advisory_lock(hashtext('gateway migrate'))")
+    waiting = asyncio.create_task(asyncio.to_thread(migrate, made, 1))
+    while "waiting for it" not in capfd.readouterr().out:
+        await asyncio.sleep(0.01)
+    assert not waiting.done()
+    await connection.execute("select pg_advisory_unlock(hashtext('gateway migrate'))")
+    assert await waiting == NAMES[:1]
+    with pytest.raises(DatabaseOutOfReach, match=r"may not bring the database up to date.*permission denied"):
+        await asyncio.to_thread(migrate, made.replace("//gateway@", "//stranger@"))
+    assert await applied(connection) == 1
+    await connection.execute("drop role stranger")
+    await connection.close()
 
 
 async def applied(connection: asyncpg.Connection) -> int:
