@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 from joserfc import jwt
 from joserfc.errors import JoseError
@@ -14,6 +13,7 @@ from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from gateway.access.clients import CLIENT_AHEAD_SECONDS, JOSE, JTI_MAX, unverified
 from gateway.access.jwks import is_fit
+from gateway.addresses import split_address
 
 PROOF_SECONDS_MAX = 60
 PROOF_LENGTH_MAX = 4_000
@@ -71,7 +71,7 @@ def only_proof(proofs: Sequence[str], method: str, url: str, now: datetime, acce
 
 def _plain(url: str) -> str:
     """Without query and fragment (RFC 9449, section 4.3)."""
-    parts = urlsplit(url)
+    parts = split_address(url)
     return f"{parts.scheme.lower()}://{parts.netloc.lower()}{parts.path}"
 
 

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from time import monotonic
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import orjson
@@ -12,6 +11,8 @@ import structlog
 from joserfc.errors import JoseError
 from joserfc.jwk import Key, KeySet
 from joserfc.util import urlsafe_b64decode
+
+from gateway.addresses import split_address
 
 FETCH_SECONDS = 5
 FRESH_SECONDS = 600
@@ -74,7 +75,7 @@ def read_keys(jwks: dict[str, Any]) -> KeySet:
 
 def is_of(url: str, hosts: Collection[str]) -> bool:
     """Whether an address is of one of these hosts, over HTTPS, or HTTP on the loopback. Raises ValueError for what is none."""
-    parts = urlsplit(url)
+    parts = split_address(url)
     plain = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1")
     return (parts.scheme == "https" or plain) and parts.netloc.lower() in hosts and parts.username is None
 
@@ -97,7 +98,7 @@ class Fetcher:
     async def json(self, url: str) -> dict[str, object]:
         """Raises KeysAway."""
         if not is_of(url, self._hosts):
-            raise KeysAway(f"{url} is not among the hosts of GATEWAY_JWKS_HOSTS.")
+            raise KeysAway(f"{url[:200]} is not among the hosts of GATEWAY_JWKS_HOSTS.")
         if self._http is None:  # reading the machine's certificates takes 30 ms, and few gateways fetch
             self._http = httpx.AsyncClient(timeout=FETCH_SECONDS, follow_redirects=False, trust_env=False)
         body = bytearray()

@@ -5,7 +5,6 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from urllib.parse import urlsplit
 from uuid import UUID
 
 import orjson
@@ -13,6 +12,7 @@ from joserfc.errors import JoseError
 
 from gateway.access.jwks import KEYS_MAX, read_keys
 from gateway.access.scopes import PARTNER
+from gateway.addresses import split_address
 from gateway.database import Tx
 from gateway.refusals import InputNotAccepted
 from gateway.statements import load_queries
@@ -145,8 +145,11 @@ async def register_public_client(
 def is_redirect_uri(uri: str) -> bool:
     """Whether a code may be sent there: over HTTPS, to this machine, or to an app by a scheme of its own, which has a dot
     (RFC 8252, section 7.1)."""
-    parts = urlsplit(uri)
-    if "#" in uri or not uri.isprintable():
+    try:
+        parts = split_address(uri)
+    except ValueError:
+        return False
+    if "#" in uri:
         return False
     if parts.scheme == "http":
         return parts.hostname in ("127.0.0.1", "localhost", "::1")

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 from rich.table import Column, Table
+from rich.text import Text
 
 from gateway import ids
 from gateway.access.accounts import sql as account_sql
@@ -74,7 +75,7 @@ def verify(
                 blocks, transactions = height, transactions + count
             if fault is not None:
                 sound = False
-                out.print(f"[bold red]BROKEN[/] {f'block {height}: ' if height else ''}{fault}")
+                out.print(Text.assemble(("BROKEN", "bold red"), f" {f'block {height}: ' if height else ''}{fault}"))
         out.print(f"{blocks} blocks with {transactions:,} transactions{' hold.' if sound else '.'}")
         if sound and (last := await seal.last_mark(opened)) is not None:
             out.print(f"Note the last one where nobody who owns this database can change it: --known {last}", soft_wrap=True)
@@ -88,9 +89,10 @@ def verify(
         async for check in verify_ledger(opened):
             if not check.holds:
                 broken.append(check.name)
-            mark = "[green]holds[/]" if check.holds else "[bold red]BROKEN[/]"
-            details = "".join(f"\n[red]{example}[/]" for example in check.examples)
-            table.add_row(mark, f"[bold]{check.name}[/]\n{check.sentence}{details}", str(check.breaches))
+            mark = Text("holds", "green") if check.holds else Text("BROKEN", "bold red")
+            examples = [(f"\n{example}", "red") for example in check.examples]
+            told = Text.assemble((check.name, "bold"), f"\n{check.sentence}", *examples)
+            table.add_row(mark, told, str(check.breaches))
         out.print(table)
         out.print(f"Broken: {', '.join(broken)}." if broken else f"All {table.row_count} invariants hold.")
         return not broken

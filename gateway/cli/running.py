@@ -22,7 +22,7 @@ from gateway.logs import configure_logs
 from gateway.members.lookup import sql as member_sql
 from gateway.settings import Settings, read_settings
 
-out = Console()
+out = Console(markup=False, highlight=False)  # names come from outside
 T = TypeVar("T")
 
 

@@ -3,7 +3,6 @@
 import re
 import secrets
 from datetime import timedelta
-from urllib.parse import urlsplit
 
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
@@ -12,6 +11,7 @@ from gateway.access.accounts import Account, Login, account_of, end_codes, revok
 from gateway.access.accounts import sql as account_sql
 from gateway.access.audit import Audit, Deed
 from gateway.access.registration import CONSOLE_CLIENT, secret_hash
+from gateway.addresses import split_address
 from gateway.clock import Clock
 from gateway.database import Database, Tx
 from gateway.http.errors import NOT_NOW
@@ -107,7 +107,7 @@ def comes_from_elsewhere(request: HTTPRequest) -> bool:
     if site is not None:
         return site not in ("same-origin", "none")
     try:
-        return origin is not None and urlsplit(origin).netloc != request.headers.get("host")
+        return origin is not None and split_address(origin).netloc != request.headers.get("host")
     except ValueError:
         return True
 

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from urllib.parse import urlsplit
 from uuid import UUID
 
+from gateway.addresses import split_address
 from gateway.coalition.catalogue import read_coalition
 from gateway.database import Tx
 from gateway.ids import new_id
@@ -90,10 +90,8 @@ def _check_connection(new: NewPartner) -> None:
         told = f"The protocol {new.protocol[:40]!r} is not spoken here; there are {', '.join(sorted(PROTOCOLS))}."
         raise InputNotAccepted(told, "protocol")
     try:
-        address = urlsplit(new.endpoint or "http://none")
-        # urlsplit takes no notice of blanks and line ends, which whoever calls there trips over.
-        bare = all("!" <= char <= "~" for char in new.endpoint or "")
-        usable = bare and address.scheme in ("http", "https") and bool(address.hostname) and address.port != 0
+        address = split_address(new.endpoint or "http://none")
+        usable = address.scheme in ("http", "https") and bool(address.hostname) and address.port != 0
     except ValueError:
         usable = False
     if not usable:

@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from gateway.access import jwks, registration
 from gateway.access.jwks import Fetcher, KeysAway, RemoteKeys
+from gateway.addresses import split_address
 from gateway.database import Database
 from tests.access.issuing import Publisher, publishing
 from tests.founding import NOW
@@ -202,3 +203,22 @@ async def test_what_an_address_of_keys_sends_besides_is_not_taken() -> None:
         with pytest.raises(KeysAway):
             await RemoteKeys(fetcher, f"{url}/other", discover=True).keys("a")
         await fetcher.close()
+
+
+@pytest.mark.parametrize("named", ["https://a" + "\u0315" * 20 + "/", "https://a/" + "b" * 2_000, "https://a /b", "https://a/\n"])
+async def test_an_address_that_is_long_or_not_plain_is_no_address_and_is_not_looked_at_further(named: str) -> None:
+    """To split one that is 100,000 such characters long takes four seconds."""
+    publisher = Publisher()
+    async with publishing(publisher) as url:
+
+        async def describe(request: Request) -> Response:
+            return JSONResponse({"issuer": here[0], "jwks_uri": named})
+
+        async with serving(Starlette(routes=[Route("/.well-known/openid-configuration", describe)])) as (issuer, *_):
+            here = [issuer]
+            fetcher = Fetcher([issuer.removeprefix("http://"), url.removeprefix("http://"), "a"])
+            with pytest.raises(KeysAway):
+                await RemoteKeys(fetcher, issuer, discover=True).keys("a")
+            await fetcher.close()
+    with pytest.raises(ValueError, match="plain ASCII"):
+        split_address(named)

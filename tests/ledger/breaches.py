@@ -92,7 +92,8 @@ BREAK: dict[str, tuple[str, ...]] = {
         "update transaction set points = points - 1 where kind = 'redemption'",
     ),
     "takes_are_of_the_members_own_lots": (
-        "update lot_take k set lot_id = l.lot_id, bucket = k.bucket from lot l where k.effect = 'spent' and l.bucket <> k.bucket",
+        "update lot_take k set lot_id = l.lot_id from lot l, lot o where k.effect = 'spent' and o.lot_id = k.lot_id"
+        " and l.member_id <> o.member_id",
         "update lot set member_id = gen_random_uuid()",
         "update lot set programme_id = (select programme_id from programme where code = 'SKY')",
         "update hold set member_id = gen_random_uuid()",
