@@ -54,31 +54,43 @@ begin
 ' || before);
 end $$;
 
+-- What debts that were placed anew make of partners' credit, in minor units: to deal it locks all of a partner's slots, which nobody
+-- may do who has wallets already.
+create table debt_moved (
+  partner_id uuid not null,
+  freed numeric not null
+);
+alter table debt_moved enable row level security;
+alter table debt_moved force row level security;
+do $$ begin
+  execute format('create policy past_the_wall on debt_moved to gateway_app, %I using (true) with check (true)', current_user);
+end $$;
+grant select on debt_moved to gateway_app;
+
 -- Places what members owe with the partners whose points were used and whose goods came back, in up to `most` wallets where that
--- may have changed, and deals these partners' credit by it. Answers of how many wallets it looked at, and how many debts changed.
+-- may have changed and that nobody has locked. Answers of how many wallets it looked at, and how many debts changed.
 --
--- A partner has overdrawn a wallet by what its returns claimed and its own lots did not give, to whomever: these points had been
--- used. All that partners overdrew, less what lots of others gave for it, is what the member owes; so no partner bears more than
--- it overdrew, and the latest to do so bears first. Who gives back what once repaid a debt thereby brings that debt back to where
--- it was. One at a time: who comes meanwhile finds it done.
+-- A return overdraws its wallet by what its partner's own lots did not give: these points had been used. What a partner's lots
+-- gave otherwise, to debts and to returns of others, covers its own overdrafts first and then those of others, the oldest first;
+-- what is left is what the member owes. So a partner bears no more than it overdrew, and who gives back what once covered a debt
+-- brings that debt back to where it was. One at a time: who comes meanwhile finds it done.
 create function place_debts(most int, out wallets bigint, out changed bigint) returns record
 language plpgsql volatile security definer
 set search_path = pg_catalog, public, pg_temp
-set lock_timeout = '2s'
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
   buckets smallint[];
   members uuid[];
   programmes uuid[];
-  dealt record;
+  free int[];
 begin
   changed := 0;
   wallets := 0;
   if not pg_try_advisory_xact_lock(hashtext('place_debts')) then
     return;
   end if;
-  select array_agg(s.bucket), array_agg(s.member_id), array_agg(s.programme_id), count(*)
-    into buckets, members, programmes, wallets
+  select array_agg(s.bucket), array_agg(s.member_id), array_agg(s.programme_id)
+    into buckets, members, programmes
     from (select d.bucket, d.member_id, d.programme_id
             from public.debt d
             join public.wallet w on w.bucket = d.bucket and w.member_id = d.member_id and w.programme_id = d.programme_id
@@ -86,89 +98,106 @@ begin
           having bool_or(d.fresh) or sum(d.points) <> min(w.owed)
            order by 1, 2, 3
            limit most) s;
-  if wallets = 0 then
-    return;
-  end if;
-  perform public.lock_wallets(buckets, members, programmes);
-  for dealt in
-    with due as materialized (
-      select w.bucket, w.member_id, w.programme_id, w.owed
-        from unnest(buckets, members, programmes) i (bucket, member, programme)
-        join public.wallet w on w.bucket = i.bucket and w.member_id = i.member and w.programme_id = i.programme),
-    claimed as (
-      select d.bucket, d.member_id, d.programme_id, p.partner_id, p.contract_id, sum(r.points) as points,
-             coalesce(sum(r.points) filter (where p.charged), 0) as charged, max(t.posted_at) as at
-        from due d
-        join public.transaction t on t.bucket = d.bucket and t.member_id = d.member_id and t.kind = 'return'
-        join public.purchase_return r on r.bucket = t.bucket and r.transaction_id = t.transaction_id
-        join public.purchase p
-          on p.bucket = r.bucket and p.transaction_id = r.purchase_id and p.programme_id = d.programme_id
-       group by 1, 2, 3, 4, 5),
-    given as (
-      select d.bucket, d.member_id, d.programme_id, l.funder_id, l.contract_id, sum(l.returned) as points
-        from due d
-        join public.lot l on l.bucket = d.bucket and l.member_id = d.member_id and l.programme_id = d.programme_id
-       group by 1, 2, 3, 4, 5),
-    overdrawn as (
-      select c.bucket, c.member_id, c.programme_id, c.partner_id, c.contract_id, c.charged, c.at,
-             c.points - coalesce(g.points, 0) as points
-        from claimed c
-        left join given g
-          on g.bucket = c.bucket and g.member_id = c.member_id and g.programme_id = c.programme_id
-         and g.funder_id = c.partner_id and g.contract_id = c.contract_id
-       where c.points > coalesce(g.points, 0)),
-    borne as (
-      select o.bucket, o.member_id, o.programme_id, o.partner_id, o.contract_id, o.charged,
-             least(o.points, d.owed - (sum(o.points) over latest_first - o.points)) as points
-        from overdrawn o
-        join due d on d.bucket = o.bucket and d.member_id = o.member_id and d.programme_id = o.programme_id
-      window latest_first as (
-        partition by o.bucket, o.member_id, o.programme_id order by o.at desc, o.partner_id, o.contract_id)),
-    placed as (
-      select b.bucket, b.member_id, b.programme_id, b.partner_id, b.contract_id, s.charged, s.points::bigint as points
-        from borne b
-       cross join lateral (
-         values (true, least(b.points, b.charged)), (false, b.points - least(b.points, b.charged))) s (charged, points)
-       where s.points > 0),
-    compared as materialized (
-      select bucket, member_id, programme_id, partner_id, contract_id, charged,
-             coalesce(n.points, 0) as points, coalesce(d.points, 0) as before, coalesce(d.fresh, false) as fresh
-        from placed n
-        full join (
-          select b.*
-            from due u
-            join public.debt b on b.bucket = u.bucket and b.member_id = u.member_id and b.programme_id = u.programme_id) d
-       using (bucket, member_id, programme_id, partner_id, contract_id, charged)),
-    gone as (
-      delete from public.debt d
-       using compared c
-       where c.points = 0
-         and (d.bucket, d.member_id, d.programme_id, d.partner_id, d.contract_id, d.charged)
-           = (c.bucket, c.member_id, c.programme_id, c.partner_id, c.contract_id, c.charged)),
-    kept as (
-      insert into public.debt (bucket, member_id, programme_id, partner_id, contract_id, charged, points, fresh)
-      select c.bucket, c.member_id, c.programme_id, c.partner_id, c.contract_id, c.charged, c.points, false
-        from compared c
-       where c.points > 0 and (c.points <> c.before or c.fresh)
-      on conflict (bucket, member_id, programme_id, partner_id, contract_id, charged)
-        do update set points = excluded.points, fresh = false)
-    select c.partner_id, count(*) as debts,
-           coalesce(sum((c.before - c.points) * k.issue_price * 100) filter (where c.charged), 0) as freed
+  free := public.lock_free_wallets(buckets, members, programmes);
+  wallets := cardinality(free);
+  with due as materialized (
+    select w.bucket, w.member_id, w.programme_id, w.owed
+      from unnest(free) n
+      join public.wallet w on w.bucket = buckets[n] and w.member_id = members[n] and w.programme_id = programmes[n]),
+  claimed as materialized (
+    select d.bucket, d.member_id, d.programme_id, p.partner_id, p.contract_id, p.charged, t.posted_at, t.transaction_id,
+           coalesce(o.points, 0) as own, r.points - coalesce(o.points, 0) as points
+      from due d
+      join public.transaction t on t.bucket = d.bucket and t.member_id = d.member_id and t.kind = 'return'
+      join public.purchase_return r on r.bucket = t.bucket and r.transaction_id = t.transaction_id
+      join public.purchase p
+        on p.bucket = r.bucket and p.transaction_id = r.purchase_id and p.programme_id = d.programme_id
+     cross join lateral (
+       select sum(k.points) as points
+         from public.lot_take k
+         join public.lot l on l.bucket = k.bucket and l.lot_id = k.lot_id and l.funder_id = p.partner_id
+        where k.bucket = r.bucket and k.transaction_id = r.transaction_id and k.effect = 'returned') o),
+  covering as materialized (
+    select d.bucket, d.member_id, d.programme_id, l.funder_id,
+           sum(l.returned) - coalesce((select sum(c.own) from claimed c
+                                        where c.bucket = d.bucket and c.member_id = d.member_id
+                                          and c.programme_id = d.programme_id and c.partner_id = l.funder_id), 0) as points
+      from due d
+      join public.lot l on l.bucket = d.bucket and l.member_id = d.member_id and l.programme_id = d.programme_id
+     group by 1, 2, 3, 4),
+  overdrawn as (
+    select c.*, greatest(least(c.points, sum(c.points) over oldest_first - coalesce(g.points, 0)), 0) as still
+      from claimed c
+      left join covering g
+        on g.bucket = c.bucket and g.member_id = c.member_id and g.programme_id = c.programme_id and g.funder_id = c.partner_id
+    window oldest_first as (
+      partition by c.bucket, c.member_id, c.programme_id, c.partner_id
+          order by c.posted_at, c.contract_id, c.charged, c.transaction_id)),
+  borne as (
+    select o.bucket, o.member_id, o.programme_id, o.partner_id, o.contract_id, o.charged,
+           least(o.still, d.owed - (sum(o.still) over latest_first - o.still)) as points
+      from overdrawn o
+      join due d on d.bucket = o.bucket and d.member_id = o.member_id and d.programme_id = o.programme_id
+    window latest_first as (
+      partition by o.bucket, o.member_id, o.programme_id
+          order by o.posted_at desc, o.partner_id, o.contract_id desc, o.charged desc, o.transaction_id desc)),
+  placed as (
+    select b.bucket, b.member_id, b.programme_id, b.partner_id, b.contract_id, b.charged, sum(b.points)::bigint as points
+      from borne b
+     where b.points > 0
+     group by 1, 2, 3, 4, 5, 6),
+  compared as materialized (
+    select bucket, member_id, programme_id, partner_id, contract_id, charged,
+           coalesce(n.points, 0) as points, coalesce(d.points, 0) as before, coalesce(d.fresh, false) as fresh
+      from placed n
+      full join (
+        select b.*
+          from due u
+          join public.debt b on b.bucket = u.bucket and b.member_id = u.member_id and b.programme_id = u.programme_id) d
+     using (bucket, member_id, programme_id, partner_id, contract_id, charged)),
+  gone as (
+    delete from public.debt d
+     using compared c
+     where c.points = 0
+       and (d.bucket, d.member_id, d.programme_id, d.partner_id, d.contract_id, d.charged)
+         = (c.bucket, c.member_id, c.programme_id, c.partner_id, c.contract_id, c.charged)),
+  kept as (
+    insert into public.debt (bucket, member_id, programme_id, partner_id, contract_id, charged, points, fresh)
+    select c.bucket, c.member_id, c.programme_id, c.partner_id, c.contract_id, c.charged, c.points, false
+      from compared c
+     where c.points > 0 and (c.points <> c.before or c.fresh)
+    on conflict (bucket, member_id, programme_id, partner_id, contract_id, charged)
+      do update set points = excluded.points, fresh = false),
+  moved as (
+    insert into public.debt_moved (partner_id, freed)
+    select c.partner_id, sum((c.before - c.points) * k.issue_price * 100)
       from compared c
       join public.contract k on k.contract_id = c.contract_id
-     where c.points <> c.before
-     group by c.partner_id
-     order by c.partner_id
-  loop
-    changed := changed + dealt.debts;
-    if dealt.freed <> 0 then
-      perform public.deal_credit(dealt.partner_id, dealt.freed);
-    end if;
-  end loop;
+     where c.charged and c.points <> c.before
+     group by c.partner_id)
+  select count(*) into changed from compared c where c.points <> c.before;
 end $$;
-revoke execute on function place_debts from public;
-grant execute on function place_debts to gateway_poster;
+
+-- Deals one partner's credit by the debts that were placed anew; false where there are none.
+create function deal_moved_debts() returns boolean
+language plpgsql volatile security definer
+set search_path = pg_catalog, public, pg_temp
+set lock_timeout = '2s' as $$
+declare
+  of_partner uuid := (select m.partner_id from public.debt_moved m order by m.partner_id limit 1);
+  freed_now numeric;
+begin
+  with gone as (delete from public.debt_moved m where m.partner_id = of_partner returning m.freed)
+  select sum(g.freed) into freed_now from gone g;
+  if freed_now <> 0 then
+    perform public.deal_credit(of_partner, freed_now);
+  end if;
+  return of_partner is not null;
+end $$;
+revoke execute on function place_debts, deal_moved_debts from public;
+grant execute on function place_debts, deal_moved_debts to gateway_poster;
 
 do $$ begin
   while (select wallets from public.place_debts(1000)) = 1000 loop end loop;
+  while public.deal_moved_debts() loop end loop;
 end $$;

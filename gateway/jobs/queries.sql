@@ -22,8 +22,12 @@ select job, began_at, ended_at, succeeded_at, done, error
  order by job;
 
 -- name: place_debts(most)^
--- Places what members owe after returns with the partners that bear it, and deals their credit by it.
+-- Places what members owe after returns with the partners that bear it.
 select wallets, changed from place_debts(:most);
+
+-- name: deal_moved_debts()$
+-- Deals one partner's credit by the debts that were placed anew; false where there are none.
+select deal_moved_debts();
 
 -- name: warn_of_credit(at)
 -- Partners who have used so much of their credit, or of what they paid last, that they should pay, each once until they have.

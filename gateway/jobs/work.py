@@ -14,6 +14,8 @@ from gateway.ledger.post import sql as ledger_sql
 from gateway.ledger.seal import Signer, seal
 
 AT_ONCE = 500
+# Others' postings wait for these meanwhile.
+WALLETS_AT_ONCE = 50
 NOTICE_DAYS = 30
 
 log = structlog.get_logger(__name__)
@@ -104,10 +106,13 @@ class Work:
     async def place_and_warn(self, now: datetime) -> int:
         placed = 0
         while True:
-            row = await self._database.post(sql.place_debts, most=AT_ONCE)
+            row = await self._database.post(sql.place_debts, most=WALLETS_AT_ONCE)
             placed += int(row["changed"])
-            if row["wallets"] < AT_ONCE:
+            if row["wallets"] < WALLETS_AT_ONCE:
                 break
+        dealing = True
+        while dealing:
+            (dealing,) = await self._database.post(sql.deal_moved_debts)
         async with self._database.reading() as tx:
             rows = [row for row in await tx.all(sql.warn_of_credit, at=now) if row["short"]]
         for row in rows:

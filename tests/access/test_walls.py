@@ -300,7 +300,7 @@ async def test_every_table_has_the_wall_or_is_known_to_hold_nobodys_data(world: 
 async def test_neither_role_goes_past_the_wall_by_itself_or_writes_the_ledger(world: World) -> None:
     roles = await world.sql("select rolname, rolsuper, rolbypassrls from pg_roles where rolname like 'gateway\\_%'")
     assert [(r["rolsuper"], r["rolbypassrls"]) for r in roles] == [(False, False)] * 3
-    ledger = ("wallet", "lot", "transaction", "entry", "further_entry", "lot_take", "purchase_return", "redemption", "hold", "delta", "idempotency", "block", "sealed", "outbox", "debt")
+    ledger = ("wallet", "lot", "transaction", "entry", "further_entry", "lot_take", "purchase_return", "redemption", "hold", "delta", "idempotency", "block", "sealed", "outbox", "debt", "debt_moved")
     for role in ("gateway_app", "gateway_reader", "gateway_poster"):
         for table in ledger:
             for privilege in ("insert", "update", "delete", "truncate"):
@@ -319,7 +319,7 @@ async def test_the_role_that_posts_executes_posting_functions_and_nothing_else(w
         "post_earnings", "post_returns", "post_redemptions", "post_reversal", "post_holds", "post_captures", "post_release",
         "post_run_out_holds", "post_maturities", "post_expiries", "post_expiry_notices", "post_transfer", "post_adjustment",
         "place_hold", "release_hold", "post_conversion", "set_credit", "pay_credit", "seal_block", "fold_deltas",
-        "keep_refusal", "place_debts",
+        "keep_refusal", "place_debts", "deal_moved_debts",
     }  # fmt: skip
     assert posting.isdisjoint({row[0] for row in await world.sql(executable, "gateway_app")})
     assert posting.isdisjoint({row[0] for row in await world.sql(executable, "gateway_reader")})

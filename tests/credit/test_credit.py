@@ -3,10 +3,8 @@
 import asyncio
 from typing import Any
 
-import pytest
-
 from gateway.credit.credit import plain_reference
-from tests.points import codes, hold, reverse, run_job, second_operator, terms
+from tests.points import codes, hold, run_job, second_operator, terms
 from tests.world import World
 
 CREDIT = """
@@ -56,96 +54,6 @@ async def test_credit_is_used_by_issuing_freed_by_returns_and_payments_and_ends_
     assert (await world.record("100.00"))["errors"] == []
     assert codes(await world.record("1.00")) == ["CREDIT_LIMIT_REACHED"]
     assert (await world.record("100.00", who="fuel"))["errors"] == []
-    assert await world.broken() == []
-
-
-async def test_what_members_owe_after_returns_stays_used_so_that_nobody_issues_without_end(world: World) -> None:
-    await set_credit(world, "2.00")  # 200 points at 0.01
-    for receipt, spent, owed in (("1", 70, 70), ("2", 30, 100)):  # the second purchase first repays what is owed
-        await world.record("100.00", receipt=receipt)
-        assert (await world.redeem(spent))["errors"] == []
-        assert (await world.give_back(receipt))["errors"] == []
-        wallet = await world.wallet()
-        assert (wallet["available"], wallet["owed"]) == (0, owed)
-    assert (await used(world))["used"] == {"amount": "1.70"}
-    assert codes(await world.record("31.00")) == ["CREDIT_LIMIT_REACHED"]
-    assert (await world.record("30.00"))["errors"] == []
-    assert await world.broken() == []
-
-
-async def test_what_members_repay_frees_the_credit_of_those_whose_returns_left_it_owed(world: World) -> None:
-    await set_credit(world, "2.00")
-    await world.record("100.00", receipt="1")
-    await world.redeem(100)
-    await world.give_back("1")
-    assert await run_job(world, "credit") == 0  # nothing is repaid
-    # The same member buys and takes back again and again: it owes no more than before, and no more credit is used.
-    for receipt in range(5):
-        await world.record("100.00", receipt=f"again {receipt}")
-        await world.give_back(f"again {receipt}")
-        assert await run_job(world, "credit") == 1
-        assert (await used(world))["used"] == {"amount": "1.00"}
-    await world.record("80.00", who="fuel")  # forty points
-    assert await run_job(world, "credit") == 1
-    assert await run_job(world, "credit") == 0
-    assert ((await world.wallet())["owed"], (await used(world))["used"]) == (60, {"amount": "0.60"})
-    assert await world.broken() == []
-
-
-@pytest.mark.parametrize("placed_between", [False, True])
-async def test_what_repaid_a_debt_and_is_given_back_too_leaves_the_debt_with_who_bore_it(world: World, placed_between: bool) -> None:
-    await set_credit(world, "5.00")
-
-    async def time_passes() -> None:
-        if placed_between:
-            await run_job(world, "credit")
-
-    # The fuel station sells, has the points spent, and takes the goods back; then the member repays at the grocer and gives that back.
-    await world.record("200.00", who="fuel", receipt="f")
-    await world.redeem(100)
-    await world.give_back("f", who="fuel")
-    for receipt in ("1", "2"):
-        await time_passes()
-        await world.record("100.00", receipt=receipt)
-        await time_passes()
-        assert (await world.wallet())["owed"] == 0
-        await world.record("50.00", receipt=f"{receipt} also")  # the return takes these points, and nothing is owed of its own
-        assert codes(await world.give_back(receipt)) == []
-        await time_passes()
-        assert codes(await world.give_back(f"{receipt} also")) == []
-        assert (await world.wallet())["owed"] == 100
-        await run_job(world, "credit")
-        assert (await used(world))["used"] == {"amount": "0.00"}
-        assert await world.broken() == []
-    borne = await world.sql("select p.code, d.points, d.charged from debt d join partner p using (partner_id)")
-    assert [tuple(row) for row in borne] == [("fuel", 100, False)]
-
-
-async def test_a_partner_whose_goods_came_back_bears_the_debt_again_when_what_repaid_it_comes_back(world: World) -> None:
-    await set_credit(world, "1.00")
-    await world.record("100.00", receipt="r")
-    await world.redeem(100)
-    await world.give_back("r")
-    assert codes(await world.record("1.00")) == ["CREDIT_LIMIT_REACHED"]
-    await world.record("200.00", who="fuel", receipt="f")
-    assert (await run_job(world, "credit"), (await used(world))["used"]) == (1, {"amount": "0.00"})
-    await world.give_back("f", who="fuel")
-    assert (await run_job(world, "credit"), (await used(world))["used"]) == (3, {"amount": "1.00"})  # and a warning
-    assert await run_job(world, "credit") == 0
-    assert codes(await world.record("1.00")) == ["CREDIT_LIMIT_REACHED"]
-    assert await world.broken() == []
-
-
-async def test_a_reversal_that_repays_what_a_return_left_owed_frees_the_credit_once(world: World) -> None:
-    await set_credit(world, "2.00")
-    await world.record("100.00", receipt="1")
-    spent = (await world.redeem(70))["redemption"]["id"]
-    await world.give_back("1")
-    assert (await used(world))["used"] == {"amount": "0.70"}
-    assert codes(await reverse(world, spent)) == []
-    freed = await asyncio.gather(*(run_job(world, "credit") for _ in range(4)))
-    assert sorted(freed) == [0, 0, 0, 1]
-    assert ((await world.wallet())["owed"], (await used(world))["used"]) == (0, {"amount": "0.00"})
     assert await world.broken() == []
 
 

@@ -40,22 +40,24 @@ class Hold:
 
 
 @dataclass
-class Claim:
-    """What returns of one funder's purchases claimed of a member, how much of it of purchases on credit, and when last."""
+class Overdraft:
+    """What a return claimed beyond what its funder's own lots gave, when, and whether its purchase was on credit."""
 
+    funder: UUID
+    points: int
+    charged: bool
     at: datetime
-    points: int = 0
-    charged: int = 0
 
 
 @dataclass
 class Member:
-    """`given` is what each funder's lots gave back or repaid; `borne` what funders bear of `owed`, on credit and not."""
+    """`covering` is what each funder's lots gave to debts and to returns of others; `borne` what funders bear of `owed`, on credit
+    and not."""
 
     lots: Lots = field(default_factory=dict)
     owed: int = 0
-    claims: dict[UUID, Claim] = field(default_factory=dict)
-    given: dict[UUID, int] = field(default_factory=dict)
+    overdrafts: list[Overdraft] = field(default_factory=list)
+    covering: dict[UUID, int] = field(default_factory=dict)
     borne: dict[tuple[UUID, bool], int] = field(default_factory=dict)
     holds: dict[str, Hold] = field(default_factory=dict)
     redemptions: dict[str, tuple[Lots, date]] = field(default_factory=dict)
@@ -87,25 +89,24 @@ class Member:
             self.give(lot, points)
 
     def give(self, lot: Lot, points: int) -> None:
-        self.given[lot[1]] = self.given.get(lot[1], 0) + points
-
-    def claim(self, funder: UUID, points: int, charged: bool, at: datetime) -> None:
-        claim = self.claims.setdefault(funder, Claim(at))
-        claim.points += points
-        claim.charged += points if charged else 0
-        claim.at = at
+        self.covering[lot[1]] = self.covering.get(lot[1], 0) + points
 
     def place_debts(self) -> None:
-        """Whoever claimed more than its lots gave bears what is owed, the latest first, on credit as far as it claimed on credit."""
-        self.borne, left = {}, self.owed
-        for funder in sorted(sorted(self.claims), key=lambda funder: self.claims[funder].at, reverse=True):
-            claim = self.claims[funder]
-            share = min(max(claim.points - self.given.get(funder, 0), 0), left)
-            left -= share
-            for charged, points in ((True, min(share, claim.charged)), (False, share - min(share, claim.charged))):
-                if points:
-                    self.borne[funder, charged] = points
-        assert left == 0
+        """What a funder's lots covered is its own overdrafts first, the oldest first; of what is left the latest are owed."""
+        covering, still = dict(self.covering), []
+        for each in sorted(self.overdrafts, key=lambda each: (each.at, each.charged)):
+            covered = min(covering.get(each.funder, 0), each.points)
+            covering[each.funder] = covering.get(each.funder, 0) - covered
+            still.append((each, each.points - covered))
+        still.sort(key=lambda left: (-left[0].at.timestamp(), left[0].funder, not left[0].charged))
+        self.borne, owed = {}, self.owed
+        for each, points in still:
+            share = min(points, owed)
+            owed -= share
+            if share:
+                whose = each.funder, each.charged
+                self.borne[whose] = self.borne.get(whose, 0) + share
+        assert owed == 0
 
     def settle(self, today: date) -> None:
         """What is over expires; what is owed is repaid out of what is there."""
@@ -177,13 +178,16 @@ class Books:
         if self.terms.within_balance and holder.spendable(self.today, bought.lot) < points - unripe:
             return "INSUFFICIENT_POINTS"
         bought.unripe -= unripe
-        funder, missing = bought.lot[1], points - unripe
-        holder.give(bought.lot, unripe)
+        funder, missing, overdrawn = bought.lot[1], points - unripe, points - unripe
         for lot, part in holder.take(missing, self.today, bought.lot).items():
-            holder.give(lot, part)
             missing -= part
+            if lot[1] == funder:
+                overdrawn -= part
+            else:
+                holder.give(lot, part)
         holder.owed += missing
-        holder.claim(funder, points, bought.charged, self.now)
+        if overdrawn:
+            holder.overdrafts.append(Overdraft(funder, overdrawn, bought.charged, self.now))
         if missing:
             holder.borne[funder, bought.charged] = holder.borne.get((funder, bought.charged), 0) + missing
         bought.cents, bought.points = bought.cents - cents, bought.points - points

@@ -165,7 +165,7 @@ def _machine(world: World, loop: asyncio.AbstractEventLoop) -> type[RuleBasedSta
         def give_back(self, data: st.DataObject) -> None:
             if not self.books.purchases:
                 return
-            receipt = data.draw(st.sampled_from(sorted(self.books.purchases)))
+            receipt = data.draw(st.sampled_from(list(self.books.purchases)))
             bought = self.books.purchases[receipt]
             self.give_back_so_much(receipt, data.draw(st.integers(1, bought.cents + 100)))
 
@@ -184,7 +184,7 @@ def _machine(world: World, loop: asyncio.AbstractEventLoop) -> type[RuleBasedSta
             if there := wait(world.wallet(external_id=self.name(member)))["available"]:
                 self.redeem_so_much(member, there)
             mine = {receipt: bought for receipt, bought in self.books.purchases.items() if bought.member == member}
-            for receipt in sorted(mine)[-2:]:
+            for receipt in list(mine)[-2:]:
                 if mine[receipt].cents:
                     self.give_back_so_much(receipt, mine[receipt].cents)
 
@@ -228,7 +228,7 @@ def _machine(world: World, loop: asyncio.AbstractEventLoop) -> type[RuleBasedSta
             self.agree(answer, self.books.hold(member, points, until, (answer["hold"] or {}).get("id", "")))
 
         def draw(self, of: dict[str, Any], data: st.DataObject) -> str | None:
-            return data.draw(st.sampled_from(sorted(of))) if of else None
+            return data.draw(st.sampled_from(list(of))) if of else None
 
         @rule(member=who, points=st.integers(1, 200), data=st.data())
         def use_what_is_set_aside(self, member: str, points: int, data: st.DataObject) -> None:

@@ -135,8 +135,9 @@ having s.net_minor <> coalesce(sum(case when l.debtor_id = s.partner_id then l.g
 
 -- name: used_credit_equals_what_was_charged()
 -- What a partner has used of its credit is what its purchases on credit cost it, less what came back of them, with what it bears of
--- members' debts, less what it paid; in minor units, unrounded.
-select s.partner_id, s.used, coalesce(c.charged, 0) as charged, coalesce(d.borne, 0) as borne, coalesce(p.paid, 0) as paid
+-- members' debts, once that is dealt, less what it paid; in minor units, unrounded.
+select s.partner_id, s.used, coalesce(c.charged, 0) as charged, coalesce(d.borne, 0) as borne, coalesce(m.freed, 0) as to_be_freed,
+       coalesce(p.paid, 0) as paid
   from (select partner_id, sum(used) as used from credit_slot group by partner_id) s
   left join (
     select b.partner_id, sum((b.points - coalesce(r.points, 0)) * k.issue_price * 100) as charged
@@ -155,7 +156,11 @@ select s.partner_id, s.used, coalesce(c.charged, 0) as charged, coalesce(d.borne
      where b.charged
      group by b.partner_id) d on d.partner_id = s.partner_id
   left join (
+    select partner_id, sum(freed) as freed
+      from debt_moved
+     group by partner_id) m on m.partner_id = s.partner_id
+  left join (
     select partner_id, sum(amount_minor) as paid
       from credit_payment
      group by partner_id) p on p.partner_id = s.partner_id
- where s.used <> coalesce(c.charged, 0) + coalesce(d.borne, 0) - coalesce(p.paid, 0);
+ where s.used <> coalesce(c.charged, 0) + coalesce(d.borne, 0) + coalesce(m.freed, 0) - coalesce(p.paid, 0);

@@ -296,8 +296,8 @@ select w.member_id, w.owed, coalesce(d.borne, 0) as borne
  where w.owed > coalesce(d.borne, 0);
 
 -- name: nobody_bears_more_than_it_overdrew()
--- Where debts lie as they are owed, a partner bears no more of them than its returns claimed beyond what its own lots gave, and no
--- more on credit, or without, than these returns claimed of purchases on credit, or without.
+-- Where debts lie as they are owed, a partner bears no more of them than its returns claimed beyond what its own lots gave, and of a
+-- contract, on credit or not, no more than these returns did not find in its own lots.
 with settled as (
   select d.bucket, d.member_id, d.programme_id
     from debt d
@@ -305,29 +305,38 @@ with settled as (
    group by d.bucket, d.member_id, d.programme_id
   having not bool_or(d.fresh) and sum(d.points) = min(w.owed)),
 claimed as (
-  select p.bucket, p.member_id, p.programme_id, p.partner_id, p.contract_id, sum(r.points) as points,
-         coalesce(sum(r.points) filter (where p.charged), 0) as charged
+  select p.bucket, p.member_id, p.programme_id, p.partner_id, p.contract_id, p.charged, r.points,
+         r.points - coalesce((select sum(k.points)
+                                from lot_take k
+                                join lot l on l.bucket = k.bucket and l.lot_id = k.lot_id
+                               where k.bucket = r.bucket and k.transaction_id = r.transaction_id
+                                 and l.funder_id = p.partner_id), 0) as overdrawn
     from purchase_return r
     join purchase p on p.bucket = r.bucket and p.transaction_id = r.purchase_id
-   group by p.bucket, p.member_id, p.programme_id, p.partner_id, p.contract_id),
-given as (
-  select bucket, member_id, programme_id, funder_id, contract_id, sum(returned) as points
-    from lot
-   group by bucket, member_id, programme_id, funder_id, contract_id),
+    join settled s on s.bucket = p.bucket and s.member_id = p.member_id and s.programme_id = p.programme_id),
+of_partners as (
+  select c.bucket, c.member_id, c.programme_id, c.partner_id,
+         sum(c.points) - coalesce((select sum(l.returned)
+                                     from lot l
+                                    where l.bucket = c.bucket and l.member_id = c.member_id
+                                      and l.programme_id = c.programme_id and l.funder_id = c.partner_id), 0) as overdrawn
+    from claimed c
+   group by c.bucket, c.member_id, c.programme_id, c.partner_id),
+of_contracts as (
+  select bucket, member_id, programme_id, partner_id, contract_id, charged, sum(overdrawn) as overdrawn
+    from claimed
+   group by bucket, member_id, programme_id, partner_id, contract_id, charged),
 borne as (
-  select d.bucket, d.member_id, d.programme_id, d.partner_id, d.contract_id, sum(d.points) as points,
-         coalesce(sum(d.points) filter (where d.charged), 0) as charged
+  select d.bucket, d.member_id, d.programme_id, d.partner_id, d.contract_id, d.charged, d.points,
+         sum(d.points) over (partition by d.bucket, d.member_id, d.programme_id, d.partner_id) as in_all
     from debt d
-    join settled s on s.bucket = d.bucket and s.member_id = d.member_id and s.programme_id = d.programme_id
-   group by d.bucket, d.member_id, d.programme_id, d.partner_id, d.contract_id)
-select b.member_id, b.partner_id, b.points, b.charged, c.points as claimed, c.charged as claimed_on_credit, g.points as given
+    join settled s on s.bucket = d.bucket and s.member_id = d.member_id and s.programme_id = d.programme_id)
+select b.member_id, b.partner_id, b.contract_id, b.points, b.in_all, c.overdrawn, p.overdrawn as overdrawn_in_all
   from borne b
-  left join claimed c
-    on (c.bucket, c.member_id, c.programme_id, c.partner_id, c.contract_id)
-     = (b.bucket, b.member_id, b.programme_id, b.partner_id, b.contract_id)
-  left join given g
-    on (g.bucket, g.member_id, g.programme_id, g.funder_id, g.contract_id)
-     = (b.bucket, b.member_id, b.programme_id, b.partner_id, b.contract_id)
- where b.points > coalesce(c.points, 0) - coalesce(g.points, 0)
-    or b.charged > coalesce(c.charged, 0)
-    or b.points - b.charged > coalesce(c.points - c.charged, 0);
+  left join of_contracts c
+    on (c.bucket, c.member_id, c.programme_id, c.partner_id, c.contract_id, c.charged)
+     = (b.bucket, b.member_id, b.programme_id, b.partner_id, b.contract_id, b.charged)
+  left join of_partners p
+    on (p.bucket, p.member_id, p.programme_id, p.partner_id) = (b.bucket, b.member_id, b.programme_id, b.partner_id)
+ where b.points > coalesce(c.overdrawn, 0)
+    or b.in_all > coalesce(p.overdrawn, 0);
