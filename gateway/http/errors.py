@@ -2,6 +2,7 @@
 
 import re
 import uuid
+from collections.abc import Iterable
 
 import structlog
 from graphql import ExecutionResult, GraphQLError
@@ -38,8 +39,22 @@ def masked(result: ExecutionResult) -> ExecutionResult:
     """
     if not result.errors:
         return result
-    told = [_mask(error) for error in result.errors[:ERRORS_TOLD_MAX]]
+    try:
+        told = [_mask(error) for error in result.errors[:ERRORS_TOLD_MAX]]
+    finally:
+        _let_go(result.errors)
     return ExecutionResult(data=result.data, errors=told)
+
+
+def _let_go(errors: Iterable[BaseException]) -> None:
+    """Of the frames that errors came through: they hold them, and all that was asked, until the collector looks for such rings."""
+    left: list[BaseException | None] = [*errors]
+    while left:
+        error = left.pop()
+        if error is not None:
+            error.__traceback__ = None
+            left += [error.__cause__, error.__context__, getattr(error, "original_error", None)]
+            error.__cause__ = error.__context__ = None
 
 
 def _coded(error: GraphQLError, code: str) -> GraphQLError:

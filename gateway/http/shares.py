@@ -1,8 +1,9 @@
 """What one caller may have of a process at once: operations that run, requests in memory, and answers that it has not read."""
 
+import gc
 from asyncio import Semaphore
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from uuid import UUID
 from weakref import WeakValueDictionary
@@ -19,6 +20,8 @@ MUTATIONS_AT_ONCE = ((100, 200), (200, 32), (10_000, 8), (COST_MAX + 1, 4))
 UNREAD_MAX_BYTES, MEMBERS_UNREAD_MAX_BYTES = 64 * 1024 * 1024, 16 * 1024 * 1024
 # What counts of a request in memory, the most that one may take, and all of a party's that are not answered.
 LIGHT_WEIGHT = 32 * 1024
+# Of requests that are over, what may wait for the collector.
+COLLECTED_WEIGHT = 128 * 1024 * 1024
 REQUEST_MAX_WEIGHT, HELD_MAX_WEIGHT, MEMBERS_HELD_MAX_WEIGHT = 64 * 1024 * 1024, 128 * 1024 * 1024, 8 * 1024 * 1024
 
 
@@ -77,19 +80,28 @@ class Requests:
 
     def __init__(self) -> None:
         self._weight: Counter[UUID | None] = Counter()
+        self._let_go = 0
 
     def holding(self) -> "Held":
         """One request, which weighs nothing yet."""
-        return Held(self._weight)
+        return Held(self._weight, self._count)
+
+    def _count(self, weight: int) -> None:
+        # What was broken off, or failed, may be held by rings of its frames until the collector comes, which counts objects and
+        # not their bytes.
+        self._let_go += weight
+        if self._let_go > COLLECTED_WEIGHT:
+            self._let_go = 0
+            gc.collect()
 
 
 class Held:
     """What one request takes, until the end of a block."""
 
-    __slots__ = ("_of_all", "_party", "_weight")
+    __slots__ = ("_let_go", "_of_all", "_party", "_weight")
 
-    def __init__(self, of_all: Counter[UUID | None]) -> None:
-        self._of_all, self._weight = of_all, 0
+    def __init__(self, of_all: Counter[UUID | None], let_go: Callable[[int], None]) -> None:
+        self._of_all, self._let_go, self._weight = of_all, let_go, 0
 
     def add(self, caller: Caller, weight: int) -> None:
         """Raises RequestRefused for what is too much, alone or beside the party's other requests."""
@@ -116,3 +128,4 @@ class Held:
             self._of_all[self._party] -= self._weight
             if not self._of_all[self._party]:
                 del self._of_all[self._party]
+            self._let_go(self._weight)

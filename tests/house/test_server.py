@@ -11,6 +11,7 @@ from gateway.lookups import Loop
 from gateway.server import ACCEPTED_AT_ONCE, listen
 from tests.world import World
 
+SIMULATE = "query($i: PurchaseInput!) { simulatePurchase(input: $i) { points } }"
 BUY = "mutation($i: [PurchaseInput!]!) { recordPurchases(input: $i) { earning { points } errors { code } } }"
 
 
@@ -56,6 +57,10 @@ async def test_what_was_asked_and_answered_goes_without_the_collector(world: Wor
         refused = await world.post("grocer", "mutation($i: RedeemPointsInput!) { redeemPoints(input: $i) { errors { code } } }",
                                    i={"idempotencyKey": "k", "member": {"externalId": "ann"}, "points": 10_000, "programme": "MER"})  # fmt: skip
         assert refused.status_code == 200
+        for wrong in ({"i": [{"x": "y"}]}, {"i": [{**items[0], "occurredAt": 7}]}):
+            assert (await world.post("grocer", BUY, **wrong)).status_code in (200, 400)
+        nobody = {**items[0], "member": {"externalId": "nobody"}}
+        assert (await world.post("grocer", SIMULATE, i=nobody)).json()["errors"][0]["extensions"]["code"] == "MEMBER_UNKNOWN"
 
     await buy(0)
     gc.collect()

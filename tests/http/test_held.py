@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import json
 import tracemalloc
 from collections.abc import AsyncIterator
@@ -16,6 +17,7 @@ from gateway.http.budget import Budgets
 from gateway.http.wire import weight_of
 from tests.access.consenting import agree, exchange
 from tests.events.following import next_of, open_socket
+from tests.house.test_server import BUY
 from tests.ledger.test_batches import locked_wallet, waits
 from tests.points import ann_hands_over, ann_logs_in
 from tests.world import RECORD, World
@@ -196,3 +198,26 @@ async def test_nothing_is_held_once_all_is_answered_or_gone(world: World, monkey
     async with asyncio.timeout(5):
         while made[0]._weight:
             await asyncio.sleep(0.02)
+
+
+async def test_what_requests_that_failed_leave_to_the_collector_is_bounded_in_bytes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mutation that is broken off leaves rings of frames that hold all that it was asked, and few objects beside."""
+    monkeypatch.setattr(shares, "COLLECTED_WEIGHT", 1_000_000)
+    token, collected = await world.token("grocer"), 0
+
+    def count(phase: str, info: dict[str, int]) -> None:
+        nonlocal collected
+        collected += phase == "start" and info["generation"] == 2
+
+    headers = {"Authorization": f"Bearer {token}", "Accept": "text/event-stream"}
+    items = [{**world.purchase("1.00"), "idempotencyKey": f"k{n}", "receipt": f"k{n}"} for n in range(500)]
+    gc.disable()
+    gc.callbacks.append(count)
+    try:
+        for _ in range(6):
+            async with world.http.stream("POST", "/graphql", json={"query": BUY, "variables": {"i": items}}, headers=headers):
+                pass
+    finally:
+        gc.callbacks.remove(count)
+        gc.enable()
+    assert collected >= 2
