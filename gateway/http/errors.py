@@ -47,7 +47,7 @@ def masked(result: ExecutionResult) -> ExecutionResult:
 
 
 def _let_go(errors: Iterable[BaseException]) -> None:
-    """Of the frames that errors came through: they hold them, and all that was asked, until the collector looks for such rings."""
+    """Of the frames that errors came through: these hold them, and all that was asked, until the collector looks for rings."""
     left: list[BaseException | None] = [*errors]
     while left:
         error = left.pop()

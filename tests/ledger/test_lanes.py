@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from random import Random
 from typing import NamedTuple
 from uuid import UUID, uuid4
 
@@ -140,8 +141,9 @@ async def test_a_queue_that_is_full_says_busy_and_takes_nothing() -> None:
     assert len(await waiting) == 20_000
 
 
-async def test_so_many_wait_their_turn_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "CLAIMANTS_MAX", 2)
+@pytest.mark.parametrize("limit", ["CLAIMANTS_MAX", "CLAIMANTS_MAX_OF_ONE"])
+async def test_so_many_wait_their_turn_and_no_more(monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+    monkeypatch.setattr(batching, limit, 2)
     one_at_a_time, let_go = OneAtATime(), asyncio.Event()
     done: list[int] = []
 
@@ -186,8 +188,9 @@ async def test_what_is_stuck_is_bounded_and_counted_as_waiting() -> None:
     assert lanes.waiting == 0
 
 
-async def test_so_many_wait_for_one_key_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "CLAIMANTS_MAX", 2)
+@pytest.mark.parametrize("limit", ["CLAIMANTS_MAX", "CLAIMANTS_MAX_OF_ONE"])
+async def test_so_many_wait_for_one_key_and_no_more(monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+    monkeypatch.setattr(batching, limit, 2)
     claims = Claims()
     await claims.claim(["k"])
     waiting = [asyncio.create_task(claims.claim(["k", n])) for n in range(2)]
@@ -225,3 +228,75 @@ async def test_what_one_party_posts_by_itself_leaves_others_their_turn(world: Wo
     let_go.set()
     await asyncio.gather(*flood)
     assert done[1:] == ["a"] * 200
+
+
+async def test_one_partys_waiting_for_its_key_leaves_others_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "CLAIMANTS_MAX_OF_ONE", 3)
+    claims = Claims()
+    await claims.claim(["a", "b"])
+
+    async def want(party: UUID, name: str) -> None:
+        PARTY.set(party)
+        await claims.claim([name])
+
+    one, other = uuid4(), uuid4()
+    crowd = [asyncio.create_task(want(one, "a")) for _ in range(5)]
+    others = asyncio.create_task(want(other, "b"))
+    await asyncio.sleep(0)
+    assert [task.done() for task in crowd] == [False] * 3 + [True] * 2
+    for refused in crowd[3:]:
+        with pytest.raises(Busy):
+            await refused
+    claims.free(["a", "b"])
+    await others
+    assert [task.done() for task in crowd[:3]] == [True, False, False]  # one after the other
+    claims.free(["a"])
+    await crowd[1]
+
+
+async def test_whoever_comes_and_goes_every_claim_is_met_and_none_at_once_with_another() -> None:
+    """Names taken together in any order, by many, of whom some go away while they wait or just when it is their turn."""
+    random, claims, held, met = Random(7), Claims(), Counter[str](), 0  # noqa: S311
+
+    async def want() -> None:
+        nonlocal met
+        names = random.sample("abcde", random.randint(1, 3))
+        await claims.claim(names)
+        held.update(names)
+        assert max(held.values()) == 1
+        try:
+            await asyncio.sleep(0)
+        finally:
+            held.subtract(names)
+            claims.free(names)
+        met += 1
+
+    wanting = [asyncio.create_task(want()) for _ in range(600)]
+    gone = 0
+    for task in random.sample(wanting, 200):
+        await asyncio.sleep(0)
+        gone += task.cancel()
+    async with asyncio.timeout(10):
+        ended = await asyncio.gather(*wanting, return_exceptions=True)
+    assert sum(isinstance(each, asyncio.CancelledError) for each in ended) == 600 - met <= gone
+    assert not any(isinstance(each, AssertionError) for each in ended)
+    assert met >= 400
+    assert (claims._taken, claims._lines, claims._waiting._all, dict(claims._waiting._of)) == (set(), {}, 0, {})
+
+
+async def test_a_turn_that_one_does_not_take_is_the_next_ones() -> None:
+    claims = Claims()
+    await claims.claim(["x"])
+    await claims.claim(["y"])
+    goes, waits_on = (asyncio.create_task(claims.claim(names)) for names in (["x"], ["x", "y"]))
+    last = asyncio.create_task(claims.claim(["x"]))
+    await asyncio.sleep(0)
+    claims.free(["x"])
+    goes.cancel()  # its turn has come, and it does not know yet
+    async with asyncio.timeout(5):
+        await last  # past the one that still waits for y
+    assert (goes.cancelled(), waits_on.done()) == (True, False)
+    claims.free(["x"])
+    claims.free(["y"])
+    async with asyncio.timeout(5):
+        await waits_on
