@@ -14,8 +14,8 @@ from gateway.ledger.post import sql as ledger_sql
 from gateway.ledger.seal import Signer, seal
 
 AT_ONCE = 500
-# Others' postings wait for these meanwhile.
-WALLETS_AT_ONCE = 50
+# Others' postings wait for these meanwhile; what is left after so many rounds is the next run's.
+WALLETS_AT_ONCE, ROUNDS_MAX = 50, 1_000
 NOTICE_DAYS = 30
 
 log = structlog.get_logger(__name__)
@@ -105,7 +105,7 @@ class Work:
 
     async def place_and_warn(self, now: datetime) -> int:
         placed = 0
-        while True:
+        for _ in range(ROUNDS_MAX):
             row = await self._database.post(sql.place_debts, most=WALLETS_AT_ONCE)
             placed += int(row["changed"])
             if row["wallets"] < WALLETS_AT_ONCE:
