@@ -67,14 +67,18 @@ do $$ begin
 end $$;
 grant select on debt_moved to gateway_app;
 
--- Places what members owe with the partners whose points were used and whose goods came back, in up to `most` wallets where that
--- may have changed and that nobody has locked. Answers of how many wallets it looked at, and how many debts changed.
+-- Places what members owe with the partners whose points were used and whose goods came back, in up to `most` wallets after a given
+-- one where that may have changed and that nobody has locked. Answers of how many there are, where to go on, and how many debts
+-- changed.
 --
 -- A return overdraws its wallet by what its partner's own lots did not give: these points had been used. What a partner's lots
 -- gave otherwise, to debts and to returns of others, covers its own overdrafts first and then those of others, the oldest first;
 -- what is left is what the member owes. So a partner bears no more than it overdrew, and who gives back what once covered a debt
 -- brings that debt back to where it was. One at a time: who comes meanwhile finds it done.
-create function place_debts(most int, out wallets bigint, out changed bigint) returns record
+create function place_debts(
+  after_bucket int, after_member uuid, after_programme uuid, most int,
+  out wallets int, out last_bucket int, out last_member uuid, out last_programme uuid, out changed bigint
+) returns record
 language plpgsql volatile security definer
 set search_path = pg_catalog, public, pg_temp
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
@@ -86,6 +90,9 @@ declare
 begin
   changed := 0;
   wallets := 0;
+  last_bucket := after_bucket;
+  last_member := after_member;
+  last_programme := after_programme;
   if not pg_try_advisory_xact_lock(hashtext('place_debts')) then
     return;
   end if;
@@ -94,12 +101,19 @@ begin
     from (select d.bucket, d.member_id, d.programme_id
             from public.debt d
             join public.wallet w on w.bucket = d.bucket and w.member_id = d.member_id and w.programme_id = d.programme_id
+           where (d.bucket, d.member_id, d.programme_id) > (after_bucket, after_member, after_programme)
            group by 1, 2, 3
           having bool_or(d.fresh) or sum(d.points) <> min(w.owed)
            order by 1, 2, 3
            limit most) s;
+  if buckets is null then
+    return;
+  end if;
+  wallets := cardinality(buckets);
+  last_bucket := buckets[wallets];
+  last_member := members[wallets];
+  last_programme := programmes[wallets];
   free := public.lock_free_wallets(buckets, members, programmes);
-  wallets := cardinality(free);
   with due as materialized (
     select w.bucket, w.member_id, w.programme_id, w.owed
       from unnest(free) n
@@ -178,13 +192,12 @@ begin
   select count(*) into changed from compared c where c.points <> c.before;
 end $$;
 
--- Deals one partner's credit by the debts that were placed anew; false where there are none.
-create function deal_moved_debts() returns boolean
+-- Deals a partner's credit by its debts that were placed anew.
+create function deal_moved_debts(of_partner uuid) returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, public, pg_temp
 set lock_timeout = '2s' as $$
 declare
-  of_partner uuid := (select m.partner_id from public.debt_moved m order by m.partner_id limit 1);
   freed_now numeric;
 begin
   with gone as (delete from public.debt_moved m where m.partner_id = of_partner returning m.freed)
@@ -192,12 +205,11 @@ begin
   if freed_now <> 0 then
     perform public.deal_credit(of_partner, freed_now);
   end if;
-  return of_partner is not null;
 end $$;
 revoke execute on function place_debts, deal_moved_debts from public;
 grant execute on function place_debts, deal_moved_debts to gateway_poster;
 
 do $$ begin
-  while (select wallets from public.place_debts(1000)) = 1000 loop end loop;
-  while public.deal_moved_debts() loop end loop;
+  perform public.place_debts(-1, '00000000-0000-0000-0000-000000000000', '00000000-0000-0000-0000-000000000000', 2147483647);
+  perform public.deal_moved_debts(m.partner_id) from (select distinct partner_id from public.debt_moved order by 1) m;
 end $$;

@@ -21,13 +21,18 @@ select job, began_at, ended_at, succeeded_at, done, error
   from job_run
  order by job;
 
--- name: place_debts(most)^
--- Places what members owe after returns with the partners that bear it.
-select wallets, changed from place_debts(:most);
+-- name: place_debts(after_bucket, after_member, after_programme, most)^
+-- Places what members owe after returns with the partners that bear it, in so many wallets; answers of where to go on.
+select wallets, last_bucket, last_member, last_programme, changed
+  from place_debts(:after_bucket, :after_member, :after_programme, :most);
 
--- name: deal_moved_debts()$
--- Deals one partner's credit by the debts that were placed anew; false where there are none.
-select deal_moved_debts();
+-- name: partners_of_moved_debts()
+-- Whose credit is to be dealt by debts that were placed anew.
+select distinct partner_id from debt_moved order by partner_id;
+
+-- name: deal_moved_debts(partner)$
+-- Deals a partner's credit by them.
+select deal_moved_debts(:partner);
 
 -- name: warn_of_credit(at)
 -- Partners who have used so much of their credit, or of what they paid last, that they should pay, each once until they have.

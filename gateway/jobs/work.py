@@ -1,21 +1,22 @@
 """What the jobs do, each a run at a time; every one of them can be broken off, and finds the rest the next time."""
 
 from datetime import datetime, timedelta
+from uuid import UUID
 
 import structlog
 
 from gateway.access.clerk import sql as access_sql
 from gateway.coalition.catalogue import Catalogue
 from gateway.conversion.convert import Converter
-from gateway.database import Database
+from gateway.database import Database, PostedNothing, Stuck
 from gateway.jobs.jobs import Job, sql
 from gateway.ledger.expire import expire
 from gateway.ledger.post import sql as ledger_sql
 from gateway.ledger.seal import Signer, seal
 
 AT_ONCE = 500
-# Others' postings wait for these meanwhile; what is left after so many rounds is the next run's.
-WALLETS_AT_ONCE, ROUNDS_MAX = 50, 1_000
+# Others' postings wait for these meanwhile.
+WALLETS_AT_ONCE = 50
 NOTICE_DAYS = 30
 
 log = structlog.get_logger(__name__)
@@ -103,16 +104,24 @@ class Work:
         async with self._database.reading() as tx:
             return int(await tx.value(access_sql.forget_ended, now=now))
 
+    async def _deal_moved_debts(self) -> None:
+        async with self._database.reading() as tx:
+            partners = [row["partner_id"] for row in await tx.all(sql.partners_of_moved_debts)]
+        for partner in partners:
+            try:
+                await self._database.post(sql.deal_moved_debts, partner=partner)
+            except (Stuck, PostedNothing):
+                log.info("a partner's credit is dealt later; somebody is at work on it", partner_id=str(partner))
+
     async def place_and_warn(self, now: datetime) -> int:
-        placed = 0
-        for _ in range(ROUNDS_MAX):
-            row = await self._database.post(sql.place_debts, most=WALLETS_AT_ONCE)
-            placed += int(row["changed"])
-            if row["wallets"] < WALLETS_AT_ONCE:
-                break
-        dealing = True
-        while dealing:
-            (dealing,) = await self._database.post(sql.deal_moved_debts)
+        placed, last, wallets = 0, (-1, UUID(int=0), UUID(int=0)), WALLETS_AT_ONCE
+        while wallets == WALLETS_AT_ONCE:
+            bucket, member, programme = last
+            given = {"after_bucket": bucket, "after_member": member, "after_programme": programme}
+            row = await self._database.post(sql.place_debts, **given, most=WALLETS_AT_ONCE)
+            placed, wallets = placed + int(row["changed"]), int(row["wallets"])
+            last = row["last_bucket"], row["last_member"], row["last_programme"]
+        await self._deal_moved_debts()
         async with self._database.reading() as tx:
             rows = [row for row in await tx.all(sql.warn_of_credit, at=now) if row["short"]]
         for row in rows:
