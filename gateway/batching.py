@@ -13,12 +13,12 @@ from itertools import islice
 from typing import Generic, TypeVar
 from weakref import WeakValueDictionary
 
-from gateway.parties import PARTY
+from gateway.parties import PARTY, STRANGERS
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
-BATCH_MAX = 1_000
+BATCH_MAX, BATCH_MAX_OF_ONE = 1_000, 250  # of one where others wait
 QUEUE_MAX, QUEUE_MAX_OF_ONE = 20_000, 10_000
 CLAIMANTS_MAX, CLAIMANTS_MAX_OF_ONE = 20_000, 1_000
 ASIDE_AT_ONCE = 4
@@ -30,15 +30,18 @@ class Busy(RuntimeError):
 
 
 class _Waiting:
-    """Who waits for one another: so many in all, and a part of them of one party."""
+    """Who waits for one another: so many in all, and a part of them of one party. Of strangers nobody knows who they are: so many
+    of them wait for one name."""
 
     def __init__(self) -> None:
         self._of, self._all = Counter[Hashable](), 0
 
     @contextmanager
-    def one(self) -> Iterator[None]:
+    def one(self, name: Hashable) -> Iterator[None]:
         """Somebody who waits. Raises Busy."""
-        party = PARTY.get()
+        party: Hashable = PARTY.get()
+        if party == STRANGERS:
+            party = STRANGERS, name
         if self._of[party] >= CLAIMANTS_MAX_OF_ONE or self._all >= CLAIMANTS_MAX:
             raise Busy("Too many requests wait for one another; try again in a moment.")
         self._of[party] += 1
@@ -65,7 +68,7 @@ class OneAtATime:
         lock = self._locks.get(name)
         if lock is None:
             lock = self._locks[name] = asyncio.Lock()
-        with self._waiting.one() if lock.locked() else nullcontext():
+        with self._waiting.one(name) if lock.locked() else nullcontext():
             await lock.acquire()
         try:
             yield
@@ -87,7 +90,7 @@ class Claims:
         awaited: Hashable = None
         while (busy := next((name for name in names if name in self._taken), None)) is not None:
             self._call(awaited)  # while this one waits for another name
-            with self._waiting.one():
+            with self._waiting.one(busy):
                 await self._turn(busy)
             awaited = busy
         self._taken.update(names)
@@ -173,13 +176,18 @@ class _Queue(Generic[Item, Answer]):
 
     def take(self, most: int) -> list[Ticket[Item, Answer]]:
         taken: list[Ticket[Item, Answer]] = []
+        shared = len(self._of) > 1  # who comes behind this batch waits for all of it
         while self._of and len(taken) < most:
             each = max((most - len(taken)) // len(self._of), 1)
+            if shared:
+                each = min(each, BATCH_MAX_OF_ONE)
             for who in list(islice(self._of, most - len(taken))):
                 tickets = self._of.pop(who)
                 taken += [tickets.popleft() for _ in range(min(each, len(tickets)))]
                 if tickets:
                     self._of[who] = tickets
+            if shared:
+                break
         self._size -= len(taken)
         return taken
 

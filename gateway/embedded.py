@@ -271,6 +271,7 @@ def _wheel_binaries() -> Path:
 
 def die_with_parent() -> None:
     """In the child, after it has changed user: ask Linux for a fast shutdown when our thread ends."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # who starts us in the background may have it ignored
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGINT)
 

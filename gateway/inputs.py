@@ -151,7 +151,7 @@ def _coercer(type_: Any, known: dict[str, Convert]) -> Convert:
             return None
         try:
             parsed = parse(value)
-        except GraphQLError:
+        except (GraphQLError, RecursionError):  # graphql-core says that it is nested too deeply
             raise NotPlain from None
         if parsed is Undefined:
             raise NotPlain

@@ -70,11 +70,23 @@ def _answers(dsn: str) -> bool:
 
 def check_port(settings: Settings) -> None:
     """Raises BadSetting where somebody else listens on the port already."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    for door in listen(settings):
+        door.close()
+
+
+def listen(settings: Settings) -> list[socket.socket]:
+    """A socket for each of the host's addresses. Raises BadSetting."""
+    where = f"GATEWAY_HOST and GATEWAY_PORT: {settings.host}:{settings.port}"
+    doors: list[socket.socket] = []
     try:
-        socket.create_server((settings.host, settings.port), family=family).close()
+        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, address in dict.fromkeys((family, address) for family, _, _, _, address in found):
+            doors.append(socket.create_server(address, family=family))
     except OSError as error:
+        for door in doors:
+            door.close()
         if error.errno == errno.EADDRINUSE:
             told = f"Port {settings.port} of {settings.host} is in use; choose another with --port or GATEWAY_PORT."
             raise BadSetting(told) from None
-        raise BadSetting(f"GATEWAY_HOST and GATEWAY_PORT: {settings.host}:{settings.port}: {error.strerror}.") from None
+        raise BadSetting(f"{where}: {error.strerror}.") from None
+    return doors

@@ -53,6 +53,8 @@ def migrate(dsn: str, only_first: int | None = None) -> list[str]:
     except psycopg.errors.InsufficientPrivilege as error:
         told = f"The role of DATABASE_URL may not bring the database up to date (docs/operating.md says what it needs): {error}"
         raise DatabaseOutOfReach(told) from None
+    except psycopg.OperationalError as error:
+        raise DatabaseOutOfReach(f"The database of DATABASE_URL went away: {error}") from None
     finally:
         backend.connection.close()
     return names

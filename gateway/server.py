@@ -15,7 +15,7 @@ from gateway.embedded import EmbeddedPostgres
 from gateway.http.patience import UNREAD_SECONDS, PatientHttp
 from gateway.http.patient_socket import PatientSocket
 from gateway.http.socket import MESSAGE_MAX_BYTES
-from gateway.local import check_port
+from gateway.local import check_port, listen
 from gateway.lookups import Loop
 from gateway.main import create_app
 from gateway.migrate import migrate
@@ -71,12 +71,9 @@ def server_config(app: ASGIApp, proxies: Sequence[str] = ()) -> uvicorn.Config:
     )
 
 
-def listen(host: str, port: int) -> list[socket.socket]:
-    """What to accept connections from: an address's sockets, ACCEPTED_AT_ONCE times each. Raises OSError."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    addresses = dict.fromkeys((family, address) for family, _, _, _, address in found)
-    listening = [socket.create_server(address, family=family) for family, address in addresses]
-    return [each for one in listening for each in (one, *(one.dup() for _ in range(ACCEPTED_AT_ONCE - 1)))]
+def doors(settings: Settings) -> list[socket.socket]:
+    """What to accept connections from: the host's sockets, ACCEPTED_AT_ONCE times each. Raises BadSetting."""
+    return [each for one in listen(settings) for each in (one, *(one.dup() for _ in range(ACCEPTED_AT_ONCE - 1)))]
 
 
 async def _serve(settings: Settings, dsn: str, embedded: EmbeddedPostgres | None) -> None:
@@ -88,7 +85,7 @@ async def _serve(settings: Settings, dsn: str, embedded: EmbeddedPostgres | None
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS, 10, 10)
     log.info("serving", url=settings.base_url, process=os.getpid())
-    await server.serve(listen(settings.host, settings.port))
+    await server.serve(doors(settings))
     if watcher is not None:
         watcher.cancel()
 

@@ -71,7 +71,7 @@ class Settings:
 
     @property
     def base_url(self) -> str:
-        return self.issuer or f"http://{self.host}:{self.port}"
+        return self.issuer or f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
 
 def read_settings(environ: Mapping[str, str] = os.environ, **overrides: Any) -> Settings:

@@ -4,11 +4,13 @@ import asyncio
 import gc
 import socket
 from collections import Counter
+from dataclasses import replace
 
 import uvloop
 
 from gateway.lookups import Loop
-from gateway.server import ACCEPTED_AT_ONCE, listen
+from gateway.server import ACCEPTED_AT_ONCE, doors
+from gateway.settings import read_settings
 from tests.world import World
 
 SIMULATE = "query($i: PurchaseInput!) { simulatePurchase(input: $i) { points } }"
@@ -27,10 +29,10 @@ async def accept_many() -> None:
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             accepted.append(rounds)
 
-    doors = listen("127.0.0.1", 0)
-    assert len({door.getsockname() for door in doors}) == 1
-    servers = [await loop.create_server(Door, sock=door, backlog=2_048) for door in doors]
-    coming = [socket.create_connection(doors[0].getsockname()) for _ in range(160)]
+    listening = doors(replace(read_settings({}), port=0))
+    assert len({door.getsockname() for door in listening}) == 1
+    servers = [await loop.create_server(Door, sock=door, backlog=2_048) for door in listening]
+    coming = [socket.create_connection(listening[0].getsockname()) for _ in range(160)]
     while len(accepted) < len(coming):
         rounds += 1
         await asyncio.sleep(0)

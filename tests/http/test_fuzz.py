@@ -131,6 +131,15 @@ async def test_no_body_whatever_gets_a_500(world: World, who: str) -> None:
         await send(body, {})
 
 
+async def test_values_nested_to_any_depth_are_bad_input_and_no_error_of_ours(world: World) -> None:
+    headers = {"Authorization": f"Bearer {await world.token('grocer')}", "Content-Type": "application/json"}
+    for depth in range(200, 1_021, 20):
+        body = '{"query": "query($v: ID!) { node(id: $v) { __typename } }", "variables": {"v": ' + "[" * depth + "]" * depth + "}}"
+        answer = await world.http.post("/graphql", content=body, headers=headers)
+        assert answer.status_code in (200, 400), depth
+        assert {error["extensions"]["code"] for error in answer.json()["errors"]} <= {"BAD_INPUT", "BAD_REQUEST"}, depth
+
+
 @pytest.mark.parametrize("who", ["grocer", "operator"])
 async def test_schemathesis_finds_no_fault_at_the_endpoint(world: World, tmp_path: Path, who: str) -> None:
     _, hidden = await lived_in(world)

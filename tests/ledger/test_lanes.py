@@ -14,7 +14,7 @@ from gateway.batching import ASIDE_MAX, Busy, Claims, Lanes, OneAtATime
 from gateway.database import Database
 from gateway.ledger.items import Key
 from gateway.ledger.post import Ledger
-from gateway.parties import PARTY
+from gateway.parties import PARTY, STRANGERS
 from tests.world import World
 
 
@@ -300,3 +300,21 @@ async def test_a_turn_that_one_does_not_take_is_the_next_ones() -> None:
     claims.free(["y"])
     async with asyncio.timeout(5):
         await waits_on
+
+
+async def test_strangers_that_wait_for_one_name_keep_no_stranger_from_waiting_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "CLAIMANTS_MAX_OF_ONE", 3)
+    one_at_a_time, let_go = OneAtATime(), asyncio.Event()
+
+    async def knock(name: str) -> None:
+        PARTY.set(STRANGERS)
+        async with one_at_a_time(name):
+            await let_go.wait()
+
+    crowd = [asyncio.create_task(knock("made up")) for _ in range(6)]
+    tabs = [asyncio.create_task(knock("refresh token")) for _ in range(3)]
+    await asyncio.sleep(0)
+    let_go.set()
+    ended = await asyncio.gather(*crowd, return_exceptions=True)
+    assert [type(each) for each in ended] == [type(None)] * 4 + [Busy] * 2
+    await asyncio.gather(*tabs)
