@@ -269,6 +269,19 @@ async def test_who_may_not_migrate_is_told_so_and_who_has_to_wait_waits(
     await connection.close()
 
 
+async def test_a_database_that_goes_away_while_one_waits_to_migrate_is_told(server: EmbeddedPostgres) -> None:
+    made = await create_database(server, "gone_meanwhile")
+    connection = await asyncpg.connect(made)
+    await connection.execute("select pg_advisory_lock(hashtext('gateway migrate'))")
+    waiting = asyncio.create_task(asyncio.to_thread(migrate, made, 1))
+    ends = "select pg_terminate_backend(pid) from pg_stat_activity where wait_event = 'advisory' and datname = current_database()"
+    while not await connection.fetchval(ends):
+        await asyncio.sleep(0.01)
+    with pytest.raises(DatabaseOutOfReach, match="went away"):
+        await waiting
+    await connection.close()
+
+
 async def applied(connection: asyncpg.Connection) -> int:
     """How many migrations are noted."""
     if await connection.fetchval("select to_regclass('_yoyo_migration') is null"):

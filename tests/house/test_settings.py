@@ -87,3 +87,8 @@ def test_the_exported_schema_is_the_schema() -> None:
     from gateway.schema import schema_text
 
     assert (ROOT / "schema.graphql").read_text() == schema_text()
+
+
+def test_an_address_with_colons_stands_in_brackets_in_the_issuer() -> None:
+    assert read_settings({"GATEWAY_HOST": "::1"}).base_url == "http://[::1]:8080"
+    assert read_settings({}).base_url == "http://127.0.0.1:8080"
