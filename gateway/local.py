@@ -13,6 +13,7 @@ from gateway.embedded import DatabaseFolderBusy, EmbeddedPostgres
 from gateway.migrate import migrate
 from gateway.settings import BadSetting, Settings
 
+NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 # A gateway that was told to end finishes its requests first, then its server.
 ENDING_SECONDS = 20
 
@@ -80,8 +81,13 @@ def listen(settings: Settings) -> list[socket.socket]:
     doors: list[socket.socket] = []
     try:
         found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, address in dict.fromkeys((family, address) for family, _, _, _, address in found):
-            doors.append(socket.create_server(address, family=family))
+        addresses = list(dict.fromkeys((family, address) for family, _, _, _, address in found))
+        for family, address in addresses:
+            try:
+                doors.append(socket.create_server(address, family=family))
+            except OSError as error:  # a name may stand for an address that this machine does not have, such as ::1
+                if error.errno not in NOT_HERE or (not doors and (family, address) == addresses[-1]):
+                    raise
     except OSError as error:
         for door in doors:
             door.close()

@@ -16,12 +16,25 @@ create table debt (
   fresh boolean not null default true,
   primary key (bucket, member_id, programme_id, partner_id, contract_id, charged)
 );
-alter table debt enable row level security;
-alter table debt force row level security;
-do $$ begin
-  execute format('create policy past_the_wall on debt to gateway_app, %I using (true) with check (true)', current_user);
+
+-- What debts that were placed anew make of partners' credit, in minor units: to deal it locks all of a partner's slots, which nobody
+-- may do who has wallets already.
+create table debt_moved (
+  partner_id uuid not null,
+  freed numeric not null
+);
+
+do $$
+declare
+  walled regclass;
+begin
+  foreach walled in array array['debt', 'debt_moved']::regclass[] loop
+    execute format('alter table %s enable row level security', walled);
+    execute format('alter table %s force row level security', walled);
+    execute format('create policy past_the_wall on %s to gateway_app, %I using (true) with check (true)', walled, current_user);
+  end loop;
 end $$;
-grant select on debt to gateway_app;
+grant select on debt, debt_moved to gateway_app;
 
 insert into debt (bucket, member_id, programme_id, partner_id, contract_id, charged, points)
 select p.bucket, p.member_id, p.programme_id, p.partner_id, p.contract_id, p.charged, sum(r.owed - r.repaid)
@@ -53,19 +66,6 @@ begin
 
 ' || before);
 end $$;
-
--- What debts that were placed anew make of partners' credit, in minor units: to deal it locks all of a partner's slots, which nobody
--- may do who has wallets already.
-create table debt_moved (
-  partner_id uuid not null,
-  freed numeric not null
-);
-alter table debt_moved enable row level security;
-alter table debt_moved force row level security;
-do $$ begin
-  execute format('create policy past_the_wall on debt_moved to gateway_app, %I using (true) with check (true)', current_user);
-end $$;
-grant select on debt_moved to gateway_app;
 
 -- Places what members owe with the partners whose points were used and whose goods came back, in up to `most` wallets after a given
 -- one where that may have changed and that nobody has locked. Answers of how many there are, where to go on, and how many debts

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import gzip
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import orjson
 import pytest
@@ -23,12 +24,21 @@ from tests.founding import NOW
 from tests.world import Place, open_world, serving
 
 
+@asynccontextmanager
+async def fetching(publisher: Publisher) -> AsyncIterator[RemoteKeys]:
+    """A publisher's keys, as the gateway has them."""
+    async with publishing(publisher) as url:
+        fetcher = Fetcher([url.removeprefix("http://")])
+        try:
+            yield RemoteKeys(fetcher, f"{url}/keys")
+        finally:
+            await fetcher.close()
+
+
 async def test_keys_that_were_fetched_serve_while_their_address_is_away() -> None:
     publisher = Publisher()
     publisher.keys = [RSAKey.generate_key(2048, {"kid": "a"}, private=True)]
-    async with publishing(publisher) as url:
-        fetcher = Fetcher([url.removeprefix("http://")])
-        keys = RemoteKeys(fetcher, f"{url}/keys")
+    async with fetching(publisher) as keys:
         await asyncio.gather(*(keys.keys("a") for _ in range(10)))
         assert publisher.asked == 1
         publisher.away = True
@@ -37,16 +47,13 @@ async def test_keys_that_were_fetched_serve_while_their_address_is_away() -> Non
         keys._fetched -= 48 * 3_600
         with pytest.raises(KeysAway):
             await keys.keys("a")
-        await fetcher.close()
 
 
 @pytest.mark.parametrize("fit", [True, False])
 async def test_who_publishes_no_key_any_more_has_none(fit: bool) -> None:
     publisher = Publisher()
     publisher.keys = [RSAKey.generate_key(2048, {"kid": "a"}, private=True)]
-    async with publishing(publisher) as url:
-        fetcher = Fetcher([url.removeprefix("http://")])
-        keys = RemoteKeys(fetcher, f"{url}/keys")
+    async with fetching(publisher) as keys:
         assert [key.kid for key in (await keys.keys("a")).keys] == ["a"]
         stolen, publisher.keys = publisher.keys, [] if fit else [RSAKey.generate_key(1024, {"kid": "b"}, private=True)]
         keys._fetched, keys._tried = keys._fetched - 3_600, keys._tried - 3_600
@@ -55,15 +62,12 @@ async def test_who_publishes_no_key_any_more_has_none(fit: bool) -> None:
         publisher.keys = stolen
         keys._tried -= 3_600
         assert [key.kid for key in (await keys.keys()).keys] == ["a"]
-        await fetcher.close()
 
 
 async def test_keys_that_nobody_names_are_fetched_again_every_minute() -> None:
     publisher = Publisher()
     publisher.keys = [RSAKey.generate_key(2048, {"kid": "a"}, private=True)]
-    async with publishing(publisher) as url:
-        fetcher = Fetcher([url.removeprefix("http://")])
-        keys = RemoteKeys(fetcher, f"{url}/keys")
+    async with fetching(publisher) as keys:
         for key_id in (None, "a", None):
             assert [key.kid for key in (await keys.keys(key_id)).keys] == ["a"]
         publisher.keys = [RSAKey.generate_key(2048, {"kid": "b"}, private=True)]
@@ -71,7 +75,6 @@ async def test_keys_that_nobody_names_are_fetched_again_every_minute() -> None:
         assert [key.kid for key in (await keys.keys("a")).keys] == ["a"]
         assert [key.kid for key in (await keys.keys()).keys] == ["b"]
         assert publisher.asked == 2
-        await fetcher.close()
 
 
 def test_a_published_key_with_a_private_part_is_none_and_its_private_part_is_not_read() -> None:
