@@ -95,3 +95,15 @@ def test_a_command_without_a_coalition_says_where_it_looked(tmp_path: Path) -> N
     ran = gateway.run("token", "--partner", "grocer")
     assert ran.returncode != 0
     assert f"It was looked for in the data folder {gateway.data_dir.resolve()} (GATEWAY_DATA_DIR)." in ran.stderr
+
+
+def test_an_address_of_the_host_that_this_machine_does_not_have_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ::1 of localhost, where there is no IPv6; 203.0.113.1 is nobody's (RFC 5737)."""
+    here, elsewhere = ((socket.AF_INET, socket.SOCK_STREAM, 0, "", (host, 0)) for host in ("127.0.0.1", "203.0.113.1"))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [elsewhere, here])
+    (door,) = local.listen(read_settings({}))
+    assert door.getsockname()[0] == "127.0.0.1"
+    door.close()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [elsewhere])
+    with pytest.raises(BadSetting, match="Cannot assign requested address"):
+        local.listen(read_settings({}))
