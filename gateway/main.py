@@ -3,7 +3,10 @@
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from typing import Any
 
 import structlog
 from starlette.applications import Starlette
@@ -147,17 +150,6 @@ async def _wire(settings: Settings, dsn: str, clock: Clock, engine: Engine, open
     for each in (fetcher.close, connections.close, ledger.drain, graphql.drain):  # the last one first
         opened.push_async_callback(each)
 
-    @contextlib.asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with opened:
-            running = [asyncio.create_task(each) for each in (jobs.run(), follow(watching, vault, tokens, clock), feed.run())]
-            try:
-                yield
-            finally:
-                for task in running:
-                    task.cancel()
-                await asyncio.gather(*running, return_exceptions=True)
-
     routes = [
         Route("/", _home),
         *(_authorization_server(oauth, authorize, sessions) if settings.authorization_server == "on" else ()),
@@ -166,9 +158,29 @@ async def _wire(settings: Settings, dsn: str, clock: Clock, engine: Engine, open
         Route("/limits", show_limits),
         *console_routes(),
     ]
+    lifespan = _lifespan(opened, jobs.run, partial(follow, watching, vault, tokens, clock), feed.run)
     pages = Starlette(lifespan=lifespan, exception_handlers={HTTPException: _json_error, 500: _json_failure}, routes=routes)
     pages.router.redirect_slashes = False  # a redirect would name whichever host the request does
     return Gateway(graphql, Sockets(graphql, doorman), pages, jobs)
+
+
+def _lifespan(
+    opened: contextlib.AsyncExitStack, *endless: Callable[[], Coroutine[Any, Any, None]]
+) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
+    """What runs besides the requests for as long as the gateway is up; at its end all that was `opened` is closed."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with opened:
+            running = [asyncio.create_task(each()) for each in endless]
+            try:
+                yield
+            finally:
+                for task in running:
+                    task.cancel()
+                await asyncio.gather(*running, return_exceptions=True)
+
+    return lifespan
 
 
 def _health(health: Health, metrics: Metrics) -> list[Route]:

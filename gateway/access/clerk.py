@@ -21,10 +21,10 @@ from gateway.access.registration import sql as registration_sql
 from gateway.access.revocations import marks_of, revoke, was_revoked
 from gateway.access.server import Desk
 from gateway.access.tokens import TokenRefused, Tokens
-from gateway.batching import OneAtATime
 from gateway.clock import Clock
 from gateway.database import Database, Row, Tx
 from gateway.statements import load_queries
+from gateway.turns import OneAtATime
 
 sql = load_queries(__file__, "clerk.sql")
 

@@ -11,7 +11,6 @@ from uuid import UUID
 import structlog
 
 from gateway import ids
-from gateway.batching import OneAtATime
 from gateway.clock import Clock
 from gateway.coalition.catalogue import Catalogue, Coalition
 from gateway.coalition.connections import Connections
@@ -40,6 +39,7 @@ from gateway.refusals import (
 )
 from gateway.replay import digest
 from gateway.texts import check_text
+from gateway.turns import OneAtATime
 
 RESUME_AFTER = timedelta(seconds=10)
 RESUME_AT_ONCE = 100

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from gateway import ids
-from gateway.coalition.catalogue import Coalition
+from gateway.coalition.catalogue import Coalition, Rate
 from gateway.database import Row, Tx
 from gateway.members.lookup import Membership
 from gateway.points import MAX_POINTS
@@ -61,28 +61,15 @@ async def quote(
         known = await tx.one(sql.quote_by_key, owner=owner_id, key=request.key)
         if known is not None:
             return _same(quote_of(known), coalition, membership, request)
-    source, target = coalition.programme_by_code(request.source, "from"), coalition.programme_by_code(request.target, "to")
-    coalition.check_occurred(request.at, now, "at")
-    rate = coalition.rate_of(source.id, target.id, request.at)
-    if rate is None:
-        raise RateNotOffered(source.code, target.code)
-    if not 0 < request.take <= MAX_POINTS:
-        raise InputNotAccepted(f"take is {request.take}; it must be at least 1.", "take")
-    if request.take < rate.minimum:
-        raise BelowMinimum(rate.minimum)
-    if request.take % rate.increment:
-        raise NotInIncrement(rate.increment)
-    give = request.take * rate.give // rate.take
-    if not 0 < give <= MAX_POINTS:
-        raise InputNotAccepted(f"{request.take} {source.code} come to {give} {target.code}, which cannot be given.", "take")
+    rate, give = _offered(coalition, request, now)
     bucket = ids.bucket_of(membership.member_id)
     made = Quote(
         id=ids.new_id_in(bucket),
         member_id=membership.member_id,
         membership_id=membership.id,
         rate_id=rate.id,
-        source_id=source.id,
-        target_id=target.id,
+        source_id=rate.source_id,
+        target_id=rate.target_id,
         take=request.take,
         give=give,
         expires_at=now + QUOTE_LIFETIME,
@@ -106,6 +93,25 @@ async def quote(
         key=request.key,
     )
     return made
+
+
+def _offered(coalition: Coalition, request: QuoteRequest, now: datetime) -> tuple[Rate, int]:
+    """The rate asked for, and what it gives."""
+    source, target = coalition.programme_by_code(request.source, "from"), coalition.programme_by_code(request.target, "to")
+    coalition.check_occurred(request.at, now, "at")
+    rate = coalition.rate_of(source.id, target.id, request.at)
+    if rate is None:
+        raise RateNotOffered(source.code, target.code)
+    if not 0 < request.take <= MAX_POINTS:
+        raise InputNotAccepted(f"take is {request.take}; it must be at least 1.", "take")
+    if request.take < rate.minimum:
+        raise BelowMinimum(rate.minimum)
+    if request.take % rate.increment:
+        raise NotInIncrement(rate.increment)
+    give = request.take * rate.give // rate.take
+    if not 0 < give <= MAX_POINTS:
+        raise InputNotAccepted(f"{request.take} {source.code} come to {give} {target.code}, which cannot be given.", "take")
+    return rate, give
 
 
 def _same(known: Quote, coalition: Coalition, membership: Membership, request: QuoteRequest) -> Quote:

@@ -12,9 +12,9 @@ from uuid import UUID
 
 import structlog
 
-from gateway.batching import OneAtATime
 from gateway.database import Database, DatabaseAway, Listener
 from gateway.events.outbox import BadCursor, Event, Place, end_of_outbox, events_of, read_batches, read_events_of
+from gateway.turns import OneAtATime
 
 CHANNEL = "outbox"
 POLL_SECONDS = 0.5

@@ -14,11 +14,11 @@ from typing import Any
 from graphql import GraphQLError
 
 from gateway.access.caller import Caller
-from gateway.batching import OneAtATime
 from gateway.database import Database
 from gateway.http.errors import DocumentRefused
 from gateway.http.refusing import RequestRefused
 from gateway.statements import load_queries
+from gateway.turns import OneAtATime
 
 sql = load_queries(__file__, "budget.sql")
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 import structlog
 from graphql import ExecutionResult, GraphQLError
 
-from gateway.batching import Busy
 from gateway.database import DatabaseAway, PostedNothing, Stuck
 from gateway.graph import BadInput
 from gateway.refusals import Refused
+from gateway.turns import Busy
 
 ERRORS_TOLD_MAX = 50
 MESSAGE_MAX_CHARS = 500

@@ -6,9 +6,9 @@ from typing import Any
 
 from graphql import GraphQLError
 
-from gateway.batching import Busy
 from gateway.coalition.catalogue import NoCoalition
 from gateway.database import DatabaseAway, PostedNothing, Stuck
+from gateway.turns import Busy
 
 
 class RequestRefused(Exception):

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 from uuid import UUID
 
-from gateway.batching import Claims, Lanes, OneAtATime
+from gateway.batching import Lanes
 from gateway.clock import Clock
 from gateway.database import CreditShort, Database, Duplicate, PostedNothing, Row, Stuck, WalletTooFull
 from gateway.ids import bucket_of, new_id_in
@@ -30,6 +30,7 @@ from gateway.ledger.items import (
 )
 from gateway.parties import Shares
 from gateway.statements import Statement, load_queries
+from gateway.turns import Claims, OneAtATime
 
 sql = load_queries(__file__)
 

@@ -7,12 +7,12 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from uuid import UUID
 
-from gateway.batching import OneAtATime
 from gateway.database import Database, Tx
 from gateway.ids import bucket_of
 from gateway.ledger.merkle import Tree
 from gateway.ledger.post import sql
 from gateway.ledger.seal import contents_of, read_block
+from gateway.turns import OneAtATime
 
 # Of the blocks that were asked for last; one takes up to a megabyte.
 TREES_KEPT = 16

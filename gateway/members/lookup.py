@@ -7,10 +7,11 @@ from uuid import UUID
 import msgspec
 
 from gateway import ids
-from gateway.batching import Busy, Lanes
+from gateway.batching import Lanes
 from gateway.database import Database, Row, Stuck, Tx
 from gateway.refusals import CardBlocked, MembershipSuspended, MemberUnknown, NotAllowed, Refused
 from gateway.statements import load_queries
+from gateway.turns import Busy
 
 sql = load_queries(__file__)
 

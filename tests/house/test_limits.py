@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import gateway
-from gateway import batching, pages, schema
+from gateway import batching, pages, schema, turns
 from gateway.access import consents, grants
 from gateway.access.audit import DETAILS_MAX_BYTES, NOTERS_AT_ONCE, NOTERS_OF_ONE
 from gateway.events import feed
@@ -65,7 +65,7 @@ SAID = {
     "items of a batch": [f"{batching.BATCH_MAX:,}"],
     "logins checked at once": [f"{login.LOGINS_AT_ONCE}; {login.LOGINS_WAITING_OF_ONE} and {login.LOGINS_WAITING}", f"{budget.SITE_BITS} bits"],
     "items that wait to be posted": [
-        f"{batching.QUEUE_MAX:,} of each kind, of one party {batching.QUEUE_MAX_OF_ONE:,}; {batching.CLAIMANTS_MAX:,}, of one party {batching.CLAIMANTS_MAX_OF_ONE:,}; {schema.REPRESENTATIONS_MAX:,}",
+        f"{batching.QUEUE_MAX:,} of each kind, of one party {batching.QUEUE_MAX_OF_ONE:,}; {turns.CLAIMANTS_MAX:,}, of one party {turns.CLAIMANTS_MAX_OF_ONE:,}; {schema.REPRESENTATIONS_MAX:,}",
     ],
     "budget of cost": [
         *(f"{plan.maximum:,} and {plan.restore_rate:,}" for plan in budget.PLANS.values()),

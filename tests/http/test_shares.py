@@ -12,11 +12,10 @@ from uuid import uuid4
 
 import pytest
 
-from gateway import database
 from gateway.access import audit
 from gateway.access.caller import Caller
 from gateway.coalition.catalogue import Catalogue
-from gateway.database import Database, Stuck
+from gateway.database import Database, Stuck, pools
 from gateway.events import feed
 from gateway.http import endpoint, shares
 from gateway.http.cost import COST_MAX
@@ -185,7 +184,7 @@ async def test_one_party_leaves_connections_for_everybody_else_whatever_it_does(
 async def test_whoever_has_its_whole_share_is_told_so_while_others_find_a_connection(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "ACQUIRE_SECONDS", 0.2)
+    monkeypatch.setattr(pools, "ACQUIRE_SECONDS", 0.2)
     three, asked = Database(world.dsn, 3), {"buckets": [], "members": []}
     await three.open()
     PARTY.set(uuid4())
@@ -223,7 +222,7 @@ async def test_who_waits_for_the_log_waits_without_a_connection(world: World, mo
 async def test_who_finds_every_connection_at_work_is_told_that_it_is_busy_and_not_that_the_database_is_away(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "ACQUIRE_SECONDS", 0.2)
+    monkeypatch.setattr(pools, "ACQUIRE_SECONDS", 0.2)
     two = Database(world.dsn, 2)
     await two.open()
     async with two.reading_for(None, None), two.reading_for(None, None):

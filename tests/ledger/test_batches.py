@@ -11,7 +11,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from gateway import database
+from gateway.database import failures
 from gateway.points import MAX_POINTS
 from tests.credit.test_credit import set_credit
 from tests.points import codes
@@ -117,12 +117,12 @@ def lost(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The races that postings lost by a deadlock or a serialization failure."""
     said: list[str] = []
 
-    class Noted(database.LostRace):
+    class Noted(failures.LostRace):
         def __init__(self, text: str) -> None:
             said.append(text)
             super().__init__(text)
 
-    monkeypatch.setattr(database, "LostRace", Noted)
+    monkeypatch.setattr(failures, "LostRace", Noted)
     return said
 
 

@@ -9,12 +9,13 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from gateway import batching
-from gateway.batching import ASIDE_MAX, Busy, Claims, Lanes, OneAtATime
+from gateway import turns
+from gateway.batching import ASIDE_MAX, Lanes
 from gateway.database import Database
 from gateway.ledger.items import Key
 from gateway.ledger.post import Ledger
 from gateway.parties import PARTY, STRANGERS
+from gateway.turns import Busy, Claims, OneAtATime
 from tests.world import World
 
 
@@ -143,7 +144,7 @@ async def test_a_queue_that_is_full_says_busy_and_takes_nothing() -> None:
 
 @pytest.mark.parametrize("limit", ["CLAIMANTS_MAX", "CLAIMANTS_MAX_OF_ONE"])
 async def test_so_many_wait_their_turn_and_no_more(monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
-    monkeypatch.setattr(batching, limit, 2)
+    monkeypatch.setattr(turns, limit, 2)
     one_at_a_time, let_go = OneAtATime(), asyncio.Event()
     done: list[int] = []
 
@@ -190,7 +191,7 @@ async def test_what_is_stuck_is_bounded_and_counted_as_waiting() -> None:
 
 @pytest.mark.parametrize("limit", ["CLAIMANTS_MAX", "CLAIMANTS_MAX_OF_ONE"])
 async def test_so_many_wait_for_one_key_and_no_more(monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
-    monkeypatch.setattr(batching, limit, 2)
+    monkeypatch.setattr(turns, limit, 2)
     claims = Claims()
     await claims.claim(["k"])
     waiting = [asyncio.create_task(claims.claim(["k", n])) for n in range(2)]
@@ -231,7 +232,7 @@ async def test_what_one_party_posts_by_itself_leaves_others_their_turn(world: Wo
 
 
 async def test_one_partys_waiting_for_its_key_leaves_others_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "CLAIMANTS_MAX_OF_ONE", 3)
+    monkeypatch.setattr(turns, "CLAIMANTS_MAX_OF_ONE", 3)
     claims = Claims()
     await claims.claim(["a", "b"])
 
@@ -303,7 +304,7 @@ async def test_a_turn_that_one_does_not_take_is_the_next_ones() -> None:
 
 
 async def test_strangers_that_wait_for_one_name_keep_no_stranger_from_waiting_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "CLAIMANTS_MAX_OF_ONE", 3)
+    monkeypatch.setattr(turns, "CLAIMANTS_MAX_OF_ONE", 3)
     one_at_a_time, let_go = OneAtATime(), asyncio.Event()
 
     async def knock(name: str) -> None:

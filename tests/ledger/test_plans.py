@@ -10,8 +10,8 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from gateway import database
 from gateway.activity.graph import sql as activity
+from gateway.database.tx import APPLICATION_ROLE, POSTER_ROLE, READER_ROLE
 from gateway.earning.purchases import sql as earning
 from gateway.embedded import EmbeddedPostgres
 from gateway.events.outbox import sql as events
@@ -171,7 +171,7 @@ async def pages_of(connection: Any, statement: Statement, given: dict[str, Any])
 
 @pytest.mark.parametrize("name", list(WRITES))
 async def test_what_posts_touches_a_few_pages_an_item(million: str, name: str) -> None:
-    connection = await asyncpg.connect(million, server_settings={"role": database.POSTER_ROLE})
+    connection = await asyncpg.connect(million, server_settings={"role": POSTER_ROLE})
     statement, given = WRITES[name]()
     pages, answer = await pages_of(connection, statement, given)
     await connection.close()
@@ -186,7 +186,7 @@ async def test_what_posts_touches_a_few_pages_an_item(million: str, name: str) -
 @pytest.mark.parametrize("name", list(READS))
 async def test_what_reads_touches_a_few_pages_a_row(million: str, name: str, plan: str) -> None:
     statement, given = READS[name]
-    role = database.READER_ROLE if "as_member" in given else database.APPLICATION_ROLE
+    role = READER_ROLE if "as_member" in given else APPLICATION_ROLE
     connection = await asyncpg.connect(million, server_settings={"role": role, "plan_cache_mode": plan})
     pages, answer = await pages_of(connection, statement, given)
     await connection.close()

@@ -1,7 +1,4 @@
-"""Connections, roles, transactions: the only importer of asyncpg.
-
-Every error of the server that a caller must tell apart is told apart here, by SQLSTATE.
-"""
+"""Pools of connections, one for each role, and what is begun on them."""
 
 import asyncio
 import socket
@@ -13,124 +10,26 @@ from uuid import UUID
 
 import asyncpg
 
+from gateway.database.failures import AWAY, LostRace, Stuck, telling_away
+from gateway.database.tx import APPLICATION_ROLE, COMMAND_SECONDS, POSTER_ROLE, READER_ROLE, Listener, Row, Tx
 from gateway.parties import Shares
-from gateway.refusals import InputNotAccepted
 from gateway.statements import Statement
 
 if TYPE_CHECKING:
     from pgqueuer.queries import Queries
 
-APPLICATION_ROLE = "gateway_app"
-READER_ROLE = "gateway_reader"
-POSTER_ROLE = "gateway_poster"
 ACQUIRE_SECONDS = 5
-COMMAND_SECONDS, GRACE_SECONDS = 60, 2
+GRACE_SECONDS = 2
 SNAPSHOT_SECONDS = 3_600
 OWN_SETTINGS = {"application_name": "loyalty-gateway", "timezone": "UTC"}
 SEND_BUFFER_BYTES = 1024 * 1024
 DECIDE_TRIES = 5
 
-Row = asyncpg.Record
 T = TypeVar("T")
-
-
-class DatabaseAway(ConnectionError):
-    """The database cannot be reached now; what was asked can be asked again."""
-
-
-class PostedNothing(RuntimeError):
-    """A posting did nothing, and can be done again."""
-
-
-class LostRace(PostedNothing):
-    """Another transaction came first and this one did nothing; done again, it finds what the other did."""
-
-
-class Duplicate(LostRace):
-    """A row that must be unique is there already: it was not looked for, or another request stored it in this very moment."""
-
-
-class Stuck(RuntimeError):
-    """What was asked waited too long, for a lock of somebody else's (SQLSTATE 55P03) or for a connection, or took too long
-    (57014), and did nothing."""
-
-
-class CreditShort(PostedNothing):
-    """A batch found a partner's credit short in its slot, and posted nothing (SQLSTATE LG001)."""
-
-
-class WalletTooFull(PostedNothing):
-    """A batch would have brought a wallet beyond what it can hold, and posted nothing (SQLSTATE LG002)."""
-
 
 # One round trip begins the transaction and says who reads; set_config's last argument ends it with the transaction.
 _WHO_READS = """begin read only;
 select set_config('app.partner', '{partner}', true), set_config('app.member', '{member}', true)"""
-
-_AWAY = (
-    OSError,
-    TimeoutError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # a connection that broke in the middle of an answer
-    asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
-    # Of who may come in, and where to: what is there is not ready yet, as while a dump is restored.
-    asyncpg.InvalidCatalogNameError,
-    asyncpg.InvalidAuthorizationSpecificationError,
-)
-
-
-class Tx:
-    """A connection as the slices see it: named queries with named parameters, inside one transaction or none."""
-
-    __slots__ = ("_connection", "_seconds")
-
-    def __init__(self, connection: Any, seconds: float) -> None:
-        self._connection, self._seconds = connection, seconds
-
-    async def one(self, statement: Statement, **given: Any) -> Row | None:
-        """The first row, or None."""
-        row: Row | None = await self._connection.fetchrow(statement.text, *statement.arguments(given), timeout=self._seconds)
-        return row
-
-    async def all(self, statement: Statement, **given: Any) -> list[Row]:
-        """Every row."""
-        rows: list[Row] = await self._connection.fetch(statement.text, *statement.arguments(given), timeout=self._seconds)
-        return rows
-
-    async def value(self, statement: Statement, **given: Any) -> Any:
-        """The first column of the first row, or None."""
-        return await self._connection.fetchval(statement.text, *statement.arguments(given), timeout=self._seconds)
-
-    async def post(self, statement: Statement, **given: Any) -> Row:
-        """Call a posting function as a part of this transaction, in the role that can do nothing else."""
-        await self._connection.execute(f"set local role {POSTER_ROLE}")
-        row = await self.one(statement, **given)
-        await self._connection.execute(f"set local role {APPLICATION_ROLE}")
-        assert row is not None
-        return row
-
-    async def run(self, statement: Statement, **given: Any) -> None:
-        """No rows expected."""
-        await self._connection.execute(statement.text, *statement.arguments(given), timeout=self._seconds)
-
-
-class Listener:
-    """A connection that is notified, and notifies."""
-
-    def __init__(self, connection: Any, channel: str) -> None:
-        self._connection, self._channel = connection, channel
-
-    async def notify(self) -> None:
-        """Wake every listener, in every process."""
-        await self._connection.execute("select pg_notify($1, '')", self._channel, timeout=COMMAND_SECONDS)
-
-    def is_closed(self) -> bool:
-        """Whether nothing can be heard any more."""
-        return bool(self._connection.is_closed())
 
 
 class _Taken:
@@ -184,7 +83,7 @@ class Database:
 
     async def open(self) -> None:
         """Connect. Raises DatabaseAway."""
-        with _telling_away():
+        with telling_away():
             self._pool = await self._connect(APPLICATION_ROLE, min(4, self._size))
             # Behind the wall a plan takes longer to make than to run, and no reader's values call for one of their own.
             self._readers = await self._connect(READER_ROLE, 0, plan_cache_mode="force_generic_plan")
@@ -218,14 +117,14 @@ class Database:
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Tx]:
         """A connection in autocommit, for selects and single statements. Raises DatabaseAway, Stuck."""
-        with _telling_away():
+        with telling_away():
             async with _Taken(self._pool, self._working.own()) as connection:
                 yield Tx(connection, self._seconds)
 
     async def post(self, statement: Statement, **given: Any) -> Row:
         """One call of a posting function, which commits by itself. Raises DatabaseAway, and what postings raise."""
         arguments = statement.arguments(given)  # before a connection is taken, which has better things to do
-        with _telling_away():
+        with telling_away():
             async with _Taken(self._posters, self._posting.own()) as connection:
                 row: Row = await connection.fetchrow(statement.text, *arguments, timeout=self._seconds)
                 return row
@@ -237,7 +136,7 @@ class Database:
         Raises DatabaseAway, Stuck.
         """
         said = _WHO_READS.format(partner=partner_id.hex if partner_id else "", member=member_id.hex if member_id else "")
-        with _telling_away():
+        with telling_away():
             async with _Taken(self._readers, self._reading.own()) as connection:
                 try:
                     await connection.execute(said)
@@ -250,14 +149,14 @@ class Database:
 
         Raises DatabaseAway, Stuck.
         """
-        with _telling_away():
+        with telling_away():
             async with _Taken(self._readers, self._reading.own()) as connection:
                 return await Tx(connection, self._seconds).all(statement, as_partner=partner_id, as_member=member_id, **given)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Tx]:
         """A connection inside one transaction that commits at the end of the block. Raises DatabaseAway, Stuck."""
-        with _telling_away():
+        with telling_away():
             async with _Taken(self._pool, self._working.own()) as connection, connection.transaction():
                 yield Tx(connection, self._seconds)
 
@@ -276,7 +175,7 @@ class Database:
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Tx]:
         """A read-only transaction that sees one moment of the whole database. Raises DatabaseAway, Stuck."""
-        with _telling_away():
+        with telling_away():
             async with (
                 _Taken(self._pool, self._working.own()) as connection,
                 connection.transaction(isolation="repeatable_read", readonly=True),
@@ -286,7 +185,7 @@ class Database:
     @asynccontextmanager
     async def listener(self, channel: str, wake: Callable[[], None]) -> AsyncIterator["Listener"]:
         """A connection outside the pool that calls `wake` for every notification. Raises DatabaseAway."""
-        with _telling_away():
+        with telling_away():
             # A wake-up that a crash forgets is no loss: whoever listens polls besides.
             settings = {"role": APPLICATION_ROLE, "application_name": "loyalty-gateway listener", "synchronous_commit": "off"}
             connection = await asyncpg.connect(self._dsn, timeout=ACQUIRE_SECONDS, server_settings=settings)
@@ -307,7 +206,7 @@ class Database:
         try:
             async with self._pool.acquire(timeout=2) as connection:
                 return bool(await connection.fetchval("select true", timeout=2))
-        except (*_AWAY, asyncpg.PostgresError):
+        except (*AWAY, asyncpg.PostgresError):
             return False
 
 
@@ -320,27 +219,3 @@ async def _widen(connection: Any) -> None:
 async def _nothing_to_reset(connection: Any) -> None:
     """Every connection goes back as it came: transactions end with their blocks and nothing sets a session's state, so
     the round trip that resetting takes each time is spared."""
-
-
-class _telling_away:  # noqa: N801 - used like a function
-    """Turns what the driver raises into what callers tell apart: DatabaseAway, Duplicate, Stuck, CreditShort,
-    WalletTooFull, InputNotAccepted."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: Any) -> None:
-        if isinstance(error, _AWAY) and not isinstance(error, DatabaseAway):
-            raise DatabaseAway("The database does not answer.") from error
-        if isinstance(error, asyncpg.UniqueViolationError):
-            raise Duplicate(str(error)) from error
-        if isinstance(error, asyncpg.DeadlockDetectedError | asyncpg.SerializationError):
-            raise LostRace(str(error)) from error
-        if isinstance(error, asyncpg.LockNotAvailableError | asyncpg.QueryCanceledError):
-            raise Stuck(str(error)) from error
-        if isinstance(error, asyncpg.PostgresError) and error.sqlstate == "LG001":
-            raise CreditShort from error
-        if isinstance(error, asyncpg.PostgresError) and error.sqlstate == "LG002":
-            raise WalletTooFull from error
-        if isinstance(error, asyncpg.CharacterNotInRepertoireError):
-            raise InputNotAccepted("A text holds a character that cannot be stored, such as NUL.") from error
