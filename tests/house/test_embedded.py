@@ -119,6 +119,19 @@ def operators_token(gateway: Gateway) -> dict[str, str]:
     return {"Authorization": f"Bearer {gateway.run('token', '--operator', 'olga').stdout.strip()}"}
 
 
+def test_a_child_ends_with_its_parent_also_where_ctrl_c_was_ignored() -> None:
+    """As of a gateway that a shell started in the background."""
+    child = "import subprocess; from gateway.embedded import die_with_parent"
+    code = f"{child}; print(subprocess.Popen(['sleep', '60'], preexec_fn=die_with_parent).pid, flush=True); input()"
+    ignoring = ["sh", "-c", "trap '' INT; exec \"$0\" \"$@\"", sys.executable, "-c", code]
+    with subprocess.Popen(ignoring, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        sleeping = int(parent.stdout.readline())
+        assert alive(sleeping)
+        parent.kill()
+    assert until(lambda: not alive(sleeping), 5)
+
+
 def test_kill_9_of_postgres_makes_the_gateway_unready_and_it_recovers_by_itself(gateway: Gateway) -> None:
     gateway.run("coalition", "create", "--name", "Kept")
     gateway.start()
@@ -154,6 +167,7 @@ def test_while_the_database_is_away_the_gateway_says_so_and_stays_alive(tmp_path
         own.stop()
         assert status(f"{url}/readyz") == 503
         assert status(f"{url}/livez") == 200
+        assert "gateway_database_up 0.0" in plainly.get(f"{url}/metrics").text
         query = {"query": "{ programmes { code } }"}
         # The coalition's own data is remembered for a second.
         assert until(lambda: plainly.post(f"{url}/graphql", json=query, headers=headers).status_code == 503)

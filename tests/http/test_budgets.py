@@ -13,6 +13,7 @@ from gateway.access.caller import Caller
 from gateway.database import Database
 from gateway.http import budget
 from gateway.http.budget import PLANS, STRANGERS, Plan, network_of
+from gateway.http.documents import document_id
 from gateway.http.refusing import RequestRefused
 from tests.access.consenting import BACK, client_with_page
 from tests.access.test_oauth import authorization
@@ -55,6 +56,19 @@ async def test_who_has_spent_its_budget_waits_and_nobody_else_does(world: World)
     with pytest.raises(RequestRefused, match="are left"):
         await other.charge(Caller("member", same, "member-app", frozenset()), 40_000)
     assert (await other.charge(Caller("member", other_member, "member-app", frozenset()), 40_000))["actualQueryCost"] == 40_000
+
+
+async def test_a_document_that_nobody_registered_is_paid_for_by_who_asks_for_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PLANS, "partner", Plan(1_000, 1))
+    headers = {"Authorization": f"Bearer {await world.token('grocer')}"}
+
+    async def ask(n: int) -> str | None:
+        return code_of(await world.http.post("/graphql", json={"documentId": document_id(f"{{ a{n} }}")}, headers=headers))
+
+    told = [await ask(n) for n in range(130)]
+    assert told[:90] == ["DOCUMENT_UNKNOWN"] * 90
+    assert told[-1] == "THROTTLED"
+    assert (await world.post("fuel", PARTNER)).status_code == 200
 
 
 async def test_what_waits_for_more_of_the_budget_gives_nothing_of_it_back(world: World) -> None:

@@ -1,10 +1,13 @@
 """Enrolling, linking and finding members, each partner with ids of its own."""
 
 import asyncio
+from uuid import UUID, uuid4
 
 import pytest
 
 from gateway.coalition.connector import PartnerRefused
+from gateway.database import Database
+from gateway.members.lookup import MemberLookup, MemberRef
 from partners.protocols.rest_json import RestJson
 from tests.points import codes
 from tests.world import World
@@ -120,3 +123,17 @@ async def test_a_refusal_says_back_the_beginning_of_what_nobody_is_known_by(worl
     assert [error["code"] for error in refused["errors"]] == ["MEMBER_UNKNOWN"]
     assert len(refused["errors"][0]["message"]) < 700
     assert len(answer.content) < 2_000
+
+
+async def test_who_looks_one_member_up_waits_for_no_others_thousands(world: World) -> None:
+    found: list[str] = []
+    async with Database(world.dsn, 2) as database:
+        lookup = MemberLookup(database)
+
+        async def find(who: str, partner: UUID, count: int) -> None:
+            await lookup.find(partner, [MemberRef("external_id", f"nobody-{n}") for n in range(count)])
+            found.append(who)
+
+        many, one = uuid4(), uuid4()
+        await asyncio.gather(*(find("many", many, 1_000) for _ in range(3)), find("one", one, 1))
+    assert found == ["one", "many", "many", "many"]
