@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from gateway.cipher import KEY_BYTES
 
@@ -105,8 +106,8 @@ def read_settings(environ: Mapping[str, str] = os.environ, **overrides: Any) -> 
         "log_format": _one_of("GATEWAY_LOG_FORMAT", texts["log_format"], ("json", "console")),
         "issuer": texts["issuer"].rstrip("/"),
     }
-    if texts["database_url"] and not texts["database_url"].startswith(("postgres://", "postgresql://")):
-        raise BadSetting("DATABASE_URL must start with postgresql://; its value is not shown here.")
+    if texts["database_url"]:
+        _check_database(texts["database_url"])
     if values["issuer"] and not values["issuer"].startswith(("http://", "https://")):
         raise BadSetting(f"GATEWAY_ISSUER is {values['issuer']!r}; it must start with http:// or https://.")
     return Settings(**{**values, **{name: value for name, value in overrides.items() if name != "port" and value is not None}})
@@ -136,6 +137,16 @@ def _keys(variable: str, text: str) -> tuple[bytes, ...]:
             raise BadSetting(f"{variable}: key {number} is not {KEY_BYTES} bytes in base64; its value is not shown here.")
         keys.append(key)
     return tuple(keys)
+
+
+def _check_database(url: str) -> None:
+    if not url.startswith(("postgres://", "postgresql://")):
+        raise BadSetting("DATABASE_URL must start with postgresql://; its value is not shown here.")
+    try:
+        urlsplit(url).port  # noqa: B018 - it is read when it is asked for
+    except ValueError:
+        told = "DATABASE_URL is no address: what is special in its password is written as %2F for /, %23 for #, and so on"
+        raise BadSetting(f"{told} (RFC 3986, section 2.1); its value is not shown here.") from None
 
 
 def _networks(variable: str, text: str) -> tuple[str, ...]:

@@ -132,3 +132,10 @@ async def mint(world: World, kind: str, subject_id: UUID) -> str:
     signer = await world.signer(database)
     await database.close()
     return signer.issue(Subject(kind, subject_id), "test", CEILING[kind], world.clock.now(), strong_since=world.clock.now())
+
+
+async def speaking_of(world: World, table: str, value: str) -> None:
+    """Whoever writes to a table fails, in words that hold a value, as PostgreSQL's often do."""
+    fails = f"begin perform '{value}'::int; return null; end"
+    await world.sql(f"create function speak() returns trigger language plpgsql as $$ {fails} $$")
+    await world.sql(f"create trigger speak before insert or update on {table} for each row execute function speak()")

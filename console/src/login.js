@@ -8,8 +8,7 @@ const RENEW_BEFORE_SECONDS = 30;
 
 let token = null;
 let renewAt = 0;
-let role = ""; // all of them
-let scope = "";
+let { role, scope } = JSON.parse(sessionStorage.getItem("narrowed")) ?? { role: "", scope: "" }; // all of them
 let operator = null; // whose page this is
 let renewing = null; // what is under way, for everybody who waits for a token
 
@@ -71,7 +70,7 @@ function take(given) {
 async function goToLogin(more) {
   const verifier = random();
   const state = random();
-  sessionStorage.setItem("login", JSON.stringify({ verifier, state, operator, role, scope }));
+  sessionStorage.setItem("login", JSON.stringify({ verifier, state }));
   location.assign(await authorizeUrl(verifier, state, more));
   return new Promise(() => {}); // the page is being left
 }
@@ -109,17 +108,16 @@ function renew() {
 /** Finish a login that has come back, or begin one. */
 export async function logIn() {
   const landed = new URLSearchParams(location.search);
-  const begun = JSON.parse(sessionStorage.getItem("login") ?? "null");
+  const begun = JSON.parse(sessionStorage.getItem("login"));
+  const whose = sessionStorage.getItem("operator");
   sessionStorage.removeItem("login");
   if (begun && landed.has("code") && landed.get("state") === begun.state) {
     history.replaceState(null, "", REDIRECT);
-    const given = await redeem(landed.get("code"), begun.verifier);
-    if (begun.role && begun.operator !== operator) return renew(); // the role was another's
-    ({ role, scope } = begun);
-    take(given);
+    take(await redeem(landed.get("code"), begun.verifier));
   } else {
     await renew();
   }
+  if (role && operator !== whose) await narrowTo("", []); // the role was another's
 }
 
 /** A token that is good for the next request. */
@@ -137,13 +135,14 @@ export async function roles() {
   return (await (await fetch("/.well-known/oauth-authorization-server")).json()).operator_roles;
 }
 
-/** The role that was chosen, which stays so over a login. */
+/** The role that was chosen, which stays so over a login and when the page is loaded again. */
 export const chosenRole = () => role;
 
 /** Ask for no more than a role's scopes from now on; for all one has, with none. */
 export async function narrowTo(name, scopes) {
   role = name;
   scope = scopes.join(" ");
+  sessionStorage.setItem("narrowed", JSON.stringify({ role, scope }));
   token = null; // whatever becomes of it, the wider one serves no more
   await renew();
 }

@@ -5,7 +5,10 @@ from typing import Protocol
 
 
 class PartnerSilent(RuntimeError):
-    """The partner's system gave no answer, so whether it acted is not known: ask again with the same reference."""
+    """The partner's system gave no answer, so whether it acted is not known: ask again with the same reference.
+
+    Its text is the connector's own, for the log, and holds nothing of anybody.
+    """
 
 
 class PartnerUnreached(PartnerSilent):
@@ -13,7 +16,7 @@ class PartnerUnreached(PartnerSilent):
 
 
 class PartnerRefused(RuntimeError):
-    """The partner's system said no; its text is the partner's reason."""
+    """The partner's system said no. Why is for the partner to tell, whose words may be of its customer: they are kept nowhere."""
 
 
 @dataclass(frozen=True, slots=True)

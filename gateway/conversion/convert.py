@@ -109,7 +109,7 @@ class Converter:
             try:
                 await self._advance(order, coalition)
             except Refused as left:
-                log.warning("conversion left under way", conversion=str(order.id), reason=left.message)
+                log.warning("conversion left under way", conversion=str(order.id), reason=type(left).__name__)
                 await self._look_later(order)
             except Exception:
                 log.exception("conversion left under way", conversion=str(order.id))
@@ -130,7 +130,8 @@ class Converter:
         async with self._database.reading() as tx:
             order = await conversion_by_id(tx, order.id)
         if order.state == "refused":
-            raise NotAllowed(f"{coalition.partners[order.partner_id].name} refused the credit: {order.last_error}")
+            name, reference = coalition.partners[order.partner_id].name, ids.show("cnv", order.id)
+            raise NotAllowed(f"{name} refused the credit, and the points are given back. It knows why, under {reference}.")
         if order.state != "completed":
             raise self._undecided(order, coalition)
         return order
@@ -162,7 +163,7 @@ class Converter:
                 await tx.run(sql.begin_asking, bucket=order.bucket, conversion_id=order.id, asking_until=now + ASKING_AT_MOST)
             else:  # here and now: who asks in between would have credited what is given back
                 await self._give_back(tx, order, coalition)
-                await self._move(tx, order, "released", False, None, refused.message)
+                await self._move(tx, order, "released", False, None)
             row = await tx.one(members_sql.membership_by_id, bucket=order.bucket, membership=order.membership_id)
         assert row is not None
         if refused is not None:
@@ -172,26 +173,28 @@ class Converter:
             async with asyncio.timeout(ASK_SECONDS):
                 credit = await self._ask(order, membership_of(row))
         except PartnerUnreached as silent:
+            log.warning("a partner was not reached", conversion=str(order.id), partner=partner.code, reason=str(silent))
             if doubted:
-                await self._settle(order, coalition, "held", True, None, str(silent))
+                await self._settle(order, coalition, "held", True)
                 raise self._undecided(order, coalition) from silent
-            await self._settle(order, coalition, "released", False, None, str(silent))
+            await self._settle(order, coalition, "released", False)
             raise PartnerUnavailable(partner.name) from silent
         except (PartnerSilent, TimeoutError) as silent:
             said = str(silent) or f"no answer within {ASK_SECONDS} seconds"
-            await self._settle(order, coalition, "held", True, None, said)
+            log.warning("a partner did not answer", conversion=str(order.id), partner=partner.code, reason=said)
+            await self._settle(order, coalition, "held", True)
             raise self._undecided(order, coalition) from silent
         except PartnerRefused as no:
             if doubted:
-                log.error("a partner refuses what it may have credited", conversion=str(order.id), reason=str(no))
-                await self._settle(order, coalition, "held", True, None, f"refused after a lost answer: {no}")
+                log.error("a partner refuses what it may have credited", conversion=str(order.id), partner=partner.code)
+                await self._settle(order, coalition, "held", True)
                 raise self._undecided(order, coalition) from no
-            await self._settle(order, coalition, "refused", False, None, str(no))
+            await self._settle(order, coalition, "refused", False)
             return
-        await self._settle(order, coalition, "credited", False, credit.reference, None)
+        await self._settle(order, coalition, "credited", False, credit.reference)
 
     async def _settle(
-        self, order: Conversion, coalition: Coalition, state: str, in_doubt: bool, reference: str | None, error: str | None
+        self, order: Conversion, coalition: Coalition, state: str, in_doubt: bool, reference: str | None = None
     ) -> None:
         """Store the outcome of asking; released and refused orders give their points back."""
         async with self._database.transaction() as tx:
@@ -201,7 +204,7 @@ class Converter:
                 return
             if state in ("released", "refused"):
                 await self._give_back(tx, order, coalition)
-            await self._move(tx, order, state, in_doubt, reference, error)
+            await self._move(tx, order, state, in_doubt, reference)
 
     async def _give_back(self, tx: Tx, order: Conversion, coalition: Coalition) -> None:
         now = self._clock.now()
@@ -233,11 +236,9 @@ class Converter:
             )
             if not posted:
                 raise StateConflict(HOLD_IS_CLOSED)
-            await self._move(tx, order, "completed", False, None, None)
+            await self._move(tx, order, "completed", False, None)
 
-    async def _move(
-        self, tx: Tx, order: Conversion, state: str, in_doubt: bool, reference: str | None, error: str | None
-    ) -> None:
+    async def _move(self, tx: Tx, order: Conversion, state: str, in_doubt: bool, reference: str | None) -> None:
         await tx.run(
             sql.move_order,
             bucket=order.bucket,
@@ -245,7 +246,6 @@ class Converter:
             state=state,
             in_doubt=in_doubt,
             reference=reference,
-            error=error,
             updated_at=self._clock.now(),
         )
 

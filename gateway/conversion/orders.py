@@ -52,7 +52,6 @@ class Conversion:
     state: str
     partner_reference: str | None
     occurred_at: datetime
-    last_error: str | None
     in_doubt: bool
     asking_until: datetime | None
 

@@ -37,7 +37,7 @@ values (:bucket, :conversion_id, :owner_id, :key, :digest, :quote_id, :hold_id, 
 -- name: order_by_key(owner_id, key)^
 -- The order that a key asked for.
 select c.bucket, c.conversion_id, c.digest, c.hold_id, c.member_id, c.membership_id, c.partner_id, c.source_id,
-       c.target_id, c.take, c.give, c.state, c.partner_reference, c.occurred_at, c.last_error,
+       c.target_id, c.take, c.give, c.state, c.partner_reference, c.occurred_at,
        c.in_doubt, c.asking_until
   from conversion c
  where c.owner_id = :owner_id
@@ -46,7 +46,7 @@ select c.bucket, c.conversion_id, c.digest, c.hold_id, c.member_id, c.membership
 -- name: order_by_id(bucket, conversion_id)^
 -- One order.
 select c.bucket, c.conversion_id, c.digest, c.hold_id, c.member_id, c.membership_id, c.partner_id, c.source_id,
-       c.target_id, c.take, c.give, c.state, c.partner_reference, c.occurred_at, c.last_error,
+       c.target_id, c.take, c.give, c.state, c.partner_reference, c.occurred_at,
        c.in_doubt, c.asking_until
   from conversion c
  where c.bucket = :bucket
@@ -55,7 +55,7 @@ select c.bucket, c.conversion_id, c.digest, c.hold_id, c.member_id, c.membership
 -- name: orders_by_id(buckets, conversions)
 -- Orders by their ids.
 select c.bucket, c.conversion_id, c.digest, c.hold_id, c.member_id, c.membership_id, c.partner_id, c.source_id,
-       c.target_id, c.take, c.give, c.state, c.partner_reference, c.occurred_at, c.last_error,
+       c.target_id, c.take, c.give, c.state, c.partner_reference, c.occurred_at,
        c.in_doubt, c.asking_until
   from unnest(:buckets::smallint[], :conversions::uuid[]) i (bucket, conversion)
   join conversion c on c.bucket = i.bucket and c.conversion_id = i.conversion;
@@ -63,7 +63,7 @@ select c.bucket, c.conversion_id, c.digest, c.hold_id, c.member_id, c.membership
 -- name: orders_under_way(before, most)
 -- Orders that nobody has moved on for a while.
 select c.bucket, c.conversion_id, c.digest, c.hold_id, c.member_id, c.membership_id, c.partner_id, c.source_id,
-       c.target_id, c.take, c.give, c.state, c.partner_reference, c.occurred_at, c.last_error,
+       c.target_id, c.take, c.give, c.state, c.partner_reference, c.occurred_at,
        c.in_doubt, c.asking_until
   from conversion c
  where c.state in ('held', 'credited')
@@ -87,14 +87,13 @@ update conversion
  where bucket = :bucket
    and conversion_id = :conversion_id;
 
--- name: move_order(bucket, conversion_id, state, in_doubt, reference, error, updated_at)!
+-- name: move_order(bucket, conversion_id, state, in_doubt, reference, updated_at)!
 -- Store the next state of an order.
 update conversion
    set state = :state,
        in_doubt = :in_doubt,
        asking_until = null,
        partner_reference = coalesce(:reference::text, partner_reference),
-       last_error = :error::text,
        attempts = attempts + 1,
        updated_at = :updated_at
  where bucket = :bucket

@@ -60,14 +60,15 @@ class telling_away:  # noqa: N801 - used like a function
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: Any) -> None:
+        # The words alone: the detail of an error holds values.
         if isinstance(error, AWAY) and not isinstance(error, DatabaseAway):
             raise DatabaseAway("The database does not answer.") from error
         if isinstance(error, asyncpg.UniqueViolationError):
-            raise Duplicate(str(error)) from error
+            raise Duplicate(error.args[0]) from error
         if isinstance(error, asyncpg.DeadlockDetectedError | asyncpg.SerializationError):
-            raise LostRace(str(error)) from error
+            raise LostRace(error.args[0]) from error
         if isinstance(error, asyncpg.LockNotAvailableError | asyncpg.QueryCanceledError):
-            raise Stuck(str(error)) from error
+            raise Stuck(error.args[0]) from error
         if isinstance(error, asyncpg.PostgresError) and error.sqlstate == "LG001":
             raise CreditShort from error
         if isinstance(error, asyncpg.PostgresError) and error.sqlstate == "LG002":

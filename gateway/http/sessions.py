@@ -76,7 +76,7 @@ class Sessions:
     async def logout(self, request: HTTPRequest) -> Response:
         """End the console's session, and the tokens that its operator has by now."""
         cookie = session_cookie(request)
-        if cookie is None or comes_from_elsewhere(request):
+        if cookie is None:
             return Response(status_code=204)
         try:
             async with self._audit.turn(), self._database.transaction() as tx:
@@ -93,16 +93,19 @@ class Sessions:
 
 
 def session_cookie(request: HTTPRequest) -> str | None:
-    """The session that a browser sends. Nothing else is read of its cookies: Python's own reading of quoted ones takes a time
+    """The session that a browser sends for our own pages, also where another page of the same site asks (another port has its
+    cookies). Nothing else is read of its cookies: Python's own reading of quoted ones takes a time
     that grows with the square of their length (CVE-2024-7592). A browser lets nobody else set a name that begins with `__Host-`,
     but some that Python's `strip` makes into one; and of two that have it one is somebody else's."""
+    if comes_from_elsewhere(request):
+        return None
     pairs = (pair.strip(" \t").partition("=") for header in request.headers.getlist("cookie") for pair in header.split(";"))
     found = [value for name, _, value in pairs if name == SESSION_COOKIE]
     return found[0] if len(found) == 1 and re.fullmatch(r"[\w-]{1,100}", found[0], re.ASCII) else None
 
 
 def comes_from_elsewhere(request: HTTPRequest) -> bool:
-    """Whether a browser says that another site's page sent this form (Fetch Metadata; before it, `Origin`)."""
+    """Whether a browser says that another site's or port's page asks this (Fetch Metadata; before it, `Origin`)."""
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
     if site is not None:
         return site not in ("same-origin", "none")

@@ -12,6 +12,7 @@ from pgqueuer.domain.models import Schedule
 from gateway.clock import Clock
 from gateway.coalition.catalogue import NoCoalition
 from gateway.database import Database, DatabaseAway, PostedNothing, Stuck, Tx
+from gateway.logs import describe
 from gateway.statements import load_queries
 
 sql = load_queries(__file__)
@@ -62,7 +63,7 @@ class Jobs:
                 scheduler.shutdown.set()
                 raise
             except Exception as error:
-                log.warning("the schedule begins anew", error=str(error))
+                log.warning("the schedule begins anew", error=describe(error))
             task = asyncio.current_task()
             if task is not None and task.cancelling():  # pgqueuer, while it begins, takes that for an error like any other
                 return
@@ -79,7 +80,7 @@ class Jobs:
         except Exception as error:
             failed = error
         async with self._database.reading() as tx:
-            said = f"{type(failed).__name__}: {failed}" if failed else None
+            said = describe(failed) if failed else None
             await tx.run(sql.end_run, job=name, at=self._clock.now(), done=done, error=said)
         if failed is not None:
             raise failed

@@ -81,9 +81,9 @@ class RestJson:
         except TimeoutError:
             raise PartnerSilent(f"The answer was not there within {TIMEOUT_SECONDS} seconds.") from None
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-            raise PartnerUnreached(repr(error)) from error
+            raise PartnerUnreached(f"The partner could not be reached: {type(error).__name__}.") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise PartnerSilent(repr(error)) from error
+            raise PartnerSilent(f"The answer broke off: {type(error).__name__}.") from error
         if response.status_code == 429 or response.status_code >= 500:
             raise PartnerSilent(f"The partner answered {response.status_code}.")
         try:
@@ -93,7 +93,7 @@ class RestJson:
         if not isinstance(answer, dict):
             raise PartnerSilent("The partner's answer is not an object.")
         if response.status_code >= 400:
-            raise PartnerRefused(str(answer.get("error", response.status_code))[:200])
+            raise PartnerRefused(f"The partner answered {response.status_code}.")
         if not {"balance"} <= answer.keys() or (method == "PUT" and "reference" not in answer):
             raise PartnerSilent("The partner's answer lacks the balance or the reference.")
         return answer
@@ -102,11 +102,11 @@ class RestJson:
 def _segment(text: str) -> str:
     """A part of a path. Raises PartnerRefused for what is a way to somewhere else (RFC 3986, section 3.3)."""
     if text in (".", ".."):
-        raise PartnerRefused(f"{text!r} names no account.")
+        raise PartnerRefused("That names no account.")
     return quote(text, safe="")
 
 
 def _whole(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or abs(value) >= 2**53:
-        raise PartnerSilent(f"The partner's balance {value!r} is not a whole number.")
+        raise PartnerSilent("The partner's balance is not a whole number.")
     return value

@@ -236,13 +236,19 @@ async def test_no_cookie_but_the_sessions_is_read_however_it_is_quoted(world: Wo
     assert read == []
 
 
-async def test_another_sites_page_logs_nobody_out_and_a_head_gives_no_code(world: World) -> None:
+async def test_another_sites_or_ports_page_logs_nobody_out_and_it_and_a_head_get_no_code(world: World) -> None:
     await world.operator()
     session = {"cookie": session_of(world)}
-    elsewhere = await world.http.post("/oauth/logout", headers={**session, "sec-fetch-site": "cross-site"})
-    assert "set-cookie" not in elsewhere.headers
-    codes = await world.sql("select count(*) from authorization_code")
     query, _ = authorization(world)
+    left = "select (select count(*) from authorization_code), (select count(*) from audit_log), (select count(*) from budget)"
+    before = await world.sql(left)
+    for site in ("cross-site", "same-site"):
+        elsewhere = {**session, "sec-fetch-site": site}
+        assert "set-cookie" not in (await world.http.post("/oauth/logout", headers=elsewhere)).headers
+        shown = await world.http.get("/oauth/authorize", params=query, headers=elsewhere)
+        assert (shown.status_code, "set-cookie" in shown.headers) == (200, False)
+    assert await world.sql(left) == before
+    codes = await world.sql("select count(*) from authorization_code")
     head = await world.http.head("/oauth/authorize", params=query, headers=session)
     assert (head.status_code, head.headers["allow"]) == (405, "GET, POST")
     assert await world.sql("select count(*) from authorization_code") == codes

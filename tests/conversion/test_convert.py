@@ -2,14 +2,20 @@
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 
+import structlog
+
+from gateway import ids
 from gateway.coalition.catalogue import Catalogue
 from gateway.coalition.connections import Connections
 from gateway.conversion.convert import Converter
 from gateway.database import Database
 from gateway.ledger.post import Ledger
 from partners.protocols import PROTOCOLS
-from tests.conversion.exchanging import convert, fault, miles, quote
+from tests.access.consenting import agree, exchange
+from tests.conversion.exchanging import CONVERT, QUOTE, convert, fault, miles, quote
+from tests.points import ann_hands_over, run_job
 from tests.world import World
 
 
@@ -62,9 +68,38 @@ async def test_a_refusal_by_the_airline_gives_the_points_back(world: World) -> N
     await fault(world, "refuse")
     answer = await convert(world, quoted["id"])
     assert [e["code"] for e in answer["errors"]] == ["NOT_ALLOWED"]
-    assert "closed" in answer["errors"][0]["message"]
+    order = ids.show("cnv", (await world.sql("select conversion_id from conversion"))[0][0])
+    assert f"under {order}." in answer["errors"][0]["message"]
     wallet = await world.wallet()
     assert (wallet["available"], wallet["held"], await miles(world)) == (450, 0, 0)
+    assert await world.broken() == []
+
+
+async def test_what_the_airline_says_of_its_customer_is_told_to_nobody_and_kept_nowhere(world: World) -> None:
+    """It names the account, which only who may read the profile is told, and may name the person."""
+    await world.record("450.00")
+    await agree(world, "points:convert")
+    acting = (await exchange(world, await ann_hands_over(world, "points:convert"))).json()["access_token"]
+    account = "ann.private@example.org"
+    for table in ("membership", "external_id"):
+        await world.sql(f"update {table} set external_id = '{account}' where external_id = 'ann' and partner_id = (select partner_id from partner where code = 'airline')")
+    said: list[Any] = []
+    for key, modes in (("k", ["refuse"]), ("l", ["silent", "refuse"])):
+        quoted = (await world.ask(acting, QUOTE, input={"from": "MER", "to": "SKY", "take": 200}))["quoteConversion"]["quote"]
+        asked = {"idempotencyKey": key, "quote": quoted["id"]}
+        for mode in modes:
+            await fault(world, mode)
+            said.append((await world.ask(acting, CONVERT, input=asked))["convertPoints"]["errors"])
+    await fault(world, "refuse")
+    world.clock.set(world.clock.now() + timedelta(minutes=5))
+    with structlog.testing.capture_logs() as logs:
+        await run_job(world, "conversions")
+    assert "refuses what it may have credited" in f"{logs}"
+    kept = await world.sql("select to_jsonb(c)::text from conversion c")
+    assert len(kept) == 2
+    for told in (f"{said}", f"{logs}", f"{kept}"):
+        assert "private" not in told
+        assert "closed" not in told
     assert await world.broken() == []
 
 

@@ -35,6 +35,15 @@ def test_a_value_that_cannot_be_used_is_named(variable: str, value: str) -> None
         read_settings({variable: value})
 
 
+@pytest.mark.parametrize("special", ["/", "#", "?", "\u2100", "["])
+def test_what_is_special_in_a_password_is_told_and_not_what_the_password_is(special: str) -> None:
+    with pytest.raises(BadSetting, match="DATABASE_URL") as told:
+        read_settings({"DATABASE_URL": f"postgresql://gateway:SECRET{special}WORD@127.0.0.1/gateway"})
+    assert "SECRET" not in str(told.value)
+    assert "WORD" not in str(told.value)
+    assert told.value.__suppress_context__
+
+
 @pytest.mark.parametrize("port", [0, -1, 99_999])
 def test_a_port_of_the_command_line_is_checked_like_that_of_the_environment(port: int) -> None:
     with pytest.raises(BadSetting, match=str(port)):

@@ -48,6 +48,10 @@ async def fill_in(world: World, page: Page, login: str) -> None:
     await page.fill("#password", OPERATOR_PASSWORD)
     await page.fill("#code", world.code_of(login))
     await page.click("button")
+    await choose_partners(page)
+
+
+async def choose_partners(page: Page) -> None:
     await page.get_by_role("tab", name=re.compile("^Partners")).first.click()
     await page.locator(".graphiql-query-editor", has_text=re.compile(r"query\s*Partners")).wait_for()
 
@@ -133,6 +137,28 @@ async def test_the_role_that_was_chosen_stays_chosen_over_a_login_of_the_same_op
         assert await page.get_by_label("Role").input_value() == role
         asked, auditors = set(said_by(tokens[-1])["scope"].split()), set(ROLES["auditor"])
         assert asked <= auditors if role else asked > auditors
+
+
+@pytest.mark.parametrize(("next_", "role"), [("olga", "auditor"), ("otto", "")])
+async def test_the_role_that_was_chosen_stays_chosen_when_the_page_is_loaded_again(world: World, next_: str, role: str) -> None:
+    await world.new_operator("otto", ["admin"])
+    async with chromium() as (context, tokens):
+        page, auditors = await context.new_page(), set(ROLES["auditor"])
+        await log_in(world, page, "olga")
+        async with page.expect_response("**/oauth/token"):
+            await page.get_by_label("Role").select_option("auditor")
+        if next_ != "olga":  # who logs in in another tab
+            await context.clear_cookies()
+            await log_in(world, await context.new_page(), next_)
+        before = len(tokens)
+        await page.reload()
+        await choose_partners(page)
+        await run(page)
+        await page.locator(".result-window", has_text="grocer").wait_for()
+        assert await page.get_by_label("Role").input_value() == role
+        asked = set(said_by(tokens[-1])["scope"].split())
+        assert asked <= auditors if role else asked > auditors
+        assert not role or all(set(said_by(each)["scope"].split()) <= auditors for each in tokens[before:])
 
 
 @pytest.mark.parametrize("away", [False, True])

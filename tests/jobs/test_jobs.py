@@ -1,13 +1,15 @@
 """Background jobs: they run by themselves, say how they went, and twice is as good as once."""
 
 import asyncio
+import re
 from datetime import timedelta
 
+import asyncpg
 import pytest
 from pgqueuer.sm import SchedulerManager
 
 from gateway.jobs.jobs import Jobs
-from tests.points import run_job, terms
+from tests.points import run_job, speaking_of, terms
 from tests.world import Place, World, open_world
 
 
@@ -68,6 +70,7 @@ async def test_a_job_that_fails_says_what_of_and_the_next_run_clears_it(world: W
     except Exception:
         failed = await world.sql("select error from job_run where job = 'notices'")
     assert "post_expiry_notices" in failed[0]["error"]
+    assert "SQLSTATE 42883" in failed[0]["error"]
     await world.sql("alter function elsewhere rename to post_expiry_notices")
     await run_job(world, "notices")
     assert (await world.sql("select error from job_run where job = 'notices'"))[0]["error"] is None
@@ -116,3 +119,12 @@ async def test_the_schedule_ends_when_it_is_told_to_also_where_that_is_taken_for
         running.cancel()
         done, _ = await asyncio.wait({running}, timeout=5)
         assert done == {running}
+
+
+async def test_what_a_job_fails_of_is_told_without_the_values_it_came_upon(world: World) -> None:
+    await world.record("40.00", occurredAt=(world.clock.now() - timedelta(days=190)).isoformat())
+    await speaking_of(world, "outbox", "ann@example.org")
+    with pytest.raises(asyncpg.InvalidTextRepresentationError):
+        await run_job(world, "notices")
+    ((error,),) = await world.sql("select error from job_run where job = 'notices'")
+    assert re.fullmatch(r"InvalidTextRepresentationError \(SQLSTATE 22P02\), at database/\w+\.py:\d+", error)

@@ -1,15 +1,19 @@
 """What a process says in its log, at its most talkative: nothing of anybody, and no token."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import httpx
+import pytest
 from websockets.asyncio.client import connect
+from websockets.exceptions import WebSocketException
 
 from gateway.clock import SystemClock
 from tests.access.test_refreshing import app_tokens
 from tests.house.test_embedded import Gateway
-from tests.points import ann_logs_in
+from tests.points import ann_logs_in, speaking_of
 from tests.privacy.test_people import ANN, UPDATE
 from tests.world import World
 
@@ -37,11 +41,62 @@ async def test_at_debug_the_log_holds_no_token_and_nothing_of_people(real_time: 
             payload = {"documentId": update, "variables": {"i": ANN}}
             await socket.send(json.dumps({"type": "subscribe", "id": "1", "payload": payload}))
             assert "ann.other@example.org" in str(await socket.recv())
+        for path in ("graphql", "nowhere"):
+            with pytest.raises(WebSocketException):
+                await say_nothing_useful(f"ws://127.0.0.1:{gateway.port}/{path}?access_token=SECRET&email=other@")
+        await speaking_of(world, "person", "ann.other@example.org")
+        failed = await http.post("/graphql", json={"documentId": update, "variables": {"i": ANN}}, headers=headers)
+        assert failed.json()["errors"][0]["extensions"]["code"] == "INTERNAL"
     assert gateway.process is not None
     assert gateway.process.stderr is not None
     gateway.process.terminate()
     said = gateway.process.stderr.read().decode()
     gateway.process.wait()
-    assert "serving" in said.lower() or "started" in said.lower()
-    for secret in (tokens["access_token"][-40:], tokens["refresh_token"], "Other", "other@", "58801"):
+    assert "serving" in said
+    assert "InvalidTextRepresentationError (SQLSTATE 22P02), at " in said
+    for secret in (tokens["access_token"][-40:], tokens["refresh_token"], "Other", "other@", "58801", "SECRET"):
         assert secret.lower() not in said.lower()
+
+
+async def say_nothing_useful(url: str) -> None:
+    async with connect(url, subprotocols=["graphql-transport-ws"]) as socket:  # type: ignore[list-item]
+        await socket.send("{}")
+        await socket.recv()
+
+
+FAILURES = """
+import asyncio, logging, structlog
+from gateway.logs import configure_logs
+
+configure_logs("debug", %r)
+log = structlog.get_logger("gateway.test")
+
+async def forgotten():
+    raise LookupError("ann@example.org was asked for")
+
+async def main():
+    task = asyncio.create_task(forgotten())
+    await asyncio.sleep(0)
+    del task
+    asyncio.get_running_loop().call_soon(lambda: {}["ann@example.org"])
+    await asyncio.sleep(0)
+
+asyncio.run(main())
+try:
+    try:
+        int("ann@example.org")
+    except ValueError as error:
+        raise ExceptionGroup("ann@example.org", [OSError("ann@example.org"), TypeError("ann@example.org")]) from error
+except ExceptionGroup:
+    log.exception("one of ours")
+    logging.getLogger("library").exception("one of theirs")
+"""
+
+
+@pytest.mark.parametrize("format", ["json", "console"])
+def test_errors_are_told_by_their_kind_and_place_and_not_in_their_words(format: str) -> None:
+    ran = subprocess.run([sys.executable, "-c", FAILURES % format], capture_output=True, text=True, check=True)
+    for told in ("LookupError", "KeyError", "ValueError", "ExceptionGroup", "OSError", "TypeError", "never retrieved", "one of ours", "one of theirs"):
+        assert told in ran.stderr
+    assert "in forgotten" in ran.stderr
+    assert "ann@example.org" not in ran.stderr
