@@ -95,4 +95,6 @@ def listen(settings: Settings) -> list[socket.socket]:
             told = f"Port {settings.port} of {settings.host} is in use; choose another with --port or GATEWAY_PORT."
             raise BadSetting(told) from None
         raise BadSetting(f"{where}: {error.strerror}.") from None
+    except UnicodeError:  # a part of a name has 63 letters at most, and one at least
+        raise BadSetting(f"{where}: that is no name of a host.") from None
     return doors

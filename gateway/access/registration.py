@@ -147,9 +147,10 @@ def is_redirect_uri(uri: str) -> bool:
     (RFC 8252, section 7.1)."""
     try:
         parts = split_address(uri)
+        nowhere = parts.port == 0 or parts.username is not None or "#" in uri
     except ValueError:
         return False
-    if "#" in uri:
+    if nowhere:
         return False
     if parts.scheme == "http":
         return parts.hostname in ("127.0.0.1", "localhost", "::1")

@@ -7,7 +7,7 @@ from gateway.coalition.catalogue import Catalogue
 from gateway.coalition.connector import Connector
 from gateway.parties import Shares
 
-ASKS_OF_ONE = 4
+ASKS_OF_ONE = CREDITS_OF_ONE = 4
 
 
 class Connections:
@@ -19,6 +19,9 @@ class Connections:
         self._open: dict[tuple[str, str], Connector] = {}
         self.asked = Shares(ASKS_OF_ONE)
         """What one party may ask partners' systems at once, of what they need not be asked."""
+
+        self.crediting = Shares(CREDITS_OF_ONE)
+        """What one party may have partners' systems credit at once."""
 
     async def of(self, partner_id: UUID) -> Connector | None:
         """The connector of a partner, None where it has no system of its own. Raises NoCoalition, DatabaseAway."""

@@ -5,7 +5,9 @@ id as its idempotency key. So a crash at any step resumes, and an answer that wa
 """
 
 import asyncio
+from collections.abc import Sequence
 from datetime import timedelta
+from time import monotonic
 from uuid import UUID
 
 import structlog
@@ -42,7 +44,9 @@ from gateway.texts import check_text
 from gateway.turns import OneAtATime
 
 RESUME_AFTER = timedelta(seconds=10)
-RESUME_AT_ONCE = 100
+RESUME_OF_ONE = 100
+RESUME_SECONDS = 10
+PARTNERS_AT_ONCE = 4
 ASK_SECONDS = 15
 ASKING_AT_MOST = timedelta(seconds=30)
 HOLD_IS_CLOSED = "The hold of this order is not open any more; an operator has to look at it."
@@ -100,21 +104,44 @@ class Converter:
             raise no.refusal from None
 
     async def resume(self) -> int:
-        """Move on every order that was left under way; answers how many there were."""
+        """Move on the orders that were left under way; answers how many were looked at.
+
+        Partners side by side, so that one whose system is silent keeps no other waiting: of each RESUME_OF_ONE at most, and none
+        is begun after RESUME_SECONDS. The next run goes on with the rest.
+        """
         coalition = await self._catalogue.current()
         async with self._database.reading() as tx:
-            rows = await tx.all(sql.orders_under_way, before=self._clock.now() - RESUME_AFTER, most=RESUME_AT_ONCE)
+            rows = await tx.all(sql.orders_under_way, before=self._clock.now() - RESUME_AFTER, most=RESUME_OF_ONE)
+        of_partner: dict[UUID, list[Conversion]] = {}
         for row in rows:
-            order = order_of(row)
-            try:
-                await self._advance(order, coalition)
-            except Refused as left:
-                log.warning("conversion left under way", conversion=str(order.id), reason=type(left).__name__)
-                await self._look_later(order)
-            except Exception:
-                log.exception("conversion left under way", conversion=str(order.id))
-                await self._look_later(order)
-        return len(rows)
+            of_partner.setdefault(row["partner_id"], []).append(order_of(row))
+        few = asyncio.Semaphore(PARTNERS_AT_ONCE)
+        resuming = (self._resume(orders, coalition, few) for orders in of_partner.values())
+        results = await asyncio.gather(*resuming, return_exceptions=True)
+        for failed in results:
+            if isinstance(failed, BaseException):
+                raise failed
+        return sum(looked_at for looked_at in results if isinstance(looked_at, int))
+
+    async def _resume(self, orders: Sequence[Conversion], coalition: Coalition, few: asyncio.Semaphore) -> int:
+        """Move on orders of one partner; answers how many were looked at."""
+        async with few:
+            until = monotonic() + RESUME_SECONDS
+            for looked_at, order in enumerate(orders, start=1):
+                await self._resume_one(order, coalition)
+                if monotonic() > until:
+                    return looked_at
+        return len(orders)
+
+    async def _resume_one(self, order: Conversion, coalition: Coalition) -> None:
+        try:
+            await self._advance(order, coalition)
+        except Refused as left:
+            log.warning("conversion left under way", conversion=str(order.id), reason=type(left).__name__)
+            await self._look_later(order)
+        except Exception:
+            log.exception("conversion left under way", conversion=str(order.id))
+            await self._look_later(order)
 
     async def _look_later(self, order: Conversion) -> None:
         """An order that cannot be moved on lets others have their turn."""
@@ -124,7 +151,8 @@ class Converter:
     async def _advance(self, order: Conversion, coalition: Coalition) -> Conversion:
         """Take an order as far as it goes; completed is the end of it."""
         if order.state == "held":
-            await self._credit(order, coalition)
+            async with self._connections.crediting.own():  # what waits here holds points, and nothing of anybody else's
+                await self._credit(order, coalition)
         if order.state != "completed":
             await self._capture(order, coalition)
         async with self._database.reading() as tx:

@@ -61,15 +61,19 @@ select c.bucket, c.conversion_id, c.digest, c.hold_id, c.member_id, c.membership
   join conversion c on c.bucket = i.bucket and c.conversion_id = i.conversion;
 
 -- name: orders_under_way(before, most)
--- Orders that nobody has moved on for a while.
+-- Orders that nobody has moved on for a while, so many of each partner.
 select c.bucket, c.conversion_id, c.digest, c.hold_id, c.member_id, c.membership_id, c.partner_id, c.source_id,
        c.target_id, c.take, c.give, c.state, c.partner_reference, c.occurred_at,
        c.in_doubt, c.asking_until
-  from conversion c
- where c.state in ('held', 'credited')
-   and c.updated_at < :before
- order by c.updated_at
- limit :most;
+  from partner p
+ cross join lateral (select *
+                       from conversion u
+                      where u.partner_id = p.partner_id
+                        and u.state in ('held', 'credited')
+                        and u.updated_at < :before
+                      order by u.updated_at
+                      limit :most) c
+ order by c.updated_at;
 
 -- name: order_for_update(bucket, conversion_id)^
 -- An order's state, locked.

@@ -3,8 +3,12 @@
 from typing import Any
 
 import asyncpg
+import structlog
 
+from gateway.logs import describe
 from gateway.refusals import InputNotAccepted
+
+log = structlog.get_logger(__name__)
 
 
 class DatabaseAway(ConnectionError):
@@ -52,6 +56,14 @@ AWAY = (
 )
 
 
+# It answers, and can keep nothing: a disk or its memory is full, or it is another one that only reads, as after a failover.
+KEEPS_NOTHING = (
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.PostgresIOError,
+)
+
+
 class telling_away:  # noqa: N801 - used like a function
     """Turns what the driver raises into what callers tell apart: DatabaseAway, Duplicate, Stuck, CreditShort,
     WalletTooFull, InputNotAccepted."""
@@ -63,6 +75,9 @@ class telling_away:  # noqa: N801 - used like a function
         # The words alone: the detail of an error holds values.
         if isinstance(error, AWAY) and not isinstance(error, DatabaseAway):
             raise DatabaseAway("The database does not answer.") from error
+        if isinstance(error, KEEPS_NOTHING):
+            log.error("the database keeps nothing", reason=describe(error))
+            raise DatabaseAway("The database can keep nothing now.") from error
         if isinstance(error, asyncpg.UniqueViolationError):
             raise Duplicate(error.args[0]) from error
         if isinstance(error, asyncpg.DeadlockDetectedError | asyncpg.SerializationError):

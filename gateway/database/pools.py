@@ -202,10 +202,10 @@ class Database:
         return Queries.from_asyncpg_pool(self._pool)
 
     async def is_up(self) -> bool:
-        """Whether a statement gets through right now."""
+        """Whether a statement gets through right now, to a server that can be written to."""
         try:
             async with self._pool.acquire(timeout=2) as connection:
-                return bool(await connection.fetchval("select true", timeout=2))
+                return bool(await connection.fetchval("select not current_setting('transaction_read_only')::boolean", timeout=2))
         except (*AWAY, asyncpg.PostgresError):
             return False
 

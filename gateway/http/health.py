@@ -40,7 +40,7 @@ class Health:
     async def ready(self, request: Request) -> Response:
         reason = ""
         if not await self._is_up.get():
-            reason = "The database does not answer."
+            reason = "The database does not answer, or only reads."
         elif self._revocations.age_seconds > REVOCATIONS_MAX_AGE_SECONDS:
             reason = f"What was revoked was last read {self._revocations.age_seconds:.0f} seconds ago."
         if not reason:

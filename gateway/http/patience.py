@@ -137,6 +137,9 @@ class PatientHttp(ExpectsReading, HttpToolsProtocol):
         if len(self.headers) >= HEADERS_MAX:
             self._end_with("431 Request Header Fields Too Large", f"There are more than {HEADERS_MAX} headers.")
             raise ConnectionAbortedError  # the parser stops
+        if name.lower() == b"transfer-encoding" and value.lower() != b"chunked":  # RFC 9112, section 6.1
+            self._end_with("501 Not Implemented", "Send the body whole or in chunks, and in no other transfer coding.")
+            raise ConnectionAbortedError
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:

@@ -79,7 +79,7 @@ def check_head(request: Request) -> None:
     kind, _, parameters = (kinds[0] if len(kinds) == 1 else "").lower().partition(";")
     if kind.strip() != JSON or ("charset" in parameters and "utf-8" not in parameters):
         raise RequestRefused(415, "UNSUPPORTED_MEDIA_TYPE", "Send the request as application/json, in UTF-8.")
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
+    if any(coding.lower() != "identity" for coding in request.headers.getlist("content-encoding")):
         raise RequestRefused(415, "UNSUPPORTED_MEDIA_TYPE", "Send the body as it is, without a content encoding.")
 
 

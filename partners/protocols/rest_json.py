@@ -19,6 +19,7 @@ TIMEOUT_SECONDS = 5.0
 CONNECT_SECONDS = 2.0
 CONNECTIONS_MAX, CREDITS_MAX = 16, 8
 ANSWER_MAX_BYTES = 64 * 1024
+REFERENCE_MAX_CHARS = 200
 
 
 @cache
@@ -47,7 +48,7 @@ class RestJson:
     async def credit(self, account: str, points: int, reference: str) -> Credit:
         path = f"/accounts/{_segment(account)}/credits/{_segment(reference)}"
         answer = await self._ask(self._crediting, "PUT", path, {"points": points})
-        return Credit(reference=str(answer["reference"]), balance=_whole(answer["balance"]))
+        return Credit(reference=_plain(str(answer["reference"])), balance=_whole(answer["balance"]))
 
     async def balance(self, account: str) -> int:
         answer = await self._ask(self._reading, "GET", f"/accounts/{_segment(account)}", None)
@@ -104,6 +105,11 @@ def _segment(text: str) -> str:
     if text in (".", ".."):
         raise PartnerRefused("That names no account.")
     return quote(text, safe="")
+
+
+def _plain(text: str) -> str:
+    """What can be kept and shown of a partner's text."""
+    return "".join(char if char.isprintable() else "?" for char in text[:REFERENCE_MAX_CHARS])
 
 
 def _whole(value: object) -> int:

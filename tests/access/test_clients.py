@@ -233,3 +233,29 @@ async def test_unknown_and_wrong_take_as_long_and_say_the_same(world: World) -> 
         disabled.append(await login("gone"))
     assert 0.5 < statistics.median(disabled) / statistics.median(unknown) < 2
     assert 0.5 < statistics.median(known) / statistics.median(unknown) < 2
+
+
+@pytest.mark.parametrize(
+    ("uri", "is_one"),
+    [
+        ("https://shop.example/back?x=1", True),
+        ("https://shop.example:8443/back", True),
+        ("http://localhost:3000/cb", True),
+        ("http://[::1]:3000/cb", True),
+        ("com.example.loyalty:/callback", True),
+        ("http://shop.example/back", False),
+        ("http://evil.example\\@localhost/cb", False),
+        ("https://evil.example\\.shop.example/", False),
+        ("https://shop.example@evil.example/", False),
+        ('https://shop.example/"onload', False),
+        ("https://shop.example/<b>", False),
+        ("http://localhost:99999/", False),
+        ("http://localhost:0/", False),
+        ("https://shop.example/#here", False),
+        ("https://", False),
+        ("javascript:alert(1)", False),
+        ("https://shop.example/ back", False),
+    ],
+)
+def test_codes_are_sent_to_addresses_that_everybody_reads_alike(uri: str, is_one: bool) -> None:
+    assert registration.is_redirect_uri(uri) is is_one

@@ -11,6 +11,7 @@ import gateway
 from gateway import batching, pages, schema, turns
 from gateway.access import consents, grants
 from gateway.access.audit import DETAILS_MAX_BYTES, NOTERS_AT_ONCE, NOTERS_OF_ONE
+from gateway.coalition import connections
 from gateway.events import feed
 from gateway.http import (
     admission,
@@ -72,6 +73,7 @@ SAID = {
     ],
     "time of a query": [f"{patience.QUERY_SECONDS} seconds"],
     "at once, in one process": [
+        f"{connections.ASKS_OF_ONE} balances and {connections.CREDITS_OF_ONE} credits in partners' own systems",
         f"{NOTERS_OF_ONE} that write the audit log ({NOTERS_AT_ONCE} of all)",
         f"{SINGLES_OF_ONE} transfers, reversals and releases ({SINGLES_AT_ONCE} of all)",
         "of its queries " + at_once(shares.QUERIES_AT_ONCE) + "; of its mutations " + at_once(shares.MUTATIONS_AT_ONCE),

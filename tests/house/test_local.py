@@ -107,3 +107,9 @@ def test_an_address_of_the_host_that_this_machine_does_not_have_is_passed_over(m
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [elsewhere])
     with pytest.raises(BadSetting, match="Cannot assign requested address"):
         local.listen(read_settings({}))
+
+
+@pytest.mark.parametrize("name", ["a..b", ".", "a" * 70, "ü" * 64])
+def test_what_is_no_name_of_a_host_is_told(name: str) -> None:
+    with pytest.raises(BadSetting, match="no name of a host"):
+        local.listen(read_settings({"GATEWAY_HOST": name}))

@@ -216,9 +216,11 @@ async def test_one_request_carries_one_token(world: World) -> None:
         (b"GET /livez HTTP/1.0\r\n", 200),
         (b"GET /livez HTTP/1.1\r\nHost: a\r\n", 200),
         (b"POST /graphql HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Type: text/plain\r\n", 415),
+        (b"POST /graphql HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Encoding: identity\r\nContent-Encoding: gzip\r\n", 415),
+        (b"POST /graphql HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n", 501),
     ],
 )
-async def test_a_request_names_one_host_and_one_type(world: World, head: bytes, status: int) -> None:
+async def test_a_request_names_one_host_and_one_type_and_comes_in_no_coding(world: World, head: bytes, status: int) -> None:
     address = urlsplit(world.url)
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
     writer.write(head + b"Connection: close\r\n\r\n")

@@ -1,0 +1,139 @@
+"""Exchanges at partners' systems that are slow, silent or odd: none keeps anybody else's waiting."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from gateway.coalition import catalogue
+from gateway.coalition.connections import CREDITS_OF_ONE
+from gateway.conversion import convert as converting
+from tests.conversion.exchanging import CONVERT, QUOTE, fault
+from tests.points import bob_joins, mint, run_job
+from tests.world import World, serving
+
+
+@pytest.fixture(autouse=True)
+def _read_afresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a partner's system is, each time that it is asked."""
+    monkeypatch.setattr(catalogue, "STALE_SECONDS", 0)
+
+
+LINK = "mutation($i: LinkMembershipInput!) { linkMembership(input: $i) { errors { code } } }"
+FUELS_OWN = "mutation($i: CreateProgrammeInput!) { createProgramme(input: $i) { errors { code } } }"
+RATE = "mutation($i: PublishRateInput!) { publishConversionRate(input: $i) { errors { code } } }"
+
+
+class Exchanger:
+    """A partner's system that credits at once, but to some accounts not until it is told to."""
+
+    def __init__(self, *slow: str, reference: str = "r") -> None:
+        self.slow, self.reference, self.go_on = slow, reference, asyncio.Event()
+        self.asked, self.credited = Counter[str](), Counter[str]()
+
+    async def credit(self, request: Request) -> Response:
+        account = request.path_params["account"]
+        self.asked[account] += 1
+        if account in self.slow:
+            await self.go_on.wait()
+        self.credited[account] += 1
+        return JSONResponse({"reference": self.reference, "balance": 1})
+
+    @asynccontextmanager
+    async def behind(self, world: World, partner: str) -> AsyncIterator[None]:
+        """It is the system of a partner."""
+        app = Starlette(routes=[Route("/accounts/{account}/credits/{reference}", self.credit, methods=["PUT"])])
+        async with serving(app) as (url, *_):
+            await world.sql(f"update partner set protocol = 'rest_json', endpoint = '{url}' where code = '{partner}'")
+            yield
+
+
+async def exchange(world: World, token: str, key: str, source: str = "MER", target: str = "SKY") -> dict[str, Any]:
+    quoted = (await world.ask(token, QUOTE, input={"from": source, "to": target, "take": 200}))["quoteConversion"]["quote"]
+    answer: dict[str, Any] = (await world.ask(token, CONVERT, input={"idempotencyKey": key, "quote": quoted["id"]}))["convertPoints"]
+    return answer
+
+
+async def members(world: World) -> tuple[str, str]:
+    """Tokens of Ann and Bob, who have an account at the airline and points enough."""
+    await bob_joins(world)
+    await world.ask("airline", LINK, i={"externalId": "bob", "card": "CARD-2"})
+    found = dict(await world.sql("select number, member_id from card"))
+    for card in found:
+        await world.record("9000.00", member={"card": card})
+    ann, bob = [await mint(world, "member", found[card]) for card in ("CARD-1", "CARD-2")]
+    return ann, bob
+
+
+async def test_one_members_exchanges_leave_room_at_the_partner_for_everybody_elses(world: World) -> None:
+    ann, bob = await members(world)
+    airline = Exchanger("ann")
+    async with airline.behind(world, "airline"):
+        anns = [asyncio.create_task(exchange(world, ann, f"a{n}")) for n in range(20)]
+        while airline.asked["ann"] < CREDITS_OF_ONE:
+            await asyncio.sleep(0.01)
+        done = await asyncio.gather(*(exchange(world, bob, f"b{n}") for n in range(8)))
+        assert [each["conversion"]["state"] for each in done] == ["COMPLETED"] * 8
+        assert (airline.asked["ann"], airline.credited["ann"]) == (CREDITS_OF_ONE, 0)
+        airline.go_on.set()
+        assert [(await each)["conversion"]["state"] for each in anns] == ["COMPLETED"] * 20
+    assert airline.credited == {"ann": 20, "bob": 8}
+    assert await world.broken() == []
+
+
+async def test_a_silent_partners_exchanges_keep_no_other_partners_from_being_moved_on(world: World) -> None:
+    ann, _ = await members(world)
+    operator = await world.operator()
+    fuel = (await world.ask("fuel", "{ partner { id } }"))["partner"]["id"]
+    await world.ask(operator, FUELS_OWN, i={"code": "FUE", "name": "Litres", "custody": "PARTNER", "issuer": fuel})
+    since = (world.clock.now() - timedelta(seconds=1)).isoformat()
+    await world.ask(operator, RATE, i={"from": "MER", "to": "FUE", "take": 200, "give": 100, "minimum": 200, "increment": 200, "validFrom": since})
+    for n in range(4):
+        await fault(world, "lose_answer")
+        assert (await exchange(world, ann, f"a{n}"))["errors"][0]["code"] == "STATE_CONFLICT"
+    await world.sql(f"update partner set protocol = 'rest_json', endpoint = '{world.airline_url}' where code = 'fuel'")
+    world.clock.set(world.clock.now() + timedelta(seconds=1))
+    await fault(world, "lose_answer")
+    assert (await exchange(world, ann, "f", target="FUE"))["errors"][0]["code"] == "STATE_CONFLICT"
+    world.clock.set(world.clock.now() + timedelta(minutes=1))
+    airline = Exchanger("ann")
+    async with airline.behind(world, "airline"):
+        running = asyncio.create_task(run_job(world, "conversions"))
+        while (await world.sql("select state from conversion where key = 'f'"))[0][0] != "completed":
+            await asyncio.sleep(0.02)
+        assert (airline.asked["ann"], airline.credited["ann"]) == (1, 0)
+        airline.go_on.set()
+        assert await running == 5
+    assert {row[0] for row in await world.sql("select state from conversion")} == {"completed"}
+    assert await world.broken() == []
+
+
+async def test_a_partner_that_is_slow_is_asked_for_the_rest_in_the_next_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    ann, _ = await members(world)
+    for n in range(3):
+        await fault(world, "lose_answer")
+        await exchange(world, ann, f"a{n}")
+    world.clock.set(world.clock.now() + timedelta(minutes=1))
+    monkeypatch.setattr(converting, "RESUME_SECONDS", 0)
+    left = "select count(*) from conversion where state <> 'completed'"
+    for n in range(3):
+        assert await run_job(world, "conversions") == 1
+        assert (await world.sql(left))[0][0] == 2 - n
+    assert await world.broken() == []
+
+
+async def test_a_reference_that_cannot_be_shown_keeps_no_points_held(world: World) -> None:
+    ann, _ = await members(world)
+    async with Exchanger(reference="a\0b\u202e" + "c" * 1_000).behind(world, "airline"):
+        done = (await exchange(world, ann, "a"))["conversion"]
+    assert (done["state"], done["partnerReference"]) == ("COMPLETED", "a?b?" + "c" * 196)
+    assert (await world.wallet())["held"] == 0
+    assert await world.broken() == []
