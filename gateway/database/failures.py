@@ -56,17 +56,20 @@ AWAY = (
 )
 
 
-# It answers, and can keep nothing: a disk or its memory is full, or it is another one that only reads, as after a failover.
-KEEPS_NOTHING = (
-    asyncpg.ReadOnlySQLTransactionError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.PostgresIOError,
-)
+# It answers, and has no room on its disk or in its memory.
+NO_ROOM = (asyncpg.InsufficientResourcesError, asyncpg.PostgresIOError)
 
 
 class telling_away:  # noqa: N801 - used like a function
     """Turns what the driver raises into what callers tell apart: DatabaseAway, Duplicate, Stuck, CreditShort,
-    WalletTooFull, InputNotAccepted."""
+    WalletTooFull, InputNotAccepted.
+
+    `reads`: in a transaction that is not to write; in any other one, who may not has come to a server that only reads, as after a
+    failover.
+    """
+
+    def __init__(self, reads: bool = False) -> None:
+        self._reads = reads
 
     def __enter__(self) -> None:
         return None
@@ -75,7 +78,7 @@ class telling_away:  # noqa: N801 - used like a function
         # The words alone: the detail of an error holds values.
         if isinstance(error, AWAY) and not isinstance(error, DatabaseAway):
             raise DatabaseAway("The database does not answer.") from error
-        if isinstance(error, KEEPS_NOTHING):
+        if isinstance(error, NO_ROOM) or (isinstance(error, asyncpg.ReadOnlySQLTransactionError) and not self._reads):
             log.error("the database keeps nothing", reason=describe(error))
             raise DatabaseAway("The database can keep nothing now.") from error
         if isinstance(error, asyncpg.UniqueViolationError):

@@ -136,7 +136,7 @@ class Database:
         Raises DatabaseAway, Stuck.
         """
         said = _WHO_READS.format(partner=partner_id.hex if partner_id else "", member=member_id.hex if member_id else "")
-        with telling_away():
+        with telling_away(reads=True):
             async with _Taken(self._readers, self._reading.own()) as connection:
                 try:
                     await connection.execute(said)
@@ -149,7 +149,7 @@ class Database:
 
         Raises DatabaseAway, Stuck.
         """
-        with telling_away():
+        with telling_away(reads=True):
             async with _Taken(self._readers, self._reading.own()) as connection:
                 return await Tx(connection, self._seconds).all(statement, as_partner=partner_id, as_member=member_id, **given)
 
@@ -175,7 +175,7 @@ class Database:
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Tx]:
         """A read-only transaction that sees one moment of the whole database. Raises DatabaseAway, Stuck."""
-        with telling_away():
+        with telling_away(reads=True):
             async with (
                 _Taken(self._pool, self._working.own()) as connection,
                 connection.transaction(isolation="repeatable_read", readonly=True),

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import pytest
-from playwright.async_api import BrowserContext, Page, Route, async_playwright
+from playwright.async_api import BrowserContext, Dialog, Page, Route, async_playwright
 
 from gateway.access.scopes import ROLES
 from gateway.http.sessions import SESSION_COOKIE
@@ -171,11 +171,15 @@ async def test_a_logout_that_did_not_happen_is_told(world: World, away: bool) ->
             await (route.abort() if away else route.fulfill(status=503, body="{}"))
 
         await context.route("**/oauth/logout", fail)
-        async with page.expect_event("dialog") as shown:
-            await page.get_by_role("button", name="Log out").click()
-        dialog = await shown.value
-        assert dialog.message == "You are still logged in: the gateway did not do it. Try again."
-        await dialog.accept()
+        shown: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+        async def read(dialog: Dialog) -> None:
+            await dialog.accept()  # or the click that brought it would wait for that
+            shown.set_result(dialog.message)
+
+        page.once("dialog", read)
+        await page.get_by_role("button", name="Log out").click()
+        assert await asyncio.wait_for(shown, 10) == "You are still logged in: the gateway did not do it. Try again."
         assert SESSION_COOKIE in {cookie.get("name") for cookie in await context.cookies()}
         await context.unroute("**/oauth/logout")
         await page.get_by_role("button", name="Log out").click()
