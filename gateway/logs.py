@@ -1,17 +1,21 @@
 """Structured logs: one JSON object a line, or coloured text for people. They hold nothing of anybody, whatever goes wrong."""
 
 import logging
+import re
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 import structlog
 
 OURS = Path(__file__).parent
-ABOUT_A_VALUE = "22"  # the class of SQLSTATE (PostgreSQL, appendix A)
+# Classes of SQLSTATE (PostgreSQL, appendix A) whose errors speak of our own tables, functions and queries, and of the server.
+OF_NO_VALUE = ("23", "25", "40", "42", "53", "54", "55", "57", "58", "LG")
+OF_SOMEBODY = re.compile(r" in callback | of <|: <| <|\n")
 DENIED = "ASGI callable returned without completing handshake."
 
 
@@ -32,14 +36,14 @@ def configure_logs(level: str, format: str) -> None:
         else structlog.processors.JSONRenderer()
     )
     formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=[_first_line_of_a_failure, *processors],
+        foreign_pre_chain=[_what_failed, *processors],
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.ExceptionRenderer(_traced),
             renderer,
         ],
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Quiet(sys.stderr)
     handler.setFormatter(formatter)
     logging.basicConfig(handlers=[handler], level=max(logging.INFO, logging.getLevelNamesMapping()[level.upper()]), force=True)
     for ours in ("gateway", "partners"):
@@ -55,15 +59,33 @@ def configure_logs(level: str, format: str) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+    sys.excepthook = _log_unexpected
+    sys.unraisablehook = lambda failed: _log_unexpected(failed.exc_type, failed.exc_value, failed.exc_traceback)
+    threading.excepthook = lambda failed: _log_unexpected(failed.exc_type, failed.exc_value, failed.exc_traceback)
+
+
+class _Quiet(logging.StreamHandler[TextIO]):
+    """What cannot be written is told without it."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        sys.stderr.write(f"gateway: a line of the log of {record.name} could not be written\n")
+
+
+def _log_unexpected(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    """In place of Python's own telling of what nobody caught."""
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error or kind(), trace)
+    else:
+        structlog.get_logger(__name__).critical("unexpected error", exc_info=(kind, error or kind(), trace))
 
 
 def describe(error: BaseException) -> str:
     """Which error it is, and where in our own code it arose. Not in its words: they may be of what somebody sent, or a partner
-    answered. PostgreSQL's are told without the detail, unless they are about a value."""
+    answered. PostgreSQL's are told without the detail, where they are of no value that it came upon."""
     said = type(error).__name__
     sqlstate = getattr(error, "sqlstate", None)
-    if sqlstate is not None:
-        words = "" if sqlstate.startswith(ABOUT_A_VALUE) else str(error.args[0]).partition("\n")[0]
+    if isinstance(sqlstate, str):
+        words = str(next(iter(error.args), "")).partition("\n")[0] if sqlstate.startswith(OF_NO_VALUE) else ""
         said = f"{said} (SQLSTATE {sqlstate}): {words}".removesuffix(": ")
     here = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_relative_to(OURS)]
     return f"{said}, at {Path(here[-1].filename).relative_to(OURS)}:{here[-1].lineno}" if here else said
@@ -89,10 +111,10 @@ def _chain(error: BaseException, told: set[int]) -> Iterator[str]:
                 yield from _chain(each, told)
 
 
-def _first_line_of_a_failure(_logger: Any, _name: str, said: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """What asyncio says of a failure goes on with the failure's words."""
+def _what_failed(_logger: Any, _name: str, said: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """A library's line on a failure, without what it fills in, or goes on with: what was called with which arguments."""
     if "exc_info" in said:
-        said["event"] = said["event"].partition("\n")[0]
+        said["event"] = OF_SOMEBODY.split(str(said["_record"].msg))[0]
     return said
 
 

@@ -130,7 +130,7 @@ def events(
                 return
             cursor = found[-1].cursor
 
-    with_database(work)
+    with_database(work, noting("events", after=after))
 
 
 @app.command()

@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Iterable
 
 import structlog
-from graphql import ExecutionResult, GraphQLError
+from graphql import ExecutionResult, FieldNode, GraphQLError
 
 from gateway.database import DatabaseAway, PostedNothing, Stuck
 from gateway.graph import BadInput
@@ -84,7 +84,9 @@ def _mask(error: GraphQLError) -> GraphQLError:
         extensions = {"code": cause.code.value}
         return GraphQLError(cause.message, nodes=error.nodes, path=error.path, extensions=extensions)
     correlation_id = str(uuid.uuid4())
-    log.error("unexpected error", correlation_id=correlation_id, path=error.path, exc_info=cause)
+    field = error.nodes[0] if error.nodes else None  # not the path: whoever asks names it, and may name it after a card
+    name = field.name.value if isinstance(field, FieldNode) else None
+    log.error("unexpected error", correlation_id=correlation_id, field=name, exc_info=cause)
     return GraphQLError(
         f"Something unexpected happened; quote {correlation_id} when you report it.",
         nodes=error.nodes,

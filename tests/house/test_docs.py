@@ -10,6 +10,8 @@ import sys
 from base64 import urlsafe_b64decode
 from pathlib import Path
 
+import psycopg
+
 from gateway.access.issuers import read_issuers
 from gateway.onboarding.partner_file import read_partner_file
 from gateway.refusals import RefusalCode
@@ -69,6 +71,8 @@ def test_the_operators_commands_work_as_written(dsn: str, tmp_path: Path) -> Non
         assert f"`gateway {command}" in text
         ran = gateway.run(*command.split())
         assert ran.returncode == 0, ran.stdout
+    with psycopg.connect(dsn) as connection:  # who looked at everybody's movements is noted
+        assert connection.execute("select count(*) from audit_log where action = 'events'").fetchone() == (1,)
 
 
 async def test_the_documents_that_partners_are_shown_work_as_written(world: World) -> None:

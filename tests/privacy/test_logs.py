@@ -20,7 +20,8 @@ from tests.world import World
 
 async def test_at_debug_the_log_holds_no_token_and_nothing_of_people(real_time: World) -> None:
     world = real_time
-    update = (await world.named(await ann_logs_in(world), UPDATE))["documentId"]
+    document = UPDATE.replace("updatePerson(", "other_58801: updatePerson(")
+    update = (await world.named(await ann_logs_in(world), document))["documentId"]
     gateway = Gateway(world.data_dir)
     gateway.environment |= {"DATABASE_URL": world.dsn, "GATEWAY_LOG_LEVEL": "debug", "GATEWAY_JOBS": "", "GATEWAY_LANES": "1"}
     gateway.start()
@@ -33,7 +34,7 @@ async def test_at_debug_the_log_holds_no_token_and_nothing_of_people(real_time: 
             json={"documentId": update, "variables": {"i": ANN}},
             headers={"Authorization": f"Bearer {tokens['access_token']}"},
         )
-        assert answer.json()["data"]["updatePerson"]["errors"] == []
+        assert answer.json()["data"]["other_58801"]["errors"] == []
         headers = {"Authorization": f"Bearer {tokens['access_token']}"}
         async with connect(f"ws://127.0.0.1:{gateway.port}/graphql", subprotocols=["graphql-transport-ws"], additional_headers=headers) as socket:  # type: ignore[list-item]
             await socket.send(json.dumps({"type": "connection_init"}))
@@ -54,6 +55,7 @@ async def test_at_debug_the_log_holds_no_token_and_nothing_of_people(real_time: 
     gateway.process.wait()
     assert "serving" in said
     assert "InvalidTextRepresentationError (SQLSTATE 22P02), at " in said
+    assert '"field": "updatePerson"' in said
     for secret in (tokens["access_token"][-40:], tokens["refresh_token"], "Other", "other@", "58801", "SECRET"):
         assert secret.lower() not in said.lower()
 
@@ -65,16 +67,25 @@ async def say_nothing_useful(url: str) -> None:
 
 
 FAILURES = """
-import asyncio, logging, structlog
+import asyncio, logging, structlog, threading
+import asyncpg
 from gateway.logs import configure_logs
 
 configure_logs("debug", %r)
 log = structlog.get_logger("gateway.test")
 
+class Falling:
+    def __del__(self):
+        raise MemoryError("ann@example.org")
+
+def fall(who):
+    raise RuntimeError(who)
+
 async def forgotten():
     raise LookupError("ann@example.org was asked for")
 
 async def main():
+    asyncio.get_running_loop().call_soon(fall, "ann@example.org")
     task = asyncio.create_task(forgotten())
     await asyncio.sleep(0)
     del task
@@ -82,6 +93,13 @@ async def main():
     await asyncio.sleep(0)
 
 asyncio.run(main())
+Falling()
+falling = threading.Thread(target=fall, args=("ann@example.org",))
+falling.start()
+falling.join()
+for odd in (asyncpg.DataError(), asyncpg.RaiseError("ann@example.org"), asyncpg.UniqueViolationError("twice")):
+    log.error("of the database", exc_info=odd)
+log.error("not to be written", odd=type("Odd", (), {"__repr__": lambda _: fall("ann@example.org")})())
 try:
     try:
         int("ann@example.org")
@@ -89,14 +107,20 @@ try:
         raise ExceptionGroup("ann@example.org", [OSError("ann@example.org"), TypeError("ann@example.org")]) from error
 except ExceptionGroup:
     log.exception("one of ours")
-    logging.getLogger("library").exception("one of theirs")
+    logging.getLogger("library").exception("one of theirs, %s", "ann@example.org")
+raise BufferError("ann@example.org")
 """
 
 
 @pytest.mark.parametrize("format", ["json", "console"])
 def test_errors_are_told_by_their_kind_and_place_and_not_in_their_words(format: str) -> None:
-    ran = subprocess.run([sys.executable, "-c", FAILURES % format], capture_output=True, text=True, check=True)
-    for told in ("LookupError", "KeyError", "ValueError", "ExceptionGroup", "OSError", "TypeError", "never retrieved", "one of ours", "one of theirs"):
-        assert told in ran.stderr
+    ran = subprocess.run([sys.executable, "-c", FAILURES.replace("%r", repr(format))], capture_output=True, text=True, check=False)
+    assert ran.returncode == 1
+    for told in (
+        "LookupError", "KeyError", "ValueError", "ExceptionGroup", "OSError", "TypeError", "MemoryError", "RuntimeError", "BufferError",
+        "DataError (SQLSTATE 22000)", "RaiseError (SQLSTATE P0001)", "UniqueViolationError (SQLSTATE 23505): twice",
+        "never retrieved", "one of ours", "one of theirs", "of the database", "a line of the log of gateway.test could not be written",
+    ):  # fmt: skip
+        assert told in ran.stderr, told
     assert "in forgotten" in ran.stderr
     assert "ann@example.org" not in ran.stderr
