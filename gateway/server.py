@@ -22,7 +22,7 @@ from gateway.migrate import migrate
 from gateway.settings import Settings
 
 WATCH_SECONDS = 0.2
-SHUTDOWN_SECONDS = 5
+SHUTDOWN_SECONDS = 10  # an exchange that is asked for at a silent partner takes nine
 # Longer than clients keep idle connections (5 s with httpx, 60 s with many load balancers), so that a request never
 # meets a connection that is being closed.
 KEEP_ALIVE_SECONDS = 75

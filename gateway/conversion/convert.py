@@ -151,8 +151,7 @@ class Converter:
     async def _advance(self, order: Conversion, coalition: Coalition) -> Conversion:
         """Take an order as far as it goes; completed is the end of it."""
         if order.state == "held":
-            async with self._connections.crediting.own():  # what waits here holds points, and nothing of anybody else's
-                await self._credit(order, coalition)
+            await self._credit(order, coalition)
         if order.state != "completed":
             await self._capture(order, coalition)
         async with self._database.reading() as tx:
@@ -244,10 +243,8 @@ class Converter:
             raise StateConflict(HOLD_IS_CLOSED)
 
     async def _ask(self, order: Conversion, account: Membership) -> Credit:
-        connector = await self._connections.of(order.partner_id)
-        if connector is None:
-            raise PartnerUnreached("No connection to this partner's system is configured.")
-        return await connector.credit(account.external_id, order.give, ids.show("cnv", order.id))
+        async with self._connections.crediting(order.partner_id) as connector:
+            return await connector.credit(account.external_id, order.give, ids.show("cnv", order.id))
 
     async def _capture(self, order: Conversion, coalition: Coalition) -> None:
         async with self._database.transaction() as tx:

@@ -7,7 +7,7 @@ from uuid import UUID
 from gateway import ids
 from gateway.coalition.catalogue import CLOCK_SKEW_SECONDS, Coalition
 from gateway.conversion.quotes import QUOTE_LIFETIME, sql
-from gateway.database import Row, Tx
+from gateway.database import LostRace, Row, Tx
 from gateway.ledger.items import Key
 from gateway.ledger.post import sql as ledger_sql
 from gateway.ledger.refused import refusal_of
@@ -99,7 +99,7 @@ async def find_or_open(
 ) -> Conversion:
     """The order that a key asked for: the one that is stored, held again if it was released, or a new one.
 
-    Raises NotHeld, Duplicate, and what `Converter.convert` does.
+    Raises NotHeld, LostRace, and what `Converter.convert` does.
     """
     row = await tx.one(sql.order_by_key, owner_id=owner_id, key=request.idempotency_key)
     if row is None:
@@ -222,13 +222,17 @@ async def _place_hold(
 
 
 async def check_kept(tx: Tx, owner_id: UUID, request: ConvertRequest, content: bytes) -> None:
-    """Raises what was refused under this key before, and IdempotencyKeyReused where it asked for something else."""
+    """Raises what was refused under this key before, IdempotencyKeyReused where it asked for something else, and LostRace where
+    its order has been stored since it was looked for."""
     kept = await tx.one(ledger_sql.kept_answers, owners=[owner_id], keys=[request.idempotency_key])
     if kept is None:
         return
-    quote = await tx.one(sql.quote_by_id, bucket=ids.bucket_of(request.quote_id), quote_id=request.quote_id)
-    if kept["digest"] != content or kept["refusal"] is None or quote is None:
+    if kept["digest"] != content:
         raise IdempotencyKeyReused(request.idempotency_key)
+    if kept["refusal"] is None:
+        raise LostRace("Another process has stored the order of this key.")
+    quote = await tx.one(sql.quote_by_id, bucket=ids.bucket_of(request.quote_id), quote_id=request.quote_id)
+    assert quote is not None  # it is what the digest is of
     raise _refusal(kept["refusal"], quote["take"])
 
 

@@ -29,7 +29,7 @@ from gateway.http.doorman import Doorman
 from gateway.http.engine import Engine
 from gateway.http.errors import NOT_NOW, DocumentRefused
 from gateway.http.events import EventStream
-from gateway.http.refusing import RequestRefused, ended, refusing_what_is_away
+from gateway.http.refusing import RequestRefused, ended, ending, refusing_what_is_away
 from gateway.http.shares import Held, Requests, Turns, Unread
 from gateway.http.wire import (
     BODY_MAX_BYTES,
@@ -76,6 +76,9 @@ class GraphQLEndpoint:
                 response = await self._respond_to(request, held)
             except ClientDisconnect:
                 return
+            except asyncio.CancelledError:  # the process ends, and waits no longer
+                no = ending()
+                response = respond({"errors": [no.error.formatted]}, no.status, JSON, no.headers)
             except Exception:
                 log.exception("unexpected error")
                 error = GraphQLError("Something unexpected happened.", extensions={"code": "INTERNAL"})

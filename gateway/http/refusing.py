@@ -36,6 +36,12 @@ def ended() -> RequestRefused:
     return RequestRefused(401, "UNAUTHENTICATED", "The token has ended; come back with a new one.")
 
 
+def ending() -> RequestRefused:
+    """For what was under way when the process had to end."""
+    told = "The gateway is being stopped before it knew what this did. Try again with the same keys."
+    return RequestRefused(503, "ENDING", told, {"Retry-After": "2"})
+
+
 @contextmanager
 def refusing_what_is_away() -> Iterator[None]:
     """Turns what keeps a request from being answered at all into a refusal of the request."""

@@ -17,7 +17,7 @@ from gateway.coalition.connector import Credit, PartnerRefused, PartnerSilent, P
 
 TIMEOUT_SECONDS = 5.0
 CONNECT_SECONDS = 2.0
-CONNECTIONS_MAX, CREDITS_MAX = 16, 8
+CONNECTIONS_MAX, CREDITS_MAX = 24, 16
 ANSWER_MAX_BYTES = 64 * 1024
 REFERENCE_MAX_CHARS = 200
 

@@ -86,6 +86,31 @@ async def test_what_one_process_gives_back_no_other_asks_the_partner_for(world: 
     assert await world.broken() == []
 
 
+async def test_a_key_whose_order_another_process_stores_in_this_very_moment_gets_that_order(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The order is looked for before it is there, and what the key was answered after that."""
+    await world.record("1000.00")
+    quoted = (await quote(world))["quote"]
+    look = orders.check_kept
+    first: list[Any] = []
+
+    async def look_later(*given: Any) -> None:
+        if not first:
+            first.append(None)
+            first[0] = await convert(world, quoted["id"])
+        await look(*given)
+
+    monkeypatch.setattr(orders, "check_kept", look_later)
+    ((airline, ann),) = await world.sql("select p.partner_id, c.member_id from partner p, card c where p.code = 'airline' and c.number = 'CARD-1'")
+    async with another_process(world) as (converter, _):
+        order = await converter.convert(airline, ann, ConvertRequest("k", ids.read("quo", quoted["id"]), None))
+    assert ids.show("txn", order.id) == first[0]["conversion"]["id"]
+    assert order.state == "completed"
+    assert ((await world.wallet())["available"], await miles(world)) == (800, 100)
+    assert await world.broken() == []
+
+
 async def test_an_order_that_is_held_again_is_not_given_back_by_who_knew_its_hold_before(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,18 +7,22 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
+import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from gateway.coalition import catalogue
+from gateway import server
+from gateway.coalition import catalogue, connections
 from gateway.coalition.connections import CREDITS_OF_ONE
 from gateway.conversion import convert as converting
+from gateway.main import create_app
+from gateway.settings import read_settings
 from tests.conversion.exchanging import CONVERT, QUOTE, fault
-from tests.points import bob_joins, mint, run_job
-from tests.world import World, serving
+from tests.points import bob_joins, codes, mint, run_job
+from tests.world import World, engine, free_door, serving, started
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +77,10 @@ async def members(world: World) -> tuple[str, str]:
     return ann, bob
 
 
-async def test_one_members_exchanges_leave_room_at_the_partner_for_everybody_elses(world: World) -> None:
+async def test_one_members_exchanges_leave_room_at_the_partner_for_everybody_elses(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "CREDITING_SECONDS", 0.3)
     ann, bob = await members(world)
     airline = Exchanger("ann")
     async with airline.behind(world, "airline"):
@@ -83,23 +90,47 @@ async def test_one_members_exchanges_leave_room_at_the_partner_for_everybody_els
         done = await asyncio.gather(*(exchange(world, bob, f"b{n}") for n in range(8)))
         assert [each["conversion"]["state"] for each in done] == ["COMPLETED"] * 8
         assert (airline.asked["ann"], airline.credited["ann"]) == (CREDITS_OF_ONE, 0)
+        # What gets no turn in time was never asked for, and its points are given back.
+        while len(waited := [each for each in anns if each.done()]) < 20 - CREDITS_OF_ONE:
+            await asyncio.sleep(0.01)
+        assert [codes(each.result()) for each in waited] == [["PARTNER_UNAVAILABLE"]] * len(waited)
         airline.go_on.set()
-        assert [(await each)["conversion"]["state"] for each in anns] == ["COMPLETED"] * 20
-    assert airline.credited == {"ann": 20, "bob": 8}
+        assert len([each for each in await asyncio.gather(*anns) if each["conversion"]]) == CREDITS_OF_ONE
+    assert airline.credited == {"ann": CREDITS_OF_ONE, "bob": 8}
     assert await world.broken() == []
 
 
-async def test_a_silent_partners_exchanges_keep_no_other_partners_from_being_moved_on(world: World) -> None:
+async def test_who_waits_for_one_partners_system_is_served_by_anothers_at_once(world: World) -> None:
     ann, _ = await members(world)
+    await fuels_own_programme(world)
+    airline = Exchanger("ann")
+    async with airline.behind(world, "airline"):
+        anns = [asyncio.create_task(exchange(world, ann, f"a{n}")) for n in range(12)]
+        while airline.asked["ann"] < CREDITS_OF_ONE:
+            await asyncio.sleep(0.01)
+        assert (await exchange(world, ann, "f", target="FUE"))["conversion"]["state"] == "COMPLETED"
+        assert airline.credited["ann"] == 0
+        airline.go_on.set()
+        await asyncio.gather(*anns)
+    assert await world.broken() == []
+
+
+async def fuels_own_programme(world: World) -> None:
+    """Litres, which the fuel station's system keeps; it speaks as the airline's."""
     operator = await world.operator()
     fuel = (await world.ask("fuel", "{ partner { id } }"))["partner"]["id"]
     await world.ask(operator, FUELS_OWN, i={"code": "FUE", "name": "Litres", "custody": "PARTNER", "issuer": fuel})
     since = (world.clock.now() - timedelta(seconds=1)).isoformat()
     await world.ask(operator, RATE, i={"from": "MER", "to": "FUE", "take": 200, "give": 100, "minimum": 200, "increment": 200, "validFrom": since})
+    await world.sql(f"update partner set protocol = 'rest_json', endpoint = '{world.airline_url}' where code = 'fuel'")
+
+
+async def test_a_silent_partners_exchanges_keep_no_other_partners_from_being_moved_on(world: World) -> None:
+    ann, _ = await members(world)
+    await fuels_own_programme(world)
     for n in range(4):
         await fault(world, "lose_answer")
         assert (await exchange(world, ann, f"a{n}"))["errors"][0]["code"] == "STATE_CONFLICT"
-    await world.sql(f"update partner set protocol = 'rest_json', endpoint = '{world.airline_url}' where code = 'fuel'")
     world.clock.set(world.clock.now() + timedelta(seconds=1))
     await fault(world, "lose_answer")
     assert (await exchange(world, ann, "f", target="FUE"))["errors"][0]["code"] == "STATE_CONFLICT"
@@ -136,4 +167,30 @@ async def test_a_reference_that_cannot_be_shown_keeps_no_points_held(world: Worl
         done = (await exchange(world, ann, "a"))["conversion"]
     assert (done["state"], done["partnerReference"]) == ("COMPLETED", "a?b?" + "c" * 196)
     assert (await world.wallet())["held"] == 0
+    assert await world.broken() == []
+
+
+async def test_an_exchange_that_is_under_way_when_the_gateway_ends_is_told_to_be_asked_for_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "SHUTDOWN_SECONDS", 1)
+    ann, _ = await members(world)
+    quoted = (await world.ask(ann, QUOTE, input={"from": "MER", "to": "SKY", "take": 200}))["quoteConversion"]["quote"]
+    asked = {**await world.named(ann, CONVERT), "variables": {"input": {"idempotencyKey": "a", "quote": quoted["id"]}}}
+    airline, (door, port) = Exchanger("ann"), free_door()
+    settings = read_settings({}, data_dir=world.data_dir, port=port, issuer=world.url, jobs=())
+    ending, task = await started(await create_app(settings, world.dsn, world.clock, engine()), door)
+    async with airline.behind(world, "airline"), httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
+        asking = asyncio.create_task(http.post("/graphql", json=asked, headers={"Authorization": f"Bearer {ann}"}))
+        while not airline.asked["ann"]:
+            await asyncio.sleep(0.01)
+        ending.should_exit = True
+        told = await asking
+        airline.go_on.set()
+        await task
+    assert (told.status_code, told.json()["errors"][0]["extensions"]["code"]) == (503, "ENDING")
+    assert (await world.wallet())["held"] == 200
+    world.clock.set(world.clock.now() + timedelta(minutes=1))
+    await world.sql(f"update partner set endpoint = '{world.airline_url}' where code = 'airline'")
+    assert (await world.ask(ann, CONVERT, input=asked["variables"]["input"]))["convertPoints"]["conversion"]["state"] == "COMPLETED"
     assert await world.broken() == []

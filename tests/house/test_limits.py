@@ -73,7 +73,7 @@ SAID = {
     ],
     "time of a query": [f"{patience.QUERY_SECONDS} seconds"],
     "at once, in one process": [
-        f"{connections.ASKS_OF_ONE} balances and {connections.CREDITS_OF_ONE} credits in partners' own systems",
+        f"{connections.ASKS_OF_ONE} balances in partners' own systems and {connections.CREDITS_OF_ONE} credits at each",
         f"{NOTERS_OF_ONE} that write the audit log ({NOTERS_AT_ONCE} of all)",
         f"{SINGLES_OF_ONE} transfers, reversals and releases ({SINGLES_AT_ONCE} of all)",
         "of its queries " + at_once(shares.QUERIES_AT_ONCE) + "; of its mutations " + at_once(shares.MUTATIONS_AT_ONCE),
