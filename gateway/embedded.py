@@ -22,12 +22,16 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
 
+from gateway.settings import FOLDER_MODE
+
 START_SECONDS = 30
 STOP_SECONDS = 20
 SOCKET_PATH_MAX = 90
 SYSTEM_DIR = Path("/var/lib/loyalty-gateway")
 SERVER_USER = "loyalty-gateway"
 PR_SET_PDEATHSIG = 1
+# All that the server's processes know of ours, which holds keys and passwords.
+ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 SERVER_OPTIONS = {
     "listen_addresses": "",
     "max_connections": "200",
@@ -84,7 +88,7 @@ class EmbeddedPostgres:
 
         Raises DatabaseFolderBusy, DatabaseDidNotStart.
         """
-        self._data_dir.mkdir(parents=True, exist_ok=True)
+        self._data_dir.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
         self._take_lock()
         try:
             if os.geteuid() == 0:
@@ -117,7 +121,7 @@ class EmbeddedPostgres:
 
     def forget(self) -> None:
         """Delete the server's data, while no gateway runs on the folder. Raises DatabaseFolderBusy."""
-        self._data_dir.mkdir(parents=True, exist_ok=True)
+        self._data_dir.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
         self._take_lock()
         try:
             if self._cluster.is_symlink():
@@ -140,6 +144,7 @@ class EmbeddedPostgres:
 
     def _take_lock(self) -> None:
         lock = open(self._data_dir / "gateway.lock", "a+")  # noqa: SIM115 - held for the life of the server
+        os.fchmod(lock.fileno(), 0o600)  # nobody else locks it
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -173,7 +178,7 @@ class EmbeddedPostgres:
         return self._run_as_server(["/usr/bin/test", "-x", str(path)]).returncode == 0
 
     def _run_as_server(self, command: list[str]) -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run(command, cwd="/", capture_output=True, check=False, **self._identity())
+        return subprocess.run(command, cwd="/", capture_output=True, check=False, env=ENVIRONMENT, **self._identity())
 
     def _identity(self) -> dict[str, Any]:
         if self._user is None:
@@ -225,7 +230,7 @@ class EmbeddedPostgres:
             os.fchmod(log.fileno(), 0o600)  # what it says of rows that race may name receipts
             self._log_begin = log.tell()
             self._process = subprocess.Popen(
-                command, cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                command, cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=ENVIRONMENT,
                 preexec_fn=die_with_parent, start_new_session=True, **self._identity(),
             )  # fmt: skip
 
@@ -282,7 +287,7 @@ def _server_user() -> pwd.struct_passwd:
         if name == SERVER_USER and shutil.which("useradd"):
             subprocess.run(  # a user that exists already is fine
                 ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", name],  # noqa: S607
-                capture_output=True, check=False,
+                capture_output=True, check=False, env=ENVIRONMENT,
             )  # fmt: skip
         try:
             return pwd.getpwnam(name)

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from gateway.access.audit import Audit
 from gateway.access.clerk import Clerk
@@ -35,6 +35,7 @@ from gateway.conversion.convert import Converter
 from gateway.database import Database
 from gateway.events.feed import Feed
 from gateway.events.outbox import check_server
+from gateway.http import patience
 from gateway.http.budget import Budgets
 from gateway.http.console import console_routes
 from gateway.http.doorman import Doorman
@@ -46,6 +47,7 @@ from gateway.http.limits_page import show_limits
 from gateway.http.login import Authorize
 from gateway.http.metrics import Metrics
 from gateway.http.oauth import OAuth
+from gateway.http.refusing import ending
 from gateway.http.sessions import Sessions
 from gateway.http.socket import Sockets
 from gateway.http.wire import JSON, NAME_ONE_HOST, names_one_host, respond
@@ -67,21 +69,52 @@ APP_REDIRECT = "com.example.loyalty:/callback"
 class Gateway:
     """The ASGI application: GraphQL goes straight to its endpoint, everything else through the routes."""
 
-    def __init__(self, graphql: GraphQLEndpoint, sockets: Sockets, pages: Starlette, jobs: Jobs) -> None:
-        self._graphql, self._sockets, self._pages, self.jobs = graphql, sockets, secured(pages), jobs
+    def __init__(
+        self, graphql: GraphQLEndpoint, sockets: Sockets, pages: Starlette, jobs: Jobs, ending: Sequence[Callable[[], None]]
+    ) -> None:
+        self._graphql, self._sockets, self._pages, self.jobs, self._ending = graphql, sockets, secured(pages), jobs, ending
+
+    def end(self) -> None:
+        """The process has to end soon: nothing that lasts is begun any more, and what lasts ends."""
+        for end in self._ending:
+            end()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         PARTY.set(None)  # what is pipelined begins in the context of the request before it
-        if scope["type"] == "http" and scope["path"] == "/graphql":
-            await self._graphql(scope, receive, send)
-        elif scope["type"] == "http" and not names_one_host(scope):
+        try:
+            if scope["type"] == "http" and scope["path"] == "/graphql":
+                await self._graphql(scope, receive, send)
+            elif scope["type"] == "http":
+                await self._show(scope, receive, send)
+            elif scope["type"] == "websocket":
+                await self._sockets(scope, receive, send)
+            else:
+                await self._pages(scope, receive, send)
+        except asyncio.CancelledError:
+            if scope["type"] == "lifespan":
+                raise
+            # The process ends, and waits no longer for who is being answered.
+
+    async def _show(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer what is no GraphQL."""
+        begun = False
+
+        async def begin(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        if not names_one_host(scope):
             await respond({"error": NAME_ONE_HOST}, 400, JSON, {"Connection": "close"})(scope, receive, send)
-        elif scope["type"] == "websocket":
-            await self._sockets(scope, receive, send)
-        else:
-            if scope["type"] == "http":  # and not the gateway's own life, with its jobs
-                PARTY.set(STRANGERS)
-            await self._pages(scope, receive, send)
+            return
+        PARTY.set(STRANGERS)
+        try:
+            await self._pages(scope, receive, begin)
+        except asyncio.CancelledError:
+            no = ending()
+            if not begun:
+                told = {"error": "temporarily_unavailable", "error_description": no.message}
+                await respond(told, no.status, JSON, no.headers)(scope, receive, send)
 
 
 async def create_app(settings: Settings, dsn: str, clock: Clock | None = None, engine: Engine | None = None) -> Gateway:
@@ -158,23 +191,25 @@ async def _wire(settings: Settings, dsn: str, clock: Clock, engine: Engine, open
         Route("/limits", show_limits),
         *console_routes(),
     ]
-    lifespan = _lifespan(opened, jobs.run, partial(follow, watching, vault, tokens, clock), feed.run)
+    lifespan = _lifespan(opened, jobs, partial(follow, watching, vault, tokens, clock), feed.run)
     pages = Starlette(lifespan=lifespan, exception_handlers={HTTPException: _json_error, 500: _json_failure}, routes=routes)
     pages.router.redirect_slashes = False  # a redirect would name whichever host the request does
-    return Gateway(graphql, Sockets(graphql, doorman), pages, jobs)
+    return Gateway(graphql, Sockets(graphql, doorman), pages, jobs, (graphql.end, jobs.end, converter.end))
 
 
 def _lifespan(
-    opened: contextlib.AsyncExitStack, *endless: Callable[[], Coroutine[Any, Any, None]]
+    opened: contextlib.AsyncExitStack, jobs: Jobs, *endless: Callable[[], Coroutine[Any, Any, None]]
 ) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
     """What runs besides the requests for as long as the gateway is up; at its end all that was `opened` is closed."""
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with opened:
-            running = [asyncio.create_task(each()) for each in endless]
+            running = [asyncio.create_task(each()) for each in (jobs.run, *endless)]
             try:
                 yield
+                jobs.end()
+                await asyncio.wait(running[:1], timeout=patience.SHUTDOWN_SECONDS)  # what is begun is done, if it can be
             finally:
                 for task in running:
                     task.cancel()

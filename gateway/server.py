@@ -12,17 +12,17 @@ import uvloop
 from starlette.types import ASGIApp
 
 from gateway.embedded import EmbeddedPostgres
+from gateway.http import patience
 from gateway.http.patience import UNREAD_SECONDS, PatientHttp
 from gateway.http.patient_socket import PatientSocket
 from gateway.http.socket import MESSAGE_MAX_BYTES
 from gateway.local import check_port, listen
 from gateway.lookups import Loop
-from gateway.main import create_app
+from gateway.main import Gateway, create_app
 from gateway.migrate import migrate
 from gateway.settings import Settings
 
 WATCH_SECONDS = 0.2
-SHUTDOWN_SECONDS = 10  # an exchange that is asked for at a silent partner takes nine
 # Longer than clients keep idle connections (5 s with httpx, 60 s with many load balancers), so that a request never
 # meets a connection that is being closed.
 KEEP_ALIVE_SECONDS = 75
@@ -62,7 +62,7 @@ def server_config(app: ASGIApp, proxies: Sequence[str] = ()) -> uvicorn.Config:
         proxy_headers=bool(proxies),
         forwarded_allow_ips=list(proxies),
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+        timeout_graceful_shutdown=patience.SHUTDOWN_SECONDS,
         http=PatientHttp,
         ws=PatientSocket,
         ws_max_size=MESSAGE_MAX_BYTES,
@@ -76,9 +76,18 @@ def doors(settings: Settings) -> list[socket.socket]:
     return [each for one in listen(settings) for each in (one, *(one.dup() for _ in range(ACCEPTED_AT_ONCE - 1)))]
 
 
+class Server(uvicorn.Server):
+    """uvicorn's, which tells the gateway that it is to end before it waits for what is under way."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if isinstance(self.config.app, Gateway):
+            self.config.app.end()
+        await super().shutdown(sockets)
+
+
 async def _serve(settings: Settings, dsn: str, embedded: EmbeddedPostgres | None) -> None:
     app = await create_app(settings, dsn)
-    server = uvicorn.Server(server_config(app, settings.trusted_proxies))
+    server = Server(server_config(app, settings.trusted_proxies))
     watcher = asyncio.create_task(_watch(embedded)) if embedded else None
     # The schema and all else that lives as long as the process is not looked through again and again.
     gc.collect()

@@ -11,6 +11,9 @@ from urllib.parse import urlsplit
 
 from gateway.cipher import KEY_BYTES
 
+FOLDER_MODE = 0o711
+"""Of the data folder: the database's own user gets through it to its cluster, and nobody sees what lies there."""
+
 JOBS = ("conversions", "credit", "expire", "fold", "holds", "mature", "notices", "seal", "tidy")
 
 

@@ -33,7 +33,7 @@ from gateway.http.engine import Engine
 from gateway.ledger.verify import verify
 from gateway.main import create_app
 from gateway.schema import create_schema
-from gateway.server import server_config
+from gateway.server import Server, server_config
 from gateway.settings import read_settings
 from partners.simulator.app import create_airline
 from tests.founding import NOW, OPERATOR_PASSWORD, Founded
@@ -64,7 +64,7 @@ def free_door() -> tuple[socket.socket, int]:
 
 
 async def started(app: Any, door: socket.socket, proxies: tuple[str, ...] = ()) -> tuple[uvicorn.Server, "asyncio.Task[None]"]:
-    server = uvicorn.Server(server_config(app, proxies))
+    server = Server(server_config(app, proxies))
     task = asyncio.create_task(server.serve(sockets=[door]))
     while not server.started:
         assert not task.done(), "the server did not start"

@@ -13,13 +13,15 @@ from joserfc.jwk import Key, KeySet
 from joserfc.util import urlsafe_b64decode
 
 from gateway.addresses import split_address
+from gateway.outbound import TooMuch, client_of, read_whole
 
 FETCH_SECONDS = 5
 FRESH_SECONDS = 600
-# An unknown key id fetches again at most this often, so that forged ones cannot make us ask without end.
-AGAIN_SECONDS = 30
+# So long after the last try an unknown key id fetches again, and where none has been had yet: forged ones do not make us ask
+# without end.
+AGAIN_SECONDS, FIRST_AGAIN_SECONDS = 30, 5
 STALE_SECONDS = 24 * 3_600
-SIZE_MAX = 256 * 1024
+SIZE_MAX, CONNECTIONS_MAX = 256 * 1024, 100
 KEYS_MAX = 30
 RSA_EXPONENT = "AQAB"  # 65537
 RSA_MIN_BITS, RSA_MAX_BITS, RSA_MAX_CHARS = 2_048, 4_096, 700
@@ -84,9 +86,6 @@ class KeysAway(Exception):
     """The keys cannot be had, and none are kept that are young enough."""
 
 
-# Nothing compressed: what is small on the wire could be large here.
-_ASKED = {"Accept": "application/json", "Accept-Encoding": "identity"}
-
 
 class Fetcher:
     """Fetches JSON over HTTPS from hosts that are allowed, without following redirects; HTTP from the loopback alone."""
@@ -100,19 +99,16 @@ class Fetcher:
         if not is_of(url, self._hosts):
             raise KeysAway(f"{url[:200]} is not among the hosts of GATEWAY_JWKS_HOSTS.")
         if self._http is None:  # reading the machine's certificates takes 30 ms, and few gateways fetch
-            self._http = httpx.AsyncClient(timeout=FETCH_SECONDS, follow_redirects=False, trust_env=False)
-        body = bytearray()
+            self._http = client_of(SIZE_MAX, httpx.Timeout(FETCH_SECONDS), CONNECTIONS_MAX)
         try:
-            async with self._http.stream("GET", url, headers=_ASKED) as answer:
+            async with self._http.stream("GET", url, headers={"Accept": "application/json"}) as answer:
                 if answer.status_code != 200:
                     raise KeysAway(f"{url} answered {answer.status_code}.")
                 if answer.headers.get("content-encoding", "identity") != "identity":
                     raise KeysAway(f"{url} answered with what is compressed.")
-                async for chunk in answer.aiter_raw():
-                    body += chunk
-                    if len(body) > SIZE_MAX:
-                        raise KeysAway(f"{url} answered with more than {SIZE_MAX} bytes.")
-            found = orjson.loads(bytes(body))
+                found = orjson.loads(await read_whole(answer, SIZE_MAX))
+        except TooMuch as error:
+            raise KeysAway(f"{url}: {error}") from None
         except (httpx.HTTPError, httpx.InvalidURL, orjson.JSONDecodeError) as error:
             raise KeysAway(f"{url}: {type(error).__name__}") from None
         if not isinstance(found, dict):
@@ -153,11 +149,11 @@ class RemoteKeys:
 
     async def _fetch_once(self, asked: float) -> None:
         async with self._one:  # whoever waited finds what the first one fetched
-            if self._tried < asked and monotonic() - self._tried > (AGAIN_SECONDS if self._keys is not None else 1):
+            pause = AGAIN_SECONDS if self._keys is not None else FIRST_AGAIN_SECONDS
+            if self._tried < asked and monotonic() - self._tried > pause:
                 await self._fetch()
 
     async def _fetch(self) -> None:
-        self._tried = monotonic()
         try:
             async with asyncio.timeout(FETCH_SECONDS):  # in all: a host that drips answers every read in time
                 url = self._url
@@ -171,3 +167,5 @@ class RemoteKeys:
             self._fetched = monotonic()
         except (KeysAway, JoseError, ValueError, KeyError, TypeError, TimeoutError) as error:
             log.warning("keys could not be fetched", url=self._url, error=str(error))
+        finally:
+            self._tried = monotonic()  # whoever asked while it was under way has had its answer

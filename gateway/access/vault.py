@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gateway.cipher import Wrapping, blind, new_key, seal, unseal
 from gateway.database import Database, Tx
-from gateway.settings import Settings
+from gateway.settings import FOLDER_MODE, Settings
 from gateway.statements import load_queries
 
 sql = load_queries(__file__, "vault.sql")
@@ -75,7 +75,7 @@ def wrapping_keys(settings: Settings) -> Sequence[bytes]:
     if settings.encryption_keys:
         return settings.encryption_keys
     path: Path = settings.data_dir / KEY_FILE
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    settings.data_dir.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
     if not path.exists():
         # Written whole and then given its name, so that nobody reads half a key, and the first of two makers wins.
         handle, made = tempfile.mkstemp(dir=settings.data_dir)

@@ -6,6 +6,7 @@ id as its idempotency key. So a crash at any step resumes, and an answer that wa
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 from time import monotonic
 from uuid import UUID
@@ -28,7 +29,7 @@ from gateway.conversion.orders import (
     target_membership,
 )
 from gateway.conversion.quotes import sql
-from gateway.database import Database, Tx
+from gateway.database import Database, LostRace, Tx
 from gateway.ledger.post import Ledger
 from gateway.members.lookup import Membership, membership_of
 from gateway.members.lookup import sql as members_sql
@@ -63,6 +64,11 @@ class Converter:
         self._database, self._catalogue, self._ledger, self._clock = database, catalogue, ledger, clock
         self._connections = connections
         self._one_at_a_time = OneAtATime()
+        self._is_ending = False
+
+    def end(self) -> None:
+        """Leave to others what was left under way."""
+        self._is_ending = True
 
     async def convert(self, owner_id: UUID, member_id: UUID, request: ConvertRequest) -> Conversion:
         """Use a quote of this member. The answer to a repeated key is the order as it now stands, moved on if need be.
@@ -101,7 +107,12 @@ class Converter:
                 bucket=ids.bucket_of(request.quote_id),
                 refusal=no.verdict,
             )
-            raise no.refusal from None
+            with suppress(LostRace):
+                async with self._database.reading() as tx:
+                    await check_kept(tx, owner_id, request, content)
+                raise no.refusal from None
+            # Before that was kept another process found the points, and stored an order.
+            return await self._find_or_open(owner_id, member_id, request, content, coalition)
 
     async def resume(self) -> int:
         """Move on the orders that were left under way; answers how many were looked at.
@@ -127,11 +138,13 @@ class Converter:
         """Move on orders of one partner; answers how many were looked at."""
         async with few:
             until = monotonic() + RESUME_SECONDS
-            for looked_at, order in enumerate(orders, start=1):
+            looked_at = 0
+            for order in orders:
+                if self._is_ending or (looked_at and monotonic() > until):
+                    break
                 await self._resume_one(order, coalition)
-                if monotonic() > until:
-                    return looked_at
-        return len(orders)
+                looked_at += 1
+        return looked_at
 
     async def _resume_one(self, order: Conversion, coalition: Coalition) -> None:
         try:

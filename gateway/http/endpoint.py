@@ -68,6 +68,11 @@ class GraphQLEndpoint:
         self.admission = Admission(engine, doors, budgets)
         self._under_way: set[asyncio.Task[ExecutionResult]] = set()
         self._turns, self._unread, self.requests = Turns(), Unread(), Requests()
+        self._ends_at: float | None = None
+
+    def end(self) -> None:
+        """End the streams of subscriptions, whose clients come back with their cursors, and what is still under way in time."""
+        self._ends_at = asyncio.get_running_loop().time() + patience.SHUTDOWN_SECONDS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -106,7 +111,7 @@ class GraphQLEndpoint:
             if streamed:
                 # What a mutation does is told, also to whose token ended meanwhile.
                 knows = None if admitted.is_mutation else partial(self._doorman.still_knows, authorizations[0], caller)
-                return EventStream(self.results(admitted), knows)
+                return EventStream(self.results(admitted), knows, lambda: self._ends_at is not None)
             result = await self._run(admitted)
             executed = was_executed(result)
             status = 400 if media_type == GRAPHQL_JSON and not executed else 200
@@ -184,8 +189,16 @@ class GraphQLEndpoint:
             yield
 
     async def drain(self) -> None:
-        """Wait for the mutations whose clients have gone."""
-        await asyncio.gather(*self._under_way, return_exceptions=True)
+        """Wait for the mutations whose clients have gone, for as long as there is time."""
+        if self._ends_at is None:
+            self.end()
+        assert self._ends_at is not None
+        if self._under_way:
+            left = self._ends_at - asyncio.get_running_loop().time()
+            _, late = await asyncio.wait(self._under_way, timeout=max(left, 0))
+            for each in late:
+                each.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
     async def _run_to_its_end(self, admitted: Admitted) -> ExecutionResult:
         """Run a mutation over a stream; when its client goes away it goes on, and its result still comes into the audit log. Over

@@ -27,9 +27,11 @@ class EventStream(StreamingResponse):
     The first one is asked for at once: what was admitted does not wait until somebody reads.
     """
 
-    def __init__(self, results: AsyncGenerator[ExecutionResult, None], still_known: StillKnown | None) -> None:
+    def __init__(
+        self, results: AsyncGenerator[ExecutionResult, None], still_known: StillKnown | None, is_ending: Callable[[], bool]
+    ) -> None:
         super().__init__(self._events(), 200, {**COMMON, "X-Accel-Buffering": "no"}, EVENT_STREAM)
-        self._results, self._still_known = results, still_known
+        self._results, self._still_known, self._is_ending = results, still_known, is_ending
         self._following = self._follow()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -62,6 +64,8 @@ class EventStream(StreamingResponse):
                     yield said[start : start + PART_BYTES]
                 yield b""  # once all of it has left: until then the result is not asked for another
                 self._following, quiet = self._follow(), 0
+            elif self._still_known is not None and self._is_ending():
+                return  # without saying that it is complete: who follows comes back
             elif quiet % COMMENT_EVERY == 0:
                 yield b":\n\n"
         yield b"event: complete\ndata:\n\n"

@@ -28,6 +28,8 @@ REQUEST_MAX_BYTES = 16 * 1024 * 1024
 PIPELINED_MAX = 100
 # A body that is late is told so by whoever reads it; a few seconds later the connection goes.
 GRACE_SECONDS = 5
+# What is under way when the process is told to end has so long: an exchange with a silent partner takes nine.
+SHUTDOWN_SECONDS = 10
 # What the kernel takes in of an answer that it has not sent yet; what is more waits here, where it is counted.
 UNSENT_MAX_BYTES = 128 * 1024
 

@@ -50,11 +50,19 @@ class Jobs:
     def __init__(self, database: Database, clock: Clock, jobs: Sequence[Job], scheduled: Sequence[str]) -> None:
         self._database, self._clock, self._scheduled = database, clock, scheduled
         self.jobs = {job.name: job for job in jobs}
+        self._scheduler: SchedulerManager | None = None
+        self._is_ending = False
+
+    def end(self) -> None:
+        """Begin no further run; `run` ends with what is under way."""
+        self._is_ending = True
+        if self._scheduler is not None:
+            self._scheduler.shutdown.set()
 
     async def run(self) -> None:
-        """Take part in the schedule until cancelled; when the database goes away, begin anew once it is back."""
-        while self._scheduled:
-            scheduler = SchedulerManager(self._database.schedules())
+        """Take part in the schedule until ended or cancelled; when the database goes away, begin anew once it is back."""
+        while self._scheduled and not self._is_ending:
+            scheduler = self._scheduler = SchedulerManager(self._database.schedules())
             for name in self._scheduled:
                 scheduler.schedule(name, self.jobs[name].expression)(self._run_on_schedule(self.jobs[name]))
             try:
@@ -65,6 +73,8 @@ class Jobs:
             except Exception as error:
                 log.warning("the schedule begins anew", error=describe(error))
             task = asyncio.current_task()
+            if self._is_ending:
+                return
             if task is not None and task.cancelling():  # pgqueuer, while it begins, takes that for an error like any other
                 return
             await asyncio.sleep(RESTART_SECONDS)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from gateway.coalition.catalogue import Coalition, Contract
+from gateway.coalition.catalogue import Coalition, Contract, read_coalition
 from gateway.database import Database, Row, Tx
 from gateway.ids import new_id
 from gateway.refusals import StateConflict
@@ -53,6 +53,8 @@ async def close_period(
         raise StateConflict(f"The month {month:%Y-%m} lies before the coalition's first, {first}.").at("month")
     if state not in ("closing", "closed", "approved", "settled"):
         raise StateConflict(f"The month {state[:7]} is still open; months close in order.").at("month")
+    async with database.reading() as tx:
+        coalition = await read_coalition(tx)  # with all who did anything in the month, to which nothing comes any more
     if state == "closing":
         async with database.transaction() as tx:
             # The lock makes two who close at once do it one after the other; the second finds it done.

@@ -6,14 +6,13 @@
 """
 
 import asyncio
-import ssl
-from functools import cache
 from urllib.parse import quote
 
 import httpx
 import orjson
 
 from gateway.coalition.connector import Credit, PartnerRefused, PartnerSilent, PartnerUnreached
+from gateway.outbound import TooMuch, client_of, read_whole
 
 TIMEOUT_SECONDS = 5.0
 CONNECT_SECONDS = 2.0
@@ -22,28 +21,14 @@ ANSWER_MAX_BYTES = 64 * 1024
 REFERENCE_MAX_CHARS = 200
 
 
-@cache
-def trusted() -> ssl.SSLContext:
-    """The machine's certificates, read once for all partners: it takes 50 ms."""
-    return httpx.create_ssl_context(trust_env=False)
-
-
 class RestJson:
     """A partner's system at `endpoint`, spoken to with capped connections, time and answers."""
 
     def __init__(self, endpoint: str) -> None:
         # Apart, so that however many look at their balances, points are exchanged.
         self._crediting, self._reading = asyncio.Semaphore(CREDITS_MAX), asyncio.Semaphore(CONNECTIONS_MAX - CREDITS_MAX)
-        self._client = httpx.AsyncClient(
-            base_url=endpoint,
-            timeout=httpx.Timeout(TIMEOUT_SECONDS, connect=CONNECT_SECONDS),
-            limits=httpx.Limits(max_connections=CONNECTIONS_MAX),
-            follow_redirects=False,
-            verify=trusted(),
-            trust_env=False,
-            # What is small on the wire could be large here.
-            headers={"Accept-Encoding": "identity"},
-        )
+        timeout = httpx.Timeout(TIMEOUT_SECONDS, connect=CONNECT_SECONDS)
+        self._client = client_of(ANSWER_MAX_BYTES, timeout, CONNECTIONS_MAX, endpoint)
 
     async def credit(self, account: str, points: int, reference: str) -> Credit:
         path = f"/accounts/{_segment(account)}/credits/{_segment(reference)}"
@@ -74,11 +59,9 @@ class RestJson:
             async with asyncio.timeout(TIMEOUT_SECONDS), self._client.stream(method, path, json=body) as response:
                 if response.headers.get("content-encoding", "identity") != "identity":
                     raise PartnerSilent("The answer is compressed, which nobody asked for.")
-                content = bytearray()
-                async for chunk in response.aiter_raw():
-                    content += chunk
-                    if len(content) > ANSWER_MAX_BYTES:
-                        raise PartnerSilent(f"The answer is larger than {ANSWER_MAX_BYTES} bytes.")
+                content = await read_whole(response, ANSWER_MAX_BYTES)
+        except TooMuch as error:
+            raise PartnerSilent(str(error)) from None
         except TimeoutError:
             raise PartnerSilent(f"The answer was not there within {TIMEOUT_SECONDS} seconds.") from None
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
@@ -88,7 +71,7 @@ class RestJson:
         if response.status_code == 429 or response.status_code >= 500:
             raise PartnerSilent(f"The partner answered {response.status_code}.")
         try:
-            answer = orjson.loads(bytes(content))
+            answer = orjson.loads(content)
         except orjson.JSONDecodeError:
             raise PartnerSilent("The partner's answer is not JSON.") from None
         if not isinstance(answer, dict):

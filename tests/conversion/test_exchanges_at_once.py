@@ -111,6 +111,31 @@ async def test_a_key_whose_order_another_process_stores_in_this_very_moment_gets
     assert await world.broken() == []
 
 
+async def test_what_is_refused_while_another_process_stores_the_order_of_the_key_is_that_order(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The points come between the refusal and its being kept."""
+    await world.record("100.00")
+    quoted, post = (await quote(world))["quote"], Database.post
+    ((airline, ann),) = await world.sql("select p.partner_id, c.member_id from partner p, card c where p.code = 'airline' and c.number = 'CARD-1'")
+    request, others = ConvertRequest("k", ids.read("quo", quoted["id"]), None), []
+
+    async def post_later(self: Database, statement: Any, **given: Any) -> Any:
+        if statement.name == "keep_refusal" and not others:
+            others.append(None)
+            await world.record("100.00")
+            async with another_process(world) as (converter, _):
+                others[0] = await converter.convert(airline, ann, request)
+        return await post(self, statement, **given)
+
+    monkeypatch.setattr(Database, "post", post_later)
+    async with another_process(world) as (converter, _):
+        order = await converter.convert(airline, ann, request)
+    assert (order, order.state) == (others[0], "completed")
+    assert ((await world.wallet())["available"], await miles(world)) == (0, 100)
+    assert await world.broken() == []
+
+
 async def test_an_order_that_is_held_again_is_not_given_back_by_who_knew_its_hold_before(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

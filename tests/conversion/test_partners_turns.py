@@ -7,22 +7,18 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
-import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from gateway import server
 from gateway.coalition import catalogue, connections
 from gateway.coalition.connections import CREDITS_OF_ONE
 from gateway.conversion import convert as converting
-from gateway.main import create_app
-from gateway.settings import read_settings
 from tests.conversion.exchanging import CONVERT, QUOTE, fault
 from tests.points import bob_joins, codes, mint, run_job
-from tests.world import World, engine, free_door, serving, started
+from tests.world import World, serving
 
 
 @pytest.fixture(autouse=True)
@@ -167,30 +163,4 @@ async def test_a_reference_that_cannot_be_shown_keeps_no_points_held(world: Worl
         done = (await exchange(world, ann, "a"))["conversion"]
     assert (done["state"], done["partnerReference"]) == ("COMPLETED", "a?b?" + "c" * 196)
     assert (await world.wallet())["held"] == 0
-    assert await world.broken() == []
-
-
-async def test_an_exchange_that_is_under_way_when_the_gateway_ends_is_told_to_be_asked_for_again(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(server, "SHUTDOWN_SECONDS", 1)
-    ann, _ = await members(world)
-    quoted = (await world.ask(ann, QUOTE, input={"from": "MER", "to": "SKY", "take": 200}))["quoteConversion"]["quote"]
-    asked = {**await world.named(ann, CONVERT), "variables": {"input": {"idempotencyKey": "a", "quote": quoted["id"]}}}
-    airline, (door, port) = Exchanger("ann"), free_door()
-    settings = read_settings({}, data_dir=world.data_dir, port=port, issuer=world.url, jobs=())
-    ending, task = await started(await create_app(settings, world.dsn, world.clock, engine()), door)
-    async with airline.behind(world, "airline"), httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
-        asking = asyncio.create_task(http.post("/graphql", json=asked, headers={"Authorization": f"Bearer {ann}"}))
-        while not airline.asked["ann"]:
-            await asyncio.sleep(0.01)
-        ending.should_exit = True
-        told = await asking
-        airline.go_on.set()
-        await task
-    assert (told.status_code, told.json()["errors"][0]["extensions"]["code"]) == (503, "ENDING")
-    assert (await world.wallet())["held"] == 200
-    world.clock.set(world.clock.now() + timedelta(minutes=1))
-    await world.sql(f"update partner set endpoint = '{world.airline_url}' where code = 'airline'")
-    assert (await world.ask(ann, CONVERT, input=asked["variables"]["input"]))["convertPoints"]["conversion"]["state"] == "COMPLETED"
     assert await world.broken() == []

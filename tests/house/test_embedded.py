@@ -195,6 +195,23 @@ def test_a_second_gateway_on_the_folder_is_told_so(gateway: Gateway) -> None:
     assert status(f"http://127.0.0.1:{gateway.port}/readyz") == 200
 
 
+def test_the_server_knows_nothing_of_the_gateways_environment_and_others_nothing_of_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which may hold the key that the database must not hold."""
+    monkeypatch.setenv("GATEWAY_ENCRYPTION_KEY", "the key of keys")
+    own = EmbeddedPostgres(tmp_path / "new", {"shared_buffers": "16MB", "fsync": "off"})
+    with psycopg.connect(own.start()) as connection:
+        read = "select encode(pg_read_binary_file(format('/proc/%%s/environ', %s::int)), 'escape')"
+        row = connection.execute(read, [own.process_id]).fetchone()
+    own.stop()
+    assert row is not None
+    assert "PATH=" in row[0]
+    assert "GATEWAY" not in row[0]
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o711
+    assert (tmp_path / "new" / "gateway.lock").stat().st_mode & 0o777 == 0o600
+
+
 def test_an_unfinished_initdb_is_begun_anew(tmp_path: Path) -> None:
     embedded = EmbeddedPostgres(tmp_path, {"shared_buffers": "16MB"})
     embedded.start()

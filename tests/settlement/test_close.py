@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from datetime import date
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -9,8 +10,13 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.coalition.catalogue import read_coalition
+from gateway.database import Database
 from gateway.points import round_half_even_minor
+from gateway.settlement.close import close_period
 from gateway.settlement.files import COLUMNS
+from tests.coalition.test_operators import ONBOARD, PUBLISH
+from tests.points import ENROL, mint
 from tests.world import World
 
 CLOSE = "mutation($m: YearMonth!) { closePeriod(input: {month: $m, early: true}) { period { state } errors { code message } } }"
@@ -32,6 +38,25 @@ async def close_through(world: World, last: int) -> None:
 
 def files(folder: Path) -> dict[str, str]:
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
+
+
+async def test_a_month_is_closed_with_all_partners_it_had_whatever_the_process_knew(world: World, tmp_path: Path) -> None:
+    async with Database(world.dsn, 2) as database:
+        async with database.reading() as tx:
+            known = await read_coalition(tx)
+        operator = await world.operator()
+        young = (await world.ask(operator, ONBOARD, i={"code": "young", "name": "Young"}))["onboardPartner"]["partner"]["id"]
+        terms = {"programme": "MER", "currency": "USD", "validFrom": "2026-10-01", "earnRate": "1", "issuePrice": "0.01"}
+        await world.ask(operator, PUBLISH, i={"partner": young, **terms})
+        partner_id = (await world.sql("select partner_id from partner where code = 'young'"))[0][0]
+        world.tokens["young"] = await mint(world, "partner", partner_id)
+        await world.ask("young", ENROL, i={"externalId": "yan"})
+        assert (await world.record("500.00", who="young", member={"externalId": "yan"}))["errors"] == []
+        await close_through(world, 9)
+        await close_period(database, known, tmp_path, date(2026, 10, 1), world.clock.now(), early=True)
+    period = (await world.ask(operator, PERIOD, m="2026-10"))["period"]
+    assert {s["partner"]["code"]: s["totals"]["issued"] for s in period["statements"]}["young"] == 500
+    assert await world.broken() == []
 
 
 async def test_a_month_settles_to_the_cent_and_positions_sum_to_zero(world: World) -> None:
