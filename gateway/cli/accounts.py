@@ -4,6 +4,7 @@ import csv
 import getpass
 import os
 import sys
+from functools import partial
 from typing import Annotated
 
 import pyotp
@@ -19,6 +20,7 @@ from gateway.clock import SystemClock
 from gateway.coalition.catalogue import read_coalition
 from gateway.database import Database, Row
 from gateway.members import lookup
+from gateway.privacy import forgetting
 from gateway.wallets import history
 
 operator_app = typer.Typer(help="Operators' local accounts.", no_args_is_help=True)
@@ -143,6 +145,24 @@ def member_history(
     for entry in entries:
         times, id = (entry["posted_at"].isoformat(), entry["occurred_at"].isoformat()), ids.show("txn", entry["transaction_id"])
         writer.writerow([*times, id, entry["kind"], entry["points"], entry["balance"]])
+
+
+@member_app.command("forget")
+def member_forget(members: Annotated[list[str], typer.Argument(help="Ids of members: mem_...")]) -> None:
+    """Forget members as persons, for good: what is known of them, their logins, tokens and consents."""
+
+    async def work(opened: Database) -> None:
+        found = []
+        async with opened.reading() as tx:
+            for text in members:
+                id = ids.read("mem", text)
+                if id is None or await tx.one(lookup.sql.member_by_id, bucket=ids.bucket_of(id), member=id) is None:
+                    raise typer.BadParameter(f"No member has the id {text!r}; nobody was forgotten.")
+                found.append(id)
+        for member_id in found:
+            await opened.decided(partial(forgetting.forget, member_id=member_id, now=SystemClock().now()))
+
+    with_database(work, noting("member forget", about=members))
 
 
 @member_app.command("password")

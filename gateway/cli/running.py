@@ -2,7 +2,7 @@
 
 import asyncio
 import getpass
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import date
 from typing import Any, TypeVar
 
@@ -32,9 +32,9 @@ def settings_of(port: int | None = None) -> Settings:
     return settings
 
 
-def noting(action: str, **details: Any) -> Deed:
-    """What a command does, for the audit log; by whom, as far as the machine knows."""
-    return Deed(COMMAND_LINE, None, "gateway", action, "ok", details={"user": getpass.getuser(), **details})
+def noting(action: str, about: Sequence[str] = (), **details: Any) -> Deed:
+    """What a command does, for the audit log, about whom; by whom, as far as the machine knows."""
+    return Deed(COMMAND_LINE, None, "gateway", action, "ok", about=about, details={"user": getpass.getuser(), **details})
 
 
 def with_database(work: Callable[[Database], Awaitable[T]], deed: Deed | None = None, settings: Settings | None = None) -> T:

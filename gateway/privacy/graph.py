@@ -14,7 +14,7 @@ from gateway.coalition.graph import Partner, show_partner
 from gateway.context import Context, Info
 from gateway.database import Tx
 from gateway.graph import PUBLIC, SEES_MEMBERSHIPS, Payload, refusing, requires, show_id
-from gateway.privacy import people
+from gateway.privacy import forgetting, people
 from gateway.refusals import InputNotAccepted, NotAllowed
 from gateway.scalars import DateTime
 from gateway.texts import check_text
@@ -135,16 +135,14 @@ class PrivacyMutation:
         if not input.confirm:
             raise InputNotAccepted("confirm must be true: what is forgotten cannot be had back.", "confirm")
 
-        async def forget(tx: Tx) -> None:
+        async def forget_it(tx: Tx) -> None:
             await accounts.lock_logins(tx, member_id)
             await _decide(info, tx, member_id)
-            await people.forget_person(tx, member_id)
-            await accounts.forget_logins(tx, member_id, doors.clock.now())
-            await consents.withdraw_all(tx, member_id, doors.clock.now())
+            await forgetting.forget(tx, member_id, doors.clock.now())
             await doors.audit.note_in(tx, _deed(info, "forget person"))
 
         async with doors.audit.turn():
-            await doors.database.decided(forget)
+            await doors.database.decided(forget_it)
         return UpdatePersonPayload()
 
     @strawberry.mutation(

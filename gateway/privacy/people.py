@@ -101,7 +101,7 @@ async def read_person(tx: Tx, vault: Vault, member_id: UUID) -> Person | None:
 
 
 async def forget_person(tx: Tx, member_id: UUID) -> None:
-    """Delete what is known with its key: what lies in backups can be read by nobody. The ledger keeps its pseudonyms."""
+    """Delete what is known, with its key; the ledger keeps its pseudonyms. A backup holds both until it is deleted."""
     bucket = bucket_of(member_id)
     await tx.run(sql.forget_lookups, bucket=bucket, member=member_id)
     await tx.run(sql.forget_person, bucket=bucket, member=member_id)

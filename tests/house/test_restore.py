@@ -11,6 +11,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from gateway import ids
 from gateway.access.vault import KEY_FILE
 from gateway.clock import SystemClock
 from gateway.database import Database
@@ -50,7 +51,7 @@ async def test_a_dump_goes_on_on_another_server_as_the_guide_says(server: Embedd
         first = await world.record("100.00", idempotencyKey="before", receipt="r")
         assert await sealed(world) == 1
 
-    taking, bringing, looking = steps()
+    taking, bringing, looking, again = steps()
     said = {"OLD": place.dsn, "PGDATA": ""}
 
     def run(line: str, **how: Any) -> str:
@@ -99,8 +100,21 @@ async def test_a_dump_goes_on_on_another_server_as_the_guide_says(server: Embedd
             ran = gateway.run(*shlex.split(line)[1:])
             assert ran.returncode == 0, ran.stdout + ran.stderr
         assert "2 blocks with 2 transactions hold." in ran.stdout
+        ann = ids.show("mem", await one(said["NEW"], "select member_id from card where number = 'CARD-1'"))
+        for line in again:
+            ran = gateway.run(*shlex.split(line.replace("mem_...", ann))[1:])
+            assert ran.returncode == 0, ran.stdout + ran.stderr
+        assert await one(said["NEW"], "select count(*) from audit_log where action = 'member forget'") == 1
     finally:
         new.stop()
+
+
+async def one(dsn: str, query: str) -> Any:
+    connection = await asyncpg.connect(dsn)
+    try:
+        return await connection.fetchval(query)
+    finally:
+        await connection.close()
 
 
 async def behind(dsn: str) -> None:

@@ -3,12 +3,15 @@
 import asyncio
 import base64
 import hashlib
+import re
 import time
+from uuid import uuid4
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway import ids
 from gateway.access.vault import PURPOSES, open_vault, rewrap_vault
 from gateway.cipher import CannotOpen, Wrapping, new_key, seal, unseal
 from gateway.database import Database
@@ -17,6 +20,7 @@ from gateway.refusals import InputNotAccepted
 from gateway.settings import read_settings
 from tests.access.consenting import GRANT
 from tests.access.test_oauth import authorization
+from tests.house.test_embedded import Gateway
 from tests.points import ann_logs_in, bob_joins, codes, until_revoked
 from tests.world import World
 
@@ -227,6 +231,29 @@ async def test_after_forgetting_the_same_login_stores_nothing_any_more(world: Wo
             assert late.status_code == 401
     assert await world.sql("select from person") == []
     assert await world.sql("select from consent where withdrawn_at is null") == []
+
+
+async def test_an_operator_at_the_machine_forgets_members_and_it_is_noted_whom(world: World) -> None:
+    ann = await ann_logs_in(world)
+    await world.ask(ann, UPDATE, i=ANN)
+    given = {"partner": "fuel", "purpose": "to save points", "scopes": ["profile:read"], "dataClasses": ["contact"]}
+    await world.ask(ann, GRANT, i=given)
+    member = ids.show("mem", (await world.sql("select member_id from card where number = 'CARD-1'"))[0][0])
+    gateway = Gateway(world.data_dir)
+    gateway.environment |= {"DATABASE_URL": world.dsn}
+    wrong = gateway.run("member", "forget", member, ids.show("mem", uuid4()))
+    assert (wrong.returncode, "nobody was forgotten" in re.sub(r"[│\s]+", " ", wrong.stderr)) == (2, True)
+    assert len(await world.sql("select from person")) == 1
+    ran = gateway.run("member", "forget", member)
+    assert (ran.returncode, ran.stdout) == (0, ""), ran.stderr
+    assert await world.sql("select from person") == await world.sql("select from person_lookup") == []
+    assert await world.sql("select from consent where withdrawn_at is null") == []
+    found = "query($f: AuditFilter) { audit(filter: $f, first: 9) { nodes { action } } }"
+    noted = (await world.ask(await world.operator(), found, f={"about": member}))["audit"]["nodes"]
+    assert "member forget" in [each["action"] for each in noted]
+    async with asyncio.timeout(2):
+        while (await world.post(ann, ME)).status_code != 401:
+            await asyncio.sleep(0.02)
 
 
 async def test_who_tried_to_log_in_cannot_be_guessed_from_what_is_counted_and_is_forgotten_too(world: World) -> None:
