@@ -236,7 +236,7 @@ async def test_a_stream_asks_for_its_first_result_whether_or_not_anybody_reads()
     async def receive() -> Any:
         await asyncio.Event().wait()
 
-    stream = EventStream(results(), None)
+    stream = EventStream(results(), None, is_ending=lambda: False)
     sending = asyncio.create_task(stream({"type": "http", "asgi": {"spec_version": "2.3"}}, receive, nobody_reads))
     await asyncio.wait_for(begun.wait(), 1)
     sending.cancel()
