@@ -32,7 +32,9 @@ SERVER_USER = "loyalty-gateway"
 PR_SET_PDEATHSIG = 1
 # All that the server's processes know of ours, which holds keys and passwords.
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", "TZ": "UTC"}
+PORT = 5432  # which names its socket; neither end of it is to learn one from the environment
 SERVER_OPTIONS = {
+    "port": str(PORT),
     "listen_addresses": "",
     "max_connections": "200",
     "shared_buffers": "256MB",
@@ -72,7 +74,7 @@ class EmbeddedPostgres:
 
     @property
     def dsn(self) -> str:
-        return f"postgresql://gateway@/postgres?host={quote(str(self._socket_dir), safe='')}"
+        return f"postgresql://gateway@/postgres?host={quote(str(self._socket_dir), safe='')}&port={PORT}"
 
     @property
     def process_id(self) -> int | None:

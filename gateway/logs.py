@@ -6,6 +6,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -68,14 +69,15 @@ class _Quiet(logging.StreamHandler[TextIO]):
     """What cannot be written is told without it."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        sys.stderr.write(f"gateway: a line of the log of {record.name} could not be written\n")
+        with suppress(OSError, ValueError):  # nobody may be there to be told
+            sys.stderr.write(f"gateway: a line of the log of {record.name} could not be written\n")
 
 
 def _log_unexpected(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
     """In place of Python's own telling of what nobody caught."""
     if issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error or kind(), trace)
-    else:
+    elif not issubclass(kind, SystemExit):  # of a thread, which Python passes over
         structlog.get_logger(__name__).critical("unexpected error", exc_info=(kind, error or kind(), trace))
 
 
@@ -115,6 +117,8 @@ def _what_failed(_logger: Any, _name: str, said: structlog.typing.EventDict) -> 
     """A library's line on a failure, without what it fills in, or goes on with: what was called with which arguments."""
     if "exc_info" in said:
         said["event"] = OF_SOMEBODY.split(str(said["_record"].msg))[0]
+    elif said["event"].startswith("Traceback"):  # as text, with all its words: Starlette's, when it cannot begin or end
+        said["event"] = "The gateway failed while it began or ended."
     return said
 
 

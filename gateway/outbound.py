@@ -7,17 +7,18 @@ chunks that it comes in (RFC 9112, section 7.1), which are far more work than by
 
 import asyncio
 import ssl
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
 import httpcore
 import httpx
+from anyio import BrokenResourceError
+from anyio.abc import ByteStream
 
 PIECE_BYTES = 1_024
-BESIDES_BYTES = 32 * 1024  # headers, and what chunks are packed in
-CHUNKS_MAX = 1_000
-IDLE_SECONDS = 5.0
+BESIDES_BYTES = 64 * 1024  # certificates, headers, and what chunks are packed in
+CHUNKS_MAX = 2_000
 
 
 class TooMuch(Exception):
@@ -54,53 +55,51 @@ async def read_whole(answer: httpx.Response, most: int) -> bytes:
 
 
 class _Transport(httpx.AsyncHTTPTransport):
-    """httpx's own, over a network that counts, which it has no way to be given."""
+    """httpx's own, over a network that counts, which it has no way to be given. A connection serves once: what comes after
+    an answer is nobody's answer."""
 
     def __init__(self, most: int, connections: int) -> None:
         super().__init__(verify=trusted(), trust_env=False)
         self._pool = httpcore.AsyncConnectionPool(
-            trusted(), max_connections=connections, keepalive_expiry=IDLE_SECONDS, network_backend=_Backend(most)
+            trusted(), max_connections=connections, max_keepalive_connections=0, network_backend=_Backend(most)
         )
 
 
-class _Backend(httpcore.AsyncNetworkBackend):
-    """The network, with streams that count."""
+class _Backend(httpcore.AnyIOBackend):
+    """The network, with connections that count, also below TLS."""
 
     def __init__(self, most: int) -> None:
-        self._most, self._network = most, httpcore.AnyIOBackend()
+        self._most = most
 
-    async def connect_tcp(
-        self, host: str, port: int, timeout: float | None = None, local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.AsyncNetworkStream:  # fmt: skip
-        return _Counted(await self._network.connect_tcp(host, port, timeout, local_address, socket_options), self._most)
+    async def connect_tcp(self, *where: Any, **how: Any) -> httpcore.AsyncNetworkStream:
+        connected: Any = await super().connect_tcp(*where, **how)
+        connected._stream = _Counted(connected._stream, self._most)
+        return connected  # type: ignore[no-any-return]
 
 
-class _Counted(httpcore.AsyncNetworkStream):
-    """A stream of which so many bytes are read after each write, that is, of each answer."""
+class _Counted(ByteStream):
+    """A connection of which so many bytes are read in all, a piece at a time."""
 
-    def __init__(self, stream: httpcore.AsyncNetworkStream, most: int) -> None:
-        self._stream, self._most, self._left = stream, most, most
+    def __init__(self, stream: ByteStream, most: int) -> None:
+        self._stream, self._left = stream, most
 
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+    async def receive(self, max_bytes: int = PIECE_BYTES) -> bytes:
         await asyncio.sleep(0)  # what the last piece held was work; others come first
-        piece = await self._stream.read(min(max_bytes, PIECE_BYTES), timeout)
+        piece = await self._stream.receive(min(max_bytes, PIECE_BYTES))
         self._left -= len(piece)
         if self._left < 0:
-            raise httpcore.ReadError("More came than the answer may have.")
+            raise BrokenResourceError
         return piece
 
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._left = self._most
-        await self._stream.write(buffer, timeout)
+    async def send(self, item: bytes) -> None:
+        await self._stream.send(item)
+
+    async def send_eof(self) -> None:
+        await self._stream.send_eof()
 
     async def aclose(self) -> None:
         await self._stream.aclose()
 
-    async def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore.AsyncNetworkStream:
-        return _Counted(await self._stream.start_tls(ssl_context, server_hostname, timeout), self._most)
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
+    @property
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        return self._stream.extra_attributes

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import signal
 import socket
 from collections.abc import Sequence
 
@@ -93,6 +94,8 @@ async def _serve(settings: Settings, dsn: str, embedded: EmbeddedPostgres | None
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS, 10, 10)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup leaves it
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: setattr(server, "should_exit", True))
     log.info("serving", url=settings.base_url, process=os.getpid())
     await server.serve(doors(settings))
     if watcher is not None:

@@ -6,6 +6,7 @@ import os
 import sys
 from functools import partial
 from typing import Annotated
+from uuid import UUID
 
 import pyotp
 import typer
@@ -13,12 +14,13 @@ import typer
 from gateway import ids
 from gateway.access import accounts
 from gateway.access.accounts import sql
+from gateway.access.audit import Audit, Deed
 from gateway.access.scopes import ROLES
 from gateway.access.vault import open_vault
 from gateway.cli.running import noting, out, settings_of, with_database
 from gateway.clock import SystemClock
 from gateway.coalition.catalogue import read_coalition
-from gateway.database import Database, Row
+from gateway.database import Database, Row, Tx
 from gateway.members import lookup
 from gateway.privacy import forgetting
 from gateway.wallets import history
@@ -150,6 +152,7 @@ def member_history(
 @member_app.command("forget")
 def member_forget(members: Annotated[list[str], typer.Argument(help="Ids of members: mem_...")]) -> None:
     """Forget members as persons, for good: what is known of them, their logins, tokens and consents."""
+    settings = settings_of()
 
     async def work(opened: Database) -> None:
         found = []
@@ -159,10 +162,18 @@ def member_forget(members: Annotated[list[str], typer.Argument(help="Ids of memb
                 if id is None or await tx.one(lookup.sql.member_by_id, bucket=ids.bucket_of(id), member=id) is None:
                     raise typer.BadParameter(f"No member has the id {text!r}; nobody was forgotten.")
                 found.append(id)
-        for member_id in found:
-            await opened.decided(partial(forgetting.forget, member_id=member_id, now=SystemClock().now()))
+        audit = Audit(opened, await open_vault(opened, settings), SystemClock())
+        for text, member_id in zip(members, found, strict=True):
+            await opened.decided(partial(_forget, member_id=member_id, audit=audit, deed=noting("member forget", about=[text])))
+            out.print(f"{text} is forgotten.")
 
-    with_database(work, noting("member forget", about=members))
+    with_database(work, settings=settings)
+
+
+async def _forget(tx: Tx, member_id: UUID, audit: Audit, deed: Deed) -> None:
+    """One member, and that it was forgotten: both or neither."""
+    await forgetting.forget(tx, member_id, SystemClock().now())
+    await audit.note_in(tx, deed)
 
 
 @member_app.command("password")

@@ -219,5 +219,7 @@ def _member(info: Info) -> UUID:
 
 def _deed(info: Info, action: str, consent: consents.Consent | None = None) -> Deed:
     caller = info.context.caller
-    about = [ids.show("cns", consent.id), ids.show("ptn", consent.partner_id)] if consent else []
+    about = [ids.show("mem", _member(info))]
+    if consent:
+        about += [ids.show("cns", consent.id), ids.show("ptn", consent.partner_id)]
     return Deed("member", caller.member_id, caller.client_id, action, "ok", caller.token_id, about)

@@ -200,6 +200,7 @@ def test_the_server_knows_nothing_of_the_gateways_environment_and_others_nothing
 ) -> None:
     """Which may hold the key that the database must not hold."""
     monkeypatch.setenv("GATEWAY_ENCRYPTION_KEY", "the key of keys")
+    monkeypatch.setenv("PGPORT", "5433")  # of another server, which neither end of this one's socket takes for its own
     own = EmbeddedPostgres(tmp_path / "new", {"shared_buffers": "16MB", "fsync": "off"})
     with psycopg.connect(own.start()) as connection:
         read = "select encode(pg_read_binary_file(format('/proc/%%s/environ', %s::int)), 'escape')"

@@ -1,12 +1,22 @@
 """What systems of others send, that is more work than bytes: it is given up, and holds nobody up."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 import uvloop
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
+from gateway import outbound
 from gateway.access.jwks import Fetcher, KeysAway
 from gateway.coalition.connector import PartnerSilent
 from gateway.lookups import Loop
@@ -82,7 +92,7 @@ async def test_while_such_an_answer_is_read_others_have_their_turns(kind: str) -
         counting.cancel()
 
     await asyncio.to_thread(uvloop.run, work(), loop_factory=Loop)
-    read = 6 * 1_000 if kind == "chunks of a byte" else 64 * 1024
+    read = 6 * 2_000 if kind == "chunks of a byte" else 64 * 1024
     assert rounds > read // PIECE_BYTES
 
 
@@ -92,3 +102,53 @@ async def test_a_whole_answer_of_the_size_that_is_allowed_is_read() -> None:
         fetcher = Fetcher([host])
         assert await fetcher.json(f"http://{host}/keys") == {"keys": []}
         await fetcher.close()
+
+
+async def test_what_is_below_tls_is_counted_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Session tickets are no data, and a server can send as many as it likes."""
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    self_signed(certificate, key)
+    ours = ssl.create_default_context(cafile=certificate)
+    monkeypatch.setattr(outbound, "trusted", lambda: ours)
+    for tickets, told in ((2, None), (20_000, "ReadError|ConnectError")):
+        theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        theirs.load_cert_chain(certificate, key)
+        theirs.num_tickets = tickets
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(OK + b'Content-Length: 13\r\n\r\n{"balance":5}')
+            writer.close()
+
+        server = await asyncio.start_server(answer, "127.0.0.1", ssl=theirs)
+        async with server:
+            partner = RestJson(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+            if told is None:
+                assert await partner.balance("ann") == 5
+            else:
+                with pytest.raises(PartnerSilent, match=told):
+                    await partner.balance("ann")
+            await partner.close()
+
+
+def self_signed(certificate: Path, key: Path) -> None:
+    """A certificate of the loopback's own, for an hour."""
+    made = ec.generate_private_key(ec.SECP256R1())
+    name, now = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")]), datetime.now(UTC)
+    builder = x509.CertificateBuilder(name, name, made.public_key(), x509.random_serial_number(), now, now + timedelta(hours=1))
+    builder = builder.add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+    certificate.write_bytes(builder.sign(made, SHA256()).public_bytes(Encoding.PEM))
+    key.write_bytes(made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+
+
+async def test_an_answer_that_nobody_asked_for_is_not_the_next_ones() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.readuntil(b"\r\n\r\n"):
+            said = b'{"reference":"own","balance":5}'
+            writer.write(OK + b"Content-Length: %d\r\n\r\n" % len(said) + said + b"HTTP/1.1 404 No\r\nContent-Length: 2\r\n\r\n{}")
+
+    server = await asyncio.start_server(answer, "127.0.0.1")
+    async with server:
+        partner = RestJson(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        assert [(await partner.credit("ann", 5, f"r{n}")).reference for n in range(3)] == ["own"] * 3
+        await partner.close()

@@ -112,6 +112,13 @@ raise BufferError("ann@example.org")
 """
 
 
+def test_a_log_that_nobody_can_write_stops_nothing() -> None:
+    code = "from gateway.logs import configure_logs; import structlog; configure_logs('info', 'json'); structlog.get_logger('gateway.x').error('x'); print('on')"
+    with open("/dev/full", "w") as full:
+        ran = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=full, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (0, "on\n")
+
+
 @pytest.mark.parametrize("format", ["json", "console"])
 def test_errors_are_told_by_their_kind_and_place_and_not_in_their_words(format: str) -> None:
     ran = subprocess.run([sys.executable, "-c", FAILURES.replace("%r", repr(format))], capture_output=True, text=True, check=False)
