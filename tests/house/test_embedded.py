@@ -132,6 +132,15 @@ def test_a_child_ends_with_its_parent_also_where_ctrl_c_was_ignored() -> None:
     assert until(lambda: not alive(sleeping), 5)
 
 
+def test_a_terminal_that_is_closed_ends_the_gateway_as_it_ends_otherwise(gateway: Gateway) -> None:
+    gateway.start()
+    postgres = gateway.postgres()
+    assert gateway.process is not None
+    gateway.process.send_signal(signal.SIGHUP)
+    assert gateway.process.wait(PATIENCE_SECONDS) == 0
+    assert not alive(postgres)
+
+
 def test_kill_9_of_postgres_makes_the_gateway_unready_and_it_recovers_by_itself(gateway: Gateway) -> None:
     gateway.run("coalition", "create", "--name", "Kept")
     gateway.start()

@@ -99,6 +99,7 @@ falling.start()
 falling.join()
 for odd in (asyncpg.DataError(), asyncpg.RaiseError("ann@example.org"), asyncpg.UniqueViolationError("twice")):
     log.error("of the database", exc_info=odd)
+logging.getLogger("uvicorn.error").error("Traceback (most recent call last):\\n  ...\\nLookupError: ann@example.org")
 log.error("not to be written", odd=type("Odd", (), {"__repr__": lambda _: fall("ann@example.org")})())
 try:
     try:
@@ -126,7 +127,7 @@ def test_errors_are_told_by_their_kind_and_place_and_not_in_their_words(format: 
     for told in (
         "LookupError", "KeyError", "ValueError", "ExceptionGroup", "OSError", "TypeError", "MemoryError", "RuntimeError", "BufferError",
         "DataError (SQLSTATE 22000)", "RaiseError (SQLSTATE P0001)", "UniqueViolationError (SQLSTATE 23505): twice",
-        "never retrieved", "one of ours", "one of theirs", "of the database", "a line of the log of gateway.test could not be written",
+        "never retrieved", "one of ours", "one of theirs", "of the database", "began or ended", "a line of the log of gateway.test could not be written",
     ):  # fmt: skip
         assert told in ran.stderr, told
     assert "in forgotten" in ran.stderr
