@@ -70,13 +70,13 @@ class Gateway:
     """The ASGI application: GraphQL goes straight to its endpoint, everything else through the routes."""
 
     def __init__(
-        self, graphql: GraphQLEndpoint, sockets: Sockets, pages: Starlette, jobs: Jobs, ending: Sequence[Callable[[], None]]
+        self, graphql: GraphQLEndpoint, sockets: Sockets, pages: Starlette, jobs: Jobs, lasting: Sequence[Callable[[], None]]
     ) -> None:
-        self._graphql, self._sockets, self._pages, self.jobs, self._ending = graphql, sockets, secured(pages), jobs, ending
+        self._graphql, self._sockets, self._pages, self.jobs, self._lasting = graphql, sockets, secured(pages), jobs, lasting
 
     def end(self) -> None:
         """The process has to end soon: nothing that lasts is begun any more, and what lasts ends."""
-        for end in self._ending:
+        for end in self._lasting:
             end()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -205,11 +205,12 @@ def _lifespan(
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with opened:
-            running = [asyncio.create_task(each()) for each in (jobs.run, *endless)]
+            scheduled = asyncio.create_task(jobs.run())
+            running = [scheduled, *(asyncio.create_task(each()) for each in endless)]
             try:
                 yield
                 jobs.end()
-                await asyncio.wait(running[:1], timeout=patience.SHUTDOWN_SECONDS)  # what is begun is done, if it can be
+                await asyncio.wait([scheduled], timeout=patience.SHUTDOWN_SECONDS)  # what is begun is done, if it can be
             finally:
                 for task in running:
                     task.cancel()

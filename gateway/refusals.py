@@ -265,7 +265,7 @@ class NotInIncrement(Refused):
 
 
 class PartnerUnavailable(Refused):
-    """{0} does not answer now; nothing was taken. Try again with the same idempotency key."""
+    """{0} cannot be asked now; nothing was taken. Try again with the same idempotency key."""
 
     code = RefusalCode.PARTNER_UNAVAILABLE
 

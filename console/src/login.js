@@ -8,7 +8,7 @@ const RENEW_BEFORE_SECONDS = 30;
 
 let token = null;
 let renewAt = 0;
-let { role, scope } = JSON.parse(sessionStorage.getItem("narrowed")) ?? { role: "", scope: "" }; // all of them
+let { role, scope } = JSON.parse(sessionStorage.getItem("narrowed")) ?? { role: "", scope: "" }; // "": all of them
 let operator = null; // whose page this is
 let renewing = null; // what is under way, for everybody who waits for a token
 

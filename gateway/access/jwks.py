@@ -17,8 +17,8 @@ from gateway.outbound import TooMuch, client_of, read_whole
 
 FETCH_SECONDS = 5
 FRESH_SECONDS = 600
-# So long after the last try an unknown key id fetches again, and where none has been had yet: forged ones do not make us ask
-# without end.
+# An unknown key id fetches again only so long after the last try (the second: where none have been had yet), so that forged ones
+# do not make us ask without end.
 AGAIN_SECONDS, FIRST_AGAIN_SECONDS = 30, 5
 STALE_SECONDS = 24 * 3_600
 SIZE_MAX, CONNECTIONS_MAX = 256 * 1024, 100
@@ -84,7 +84,6 @@ def is_of(url: str, hosts: Collection[str]) -> bool:
 
 class KeysAway(Exception):
     """The keys cannot be had, and none are kept that are young enough."""
-
 
 
 class Fetcher:

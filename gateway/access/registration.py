@@ -144,13 +144,13 @@ async def register_public_client(
 
 def is_redirect_uri(uri: str) -> bool:
     """Whether a code may be sent there: over HTTPS, to this machine, or to an app by a scheme of its own, which has a dot
-    (RFC 8252, section 7.1)."""
+    (RFC 8252, section 7.1); without a name before the host, a fragment, or a port that is none."""
     try:
         parts = split_address(uri)
-        nowhere = parts.port == 0 or parts.username is not None or "#" in uri
+        misleads = parts.port == 0 or parts.username is not None or "#" in uri
     except ValueError:
         return False
-    if nowhere:
+    if misleads:
         return False
     if parts.scheme == "http":
         return parts.hostname in ("127.0.0.1", "localhost", "::1")

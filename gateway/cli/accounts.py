@@ -172,6 +172,7 @@ def member_forget(members: Annotated[list[str], typer.Argument(help="Ids of memb
 
 async def _forget(tx: Tx, member_id: UUID, audit: Audit, deed: Deed) -> None:
     """One member, and that it was forgotten: both or neither."""
+    await forgetting.lock(tx, member_id)
     await forgetting.forget(tx, member_id, SystemClock().now())
     await audit.note_in(tx, deed)
 

@@ -6,7 +6,6 @@ id as its idempotency key. So a crash at any step resumes, and an answer that wa
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import timedelta
 from time import monotonic
 from uuid import UUID
@@ -107,18 +106,18 @@ class Converter:
                 bucket=ids.bucket_of(request.quote_id),
                 refusal=no.verdict,
             )
-            with suppress(LostRace):
+            try:
                 async with self._database.reading() as tx:
                     await check_kept(tx, owner_id, request, content)
-                raise no.refusal from None
-            # Before that was kept another process found the points, and stored an order.
-            return await self._find_or_open(owner_id, member_id, request, content, coalition)
+            except LostRace:  # before that was kept another process found the points, and stored an order
+                return await self._find_or_open(owner_id, member_id, request, content, coalition)
+            raise no.refusal from None
 
     async def resume(self) -> int:
         """Move on the orders that were left under way; answers how many were looked at.
 
-        Partners side by side, so that one whose system is silent keeps no other waiting: of each RESUME_OF_ONE at most, and none
-        is begun after RESUME_SECONDS. The next run goes on with the rest.
+        Partners side by side, so that one whose system is silent keeps no other waiting: PARTNERS_AT_ONCE of
+        them, of each RESUME_OF_ONE at most, and none but the first after RESUME_SECONDS of its turn. The next run goes on.
         """
         coalition = await self._catalogue.current()
         async with self._database.reading() as tx:

@@ -61,12 +61,14 @@ select c.bucket, c.conversion_id, c.digest, c.hold_id, c.member_id, c.membership
   join conversion c on c.bucket = i.bucket and c.conversion_id = i.conversion;
 
 -- name: orders_under_way(before, most)
--- Orders that nobody has moved on for a while, so many of each partner.
+-- Orders that nobody has moved on for a while, the oldest `most` of each partner.
 select c.bucket, c.conversion_id, c.digest, c.hold_id, c.member_id, c.membership_id, c.partner_id, c.source_id,
        c.target_id, c.take, c.give, c.state, c.partner_reference, c.occurred_at,
        c.in_doubt, c.asking_until
   from partner p
- cross join lateral (select *
+ cross join lateral (select u.bucket, u.conversion_id, u.digest, u.hold_id, u.member_id, u.membership_id, u.partner_id,
+                            u.source_id, u.target_id, u.take, u.give, u.state, u.partner_reference, u.occurred_at, u.in_doubt,
+                            u.asking_until, u.updated_at
                        from conversion u
                       where u.partner_id = p.partner_id
                         and u.state in ('held', 'credited')

@@ -12,7 +12,7 @@ log = structlog.get_logger(__name__)
 
 
 class DatabaseAway(ConnectionError):
-    """The database cannot be reached now; what was asked can be asked again."""
+    """The database cannot be reached now, or can keep nothing; what was asked can be asked again."""
 
 
 class PostedNothing(RuntimeError):
@@ -61,7 +61,7 @@ NO_ROOM = (asyncpg.InsufficientResourcesError, asyncpg.PostgresIOError)
 
 
 class telling_away:  # noqa: N801 - used like a function
-    """Turns what the driver raises into what callers tell apart: DatabaseAway, Duplicate, Stuck, CreditShort,
+    """Turns what the driver raises into what callers tell apart: DatabaseAway, Duplicate, LostRace, Stuck, CreditShort,
     WalletTooFull, InputNotAccepted.
 
     `reads`: in a transaction that is not to write; in any other one, who may not has come to a server that only reads, as after a
@@ -75,12 +75,12 @@ class telling_away:  # noqa: N801 - used like a function
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: Any) -> None:
-        # The words alone: the detail of an error holds values.
         if isinstance(error, AWAY) and not isinstance(error, DatabaseAway):
             raise DatabaseAway("The database does not answer.") from error
         if isinstance(error, NO_ROOM) or (isinstance(error, asyncpg.ReadOnlySQLTransactionError) and not self._reads):
             log.error("the database keeps nothing", reason=describe(error))
             raise DatabaseAway("The database can keep nothing now.") from error
+        # In what follows the words alone are passed on: the detail of an error holds values.
         if isinstance(error, asyncpg.UniqueViolationError):
             raise Duplicate(error.args[0]) from error
         if isinstance(error, asyncpg.DeadlockDetectedError | asyncpg.SerializationError):

@@ -111,7 +111,8 @@ class GraphQLEndpoint:
             if streamed:
                 # What a mutation does is told, also to whose token ended meanwhile.
                 knows = None if admitted.is_mutation else partial(self._doorman.still_knows, authorizations[0], caller)
-                return EventStream(self.results(admitted), knows, lambda: self._ends_at is not None)
+                lasts = admitted.operation.operation is OperationType.SUBSCRIPTION
+                return EventStream(self.results(admitted), knows, lambda: lasts and self._ends_at is not None)
             result = await self._run(admitted)
             executed = was_executed(result)
             status = 400 if media_type == GRAPHQL_JSON and not executed else 200
@@ -189,7 +190,7 @@ class GraphQLEndpoint:
             yield
 
     async def drain(self) -> None:
-        """Wait for the mutations whose clients have gone, for as long as there is time."""
+        """Wait for the mutations whose clients have gone, for as long as there is time; what is late is broken off."""
         if self._ends_at is None:
             self.end()
         assert self._ends_at is not None
@@ -202,14 +203,14 @@ class GraphQLEndpoint:
 
     async def _run_to_its_end(self, admitted: Admitted) -> ExecutionResult:
         """Run a mutation over a stream; when its client goes away it goes on, and its result still comes into the audit log. Over
-        plain HTTP nobody breaks it off."""
+        plain HTTP nothing but the end of the process breaks it off."""
         running = asyncio.create_task(self._run(admitted))
         self._under_way.add(running)
         running.add_done_callback(self._under_way.discard)
         return await asyncio.shield(running)
 
     async def _run(self, admitted: Admitted) -> ExecutionResult:
-        # A mutation is never broken off: what it posts stands, and its answer must say so.
+        # A mutation is not broken off, but by the end of the process: what it posts stands, and its answer must say so.
         most = None if admitted.is_mutation else patience.QUERY_SECONDS
         try:
             with refusing_what_is_away():

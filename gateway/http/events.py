@@ -22,7 +22,8 @@ StillKnown = Callable[[], Awaitable[bool]]
 
 
 class EventStream(StreamingResponse):
-    """Sends results as they come, until there are no more or the caller may not be here any more, where that is asked.
+    """Sends results as they come, until there are no more or the caller may not be here any more, where that is asked; where the
+    process ends, too, and then without `complete`, so that who follows comes back.
 
     The first one is asked for at once: what was admitted does not wait until somebody reads.
     """
@@ -51,6 +52,8 @@ class EventStream(StreamingResponse):
         quiet = 0
         while True:
             await asyncio.wait([self._following], timeout=CHECK_SECONDS)
+            if self._is_ending():
+                return
             if self._still_known is not None and not await self._still_known():
                 yield _next(ExecutionResult(None, [ended().error]))
                 break
@@ -64,8 +67,6 @@ class EventStream(StreamingResponse):
                     yield said[start : start + PART_BYTES]
                 yield b""  # once all of it has left: until then the result is not asked for another
                 self._following, quiet = self._follow(), 0
-            elif self._still_known is not None and self._is_ending():
-                return  # without saying that it is complete: who follows comes back
             elif quiet % COMMENT_EVERY == 0:
                 yield b":\n\n"
         yield b"event: complete\ndata:\n\n"

@@ -6,7 +6,7 @@ from uuid import UUID
 import strawberry
 
 from gateway import ids
-from gateway.access import accounts, consents
+from gateway.access import consents
 from gateway.access.audit import Deed
 from gateway.access.revocations import has_ended
 from gateway.access.scopes import DELEGABLE
@@ -136,7 +136,7 @@ class PrivacyMutation:
             raise InputNotAccepted("confirm must be true: what is forgotten cannot be had back.", "confirm")
 
         async def forget_it(tx: Tx) -> None:
-            await accounts.lock_logins(tx, member_id)
+            await forgetting.lock(tx, member_id)
             await _decide(info, tx, member_id)
             await forgetting.forget(tx, member_id, doors.clock.now())
             await doors.audit.note_in(tx, _deed(info, "forget person"))

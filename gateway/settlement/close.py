@@ -54,14 +54,14 @@ async def close_period(
     if state not in ("closing", "closed", "approved", "settled"):
         raise StateConflict(f"The month {state[:7]} is still open; months close in order.").at("month")
     async with database.reading() as tx:
-        coalition = await read_coalition(tx)  # with all who did anything in the month, to which nothing comes any more
+        whole = await read_coalition(tx)  # the caller's may be older than a partner that did something in the month
     if state == "closing":
         async with database.transaction() as tx:
             # The lock makes two who close at once do it one after the other; the second finds it done.
             if await tx.value(sql.begin_closing, month=month) == "closing":
-                await _keep(tx, await compute(tx, coalition, month))
+                await _keep(tx, await compute(tx, whole, month))
                 await tx.run(sql.finish_closing, month=month, at=now)
-    await write_files(database, coalition, folder, month)
+    await write_files(database, whole, folder, month)
     async with database.reading() as tx:
         return await period_of_month(tx, month)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -16,15 +16,18 @@ from starlette.routing import Route
 from gateway.coalition import catalogue, connections
 from gateway.coalition.connections import CREDITS_OF_ONE
 from gateway.conversion import convert as converting
+from partners.protocols import rest_json
 from tests.conversion.exchanging import CONVERT, QUOTE, fault
 from tests.points import bob_joins, codes, mint, run_job
 from tests.world import World, serving
 
 
 @pytest.fixture(autouse=True)
-def _read_afresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a partner's system is, each time that it is asked."""
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a partner's system is is read each time that it is asked, and it has all the time that a test takes."""
     monkeypatch.setattr(catalogue, "STALE_SECONDS", 0)
+    monkeypatch.setattr(rest_json, "TIMEOUT_SECONDS", 60)
+    monkeypatch.setattr(converting, "ASK_SECONDS", 60)
 
 
 LINK = "mutation($i: LinkMembershipInput!) { linkMembership(input: $i) { errors { code } } }"
@@ -62,6 +65,12 @@ async def exchange(world: World, token: str, key: str, source: str = "MER", targ
     return answer
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
 async def members(world: World) -> tuple[str, str]:
     """Tokens of Ann and Bob, who have an account at the airline and points enough."""
     await bob_joins(world)
@@ -81,14 +90,13 @@ async def test_one_members_exchanges_leave_room_at_the_partner_for_everybody_els
     airline = Exchanger("ann")
     async with airline.behind(world, "airline"):
         anns = [asyncio.create_task(exchange(world, ann, f"a{n}")) for n in range(20)]
-        while airline.asked["ann"] < CREDITS_OF_ONE:
-            await asyncio.sleep(0.01)
+        await until(lambda: airline.asked["ann"] == CREDITS_OF_ONE)
         done = await asyncio.gather(*(exchange(world, bob, f"b{n}") for n in range(8)))
         assert [each["conversion"]["state"] for each in done] == ["COMPLETED"] * 8
         assert (airline.asked["ann"], airline.credited["ann"]) == (CREDITS_OF_ONE, 0)
         # What gets no turn in time was never asked for, and its points are given back.
-        while len(waited := [each for each in anns if each.done()]) < 20 - CREDITS_OF_ONE:
-            await asyncio.sleep(0.01)
+        await until(lambda: sum(each.done() for each in anns) == 20 - CREDITS_OF_ONE)
+        waited = [each for each in anns if each.done()]
         assert [codes(each.result()) for each in waited] == [["PARTNER_UNAVAILABLE"]] * len(waited)
         airline.go_on.set()
         assert len([each for each in await asyncio.gather(*anns) if each["conversion"]]) == CREDITS_OF_ONE
@@ -102,8 +110,7 @@ async def test_who_waits_for_one_partners_system_is_served_by_anothers_at_once(w
     airline = Exchanger("ann")
     async with airline.behind(world, "airline"):
         anns = [asyncio.create_task(exchange(world, ann, f"a{n}")) for n in range(12)]
-        while airline.asked["ann"] < CREDITS_OF_ONE:
-            await asyncio.sleep(0.01)
+        await until(lambda: airline.asked["ann"] == CREDITS_OF_ONE)
         assert (await exchange(world, ann, "f", target="FUE"))["conversion"]["state"] == "COMPLETED"
         assert airline.credited["ann"] == 0
         airline.go_on.set()
@@ -134,8 +141,9 @@ async def test_a_silent_partners_exchanges_keep_no_other_partners_from_being_mov
     airline = Exchanger("ann")
     async with airline.behind(world, "airline"):
         running = asyncio.create_task(run_job(world, "conversions"))
-        while (await world.sql("select state from conversion where key = 'f'"))[0][0] != "completed":
-            await asyncio.sleep(0.02)
+        async with asyncio.timeout(30):
+            while (await world.sql("select state from conversion where key = 'f'"))[0][0] != "completed":
+                await asyncio.sleep(0.02)
         assert (airline.asked["ann"], airline.credited["ann"]) == (1, 0)
         airline.go_on.set()
         assert await running == 5

@@ -258,9 +258,7 @@ async def test_an_operator_at_the_machine_forgets_members_and_it_is_noted_whom(w
     noted = (await world.ask(await world.operator(), found))["audit"]["nodes"]
     assert [(each["action"], len(each["about"])) for each in noted] == [("forget person", 1), ("member forget", 1)]
     assert noted[1]["about"] == [member]
-    async with asyncio.timeout(2):
-        while (await world.post(ann, ME)).status_code != 401:
-            await asyncio.sleep(0.02)
+    await until_revoked(world, ann)
 
 
 async def test_who_tried_to_log_in_cannot_be_guessed_from_what_is_counted_and_is_forgotten_too(world: World) -> None:
