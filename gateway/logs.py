@@ -1,6 +1,7 @@
 """Structured logs: one JSON object a line, or coloured text for people. They hold nothing of anybody, whatever goes wrong."""
 
 import logging
+import os
 import re
 import sys
 import threading
@@ -31,8 +32,9 @@ def configure_logs(level: str, format: str) -> None:
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    stream = sys.stderr or open(os.devnull, "w")  # noqa: SIM115 - closed by whoever started us
     renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+        structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback)
         if format == "console"
         else structlog.processors.JSONRenderer()
     )
@@ -44,7 +46,7 @@ def configure_logs(level: str, format: str) -> None:
             renderer,
         ],
     )
-    handler = _Quiet(sys.stderr)
+    handler = _Quiet(stream)
     handler.setFormatter(formatter)
     logging.basicConfig(handlers=[handler], level=max(logging.INFO, logging.getLevelNamesMapping()[level.upper()]), force=True)
     for ours in ("gateway", "partners"):
@@ -69,7 +71,7 @@ class _Quiet(logging.StreamHandler[TextIO]):
     """What cannot be written is told without it."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        with suppress(OSError, ValueError):  # nobody may be there to be told
+        with suppress(OSError, ValueError, AttributeError):  # nobody may be there to be told
             sys.stderr.write(f"gateway: a line of the log of {record.name} could not be written\n")
 
 

@@ -165,6 +165,5 @@ class RemoteKeys:
                 self._keys = read_keys(await self._fetcher.json(url))
             self._fetched = monotonic()
         except (KeysAway, JoseError, ValueError, KeyError, TypeError, TimeoutError) as error:
-            log.warning("keys could not be fetched", url=self._url, error=str(error))
-        finally:
-            self._tried = monotonic()  # whoever asked while it was under way has had its answer
+            log.warning("keys could not be fetched", url=self._url, error=str(error) or type(error).__name__)
+        self._tried = monotonic()  # whoever asked while it was under way has had its answer; what was broken off was no try

@@ -4,6 +4,7 @@ import csv
 import getpass
 import os
 import sys
+from contextlib import suppress
 from functools import partial
 from typing import Annotated
 from uuid import UUID
@@ -165,7 +166,8 @@ def member_forget(members: Annotated[list[str], typer.Argument(help="Ids of memb
         audit = Audit(opened, await open_vault(opened, settings), SystemClock())
         for text, member_id in zip(members, found, strict=True):
             await opened.decided(partial(_forget, member_id=member_id, audit=audit, deed=noting("member forget", about=[text])))
-            out.print(f"{text} is forgotten.")
+            with suppress(OSError):  # nobody reads on, and the rest is forgotten all the same
+                out.print(f"{text} is forgotten.")
 
     with_database(work, settings=settings)
 

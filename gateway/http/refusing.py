@@ -50,7 +50,7 @@ def refusing_what_is_away() -> Iterator[None]:
     except NoCoalition as error:
         raise RequestRefused(503, "NO_COALITION", str(error)) from None
     except DatabaseAway:
-        told = "The database does not answer, or keeps nothing now; nothing is known to have been posted. Try again with the same keys."
+        told = "The database does not answer, or keeps nothing; nothing is known to be posted. Try again with the same keys."
         raise RequestRefused(503, "DATABASE_AWAY", told, {"Retry-After": "2"}) from None
     except Busy as error:
         raise RequestRefused(429, "BUSY", str(error), {"Retry-After": "1"}) from None

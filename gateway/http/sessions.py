@@ -95,7 +95,8 @@ class Sessions:
 def session_cookie(request: HTTPRequest) -> str | None:
     """The session that a browser sends for our own pages; none where another page asks, be it on another port of this host, which
     has the same cookies. Nothing else is read of them: Python's own reading of quoted ones takes a time that grows with the
-    square of their length (CVE-2024-7592). A browser lets nobody else set a name that begins with `__Host-`, but some that Python's `strip` makes into one; and of two that have it one is somebody else's."""
+    square of their length (CVE-2024-7592). A browser lets nobody else set a name that begins with `__Host-`, but some that
+    Python's `strip` makes into one; and of two that have it one is somebody else's."""
     if comes_from_elsewhere(request):
         return None
     pairs = (pair.strip(" \t").partition("=") for header in request.headers.getlist("cookie") for pair in header.split(";"))
