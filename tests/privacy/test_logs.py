@@ -114,7 +114,7 @@ raise BufferError("ann@example.org")
 
 
 def test_a_log_that_nobody_can_write_stops_nothing() -> None:
-    code = "from gateway.logs import configure_logs; import structlog; configure_logs('info', 'json'); structlog.get_logger('gateway.x').error('x'); print('on')"
+    code = "from gateway.logs import configure_logs; import os, structlog; configure_logs('info', 'json'); structlog.get_logger('gateway.x').error('x'); print('on', flush=True); os._exit(0)"
     with open("/dev/full", "w") as full:
         ran = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=full, text=True, check=False)
     assert (ran.returncode, ran.stdout) == (0, "on\n")
