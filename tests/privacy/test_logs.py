@@ -72,44 +72,45 @@ import asyncpg
 from gateway.logs import configure_logs
 
 configure_logs("debug", %r)
+who = "@".join(["ann", "example.org"])  # which no line of the source says
 log = structlog.get_logger("gateway.test")
 
 class Falling:
     def __del__(self):
-        raise MemoryError("ann@example.org")
+        raise MemoryError(who)
 
-def fall(who):
-    raise RuntimeError(who)
+def fall(of):
+    raise RuntimeError(of)
 
 async def forgotten():
-    raise LookupError("ann@example.org was asked for")
+    raise LookupError(f"{who} was asked for")
 
 async def main():
-    asyncio.get_running_loop().call_soon(fall, "ann@example.org")
+    asyncio.get_running_loop().call_soon(fall, who)
     task = asyncio.create_task(forgotten())
     await asyncio.sleep(0)
     del task
-    asyncio.get_running_loop().call_soon(lambda: {}["ann@example.org"])
+    asyncio.get_running_loop().call_soon(lambda: {}[who])
     await asyncio.sleep(0)
 
 asyncio.run(main())
 Falling()
-falling = threading.Thread(target=fall, args=("ann@example.org",))
+falling = threading.Thread(target=fall, args=(who,))
 falling.start()
 falling.join()
-for odd in (asyncpg.DataError(), asyncpg.RaiseError("ann@example.org"), asyncpg.UniqueViolationError("twice")):
+for odd in (asyncpg.DataError(), asyncpg.RaiseError(who), asyncpg.UniqueViolationError("twice")):
     log.error("of the database", exc_info=odd)
-logging.getLogger("uvicorn.error").error("Traceback (most recent call last):\\n  ...\\nLookupError: ann@example.org")
-log.error("not to be written", odd=type("Odd", (), {"__repr__": lambda _: fall("ann@example.org")})())
+logging.getLogger("uvicorn.error").error(f"Traceback (most recent call last):\\n  ...\\nLookupError: {who}")
+log.error("not to be written", odd=type("Odd", (), {"__repr__": lambda _: fall(who)})())
 try:
     try:
-        int("ann@example.org")
+        int(who)
     except ValueError as error:
-        raise ExceptionGroup("ann@example.org", [OSError("ann@example.org"), TypeError("ann@example.org")]) from error
+        raise ExceptionGroup(who, [OSError(who), TypeError(who)]) from error
 except ExceptionGroup:
     log.exception("one of ours")
-    logging.getLogger("library").exception("one of theirs, %s", "ann@example.org")
-raise BufferError("ann@example.org")
+    logging.getLogger("library").exception("one of theirs, %s", who)
+raise BufferError(who)
 """
 
 
