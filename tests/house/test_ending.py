@@ -18,7 +18,7 @@ from tests.conversion.exchanging import CONVERT, QUOTE, fault
 from tests.conversion.test_partners_turns import Exchanger, exchange, members
 from tests.events.test_live import FOLLOW
 from tests.points import ann_logs_in
-from tests.world import World, engine, free_door, started
+from tests.world import Place, World, engine, free_door, open_world, started
 
 
 @pytest.fixture(autouse=True)
@@ -104,23 +104,24 @@ async def test_who_is_still_asking_for_a_token_when_the_gateway_ends_is_told_to_
     assert json.loads(body)["error"] == "temporarily_unavailable"
 
 
-async def test_what_was_left_under_way_is_begun_by_no_process_that_ends(world: World) -> None:
-    ann, _ = await members(world)
-    for n in range(3):
-        await fault(world, "lose_answer")
-        await exchange(world, ann, f"a{n}")
-    world.clock.set(world.clock.now() + timedelta(minutes=1))
-    airline = Exchanger("ann")
-    async with airline.behind(world, "airline"), another(world, jobs=("conversions",)) as (_, server, task):
-        async with asyncio.timeout(30):
-            while not airline.asked["ann"]:
-                await asyncio.sleep(0.02)
-        server.should_exit = True
-        async with asyncio.timeout(30):
-            while not server.config.app.jobs._is_ending:
-                await asyncio.sleep(0.01)
-        airline.go_on.set()
-        await task
-    assert airline.asked["ann"] == 1
-    assert sorted(row[0] for row in await world.sql("select state from conversion")) == ["completed", "held", "held"]
-    assert await world.broken() == []
+async def test_what_was_left_under_way_is_begun_by_no_process_that_ends(place: Place) -> None:
+    async with open_world(place, jobs=()) as world:  # the one that ends is the only one that runs the job
+        ann, _ = await members(world)
+        for n in range(3):
+            await fault(world, "lose_answer")
+            await exchange(world, ann, f"a{n}")
+        world.clock.set(world.clock.now() + timedelta(minutes=1))
+        airline = Exchanger("ann")
+        async with airline.behind(world, "airline"), another(world, jobs=("conversions",)) as (_, server, task):
+            async with asyncio.timeout(30):
+                while not airline.asked["ann"]:
+                    await asyncio.sleep(0.02)
+            server.should_exit = True
+            async with asyncio.timeout(30):
+                while not server.config.app.jobs._is_ending:
+                    await asyncio.sleep(0.01)
+            airline.go_on.set()
+            await task
+        assert airline.asked["ann"] == 1
+        assert sorted(row[0] for row in await world.sql("select state from conversion")) == ["completed", "held", "held"]
+        assert await world.broken() == []
