@@ -21,8 +21,8 @@ BESIDES_BYTES = 64 * 1024  # certificates, headers, and what chunks are packed i
 CHUNKS_MAX = 2_000
 
 
-class TooMuch(Exception):
-    """An answer is larger than it may be, or comes in too many chunks."""
+class NotRead(Exception):
+    """An answer is larger than it may be, comes in too many chunks, or compressed, which nobody asked for."""
 
 
 @cache
@@ -44,13 +44,15 @@ def client_of(most: int, timeout: httpx.Timeout, connections: int, base_url: str
 
 
 async def read_whole(answer: httpx.Response, most: int) -> bytes:
-    """The body of an answer that is streamed, `most` bytes. Raises TooMuch, and httpx.HTTPError where it breaks off."""
+    """The body of a streamed answer, `most` bytes at most. Raises NotRead, and httpx.HTTPError where it breaks off."""
+    if answer.headers.get("content-encoding", "identity") != "identity":
+        raise NotRead("The answer is compressed, which nobody asked for.")
     body, chunks = bytearray(), 0
     async for chunk in answer.aiter_raw():
         body += chunk
         chunks += 1
         if len(body) > most or chunks > CHUNKS_MAX:
-            raise TooMuch(f"The answer has more than {most} bytes, or {CHUNKS_MAX} chunks.")
+            raise NotRead(f"The answer has more than {most} bytes, or {CHUNKS_MAX} chunks.")
     return bytes(body)
 
 

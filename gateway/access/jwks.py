@@ -13,7 +13,7 @@ from joserfc.jwk import Key, KeySet
 from joserfc.util import urlsafe_b64decode
 
 from gateway.addresses import split_address
-from gateway.outbound import TooMuch, client_of, read_whole
+from gateway.outbound import NotRead, client_of, read_whole
 
 FETCH_SECONDS = 5
 FRESH_SECONDS = 600
@@ -103,10 +103,8 @@ class Fetcher:
             async with self._http.stream("GET", url, headers={"Accept": "application/json"}) as answer:
                 if answer.status_code != 200:
                     raise KeysAway(f"{url} answered {answer.status_code}.")
-                if answer.headers.get("content-encoding", "identity") != "identity":
-                    raise KeysAway(f"{url} answered with what is compressed.")
                 found = orjson.loads(await read_whole(answer, SIZE_MAX))
-        except TooMuch as error:
+        except NotRead as error:
             raise KeysAway(f"{url}: {error}") from None
         except (httpx.HTTPError, httpx.InvalidURL, orjson.JSONDecodeError) as error:
             raise KeysAway(f"{url}: {type(error).__name__}") from None

@@ -12,7 +12,7 @@ import httpx
 import orjson
 
 from gateway.coalition.connector import Credit, PartnerRefused, PartnerSilent, PartnerUnreached
-from gateway.outbound import TooMuch, client_of, read_whole
+from gateway.outbound import NotRead, client_of, read_whole
 
 TIMEOUT_SECONDS = 5.0
 CONNECT_SECONDS = 2.0
@@ -57,10 +57,8 @@ class RestJson:
     async def _ask_now(self, method: str, path: str, body: object) -> dict[str, object]:
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS), self._client.stream(method, path, json=body) as response:
-                if response.headers.get("content-encoding", "identity") != "identity":
-                    raise PartnerSilent("The answer is compressed, which nobody asked for.")
                 content = await read_whole(response, ANSWER_MAX_BYTES)
-        except TooMuch as error:
+        except NotRead as error:
             raise PartnerSilent(str(error)) from None
         except TimeoutError:
             raise PartnerSilent(f"The answer was not there within {TIMEOUT_SECONDS} seconds.") from None
