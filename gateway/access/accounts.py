@@ -67,6 +67,8 @@ async def set_password(
     before = await tx.one(sql.account_by_login, login_hash=login_hash)
     if len(password) < PASSWORD_MIN_LENGTH:
         raise InputNotAccepted(f"A password has at least {PASSWORD_MIN_LENGTH} characters.", "password")
+    if before is not None:
+        await end_codes(tx, before["account_id"], now)  # before its account, in the order of `lock_logins`
     account_id: UUID | None = await tx.value(
         sql.store_account,
         account_id=new_id(),
@@ -87,6 +89,7 @@ async def set_password(
 
 async def disable(tx: Tx, account: Row, now: datetime) -> None:
     """Neither a password nor an outside issuer opens the account, until it is given a new password; what was begun has ended."""
+    await end_codes(tx, account["account_id"], now)  # before the account, in the order of `lock_logins`
     await tx.run(sql.disable_account, account_id=account["account_id"], at=now)
     await end_logins(tx, account, now)
 

@@ -124,6 +124,33 @@ async def test_a_login_that_was_under_way_when_its_password_changed_leads_nowher
     await database.close()
 
 
+@pytest.mark.parametrize("ending", ["password", "disabled"])
+async def test_an_account_ends_beside_who_forgets_its_member_though_a_code_is_open(world: World, ending: str) -> None:
+    """Both lock codes first and accounts then: who came first goes on, and the other after it; neither is sent away."""
+    await ann_logs_in(world)
+    query, _ = authorization(world, client_id="member-app", redirect_uri=REDIRECT)
+    await world.http.post("/oauth/authorize", params=query, data={"login": "ann", "password": "ann's password"})
+    account: Any = (await world.sql("select account_id, member_id from account where member_id is not null"))[0]
+    database = Database(world.dsn, 2)
+    await database.open()
+
+    async def end() -> None:
+        if ending == "password":
+            await world.set_password("ann", "another password", account["member_id"])
+        else:
+            async with database.transaction() as tx:
+                await accounts.disable(tx, account, world.clock.now())
+
+    async with database.transaction() as tx:
+        await tx.run(accounts.sql.lock_codes_of, member=account["member_id"])
+        other = asyncio.create_task(end())
+        await waits(world, 1)
+        await tx.run(accounts.sql.lock_accounts_of, member=account["member_id"])
+    await other
+    assert (await world.sql("select count(*) from authorization_code where used_at is null"))[0][0] == 0
+    await database.close()
+
+
 async def test_a_new_password_ends_what_was_begun_with_the_old_one(world: World) -> None:
     old = await log_in(world, "console", f"{world.url}/graphiql", "olga", OPERATOR_PASSWORD)
     assert (await world.post(old, PROGRAMMES)).status_code == 200
