@@ -14,7 +14,8 @@ from typing import Any, TextIO
 
 import structlog
 
-OURS = Path(__file__).parent
+HOUSE = Path(__file__).parent.parent
+OURS = HOUSE / "gateway", HOUSE / "partners"
 # Classes of SQLSTATE (PostgreSQL, appendix A) whose errors speak of our own tables, functions and queries, and of the server.
 OF_NO_VALUE = ("23", "25", "40", "42", "53", "54", "55", "57", "58", "LG")
 OF_SOMEBODY = re.compile(r" in callback | of <|: <| <|\n")
@@ -91,8 +92,8 @@ def describe(error: BaseException) -> str:
     if isinstance(sqlstate, str):
         words = str(next(iter(error.args), "")).partition("\n")[0] if sqlstate.startswith(OF_NO_VALUE) else ""
         said = f"{said} (SQLSTATE {sqlstate}): {words}".removesuffix(": ")
-    here = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_relative_to(OURS)]
-    return f"{said}, at {Path(here[-1].filename).relative_to(OURS)}:{here[-1].lineno}" if here else said
+    here = [frame for frame in traceback.extract_tb(error.__traceback__) if any(map(Path(frame.filename).is_relative_to, OURS))]
+    return f"{said}, at {Path(here[-1].filename).relative_to(HOUSE)}:{here[-1].lineno}" if here else said
 
 
 def _traced(exc_info: tuple[type[BaseException], BaseException, TracebackType | None]) -> str:

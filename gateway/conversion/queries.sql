@@ -100,7 +100,6 @@ update conversion
        in_doubt = :in_doubt,
        asking_until = null,
        partner_reference = coalesce(:reference::text, partner_reference),
-       attempts = attempts + 1,
        updated_at = :updated_at
  where bucket = :bucket
    and conversion_id = :conversion_id;

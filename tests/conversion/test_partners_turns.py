@@ -1,25 +1,17 @@
 """Exchanges at partners' systems that are slow, silent or odd: none keeps anybody else's waiting."""
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any
 
 import pytest
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from gateway.coalition import catalogue, connections
 from gateway.coalition.connections import CREDITS_OF_ONE
 from gateway.conversion import convert as converting
 from partners.protocols import rest_json
-from tests.conversion.exchanging import CONVERT, QUOTE, fault
-from tests.points import bob_joins, codes, mint, run_job
-from tests.world import World, serving
+from tests.conversion.exchanging import Exchanger, exchange, fault, members, until
+from tests.points import codes, run_job
+from tests.world import World
 
 
 @pytest.fixture(autouse=True)
@@ -30,56 +22,8 @@ def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(converting, "ASK_SECONDS", 60)
 
 
-LINK = "mutation($i: LinkMembershipInput!) { linkMembership(input: $i) { errors { code } } }"
 FUELS_OWN = "mutation($i: CreateProgrammeInput!) { createProgramme(input: $i) { errors { code } } }"
 RATE = "mutation($i: PublishRateInput!) { publishConversionRate(input: $i) { errors { code } } }"
-
-
-class Exchanger:
-    """A partner's system that credits at once, but to some accounts not until it is told to."""
-
-    def __init__(self, *slow: str, reference: str = "r") -> None:
-        self.slow, self.reference, self.go_on = slow, reference, asyncio.Event()
-        self.asked, self.credited = Counter[str](), Counter[str]()
-
-    async def credit(self, request: Request) -> Response:
-        account = request.path_params["account"]
-        self.asked[account] += 1
-        if account in self.slow:
-            await self.go_on.wait()
-        self.credited[account] += 1
-        return JSONResponse({"reference": self.reference, "balance": 1})
-
-    @asynccontextmanager
-    async def behind(self, world: World, partner: str) -> AsyncIterator[None]:
-        """It is the system of a partner."""
-        app = Starlette(routes=[Route("/accounts/{account}/credits/{reference}", self.credit, methods=["PUT"])])
-        async with serving(app) as (url, *_):
-            await world.sql(f"update partner set protocol = 'rest_json', endpoint = '{url}' where code = '{partner}'")
-            yield
-
-
-async def exchange(world: World, token: str, key: str, source: str = "MER", target: str = "SKY") -> dict[str, Any]:
-    quoted = (await world.ask(token, QUOTE, input={"from": source, "to": target, "take": 200}))["quoteConversion"]["quote"]
-    answer: dict[str, Any] = (await world.ask(token, CONVERT, input={"idempotencyKey": key, "quote": quoted["id"]}))["convertPoints"]
-    return answer
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0.01)
-
-
-async def members(world: World) -> tuple[str, str]:
-    """Tokens of Ann and Bob, who have an account at the airline and points enough."""
-    await bob_joins(world)
-    await world.ask("airline", LINK, i={"externalId": "bob", "card": "CARD-2"})
-    found = dict(await world.sql("select number, member_id from card"))
-    for card in found:
-        await world.record("9000.00", member={"card": card})
-    ann, bob = [await mint(world, "member", found[card]) for card in ("CARD-1", "CARD-2")]
-    return ann, bob
 
 
 async def test_one_members_exchanges_leave_room_at_the_partner_for_everybody_elses(

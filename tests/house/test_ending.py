@@ -14,8 +14,7 @@ from gateway.coalition import catalogue
 from gateway.http import patience
 from gateway.main import create_app
 from gateway.settings import read_settings
-from tests.conversion.exchanging import CONVERT, QUOTE, fault
-from tests.conversion.test_partners_turns import Exchanger, exchange, members
+from tests.conversion.exchanging import CONVERT, QUOTE, Exchanger, exchange, fault, members
 from tests.events.test_live import FOLLOW
 from tests.points import ann_logs_in
 from tests.world import Place, World, engine, free_door, open_world, started
