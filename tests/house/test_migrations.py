@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -208,6 +209,39 @@ async def test_a_debt_that_was_moved_before_comes_back_to_who_left_it(server: Em
     await connection.close()
     assert [check.name async for check in verify(database) if not check.holds] == ["memberships_are_the_members_own"]
     await database.close()
+
+
+async def test_gifts_that_were_sealed_with_every_name_are_what_was_sealed_after_an_upgrade_and_later_ones_name_nobody(
+    server: EmbeddedPostgres, versions: list[str]
+) -> None:
+    dsn = await create_database(server, "given_before", versions[NAMES.index("0062_whose_points_a_gift_is_of")])
+    connection = await asyncpg.connect(dsn)
+    partner, contract = uuid4(), uuid4()
+
+    async def give(n: int, posted_at: datetime) -> None:
+        gift = UUID(int=n)
+        await connection.execute(
+            "insert into transaction (bucket, transaction_id, kind, member_id, occurred_at, posted_at, period)"
+            " values (0, $1, 'transfer', $1, $2, $2, '2026-11-01')", gift, posted_at,
+        )  # fmt: skip
+        await connection.execute(
+            "insert into further_entry (bucket, transaction_id, ordinal, kind, member_id, programme_id, account, partner_id, contract_id,"
+            " points, period) values (0, $1, 1, 'transfer', $1, $1, 'transit', $2, $3, 5, '2026-11-01')", gift, partner, contract,
+        )  # fmt: skip
+
+    moment = datetime(2026, 11, 26, tzinfo=UTC)
+    await give(1, moment)
+    sealed = "select content from sealed_contents where transaction_id = $1"
+    before = await connection.fetchval(sealed, UUID(int=1))
+    assert str(partner) in before
+    assert "0062_whose_points_a_gift_is_of" in migrate(dsn)
+    await give(2, moment + timedelta(microseconds=1))
+    await connection.reload_schema_state()
+    assert await connection.fetchval(sealed, UUID(int=1)) == before
+    after = await connection.fetchval(sealed, UUID(int=2))
+    assert str(partner) not in after
+    assert str(contract) not in after
+    await connection.close()
 
 
 async def test_the_chain_of_the_audit_log_goes_on_over_what_was_noted_before(server: EmbeddedPostgres, versions: list[str]) -> None:

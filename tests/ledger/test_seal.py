@@ -15,7 +15,7 @@ from gateway.database import Database
 from gateway.ledger import merkle, prove
 from gateway.ledger.seal import Mark, last_mark, seal, verify_chain
 from tests.adjustment.test_adjust import adjust
-from tests.points import run_job
+from tests.points import TRANSFER, ann_logs_in, bob_joins, codes, mint, run_job
 from tests.world import World
 
 PROOF = """
@@ -98,6 +98,33 @@ async def test_a_leaf_is_the_json_that_any_program_would_write_of_the_transactio
         assert row["content"] == json.dumps(expected, sort_keys=True, separators=(",", ":"))
     assert any(row["occurred_at"].microsecond for row in found)
     assert any(row["membership_id"] is None for row in found)
+
+
+async def test_no_proof_of_a_gift_says_where_who_gave_it_had_got_its_points_and_a_change_of_that_shows(world: World) -> None:
+    await bob_joins(world)
+    await world.record("30.00")
+    await world.record("90.00", who="fuel")
+    ann = await ann_logs_in(world)
+    answer = await world.ask(ann, TRANSFER, i={"idempotencyKey": "gift", "card": "CARD-2", "programme": "MER", "points": 50})
+    assert codes(answer["transferPoints"]) == []
+    world.clock.set(world.clock.now() + timedelta(days=3 * 365))
+    assert await run_job(world, "expire") > 0
+    await run_job(world, "seal")
+    bob = await mint(world, "member", (await world.sql("select member_id from card where number = 'CARD-2'"))[0][0])
+    query = "{ me { activity(first: 5) { nodes { __typename points proof { leaf header keyId signature path { side hash } } } } } }"
+    found = {node["__typename"]: node for node in (await world.ask(bob, query))["me"]["activity"]["nodes"]}
+    assert {kind: node["points"] for kind, node in found.items()} == {"Transfer": 50, "Expiration": -50}
+    parties = await world.sql("select partner_id::text from partner union select contract_id::text from contract")
+    for node in found.values():
+        (entry,) = json.loads(node["proof"]["leaf"])["entries"]
+        assert set(entry) == {"account", "hash", "points", "programme"}
+        assert entry["points"] == node["points"]
+        assert not any(row[0] in node["proof"]["leaf"] for row in parties)
+        assert check(world.data_dir, node["proof"], (await world.http.get("/ledger/keys")).json()).returncode == 0
+    assert await faults(world) == []
+    other = "(select partner_id from partner where code = 'airline')"
+    await world.sql(f"update further_entry set partner_id = {other} where kind = 'transfer' and points > 0 and ordinal = 1")
+    assert ["is not what was sealed" in fault for fault in await faults(world)] == [True]
 
 
 BREAK = {
