@@ -2,6 +2,8 @@
 
 from gateway.refusals import InputNotAccepted
 
+NAME_MAX = 100
+
 
 def check_text(text: str, name: str, most: int, *outer: str) -> str:
     """Text that is safe to store and show: 1 to `most` printable characters. `outer`: the path of the input that `name` is in.
@@ -11,3 +13,12 @@ def check_text(text: str, name: str, most: int, *outer: str) -> str:
     if not 1 <= len(text) <= most or not text.isprintable():
         raise InputNotAccepted(f"{name} must have 1 to {most} printable characters.", *outer, name)
     return text
+
+
+def check_name(text: str, name: str, *outer: str) -> None:
+    """What something is shown to people as: 1 to NAME_MAX printable characters that are not all blank. Raises InputNotAccepted,
+    which repeats it; it is nobody's.
+    """
+    if not text.strip() or not text.isprintable() or len(text) > NAME_MAX:
+        told = f"{name} is 1 to {NAME_MAX} printable characters that are not all blank, not {text[:40]!r}."
+        raise InputNotAccepted(told, *outer, name)

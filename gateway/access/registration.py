@@ -16,6 +16,7 @@ from gateway.addresses import split_address
 from gateway.database import Tx
 from gateway.refusals import InputNotAccepted
 from gateway.statements import load_queries
+from gateway.texts import check_name
 
 sql = load_queries(__file__, "registration.sql")
 
@@ -125,7 +126,9 @@ async def _store_partner_client(
 async def register_public_client(
     tx: Tx, client_id: str, name: str, redirect_uris: list[str], scopes: list[str], refreshes: bool, now: datetime
 ) -> None:
-    """Register a client that keeps no secret: the console, a mobile app. `refreshes`: it gets refresh tokens."""
+    """Register a client that keeps no secret: the console, a mobile app. `refreshes`: it gets refresh tokens. Raises
+    InputNotAccepted."""
+    check_name(name, "name")
     await tx.run(
         sql.store_oauth_client,
         client_id=client_id,

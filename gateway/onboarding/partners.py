@@ -11,11 +11,11 @@ from gateway.ids import new_id
 from gateway.onboarding.contracts import NewContract, check_unchanged, publish_contract
 from gateway.onboarding.programmes import sql
 from gateway.refusals import InputNotAccepted, Refused
+from gateway.texts import check_name
 from partners.protocols import PROTOCOLS
 
 # The coalition's own name in statements, and the list of a month's files.
 RESERVED_CODES = ("coalition", "manifest")
-STORE_MAX_LENGTH = 100
 
 
 class NotOnboarded(RuntimeError):
@@ -55,17 +55,14 @@ async def onboard_partner(tx: Tx, new: NewPartner, now: datetime) -> UUID:
         raise InputNotAccepted(f"The partner code {new.code!r} must begin with a letter and have 2 to 31.", "code")
     if new.code in RESERVED_CODES:
         raise InputNotAccepted(f"{new.code!r} stands for something else in statements and their files.", "code")
-    if not new.name.strip():
-        raise InputNotAccepted("A partner has a name.", "name")
+    check_name(new.name, "name")
     _check_connection(new)
     codes = [code for code, _ in new.stores]
     for position, (code, name) in enumerate(new.stores):
         if code in codes[:position]:
             raise InputNotAccepted(f"The store code {code[:40]!r} is used twice.", "stores", str(position), "code")
-        for field_name, text in (("code", code), ("name", name)):
-            if not text.strip() or not text.isprintable() or len(text) > STORE_MAX_LENGTH:
-                told = f"A store's {field_name} is 1 to {STORE_MAX_LENGTH} printable characters, not {text[:40]!r}."
-                raise InputNotAccepted(told, "stores", str(position), field_name)
+        check_name(code, "code", "stores", str(position))
+        check_name(name, "name", "stores", str(position))
     partner_id: UUID = await tx.value(
         sql.store_partner,
         partner_id=new_id(),

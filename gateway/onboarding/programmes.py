@@ -12,6 +12,7 @@ from gateway.ids import new_id
 from gateway.points import MAX_POINTS
 from gateway.refusals import InputNotAccepted, StateConflict
 from gateway.statements import load_queries
+from gateway.texts import check_name
 
 sql = load_queries(__file__)
 
@@ -47,7 +48,8 @@ class NewProgramme:
 
 
 async def create_coalition(tx: Tx, new: NewCoalition) -> None:
-    """Raises InputNotAccepted for an unknown time zone, StateConflict when the database has a coalition."""
+    """Raises InputNotAccepted, StateConflict when the database has a coalition."""
+    check_name(new.name, "name")
     try:
         ZoneInfo(new.timezone)
     except (ZoneInfoNotFoundError, ValueError):
@@ -69,8 +71,7 @@ async def create_programme(tx: Tx, new: NewProgramme) -> UUID:
     """Create a point currency and answer its id. Raises InputNotAccepted, StateConflict when the code is taken."""
     if not re.fullmatch(r"[A-Z][A-Z0-9]{1,9}", new.code):
         raise InputNotAccepted(f"A programme's code is 2 to 10 capitals and digits, such as MER, not {new.code!r}.", "code")
-    if not new.name.strip():
-        raise InputNotAccepted("A programme has a name.", "name")
+    check_name(new.name, "name")
     if (new.custody == "partner") != (new.issuer_id is not None):
         raise InputNotAccepted("A programme that a partner keeps names that partner, and no other does.", "issuer")
     if new.expires_after_months is not None and not 1 <= new.expires_after_months <= MONTHS_MAX:

@@ -9,6 +9,7 @@ from datetime import timedelta
 from urllib.parse import parse_qs, urlparse
 
 import httpx
+import orjson
 import pytest
 from joserfc import jwt
 from joserfc.jwk import KeySet
@@ -300,6 +301,17 @@ async def test_strange_characters_at_the_login_are_no_error_of_ours(world: World
         assert pushed.status_code == (201 if answer.status_code in (200, 303) else 400)
         assert ("error_description" in pushed.json()) == (pushed.status_code == 400)
     assert (await world.http.get("/oauth/authorize")).json()["error_description"] == "Ask with response_type=code."
+
+
+async def test_nothing_is_kept_of_a_pushed_request_that_is_not_read(world: World) -> None:
+    query, _ = authorization(world, login_hint="ann@example.org", nonce="n", state="s")
+    pushed = await world.http.post("/oauth/par", data=query)
+    assert pushed.status_code == 201
+    ((kept,),) = await world.sql("select parameters::text from pushed_request")
+    assert orjson.loads(kept) == {name: value for name, value in query.items() if name not in ("login_hint", "nonce")}
+    named = {"client_id": query["client_id"], "request_uri": pushed.json()["request_uri"]}
+    back = await world.http.post("/oauth/authorize", params=named, data=olga(world))
+    assert parse_qs(urlparse(back.headers["location"]).query)["state"] == ["s"]
 
 
 async def test_a_request_object_is_refused_instead_of_passed_over(world: World) -> None:

@@ -108,6 +108,10 @@ async def test_a_partner_keeps_its_connection_until_null_takes_it_away(world: Wo
 BAD_PARTNERS: list[tuple[dict[str, Any], list[str]]] = [
     ({"code": "X"}, ["code"]),
     ({"name": " "}, ["name"]),
+    ({"name": "\u200b"}, ["name"]),
+    ({"name": "The \x1b[2JBakery"}, ["name"]),
+    ({"name": "The \u202eyrekaB"}, ["name"]),
+    ({"name": "B" * 101}, ["name"]),
     ({"protocol": "soap"}, ["protocol"]),
     ({"endpoint": "file:///etc/passwd"}, ["endpoint"]),
     ({"endpoint": "nowhere"}, ["endpoint"]),
@@ -138,6 +142,7 @@ BAD_PROGRAMMES: list[tuple[dict[str, Any], str, list[str]]] = [
     ({"code": "nights"}, "INPUT_NOT_ACCEPTED", ["code"]),
     ({"code": "MER"}, "STATE_CONFLICT", ["code"]),
     ({"name": ""}, "INPUT_NOT_ACCEPTED", ["name"]),
+    ({"name": "Nights\n"}, "INPUT_NOT_ACCEPTED", ["name"]),
     ({"custody": "PARTNER"}, "INPUT_NOT_ACCEPTED", ["issuer"]),
     ({"issuer": "ptn_00000000000000000000000000"}, "INPUT_NOT_ACCEPTED", ["issuer"]),
     ({"expiresAfterMonths": 0}, "INPUT_NOT_ACCEPTED", ["expiresAfterMonths"]),
