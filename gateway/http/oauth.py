@@ -33,7 +33,7 @@ NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 REQUEST_URI_PREFIX = "urn:ietf:params:oauth:request_uri:"
 PUSHED_SECONDS = 300  # the person logs in meanwhile
 PUSHED_MAX_BYTES = 4_096
-# What /oauth/authorize reads of a pushed request. Of anything else, such as whose e-mail address it is (`login_hint`), nothing is kept.
+# What /oauth/authorize reads of a pushed request. Nothing else is kept, such as whose e-mail address it is (`login_hint`).
 PUSHED = (
     "client_id", "response_type", "redirect_uri", "scope", "state", "code_challenge", "code_challenge_method", "dpop_jkt",
     "resource", "audience", "data_classes", "prompt", "max_age",
@@ -135,7 +135,8 @@ class OAuth:
                 if parameters.setdefault("dpop_jkt", desk.proof.thumbprint) != desk.proof.thumbprint:
                     raise OAuth2Error(error="invalid_dpop_proof", description="dpop_jkt is not the key of the DPoP proof.")
             server.get_consent_grant(Request("GET", parameters))
-            name, kept = secrets.token_urlsafe(32), orjson.dumps({each: parameters[each] for each in PUSHED if each in parameters})
+            kept = orjson.dumps({name: value for name, value in parameters.items() if name in PUSHED})
+            name = secrets.token_urlsafe(32)
             if len(kept) > PUSHED_MAX_BYTES:
                 raise InvalidRequestError(f"A pushed request has {PUSHED_MAX_BYTES} bytes at most.")
             await tx.run(
