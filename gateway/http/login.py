@@ -30,7 +30,7 @@ from gateway.database import Row, Tx
 from gateway.http.budget import SITE_BITS, Budgets, network_of
 from gateway.http.errors import NOT_NOW
 from gateway.http.headers import page_headers
-from gateway.http.login_page import DEFAULT_PURPOSE, ask, is_of_operators, try_again
+from gateway.http.login_page import DEFAULT_PURPOSE, ask, digest_of_words, is_of_operators, try_again
 from gateway.http.oauth import NO_STORE, PARAMETERS_MAX, REQUEST_URI_PREFIX, read_form
 from gateway.http.refusing import RequestRefused
 from gateway.http.sessions import Sessions, comes_from_elsewhere, session_cookie
@@ -43,6 +43,7 @@ LOGINS_WAITING, LOGINS_WAITING_OF_ONE = 100, 10
 LOGIN_MAX = 200
 TOLD = {"invalid_client": CLIENT_REFUSED, "unsupported_response_type": "Ask with response_type=code."}
 REFUSED = "The login name or the password is wrong."
+CHANGED = "What is asked for has changed since this page was opened. Read it once more, and log in if you still allow it."
 OPERATOR_REFUSED = "The login name, the password or the one-time code is wrong."
 
 
@@ -111,6 +112,9 @@ class Authorize:
         denied = form.get("decision") == "deny"
         if denied and pushed is not None:
             await tx.run(sql.use_pushed_request, request_hash=_hash(pushed), used_at=desk.now)
+        agrees = form and not denied and client["partner_id"] is not None
+        if agrees and form.get("told") != digest_of_words(coalition, client, parameters):
+            return ask(coalition, client, parameters, form.get("login", ""), CHANGED, 409)
         if account is None and form and not denied:
             try:
                 account = await self._log_in(tx, client, form, desk.now, deeds)

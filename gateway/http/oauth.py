@@ -105,8 +105,6 @@ class OAuth:
         """RFC 7009."""
 
         async def decide(server: OAuthServer, asked: Request, desk: Desk, tx: Tx) -> None:
-            if asked.form.get("token_type_hint") not in ("access_token", "refresh_token"):
-                asked.form.pop("token_type_hint", None)  # an unknown hint is ignored (RFC 7009, section 2.1)
             server.create_endpoint_response("revocation", asked)
 
         return await self._respond(request, decide)
@@ -158,6 +156,8 @@ class OAuth:
                 raise InvalidRequestError("Send parameters in the body.")
             if not request.url.path.endswith("/token"):
                 parameters.pop("grant_type", None)  # it is asked for there alone
+            if parameters.get("token_type_hint") not in ("access_token", "refresh_token"):
+                parameters.pop("token_type_hint", None)  # an unknown hint is ignored (RFC 7009, 7662, section 2.1)
             if len(request.headers.getlist("authorization")) > 1:
                 raise InvalidRequestError("Send one Authorization header.")
             basic = read_basic(request.headers.get("authorization"))

@@ -1,5 +1,6 @@
 """What tests of consents ask for, as a member, as its app and as the partner."""
 
+import re
 from typing import Any
 
 import httpx
@@ -52,9 +53,16 @@ async def ask_on_the_page(world: World, **form: str) -> tuple[httpx.Response, st
     query, verifier = authorization(
         world, client_id="partner-fuel", redirect_uri=BACK, scope="balance:read profile:read points:earn", data_classes="contact secrets"
     )
+    page = await world.http.get("/oauth/authorize", params=query)
     if not form:
-        return await world.http.get("/oauth/authorize", params=query), verifier
-    return await world.http.post("/oauth/authorize", params=query, data=form), verifier
+        return page, verifier
+    return await world.http.post("/oauth/authorize", params=query, data={**form, **read_on(page)}), verifier
+
+
+def read_on(page: httpx.Response) -> dict[str, str]:
+    """What a consent page has its form send back: the digest of what it says."""
+    found = re.search(r'name="told" value="(\w+)"', page.text)
+    return {"told": found[1]} if found else {}
 
 
 async def person_seen_by_fuel(world: World) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ from urllib.parse import parse_qs, urlparse
 
 import pytest
 
+from gateway.coalition import catalogue
 from gateway.ids import read
 from tests.access.consenting import (
     BACK,
@@ -17,6 +18,7 @@ from tests.access.consenting import (
     ask_on_the_page,
     client_with_page,
     person_seen_by_fuel,
+    read_on,
 )
 from tests.access.test_oauth import authorization
 from tests.points import ann_logs_in, until_revoked
@@ -72,6 +74,27 @@ async def test_who_does_not_allow_it_comes_back_with_access_denied(world: World,
     assert answer.status_code == 303
     assert "error=access_denied" in answer.headers["location"]
     assert (await world.sql("select count(*) from consent"))[0][0] == 0
+
+
+@pytest.mark.parametrize("change", [
+    "update oauth_client set purpose = 'to sell what it knows of you' where client_id = 'partner-fuel'",
+    "update partner set name = 'The Fuel Station and Friends' where code = 'fuel'",
+])  # fmt: skip
+async def test_nobody_agrees_to_what_its_page_did_not_say(world: World, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+    monkeypatch.setattr(catalogue, "STALE_SECONDS", 0)
+    await ann_logs_in(world)
+    await client_with_page(world)
+    query, _ = authorization(world, client_id="partner-fuel", redirect_uri=BACK, scope="balance:read")
+    read = read_on(await world.http.get("/oauth/authorize", params=query))
+    await world.sql(change)
+    form = {"login": "ann", "password": "ann's password", "decision": "allow"}
+    anew = await world.http.post("/oauth/authorize", params=query, data={**form, **read})
+    assert (anew.status_code, "has changed since this page was opened" in anew.text) == (409, True)
+    assert (await world.http.post("/oauth/authorize", params=query, data=form)).status_code == 409  # without having read any
+    assert (await world.sql("select count(*) from consent"))[0][0] == 0
+    agreed = await world.http.post("/oauth/authorize", params=query, data={**form, **read_on(anew)})
+    assert agreed.status_code == 303
+    assert len(await world.sql("select from consent")) == 1
 
 
 async def test_an_operator_cannot_consent_in_its_own_name(world: World) -> None:

@@ -21,6 +21,7 @@ from gateway.access.clients import ASSERTION_TYPE, JOSE
 from gateway.access.dpop import BadProof, read_proof
 from gateway.database import Database
 from gateway.refusals import InputNotAccepted
+from tests.access.consenting import read_on
 from tests.access.test_clients import keyed_client
 from tests.access.test_oauth import authorization
 from tests.founding import NOW
@@ -304,7 +305,8 @@ async def pushed_and_allowed(world: World, client_id: str, query: dict[str, str]
     stolen = await world.http.get("/oauth/authorize", params={**request, "client_id": "member-app"})
     assert stolen.status_code == 400
     form = {"login": "ann", "password": "ann's password", "decision": "allow"}
-    answer = await world.http.post("/oauth/authorize", params=request, data=form)
+    page = await world.http.get("/oauth/authorize", params=request)
+    answer = await world.http.post("/oauth/authorize", params=request, data={**form, **read_on(page)})
     landed = parse_qs(urlparse(answer.headers["location"]).query)
     assert landed["iss"] == [world.url]
     return landed["code"][0]

@@ -181,6 +181,8 @@ const consented = async (decision, changes = {}) => {
     code_challenge: await oauth.calculatePKCECodeChallenge(pkceCodeVerifier), code_challenge_method: 'S256', ...changes,
   })
   const form = new URLSearchParams({ login: prepared.app.login, password: prepared.app.password, decision })
+  const page = await (await fetch(url, { redirect: 'manual' })).text()
+  form.set('told', /name="told" value="(\w+)"/.exec(page)?.[1] ?? '')
   const answer = await fetch(url, { method: 'POST', body: form, redirect: 'manual' })
   return oauth.authorizationCodeGrant(partner, new URL(answer.headers.get('location')), { pkceCodeVerifier })
 }
