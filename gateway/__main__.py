@@ -1,5 +1,17 @@
-"""`python -m gateway` is the `gateway` command."""
+"""The `gateway` command, also as `python -m gateway`."""
 
-from gateway.cli import main
+import sys
 
-main()
+
+def main() -> None:
+    """Whoever interrupts it while it is loading, which takes a second, has changed nothing."""
+    try:
+        from gateway.cli import main as run
+
+        run()
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

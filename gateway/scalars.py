@@ -21,7 +21,7 @@ YearMonth = NewType("YearMonth", date)
 CurrencyCode = NewType("CurrencyCode", str)
 
 _FINER = re.compile(r"(\.\d{6})\d+")
-_DATE_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
+_DATE_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)", re.ASCII)
 
 
 def _parse_points(value: object) -> int:

@@ -32,6 +32,7 @@ from gateway.http.budget import network_of
 from gateway.http.doorman import Doorman
 from gateway.http.endpoint import GraphQLEndpoint
 from gateway.http.errors import DocumentRefused
+from gateway.http.headers import COMMON
 from gateway.http.messages import Variables, completed, fits
 from gateway.http.refusing import RequestRefused, ended
 from gateway.http.shares import Held
@@ -85,7 +86,7 @@ class Sockets:
         try:
             self._check(websocket, address)
         except RequestRefused as no:
-            answer = JSONResponse({"errors": [no.error.formatted]}, no.status, no.headers)
+            answer = JSONResponse({"errors": [no.error.formatted]}, no.status, {**COMMON, **no.headers})
             return await websocket.send_denial_response(answer)
         self._open += 1
         self._of[address] += 1

@@ -236,8 +236,13 @@ class Ledger:
         usable = [key for key in keys if key.text.isprintable()]
         async with self._database.reading() as tx:
             rows = await tx.all(sql.kept_answers, owners=[k.owner_id for k in usable], keys=[k.text for k in usable])
-        found = {(row["owner_id"], row["key"]): row for row in rows}
-        return [_kept_answer(found.get((key.owner_id, key.text)), key) for key in keys]
+        # Two processes may have taken one key for two contents (decision 0001): each gets its own answer.
+        of_key = {(row["owner_id"], row["key"]): row for row in rows}
+        of_content = {(row["owner_id"], row["key"], row["digest"]): row for row in rows}
+        return [
+            _kept_answer(of_content.get((key.owner_id, key.text, key.digest)) or of_key.get((key.owner_id, key.text)), key)
+            for key in keys
+        ]
 
 
 _OF_TERMS = {

@@ -141,7 +141,11 @@ def _json(content: object) -> bytes:
 def _replace(path: Path, content: bytes) -> None:
     """Write beside and rename, so that a reader never sees half a file."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-    os.chmod(name, 0o640)
-    os.replace(name, path)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        os.chmod(name, 0o640)
+        os.replace(name, path)
+    except BaseException:  # a full disk, say
+        os.unlink(name)
+        raise

@@ -39,8 +39,6 @@ def named_queries() -> dict[str, Statement]:
     """Every named query of every slice."""
     found: dict[str, Statement] = {}
     for module in pkgutil.walk_packages(gateway.__path__, "gateway."):
-        if module.name == "gateway.__main__":
-            continue
         sql = getattr(importlib.import_module(module.name), "sql", None)
         for statement in vars(sql).values() if sql else ():
             if isinstance(statement, Statement):

@@ -228,6 +228,7 @@ async def test_a_purchase_that_waits_for_a_closing_month_goes_to_the_next_one(wo
 BAD_INPUTS: list[tuple[str, str, dict[str, Any], str]] = [
     ('amount: "1.00"', 'amount: "abc"', {"total": {"amount": "abc", "currency": "USD"}}, ".total.amount"),
     ("2026-10-15T12:00:00Z", "yesterday", {"occurredAt": "yesterday"}, ".occurredAt"),
+    ("2026-10-15T12:00:00Z", "2026-10-15T12:00:00+00:60", {"occurredAt": "2026-10-15T12:00:00+00:60"}, ".occurredAt"),
     ('{externalId: "ann"}', '{externalId: "ann", card: "1"}', {"member": {"externalId": "ann", "card": "1"}}, ".member"),
     ('{externalId: "ann"}', "{}", {"member": {}}, ".member"),
     ('receipt: "r", ', 'till: "r", receipt: "r", ', {"till": "r"}, ""),

@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -113,3 +115,21 @@ def test_an_address_of_the_host_that_this_machine_does_not_have_is_passed_over(m
 def test_what_is_no_name_of_a_host_is_told(name: str) -> None:
     with pytest.raises(BadSetting, match="no name of a host"):
         local.listen(read_settings({"GATEWAY_HOST": name}))
+
+
+INTERRUPTED = """
+import builtins
+from gateway.__main__ import main
+load = builtins.__import__
+def interrupted(name, *more, **named):
+    if name == "gateway.cli":
+        raise KeyboardInterrupt
+    return load(name, *more, **named)
+builtins.__import__ = interrupted
+main()
+"""
+
+
+def test_a_command_that_is_interrupted_while_it_is_loading_ends_without_a_word() -> None:
+    ended = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")

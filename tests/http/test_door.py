@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
+from websockets import InvalidStatus, connect
 
 from gateway.http import patience
 from gateway.http.budget import PLANS
@@ -108,6 +109,16 @@ async def test_entities_are_found_as_nodes_are_and_null_where_they_are_not_the_c
     assert too_many.json()["errors"][0]["extensions"]["code"] == "BAD_INPUT"
     for nonsense in ([7], ["x"], [None]):
         assert (await world.post("grocer", ENTITIES, r=nonsense)).status_code == 200
+
+
+async def test_a_socket_that_is_not_opened_is_answered_with_the_same_headers(world: World) -> None:
+    for path, status in (("/nowhere", 404), ("/graphql", 400)):  # at the latter no subprotocol is asked for
+        with pytest.raises(InvalidStatus) as refused:
+            async with connect(world.url.replace("http", "ws") + path):
+                pass
+        answer = refused.value.response
+        assert answer.status_code == status
+        assert {name: answer.headers.get(name) for name in COMMON} == COMMON
 
 
 async def test_pages_and_answers_carry_their_headers_and_nothing_is_open_to_other_sites(world: World) -> None:

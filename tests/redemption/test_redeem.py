@@ -3,6 +3,7 @@
 import asyncio
 from datetime import datetime, timedelta
 
+from tests.points import codes
 from tests.world import REDEEM, World
 
 
@@ -44,6 +45,25 @@ async def test_a_repeated_key_gets_the_first_answer_also_when_it_was_a_refusal(w
     await world.record("100.00")
     assert await world.ask("fuel", REDEEM, input=input) == refused
     assert await world.available() == 100
+
+
+async def test_each_of_two_contents_that_two_processes_took_under_one_key_gets_its_own_answer_again(world: World) -> None:
+    """Also when it is refused by now before it gets to the ledger: the other's row lies in another bucket (decision 0001)."""
+    await world.record("100.00")
+    input = {"idempotencyKey": "k", "member": {"externalId": "ann"}, "programme": "MER", "points": 50}
+    first = await world.ask("fuel", REDEEM, input=input)
+    for step in (1, 255):  # one before and one after it in the index
+        await world.sql(
+            "insert into idempotency (owner_id, key, bucket, digest, refusal, answered_at)"
+            f" select owner_id, key, (bucket + {step}) % 256, '\\x00', 'INSUFFICIENT_POINTS', answered_at from idempotency"
+            " where key = 'k' and refusal is null"
+        )
+    await world.sql("update membership set status = 'suspended'")
+    assert codes(await world.redeem(10)) == ["MEMBERSHIP_SUSPENDED"]
+    assert await world.ask("fuel", REDEEM, input=input) == first
+    other = await world.ask("fuel", REDEEM, input={**input, "points": 40})
+    assert codes(other["redeemPoints"]) == ["IDEMPOTENCY_KEY_REUSED"]
+    assert (await world.sql("select available from wallet"))[0][0] == 50
 
 
 async def test_zero_negative_and_unknown_are_refused(world: World) -> None:
