@@ -37,6 +37,7 @@ from gateway.http.errors import DocumentRefused, brief, masked
 from gateway.http.executor import Coerced, DocumentExecutor, Root, compile_root
 from gateway.http.guard import Need, fields_of, introspects, missing, needs_of, rights, root_fields, step_ups
 from gateway.http.shape import NAME_MAX, check_shape
+from gateway.http.suggestions import suggest_quickly
 from gateway.inputs import Coercers, NotPlain, coerce_variables, compile_variables
 from gateway.outputs import Outputs
 
@@ -94,6 +95,7 @@ class Engine:
     """The schema with its caches; one a process."""
 
     def __init__(self, schema: Schema) -> None:
+        suggest_quickly()
         self._schema = schema._schema
         self.rights = rights(self._schema)
         self._step_ups = step_ups(self._schema)

@@ -127,4 +127,4 @@ async def test_what_a_job_fails_of_is_told_without_the_values_it_came_upon(world
     with pytest.raises(asyncpg.InvalidTextRepresentationError):
         await run_job(world, "notices")
     ((error,),) = await world.sql("select error from job_run where job = 'notices'")
-    assert re.fullmatch(r"InvalidTextRepresentationError \(SQLSTATE 22P02\), at database/\w+\.py:\d+", error)
+    assert re.fullmatch(r"InvalidTextRepresentationError \(SQLSTATE 22P02\), at gateway/database/\w+\.py:\d+", error)
