@@ -1,7 +1,7 @@
 """The names of the schema that an error suggests ("Did you mean ...?"), found in microseconds.
 
-graphql-core compares a name with each of the schema's in Python: ten milliseconds for a type that is not there, in which nobody else
-has a turn. rapidfuzz answers the same distances a hundred times as fast.
+graphql-core compares a name with each of the schema's in Python: ten milliseconds for a type that is not there, in which nobody
+else has a turn. rapidfuzz answers the same distances a hundred times as fast.
 """
 
 from importlib import import_module
