@@ -31,7 +31,9 @@ class PointsOrigin:
 class Take:
     points: Points
     expires_on: Day = strawberry.field(description="When they would have run out; 9999-12-31: never.")
-    funder: Partner
+    funder: Partner | None = strawberry.field(
+        description="Who had funded them; a partner is told of its own alone, since the others say where else a member shops."
+    )
     lot_id: strawberry.Private[UUID]
     transaction_id: strawberry.Private[UUID]
 
@@ -69,12 +71,13 @@ class Redemption(Activity):
     async def takes(self, info: Info) -> list[Take]:
         async with info.context.reading() as tx:
             rows = await tx.all(history.sql.takes, bucket=ids.bucket_of(self.transaction_id), transaction=self.transaction_id)
-        partners = info.context.coalition.partners
+        partners, caller = info.context.coalition.partners, info.context.caller
+        everybodys = caller.kind == "operator"
         return [
             Take(
                 points=row["points"],
                 expires_on=Day(row["expires_on"]),
-                funder=show_partner(partners[row["funder_id"]]),
+                funder=show_partner(partners[row["funder_id"]]) if everybodys or row["funder_id"] == caller.party else None,
                 lot_id=row["lot_id"],
                 transaction_id=self.transaction_id,
             )

@@ -6,6 +6,8 @@ from datetime import datetime, timedelta
 from tests.points import codes
 from tests.world import REDEEM, World
 
+TAKES = "query($id: ID!) { node(id: $id) { ... on Redemption { takes { points expiresOn funder { code } } } } }"
+
 
 async def test_points_are_taken_first_expiring_first_and_traced_to_their_funders(world: World) -> None:
     now = world.clock.now()
@@ -15,8 +17,10 @@ async def test_points_are_taken_first_expiring_first_and_traced_to_their_funders
     assert answer["redemption"]["points"] == -25
     assert answer["redemption"]["takes"] == [
         {"points": 20, "expiresOn": "2027-03-31", "funder": {"code": "fuel"}},
-        {"points": 5, "expiresOn": "2027-04-30", "funder": {"code": "grocer"}},
+        {"points": 5, "expiresOn": "2027-04-30", "funder": None},  # where else its member shops is not told to the fuel station
     ]
+    seen = (await world.ask(await world.operator(), TAKES, id=answer["redemption"]["id"]))["node"]["takes"]
+    assert [each["funder"]["code"] for each in seen] == ["fuel", "grocer"]
     assert await world.available() == 5
     assert await world.broken() == []
 
