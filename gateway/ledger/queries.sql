@@ -157,6 +157,12 @@ select transaction_id, leaf
  where height = :height
  order by ordinal;
 
+-- name: packed_leaves_of_block(height)$
+-- The leaves of a block one after the other, for its tree.
+select string_agg(leaf, ''::bytea order by ordinal)
+  from sealed
+ where height = :height;
+
 -- name: unsealed_before_last()$
 -- How many transactions that the last block should have covered are in no block.
 select count(*)

@@ -101,7 +101,7 @@ def _block(last: Row | None, leaves: Sequence[bytes], now: datetime, signer: Sig
     unsigned = Block(
         height=last["height"] + 1 if last else 1,
         previous_hash=last["hash"] if last else FIRST,
-        merkle_root=merkle.Tree(leaves).root,
+        merkle_root=merkle.Tree(b"".join(leaves)).root,
         leaves=len(leaves),
         sealed_at=now,
         hash=b"",
@@ -188,7 +188,7 @@ async def _fault(tx: Tx, block: Block, previous: bytes, signer: Signer) -> str |
     if not signer.is_signed(block.header, block.signature, block.key_id):
         return "its signature is not the gateway's"
     leaves = await tx.all(sql.leaves_of_block, height=block.height)
-    if len(leaves) != block.leaves or merkle.Tree([leaf["leaf"] for leaf in leaves]).root != block.merkle_root:
+    if len(leaves) != block.leaves or merkle.Tree(b"".join(leaf["leaf"] for leaf in leaves)).root != block.merkle_root:
         return "its leaves do not match its root"
     contents = await contents_of(tx, [leaf["transaction_id"] for leaf in leaves])
     for leaf in leaves:
