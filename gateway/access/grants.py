@@ -101,6 +101,8 @@ class CodeGrant(AuthorizationCodeGrant):  # type: ignore[misc]
         if "request" in self.request.payload.data:  # what it says, signed, would be passed over (RFC 9101, section 10.5)
             told = "Push the parameters themselves (/oauth/par); a request object is not read."
             raise OAuth2Error(error="request_not_supported", description=told, status_code=400)
+        if self.request.payload.data.get("response_mode", "query") != "query":
+            raise InvalidRequestError("What comes back stands in the query alone: response_mode=query, or none.")
         super().validate_requested_scope()
 
     def save_authorization_code(self, code: str, request: OAuth2Request) -> None:

@@ -202,8 +202,8 @@ class OutsideIssuers:
             header = unverified(token, 0)
             keys = await self._keys[issuer.issuer].keys(header.get("kid"))
             decoded = jwt.decode(token, keys, registry=JWSRegistry(algorithms=list(issuer.algorithms)))
-        except KeysAway as away:
-            raise TokenRefused(str(away)) from None
+        except KeysAway:  # its words say where they lie
+            raise TokenRefused("The keys of the token's issuer cannot be had now.") from None
         except (JoseError, ValueError, KeyError, TypeError, RecursionError):
             raise TokenRefused("The token is not one of its issuer's.") from None
         if issuer.type is not None and str(decoded.header.get("typ", "")).removeprefix("application/") != issuer.type:

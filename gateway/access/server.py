@@ -222,7 +222,7 @@ class Request(OAuth2Request):  # type: ignore[misc]
         return self._parameters
 
 
-REPEATED = ("response_type", "response_mode", "grant_type", "redirect_uri", "scope", "client_id", "token_type_hint")
+REPEATED = ("response_type", "response_mode", "grant_type", "redirect_uri", "scope", "client_id")
 
 
 def read_parameters(pairs: list[tuple[str, str]]) -> dict[str, str]:

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import strawberry
 
-from gateway.activity.graph import is_party
+from gateway.activity.graph import sees
 from gateway.coalition.graph import Programme, show_programme
 from gateway.context import Info
 from gateway.graph import PUBLIC, Node, Payload, read_id, refusing, requires, show_id
@@ -54,10 +54,10 @@ def show_hold(info: Info, hold: holds.Hold) -> Hold:
 
 
 async def hold_node(info: Info, id: UUID) -> Hold | None:
-    """A hold by id: its member, the partner that placed it, and operators see it."""
+    """A hold by id: the partner that placed it and operators see it, and who may read its member's activity."""
     async with info.context.reading() as tx:
         found = await holds.hold_by_id(tx, id)
-    return show_hold(info, found) if found and is_party(info, found.member_id, found.partner_id) else None
+    return show_hold(info, found) if found and sees(info, found.member_id, found.partner_id) else None
 
 
 @strawberry.input(description="Points to set aside for a redemption to come.")

@@ -13,7 +13,7 @@ from tests.access.consenting import agree, exchange
 from tests.conversion.exchanging import CONVERT, QUOTE
 from tests.events.following import next_of, open_socket
 from tests.members.test_members import LINK
-from tests.points import ann_hands_over, ann_logs_in, codes
+from tests.points import HOLD, TRANSFER, ann_hands_over, ann_logs_in, bob_joins, codes
 from tests.world import World, engine, said_by
 
 # What is told of whom a member knows, of what it did, and of who it is.
@@ -98,6 +98,30 @@ async def test_who_acts_reads_no_whole_number_of_a_card_and_cannot_spend_with_wh
     assert read["number"] == "...1"
     linked = (await world.ask("airline", LINK, i={"externalId": "by what was read", "card": read["number"]}))["linkMembership"]
     assert codes(linked) == ["MEMBER_UNKNOWN"]
+
+
+async def test_who_acts_for_a_member_does_not_read_what_others_wrote_to_it(world: World) -> None:
+    await bob_joins(world)
+    await world.record("50.00")
+    ann = await ann_logs_in(world)
+    given = {"idempotencyKey": "gift", "card": "CARD-2", "programme": "MER", "points": 7, "message": "for your taxi to the clinic"}
+    assert codes((await world.ask(ann, TRANSFER, i=given))["transferPoints"]) == []
+    query = "{ me { activity(first: 1) { nodes { points ... on Transfer { message } } } } }"
+    told = {"points": -7, "message": given["message"]}
+    assert (await world.ask(ann, query))["me"]["activity"]["nodes"] == [told]
+    acted = await world.post(await acting(world, "profile:read", "balance:read"), query)
+    assert acted.json()["data"]["me"]["activity"]["nodes"] == [{**told, "message": None}]
+    assert "clinic" not in acted.text
+
+
+async def test_who_may_read_balances_does_not_read_another_partners_hold_by_its_id(world: World) -> None:
+    await world.record("50.00")
+    placed = {"idempotencyKey": "h", "member": {"externalId": "ann"}, "programme": "MER", "points": 5, "reference": "pump 7"}
+    hold = (await world.ask("grocer", HOLD, i=placed))["holdPoints"]["hold"]["id"]
+    query = "query($id: ID!) { node(id: $id) { ... on Hold { reference } } }"
+    assert (await world.ask("grocer", query, id=hold))["node"] == {"reference": "pump 7"}
+    assert (await world.ask(await ann_logs_in(world), query, id=hold))["node"] == {"reference": "pump 7"}
+    assert (await world.ask(await acting(world, "balance:read"), query, id=hold))["node"] is None
 
 
 async def test_a_balance_in_another_partners_system_is_a_balance(world: World) -> None:

@@ -34,7 +34,7 @@ async def test_introspection_tells_a_client_of_its_own_tokens_alone(world: World
     token = await world.token("grocer")
     own = (await world.http.post("/oauth/introspect", data={"token": token}, auth=world.clients["grocer"])).json()
     assert (own["active"], own["client_id"], own["iss"]) == (True, "partner-grocer", world.url)
-    for hint in ("access_token", "refresh_token", "x"):  # which is no more than where to look first
+    for hint in ("access_token", "refresh_token", "x", "ä", 'a"b'):  # which is no more than where to look first
         hinted = await world.http.post("/oauth/introspect", data={"token": token, "token_type_hint": hint}, auth=world.clients["grocer"])
         assert hinted.json() == own
     other = await world.http.post("/oauth/introspect", data={"token": token}, auth=world.clients["fuel"])

@@ -314,6 +314,16 @@ async def test_nothing_is_kept_of_a_pushed_request_that_is_not_read(world: World
     assert parse_qs(urlparse(back.headers["location"]).query)["state"] == ["s"]
 
 
+async def test_an_answer_that_is_wanted_elsewhere_than_in_the_query_is_refused(world: World) -> None:
+    query, _ = authorization(world, response_mode="fragment")
+    assert (await world.http.post("/oauth/par", data=query)).json()["error"] == "invalid_request"
+    landed = (await world.http.get("/oauth/authorize", params=query)).headers["location"]
+    assert parse_qs(urlparse(landed).query)["error"] == ["invalid_request"]
+    query, _ = authorization(world, response_mode="query")
+    assert (await world.http.post("/oauth/par", data=query)).status_code == 201
+    assert len(await world.sql("select from pushed_request")) == 1
+
+
 async def test_a_request_object_is_refused_instead_of_passed_over(world: World) -> None:
     query, _ = authorization(world, request="eyJhbGciOiJub25lIn0.e30.", state="s")
     pushed = await world.http.post("/oauth/par", data=query)

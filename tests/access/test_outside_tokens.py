@@ -20,7 +20,7 @@ from gateway.http.documents import document_id
 from gateway.http.doorman import Doorman
 from gateway.ids import new_id_in, show
 from tests.access.consenting import FOLLOW, GRANT, PERSON
-from tests.access.issuing import Publisher, publishing, trusting
+from tests.access.issuing import Publisher, forge, publishing, trusting
 from tests.conversion.exchanging import QUOTE
 from tests.events.following import closed_with, next_of, open_socket
 from tests.house.test_embedded import Gateway
@@ -226,3 +226,13 @@ async def test_a_token_whose_issuer_is_a_nest_of_lists_is_of_nobody(place: Place
             claims = base64.urlsafe_b64encode(said.encode()).rstrip(b"=").decode()
             answer = await world.http.post("/graphql", json={"query": LOG}, headers={"Authorization": f"Bearer e30.{claims}.x"})
             assert (answer.status_code, answer.json()["errors"][0]["extensions"]["code"]) == (401, "UNAUTHENTICATED")
+
+
+async def test_a_stranger_is_not_told_where_an_issuers_keys_lie(place: Place) -> None:
+    issuer, where = "https://issuer.example", "http://127.0.0.1:9/inside/keys"
+    said = {"claims": "{}", "algorithms": '["ES256"]', "jwks_uri": f'"{where}"'}
+    file = trusting(place.folder, issuer, AUDIENCE, **said)
+    async with open_world(place, issuers_file=file, jwks_hosts=("127.0.0.1:9",)) as world:
+        refused = await world.post(forge(issuer, AUDIENCE, "k"), ME)
+        assert (refused.status_code, "cannot be had now" in refused.text) == (401, True)
+        assert "127.0.0.1:9" not in refused.text + str(refused.headers)
