@@ -32,6 +32,8 @@ from gateway.texts import check_text
 
 BATCH_MAX = 1_000
 LINES_MAX = LINES_AT_ONCE = 1_000
+LINES_OF_PRICE = 10
+"""What a purchase takes without its lines, in lines."""
 
 
 class PurchaseRequest(msgspec.Struct, frozen=True):
@@ -69,15 +71,15 @@ async def record_purchases(
     if len(requests) > BATCH_MAX:
         raise BatchTooLarge(len(requests), BATCH_MAX)
     book: _TermsBook = {}
-    priced, lines = [], 0
+    priced, keys, lines = [], [], 0
     for request in requests:
         priced.append(_price(coalition, partner, book, request, now))
-        lines += len(request.lines)
+        keys.append(Key(partner.id, request.idempotency_key, _digest(request)))
+        lines += LINES_OF_PRICE + len(request.lines)
         if lines >= LINES_AT_ONCE:
             await asyncio.sleep(0)  # others have their turn
             lines = 0
     memberships = await members.find(partner.id, [request.member for request in requests])
-    keys = [Key(partner.id, request.idempotency_key, _digest(request)) for request in requests]
     items = [_item(p, m, key) for p, m, key in zip(priced, memberships, keys, strict=True)]
     first, later = keys_of_refused(keys, items)
     again = await first_answers(ledger, first)

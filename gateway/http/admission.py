@@ -16,6 +16,7 @@ from gateway.http.documents import Documents
 from gateway.http.engine import DOCUMENT_MAX_CHARS, STEP_UP_SECONDS, Engine, Prepared, ScopeMissing, StepUpNeeded, knows_schema
 from gateway.http.errors import DocumentRefused
 from gateway.http.refusing import RequestRefused, refusing_what_is_away
+from gateway.http.shares import Turns
 from gateway.http.wire import SMALL_BODY_BYTES
 
 READING_COST = 5
@@ -49,8 +50,8 @@ class Admitted:
 class Admission:
     """Checks all that can be checked of a request before it is executed."""
 
-    def __init__(self, engine: Engine, doors: Doors, budgets: Budgets) -> None:
-        self._engine, self._doors, self._budgets = engine, doors, budgets
+    def __init__(self, engine: Engine, doors: Doors, budgets: Budgets, turns: Turns) -> None:
+        self._engine, self._doors, self._budgets, self._turns = engine, doors, budgets, turns
         self._documents = Documents(doors.database)
 
     async def charge_for_reading(self, caller: Caller, size: int) -> None:
@@ -60,7 +61,11 @@ class Admission:
                 await self._budgets.charge(caller, size // BYTES_FOR_A_POINT)
 
     async def admit(self, caller: Caller, asked: dict[str, Any], method: str, streamed: bool = False) -> Admitted:
-        """Admit a request, or say why not. Raises RequestRefused, DocumentRefused."""
+        """Admit a request when it is its party's turn, or say why not. Raises RequestRefused, DocumentRefused."""
+        async with self._turns.at_the_entrance(caller):
+            return await self._admit(caller, asked, method, streamed)
+
+    async def _admit(self, caller: Caller, asked: dict[str, Any], method: str, streamed: bool) -> Admitted:
         name, variables = asked.get("operationName"), asked.get("variables")
         with refusing_what_is_away():
             text = await self._text(caller, asked)

@@ -65,9 +65,9 @@ class GraphQLEndpoint:
 
     def __init__(self, engine: Engine, doorman: Doorman, doors: Doors, budgets: Budgets) -> None:
         self._engine, self._doorman, self._doors, self._budgets = engine, doorman, doors, budgets
-        self.admission = Admission(engine, doors, budgets)
-        self._under_way: set[asyncio.Task[ExecutionResult]] = set()
         self._turns, self._unread, self.requests = Turns(), Unread(), Requests()
+        self.admission = Admission(engine, doors, budgets, self._turns)
+        self._under_way: set[asyncio.Task[ExecutionResult]] = set()
         self._ends_at: float | None = None
 
     def end(self) -> None:

@@ -1,10 +1,10 @@
 """What one caller may have of a process at once: operations that run, requests in memory, and answers that it has not read."""
 
 import gc
-from asyncio import Semaphore
+from asyncio import Semaphore, get_running_loop
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from uuid import UUID
 from weakref import WeakValueDictionary
 
@@ -12,10 +12,13 @@ from gateway.access.caller import Caller
 from gateway.http.cost import COST_MAX
 from gateway.http.refusing import RequestRefused
 
+# Each request crosses the loop some ten times, and each time waits for a piece of everything that is there: so many of one
+# party's are being read and checked.
+ADMITTED_AT_ONCE = 8
 # Of operations of less than so many points so many run at once: each point is work for the loop, and a mutation's are more of it
-# than a query's.
-QUERIES_AT_ONCE = ((300, 200), (1_000, 32), (10_000, 8), (COST_MAX + 1, 2))
-MUTATIONS_AT_ONCE = ((100, 200), (200, 32), (10_000, 8), (COST_MAX + 1, 4))
+# than a query's. Small mutations wait for one another in batches, where more cost less.
+QUERIES_AT_ONCE = ((1_000, 32), (10_000, 8), (COST_MAX + 1, 2))
+MUTATIONS_AT_ONCE = ((100, 100), (200, 32), (2_000, 6), (COST_MAX + 1, 2))
 # Of members there are many, who need little: an answer of the largest size.
 UNREAD_MAX_BYTES, MEMBERS_UNREAD_MAX_BYTES = 64 * 1024 * 1024, 16 * 1024 * 1024
 # What counts of a request in memory, the most that one may take, and all of a party's that are not answered.
@@ -34,6 +37,19 @@ class Turns:
     def __init__(self) -> None:
         # One is kept for as long as somebody has it or waits for it.
         self._turns: WeakValueDictionary[tuple[UUID | None, int, bool], Semaphore] = WeakValueDictionary()
+        self._entrances: WeakValueDictionary[UUID | None, Semaphore] = WeakValueDictionary()
+
+    @asynccontextmanager
+    async def at_the_entrance(self, caller: Caller) -> AsyncIterator[None]:
+        """A turn at being read and checked; the next one has it when everybody else has had a turn of the loop."""
+        entrance = self._entrances.get(caller.party)
+        if entrance is None:
+            entrance = self._entrances[caller.party] = Semaphore(ADMITTED_AT_ONCE)
+        await entrance.acquire()
+        try:
+            yield
+        finally:
+            get_running_loop().call_soon(entrance.release)
 
     def of(self, caller: Caller, points: int, is_mutation: bool = False) -> Semaphore:
         """What an operation of so many points holds while it runs."""

@@ -76,7 +76,7 @@ SAID = {
         f"{connections.ASKS_OF_ONE} balances in partners' own systems and {connections.CREDITS_OF_ONE} credits at each",
         f"{NOTERS_OF_ONE} that write the audit log ({NOTERS_AT_ONCE} of all)",
         f"{SINGLES_OF_ONE} transfers, reversals and releases ({SINGLES_AT_ONCE} of all)",
-        "of its queries " + at_once(shares.QUERIES_AT_ONCE) + "; of its mutations " + at_once(shares.MUTATIONS_AT_ONCE),
+        f"{shares.ADMITTED_AT_ONCE} requests that are read and checked, of its queries " + at_once(shares.QUERIES_AT_ONCE) + "; of its mutations " + at_once(shares.MUTATIONS_AT_ONCE),
     ],
     "consents of a member": [f"{consents.STANDING_MAX}; {consents.WITHDRAWN_MAX}"],
     "a WebSocket's message": [
