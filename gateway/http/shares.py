@@ -17,8 +17,8 @@ from gateway.http.refusing import RequestRefused
 ADMITTED_AT_ONCE = 8
 # Of operations of less than so many points so many run at once: each point is work for the loop, and a mutation's are more of it
 # than a query's. Small mutations wait for one another in batches, where more cost less.
-QUERIES_AT_ONCE = ((1_000, 32), (10_000, 8), (COST_MAX + 1, 2))
-MUTATIONS_AT_ONCE = ((100, 100), (200, 32), (2_000, 6), (COST_MAX + 1, 2))
+QUERIES_AT_ONCE = ((1_000, 32), (10_000, 3), (COST_MAX + 1, 1))
+MUTATIONS_AT_ONCE = ((100, 100), (200, 32), (2_000, 6), (20_000, 2), (COST_MAX + 1, 1))
 # Of members there are many, who need little: an answer of the largest size.
 UNREAD_MAX_BYTES, MEMBERS_UNREAD_MAX_BYTES = 64 * 1024 * 1024, 16 * 1024 * 1024
 # What counts of a request in memory, the most that one may take, and all of a party's that are not answered.
