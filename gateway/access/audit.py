@@ -26,6 +26,8 @@ from gateway.statements import load_queries
 sql = load_queries(__file__, "audit.sql")
 
 COMMAND_LINE = "command_line"
+# The result of what is noted before it is begun.
+ASKED = "ASKED"
 ABOUT_MAX = 500
 DETAILS_MAX_BYTES = 128 * 1024
 TEXT_MAX = 500

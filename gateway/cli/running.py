@@ -3,6 +3,7 @@
 import asyncio
 import getpass
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import date
 from typing import Any, TypeVar
 
@@ -11,7 +12,7 @@ from rich.console import Console
 
 from gateway import ids
 from gateway.access.accounts import sql as account_sql
-from gateway.access.audit import COMMAND_LINE, Audit, Deed
+from gateway.access.audit import ASKED, COMMAND_LINE, Audit, Deed
 from gateway.access.tokens import Subject
 from gateway.access.vault import open_vault
 from gateway.clock import SystemClock
@@ -38,16 +39,20 @@ def noting(action: str, about: Sequence[str] = (), **details: Any) -> Deed:
 
 
 def with_database(work: Callable[[Database], Awaitable[T]], deed: Deed | None = None, settings: Settings | None = None) -> T:
-    """Run some work against the configured database, or the one of the data folder; a deed is noted once it is done."""
+    """Run some work against the configured database, or the one of the data folder; a deed is noted before it is begun, since it
+    may be interrupted once it is done, and then with what it came to."""
     settings = settings or settings_of()
 
     async def run(dsn: str) -> T:
         opened = Database(dsn, 2)
         await opened.open()
         try:
+            if deed is None:
+                return await work(opened)
+            audit = Audit(opened, await open_vault(opened, settings), SystemClock())
+            await audit.note(replace(deed, result=ASKED))
             done = await work(opened)
-            if deed is not None:
-                await Audit(opened, await open_vault(opened, settings), SystemClock()).note(deed)
+            await audit.note(deed)
             return done
         finally:
             await opened.close()

@@ -5,7 +5,7 @@ from typing import Any
 
 from graphql import ExecutionResult, OperationDefinitionNode, print_ast, separate_operations
 
-from gateway.access.audit import DETAILS_MAX_BYTES, Deed
+from gateway.access.audit import ASKED, DETAILS_MAX_BYTES, Deed
 from gateway.access.caller import Caller
 from gateway.graph import Payload
 from gateway.http.engine import Prepared
@@ -28,14 +28,14 @@ def deed_of(
     details: dict[str, Any] = {"variables": variables or {}, "document": document}
     about = named_in(variables, document)
     if caller.kind == "operator":
-        return Deed("operator", caller.subject_id, caller.client_id, action, "ASKED", caller.token_id, about, details)
+        return Deed("operator", caller.subject_id, caller.client_id, action, ASKED, caller.token_id, about, details)
     actor = caller.subject_id
     if caller.acting_partner_id is not None:
         assert caller.subject_id is not None
         actor = caller.acting_partner_id
         details |= {"member": str(caller.subject_id)}
         about.insert(0, show("mem", caller.subject_id))
-    return Deed("partner", actor, caller.client_id, action, "ASKED", caller.token_id, about[:ABOUT_OF_PARTNERS], details)
+    return Deed("partner", actor, caller.client_id, action, ASKED, caller.token_id, about[:ABOUT_OF_PARTNERS], details)
 
 
 def named_in_answer(caller: Caller, result: ExecutionResult) -> list[str]:

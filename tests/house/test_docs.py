@@ -72,7 +72,8 @@ def test_the_operators_commands_work_as_written(dsn: str, tmp_path: Path) -> Non
         ran = gateway.run(*command.split())
         assert ran.returncode == 0, ran.stdout
     with psycopg.connect(dsn) as connection:  # who looked at everybody's movements is noted
-        assert connection.execute("select count(*) from audit_log where action = 'events'").fetchone() == (1,)
+        noted = connection.execute("select result from audit_log where action = 'events' order by number").fetchall()
+        assert noted == [("ASKED",), ("ok",)]
 
 
 async def test_the_documents_that_partners_are_shown_work_as_written(world: World) -> None:
@@ -153,8 +154,13 @@ async def test_what_the_guides_say_of_documents_factors_issuers_and_keys_works_a
     described = tmp_path / "issuers.toml"
     described.write_text(re.findall(r"```toml\n(\[\[issuer.*?)```", operating, re.S)[0])
     assert [each.kind for each in read_issuers(described)] == ["operator"]
-    log = await world.sql("select action from audit_log where actor_kind = 'command_line' order by number")
-    assert [row["action"] for row in log] == ["app register", "documents register", "operator create", "operator factor", "issuer link", "keys rewrap"]
+    log = await world.sql("select action, result from audit_log where actor_kind = 'command_line' order by number")
+    registered, made = ["app register", "documents register"], ["operator create", "operator factor", "issuer link", "keys rewrap"]
+    assert [tuple(row) for row in log] == [
+        *((each, result) for each in registered for result in ("ASKED", "ok")),
+        *[("documents register", "ASKED")] * 2,  # which were refused
+        *((each, result) for each in made for result in ("ASKED", "ok")),
+    ]
 
 
 async def test_a_password_is_read_from_a_pipe_and_a_short_one_makes_no_account(world: World) -> None:
