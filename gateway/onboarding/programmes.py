@@ -19,6 +19,11 @@ sql = load_queries(__file__)
 MONTHS_MAX = 1_200
 PENDING_DAYS_MAX = 365
 
+# ISO 4217: currencies without hundredths, or with more; amounts have two decimals here.
+OTHER_DECIMALS = frozenset(
+    "BHD BIF CLF CLP DJF GNF IQD ISK JOD JPY KMF KRW KWD LYD OMR PYG RWF TND UGX UYI UYW VND VUV XAF XOF XPF".split()
+)
+
 # A till that was offline, a month of receipts that come at once.
 BACKDATING_DAYS = 31
 
@@ -50,6 +55,10 @@ class NewProgramme:
 async def create_coalition(tx: Tx, new: NewCoalition) -> None:
     """Raises InputNotAccepted, StateConflict when the database has a coalition."""
     check_name(new.name, "name")
+    if not re.fullmatch("[A-Z]{3}", new.settlement_currency):
+        raise InputNotAccepted(f"A currency is three capitals such as EUR, not {new.settlement_currency!r}.", "currency")
+    if new.settlement_currency in OTHER_DECIMALS:
+        raise InputNotAccepted(f"Amounts have two decimals here, and those of {new.settlement_currency} do not.", "currency")
     try:
         ZoneInfo(new.timezone)
     except (ZoneInfoNotFoundError, ValueError):

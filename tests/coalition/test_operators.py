@@ -8,6 +8,7 @@ import pytest
 
 from partners.protocols import rest_json
 from tests.conversion.exchanging import fault
+from tests.house.test_embedded import Gateway
 from tests.points import ENROL
 from tests.world import World
 
@@ -218,3 +219,19 @@ async def test_no_partner_is_called_what_statements_call_something_else(world: W
     made = await told(world, ONBOARD, code=code, name="A Partner")
     assert made["errors"] == [{"code": "INPUT_NOT_ACCEPTED", "path": ["code"]}]
     assert await count(world, "partner") == before
+
+
+@pytest.mark.parametrize(("name", "timezone", "currency", "told"), [
+    ("Ours", "UTC", "JPY", "two decimals"),
+    ("Ours", "UTC", "KWD", "two decimals"),
+    ("Ours", "UTC", "euro", "three capitals"),
+    ("Ours", "Europe/Wien", "EUR", "time zone"),
+    ("\u200b", "UTC", "EUR", "printable"),
+])  # fmt: skip
+async def test_a_coalition_that_is_described_wrongly_is_not_created(world: World, name: str, timezone: str, currency: str, told: str) -> None:
+    gateway = Gateway(world.data_dir)
+    gateway.environment |= {"DATABASE_URL": world.dsn}
+    before = await world.sql("select * from coalition")
+    ran = gateway.run("coalition", "create", "--name", name, "--timezone", timezone, "--currency", currency)
+    assert (ran.returncode, told in ran.stderr) == (1, True), ran.stderr
+    assert await world.sql("select * from coalition") == before
