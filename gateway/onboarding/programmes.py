@@ -20,9 +20,10 @@ MONTHS_MAX = 1_200
 PENDING_DAYS_MAX = 365
 
 # ISO 4217: currencies without hundredths, or with more; amounts have two decimals here.
-OTHER_DECIMALS = frozenset(
-    "BHD BIF CLF CLP DJF GNF IQD ISK JOD JPY KMF KRW KWD LYD OMR PYG RWF TND UGX UYI UYW VND VUV XAF XOF XPF".split()
-)
+OTHER_DECIMALS = frozenset({
+    "BHD", "BIF", "CLF", "CLP", "DJF", "GNF", "IQD", "ISK", "JOD", "JPY", "KMF", "KRW", "KWD", "LYD", "OMR", "PYG", "RWF", "TND",
+    "UGX", "UYI", "UYW", "VND", "VUV", "XAF", "XOF", "XPF",
+})  # fmt: skip
 
 # A till that was offline, a month of receipts that come at once.
 BACKDATING_DAYS = 31
