@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from fractions import Fraction
+from itertools import groupby
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -126,7 +127,11 @@ class Coalition:
     programmes: dict[UUID, Programme]
     partners: dict[UUID, Partner]
     stores: dict[tuple[UUID, str], Store]
+    stores_of: dict[UUID, tuple[Store, ...]]
+    """Of each partner that has any, by code."""
+    stores_by_id: dict[UUID, Store]
     contracts: dict[tuple[UUID, str], tuple[Contract, ...]]
+    contracts_by_id: dict[UUID, Contract]
     rates: dict[tuple[UUID, UUID], tuple[Rate, ...]]
 
     def day_of(self, at: datetime) -> date:
@@ -251,6 +256,7 @@ async def read_coalition(tx: Tx) -> Coalition:
     rates: dict[tuple[UUID, UUID], list[Rate]] = {}
     for r in await tx.all(sql.rates):
         rates.setdefault((r["source_id"], r["target_id"]), []).append(Rate(*r.values()))
+    stores = sorted((Store(*s.values()) for s in await tx.all(sql.stores)), key=lambda s: (s.partner_id, s.code))
     return Coalition(
         id=row["coalition_id"],
         name=row["name"],
@@ -260,7 +266,10 @@ async def read_coalition(tx: Tx) -> Coalition:
         backdating_days=row["backdating_days"],
         programmes={p["programme_id"]: Programme(*p.values()) for p in await tx.all(sql.programmes)},
         partners={p["partner_id"]: Partner(*p.values()) for p in await tx.all(sql.partners)},
-        stores={(s["partner_id"], s["code"]): Store(*s.values()) for s in await tx.all(sql.stores)},
+        stores={(s.partner_id, s.code): s for s in stores},
+        stores_of={partner_id: tuple(own) for partner_id, own in groupby(stores, key=lambda s: s.partner_id)},
+        stores_by_id={s.id: s for s in stores},
         contracts={key: tuple(found) for key, found in contracts.items()},
+        contracts_by_id={c.id: c for found in contracts.values() for c in found},
         rates={key: tuple(found) for key, found in rates.items()},
     )

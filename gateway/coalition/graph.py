@@ -1,5 +1,6 @@
 """The coalition in GraphQL: programmes, partners, contracts, rates, and the operator's mutations."""
 
+from bisect import bisect_right
 from enum import Enum
 from functools import lru_cache
 from uuid import UUID
@@ -128,8 +129,9 @@ class Partner(Node):
     def stores(self, info: Info, first: int, after: str | None = None) -> Connection[Store]:
         check_own(info.context, self.partner_id)
         asked = page(first, after)
-        own = sorted((s for s in info.context.coalition.stores.values() if s.partner_id == self.partner_id), key=lambda s: s.code)
-        own = [s for s in own if after is None or s.code > after]
+        stores = info.context.coalition.stores_of.get(self.partner_id, ())
+        begin = bisect_right(stores, after, key=lambda s: s.code) if after is not None else 0
+        own = stores[begin : begin + asked.first + 1]
         return connection([Store(id=show_id("sto", s.id), code=s.code, name=s.name) for s in own], lambda n: own[n].code, asked)
 
     @strawberry.field(

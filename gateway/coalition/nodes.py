@@ -18,7 +18,7 @@ async def partner_node(info: Info, id: UUID) -> Partner | None:
 async def store_node(info: Info, id: UUID) -> Store | None:
     """A store by id: its own partner and operators see it."""
     caller = info.context.caller
-    found = next((store for store in info.context.coalition.stores.values() if store.id == id), None)
+    found = info.context.coalition.stores_by_id.get(id)
     if found is None or not (caller.kind == "operator" or found.partner_id == caller.partner_id):
         return None
     return Store(id=show_id("sto", found.id), code=found.code, name=found.name)
@@ -27,7 +27,7 @@ async def store_node(info: Info, id: UUID) -> Store | None:
 async def contract_node(info: Info, id: UUID) -> Contract | None:
     """A contract by id: its own partner and operators see it."""
     caller, coalition = info.context.caller, info.context.coalition
-    found = next((c for contracts in coalition.contracts.values() for c in contracts if c.id == id), None)
+    found = coalition.contracts_by_id.get(id)
     if found is None or not (caller.kind == "operator" or found.partner_id == caller.partner_id):
         return None
     return show_contract(coalition, found)

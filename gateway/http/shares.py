@@ -1,7 +1,7 @@
 """What one caller may have of a process at once: operations that run, requests in memory, and answers that it has not read."""
 
 import gc
-from asyncio import Semaphore, get_running_loop
+from asyncio import Semaphore, get_running_loop, timeout
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -13,8 +13,8 @@ from gateway.http.cost import COST_MAX
 from gateway.http.refusing import RequestRefused
 
 # Each request crosses the loop some ten times, and each time waits for a piece of everything that is there: so many of one
-# party's are being read and checked.
-ADMITTED_AT_ONCE = 8
+# party's are being read and checked. None waits longer for the others than for a database that does not answer.
+ADMITTED_AT_ONCE, ENTRANCE_SECONDS = 8, 5
 # Of operations of less than so many points so many run at once: each point is work for the loop, and a mutation's are more of it
 # than a query's. Small mutations wait for one another in batches, where more cost less.
 QUERIES_AT_ONCE = ((1_000, 32), (10_000, 3), (COST_MAX + 1, 1))
@@ -41,11 +41,17 @@ class Turns:
 
     @asynccontextmanager
     async def at_the_entrance(self, caller: Caller) -> AsyncIterator[None]:
-        """A turn at being read and checked; the next one has it when everybody else has had a turn of the loop."""
+        """A turn at being read and checked; the next one has it when everybody else has had a turn of the loop. Raises
+        RequestRefused where none comes in time."""
         entrance = self._entrances.get(caller.party)
         if entrance is None:
             entrance = self._entrances[caller.party] = Semaphore(ADMITTED_AT_ONCE)
-        await entrance.acquire()
+        try:
+            async with timeout(ENTRANCE_SECONDS if entrance.locked() else None):
+                await entrance.acquire()
+        except TimeoutError:
+            told = f"{ADMITTED_AT_ONCE} other requests of yours are being read, and wait themselves; try again in a moment."
+            raise RequestRefused(429, "BUSY", told, {"Retry-After": "1"}) from None
         try:
             yield
         finally:

@@ -12,6 +12,7 @@ from gateway.ids import bucket_of
 from gateway.ledger.merkle import Tree
 from gateway.ledger.post import sql
 from gateway.ledger.seal import contents_of, read_block
+from gateway.parties import Shares
 from gateway.turns import OneAtATime
 
 # Of the blocks that were asked for last; one takes a third of a megabyte.
@@ -35,7 +36,7 @@ class Prover:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._trees: OrderedDict[int, Tree] = OrderedDict()
-        self._building = OneAtATime()
+        self._turns, self._building = Shares(1), OneAtATime()
 
     async def prove(self, transaction_id: UUID) -> Proof | None:
         """The proof of a transaction; None while it is not sealed yet. Raises DatabaseAway, Stuck, Busy."""
@@ -53,8 +54,8 @@ class Prover:
         if tree is not None:
             self._trees.move_to_end(height)
             return tree
-        # One is built after the other: each takes some milliseconds, in which nobody else has a turn.
-        async with self._building():
+        # One is built after the other, in milliseconds in which nobody else has a turn; of one party one waits for its own.
+        async with self._turns.own(), self._building():
             tree = self._trees.get(height)
             if tree is None:
                 async with self._database.reading() as tx:

@@ -23,7 +23,7 @@ class TransferDirection(Enum):
 @strawberry.type(directives=[SEES_TRANSFERS], description="Points given to another member, or got from one.")
 class Transfer(Activity):
     direction: TransferDirection
-    message: str | None = strawberry.field(description="For the two members; no partner that acts for one of them is told it.")
+    message: str | None = strawberry.field(description="For the two members; null to operators, and to who acts for one.")
 
 
 @strawberry.input(description="Points for another member.")
@@ -44,7 +44,7 @@ def show_transfer(info: Info, posted: transfer.Transfer) -> Transfer:
     return Transfer(
         **activity_fields(info, posted, posted.programme_id, posted.points if posted.direction == "in" else -posted.points),
         direction=TransferDirection(posted.direction),
-        message=posted.message if info.context.caller.acting_partner_id is None else None,
+        message=posted.message if info.context.caller.is_member_itself else None,
     )
 
 

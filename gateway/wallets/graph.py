@@ -129,8 +129,8 @@ class Wallet:
 class WalletEvent:
     cursor: str = strawberry.field(description="Its place: give the last one that was seen as `after`, and nothing is missed.")
     kind: str | None = strawberry.field(
-        description="earning, return, redemption, reversal, conversion, transfer, adjustment, expiry, hold, release, "
-        "hold_expired, or expiring for a notice; null for the first, which only says where it began."
+        description="earning, return, redemption, reversal, conversion, transfer, adjustment, expiry, matured, hold, "
+        "release, hold_expired, or expiring for a notice; null for the first, which only says where it began."
     )
     posted_at: DateTime | None
     member_id: strawberry.Private[UUID]

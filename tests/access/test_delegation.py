@@ -105,13 +105,15 @@ async def test_who_acts_for_a_member_does_not_read_what_others_wrote_to_it(world
     await world.record("50.00")
     ann = await ann_logs_in(world)
     given = {"idempotencyKey": "gift", "card": "CARD-2", "programme": "MER", "points": 7, "message": "for your taxi to the clinic"}
-    assert codes((await world.ask(ann, TRANSFER, i=given))["transferPoints"]) == []
+    gift = (await world.ask(ann, TRANSFER, i=given))["transferPoints"]["transfer"]
     query = "{ me { activity(first: 1) { nodes { points ... on Transfer { message } } } } }"
     told = {"points": -7, "message": given["message"]}
     assert (await world.ask(ann, query))["me"]["activity"]["nodes"] == [told]
     acted = await world.post(await acting(world, "profile:read", "balance:read"), query)
     assert acted.json()["data"]["me"]["activity"]["nodes"] == [{**told, "message": None}]
     assert "clinic" not in acted.text
+    seen = await world.post(await world.operator(), "query($i: ID!) { node(id: $i) { ... on Transfer { points message } } }", i=gift["id"])
+    assert seen.json()["data"]["node"] == {**told, "message": None}
 
 
 async def test_who_may_read_balances_does_not_read_another_partners_hold_by_its_id(world: World) -> None:

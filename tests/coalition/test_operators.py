@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from gateway import ids
 from partners.protocols import rest_json
 from tests.conversion.exchanging import fault
 from tests.house.test_embedded import Gateway
@@ -104,6 +105,21 @@ async def test_a_partner_keeps_its_connection_until_null_takes_it_away(world: Wo
     assert await connection() == ("rest_json", world.airline_url)
     assert (await told(world, ONBOARD, **airline, protocol=None, endpoint=None))["errors"] == []
     assert await connection() == (None, None)
+
+
+async def test_stores_come_by_their_codes_page_by_page_and_none_twice(world: World) -> None:
+    drawn = ["b", "a10", "a9", "Z", "c", "a1"]
+    await told(world, ONBOARD, code="chain", name="A Chain", stores=[{"code": each, "name": each} for each in drawn])
+    query = """query($id: ID!, $after: String) { node(id: $id) { ... on Partner { stores(first: 2, after: $after) {
+      nodes { code } pageInfo { hasNextPage endCursor } } } } }"""
+    chain = ids.show("ptn", (await world.sql("select partner_id from partner where code = 'chain'"))[0][0])
+    seen: list[str] = []
+    after, more = None, True
+    while more:
+        page = (await world.ask(await world.operator(), query, id=chain, after=after))["node"]["stores"]
+        seen += [each["code"] for each in page["nodes"]]
+        after, more = page["pageInfo"]["endCursor"], page["pageInfo"]["hasNextPage"]
+    assert [code for code in seen if code in drawn] == sorted(drawn) == seen
 
 
 BAD_PARTNERS: list[tuple[dict[str, Any], list[str]]] = [

@@ -146,6 +146,38 @@ async def test_so_many_of_one_partys_requests_are_checked_at_once_and_everybody_
     assert most["partner-grocer"] == shares.ADMITTED_AT_ONCE
 
 
+async def test_who_gets_no_turn_at_the_entrance_in_time_is_told_so_and_none_is_lost(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the database hangs: whoever is in waits for it, and everybody else of that party waits no longer than that."""
+    monkeypatch.setattr(shares, "ENTRANCE_SECONDS", 0.3)
+    go_on, inside, admit = asyncio.Event(), Counter[str](), Admission._admit
+
+    async def stuck(self: Admission, caller: Caller, *given: Any) -> Any:
+        inside[caller.client_id] += 1
+        if caller.client_id == "partner-grocer":
+            await go_on.wait()
+        return await admit(self, caller, *given)
+
+    monkeypatch.setattr(Admission, "_admit", stuck)
+    token = await world.token("grocer")
+    crowd = [asyncio.create_task(world.post(token, "{ partner { code } }")) for _ in range(shares.ADMITTED_AT_ONCE + 20)]
+    gone = [asyncio.create_task(world.post(token, "{ partner { code } }")) for _ in range(5)]
+    async with asyncio.timeout(10):
+        while sum(each.done() for each in crowd + gone) < 25:
+            await asyncio.sleep(0.02)
+    assert inside["partner-grocer"] == shares.ADMITTED_AT_ONCE
+    waited = [each.result() for each in crowd + gone if each.done()]
+    assert {(answer.status_code, answer.json()["errors"][0]["extensions"]["code"], answer.headers["retry-after"]) for answer in waited} == {
+        (429, "BUSY", "1")
+    }
+    assert (await world.post("fuel", "{ partner { code } }")).status_code == 200
+    for each in crowd + gone:  # clients that go away give their turns back, too
+        each.cancel()
+    await asyncio.gather(*crowd, *gone, return_exceptions=True)
+    go_on.set()
+    again = await asyncio.gather(*(world.post(token, "{ partner { code } }") for _ in range(20)))
+    assert {answer.status_code for answer in again} == {200}
+
+
 async def test_who_leaves_the_entrance_lets_everybody_else_have_a_turn_before_the_next_of_its_party(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
