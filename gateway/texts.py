@@ -15,10 +15,10 @@ def check_text(text: str, name: str, most: int, *outer: str) -> str:
     return text
 
 
-def check_name(text: str, name: str, *outer: str) -> None:
-    """What something is shown to people as: 1 to NAME_MAX printable characters that are not all blank. Raises InputNotAccepted,
+def check_name(text: str, name: str, *outer: str, most: int = NAME_MAX) -> None:
+    """What something is shown to people as: 1 to `most` printable characters that are not all blank. Raises InputNotAccepted,
     which repeats it; it is nobody's.
     """
-    if not text.strip() or not text.isprintable() or len(text) > NAME_MAX:
-        told = f"{name} is 1 to {NAME_MAX} printable characters that are not all blank, not {text[:40]!r}."
+    if not text.strip() or not text.isprintable() or len(text) > most:
+        told = f"{name} is 1 to {most} printable characters that are not all blank, not {text[:40]!r}."
         raise InputNotAccepted(told, *outer, name)

@@ -25,6 +25,7 @@ APP_CLIENT = "member-app"
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 CODE_GRANTS = ("authorization_code", "refresh_token")
 SECRETS_MAX = 2
+PURPOSE_MAX = 200
 SECRET_PREFIX = "gws_"  # noqa: S105  # nosec B105 - says what kind of secret leaked, is none itself
 
 
@@ -105,6 +106,8 @@ async def _store_partner_client(
     tx: Tx, partner_id: UUID, code: str, jwks: str | None, dpop_bound: bool, for_members: ForMembers, now: datetime,
     jwks_uri: str | None = None,
 ) -> str:  # fmt: skip
+    if for_members.purpose is not None:
+        check_name(for_members.purpose, "purpose", most=PURPOSE_MAX)
     client_id = f"partner-{code}"
     await tx.run(
         sql.store_oauth_client,

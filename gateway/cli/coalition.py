@@ -1,5 +1,6 @@
 """`gateway coalition` and `gateway partner`: who takes part."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +9,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from gateway.access import accounts, registration
-from gateway.cli.running import month_of, noting, out, with_database
+from gateway.access.jwks import is_of
+from gateway.cli.running import month_of, noting, out, settings_of, with_database
 from gateway.clock import SystemClock
 from gateway.coalition.catalogue import read_coalition, sql
 from gateway.database import Database
@@ -85,6 +87,11 @@ def partner_client(
     if wrong := [uri for uri in redirect or () if not registration.is_redirect_uri(uri)]:
         raise typer.BadParameter(f"{wrong[0]!r} is no redirect URI, such as https://partner.example/back.")
 
+    settings = settings_of()
+    if jwks_uri is not None and not _is_fetched(jwks_uri, settings.jwks_hosts):
+        told = f"{jwks_uri!r} is no HTTPS address of a host in GATEWAY_JWKS_HOSTS ({', '.join(settings.jwks_hosts) or 'none'})."
+        raise typer.BadParameter(told)
+
     async def work(opened: Database) -> tuple[str, str | None]:
         async with opened.transaction() as tx:
             coalition = await read_coalition(tx)
@@ -100,8 +107,15 @@ def partner_client(
             keep = 1 if only else registration.SECRETS_MAX
             return await registration.create_partner_client(tx, found.id, code, now, bound, keep, asks)
 
-    client_id, secret = with_database(work, noting("partner client", partner=code, keyed=jwks is not None))
+    client_id, secret = with_database(work, noting("partner client", partner=code, keyed=jwks is not None), settings)
     print(f"client_id={client_id}" + (f"\nclient_secret={secret}" if secret else ""))
+
+
+def _is_fetched(url: str, hosts: Sequence[str]) -> bool:
+    try:
+        return is_of(url, hosts)
+    except ValueError:
+        return False
 
 
 @partner_app.command("suspend")

@@ -181,7 +181,8 @@ def token(
         # Whoever can run this has shown more than two factors would.
         return signer.issue(subject, "gateway-token", scopes, clock.now(), strong_since=clock.now())
 
-    print(with_database(work, noting("token", partner=partner, operator=operator, member=member), settings))
+    deed = noting("token", [member] if member else [], partner=partner, operator=operator, member=member)
+    print(with_database(work, deed, settings))
 
 
 @app.command()

@@ -50,7 +50,8 @@ def issuer_link(
             )
         return found
 
-    deed = noting("issuer link", issuer=issuer, subject=subject, partner=partner, operator=operator, member=member)
+    about = [member] if member else []
+    deed = noting("issuer link", about, issuer=issuer, subject=subject, partner=partner, operator=operator, member=member)
     out.print(f"{subject} of {issuer} is a known {with_database(work, deed).kind} now.")
 
 

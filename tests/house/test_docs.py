@@ -11,6 +11,7 @@ from base64 import urlsafe_b64decode
 from pathlib import Path
 
 import psycopg
+import pytest
 
 from gateway.access.issuers import read_issuers
 from gateway.onboarding.partner_file import read_partner_file
@@ -161,6 +162,26 @@ async def test_what_the_guides_say_of_documents_factors_issuers_and_keys_works_a
         *[("documents register", "ASKED")] * 2,  # which were refused
         *((each, result) for each in made for result in ("ASKED", "ok")),
     ]
+
+
+@pytest.mark.parametrize(("given", "told"), [
+    (("--jwks-uri", "not a url"), "GATEWAY_JWKS_HOSTS"),
+    (("--jwks-uri", "http://keys.example/keys"), "GATEWAY_JWKS_HOSTS"),
+    (("--jwks-uri", "https://elsewhere.example/keys"), "GATEWAY_JWKS_HOSTS"),
+    (("--purpose", "\u202ekcab"), "purpose is 1 to 200 printable characters"),
+    (("--purpose", " "), "purpose is 1 to 200 printable characters"),
+    (("--purpose", "x" * 201), "purpose is 1 to 200 printable characters"),
+])  # fmt: skip
+async def test_a_client_that_could_not_serve_is_not_made_and_the_secrets_before_it_go_on(
+    world: World, given: tuple[str, str], told: str
+) -> None:
+    gateway = Gateway(world.data_dir)
+    gateway.environment |= {"DATABASE_URL": world.dsn, "GATEWAY_JWKS_HOSTS": "keys.example"}
+    ran = gateway.run("partner", "client", "fuel", *given)
+    assert ran.returncode != 0
+    assert told in re.sub(r"[\s│]+", " ", ran.stderr)
+    world.tokens.clear()
+    assert (await world.post(await world.token("fuel"), "{ partner { code } }")).status_code == 200
 
 
 async def test_a_password_is_read_from_a_pipe_and_a_short_one_makes_no_account(world: World) -> None:
