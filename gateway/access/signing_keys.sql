@@ -44,3 +44,12 @@ update signing_key
 -- The ids of all keys with their states.
 select key_id, state
   from signing_key;
+
+-- name: end_everything(ended_at)!
+-- Refresh tokens, codes and sessions of everybody end.
+with codes as (update authorization_code set used_at = :ended_at where used_at is null),
+     sessions as (delete from console_session),
+     pushed as (delete from pushed_request)
+update token_family
+   set ended_at = :ended_at
+ where ended_at is null;

@@ -152,24 +152,33 @@ def member_history(
 
 @member_app.command("forget")
 def member_forget(members: Annotated[list[str], typer.Argument(help="Ids of members: mem_...")]) -> None:
-    """Forget members as persons, for good: what is known of them, their logins, tokens and consents."""
+    """Forget members as persons, for good: what is known of them, their logins, tokens and consents.
+
+    An id that nobody has, as after a restored backup, is told and passed over.
+    """
     settings = settings_of()
+    if wrong := [text for text in members if ids.read("mem", text) is None]:
+        raise typer.BadParameter(f"{wrong[0]!r} is no member's id; nobody was forgotten.")
+
+    unknown: list[str] = []
 
     async def work(opened: Database) -> None:
-        found = []
-        async with opened.reading() as tx:
-            for text in members:
-                id = ids.read("mem", text)
-                if id is None or await tx.one(lookup.sql.member_by_id, bucket=ids.bucket_of(id), member=id) is None:
-                    raise typer.BadParameter(f"No member has the id {text!r}; nobody was forgotten.")
-                found.append(id)
         audit = Audit(opened, await open_vault(opened, settings), SystemClock())
-        for text, member_id in zip(members, found, strict=True):
+        for text in members:
+            member_id = ids.read("mem", text)
+            assert member_id is not None
+            async with opened.reading() as tx:
+                known = await tx.one(lookup.sql.member_by_id, bucket=ids.bucket_of(member_id), member=member_id)
+            if known is None:
+                unknown.append(text)
+                continue
             await opened.decided(partial(_forget, member_id=member_id, audit=audit, deed=noting("member forget", about=[text])))
             with suppress(OSError):  # nobody reads on, and the rest is forgotten all the same
                 out.print(f"{text} is forgotten.")
 
     with_database(work, settings=settings)
+    if unknown:
+        raise SystemExit(f"gateway: no member has the id {', '.join(unknown)}.")
 
 
 async def _forget(tx: Tx, member_id: UUID, audit: Audit, deed: Deed) -> None:

@@ -32,7 +32,7 @@ def keys_list() -> None:
 
 @keys_app.command("rotate")
 def keys_rotate(
-    leaked: Annotated[bool, typer.Option(help="Somebody may have the keys: all tokens end, the next key goes too.")] = False,
+    leaked: Annotated[bool, typer.Option(help="Somebody may have the keys: they all end, and every token and login.")] = False,
 ) -> None:
     """Sign with the next key from now on, in every process within two seconds; what the old key signed stays good."""
 
@@ -46,7 +46,7 @@ def keys_rotate(
                 await signing_keys.rotate_signing_keys(tx, vault, now)
 
     with_database(work, noting("keys rotate", leaked=leaked))
-    ended = " Every token has ended, and what the old keys signed for tokens counts as retired ten minutes ago." if leaked else ""
+    ended = " Every token and login has ended; the old keys count as retired ten minutes ago." if leaked else ""
     out.print(f"Rotated.{ended} `gateway keys list` shows the keys.")
 
 

@@ -154,14 +154,13 @@ class ConversionMutation:
 
         made = await context.database.decided(lock)
         programmes = context.coalition.programmes
-        rate = next(each for each in context.coalition.rates[made.source_id, made.target_id] if each.id == made.rate_id)
         shown = Quote(
             id=show_id("quo", made.id),
             source=show_programme(programmes[made.source_id]),
             target=show_programme(programmes[made.target_id]),
             take=Points(made.take),
             give=Points(made.give),
-            rate=Rate(take=Points(rate.take), give=Points(rate.give)),
+            rate=Rate(take=Points(made.rate_take), give=Points(made.rate_give)),
             expires_at=DateTime(made.expires_at),
         )
         return QuoteConversionPayload(quote=shown)

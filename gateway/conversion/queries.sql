@@ -15,10 +15,12 @@ select quote_id, member_id, membership_id, source_id, target_id, take, give, pri
 
 -- name: quote_by_id(bucket, quote_id)^
 -- A quote.
-select quote_id, member_id, membership_id, rate_id, source_id, target_id, take, give, expires_at, used
-  from quote
- where bucket = :bucket
-   and quote_id = :quote_id;
+select q.quote_id, q.member_id, q.membership_id, q.rate_id, q.source_id, q.target_id, q.take, q.give, q.priced_at, q.expires_at,
+       q.used, r.take as rate_take, r.give as rate_give
+  from quote q
+  join conversion_rate r on r.rate_id = q.rate_id
+ where q.bucket = :bucket
+   and q.quote_id = :quote_id;
 
 -- name: use_quote(bucket, quote_id)!
 -- One quote serves one conversion.
@@ -141,10 +143,12 @@ select post_conversion(:at, :bucket, :conversion, :occurred, :month);
 
 -- name: quote_by_key(owner, key)^
 -- The quote that a key got before.
-select quote_id, member_id, membership_id, rate_id, source_id, target_id, take, give, expires_at, used
-  from quote
- where owner_id = :owner
-   and key = :key;
+select q.quote_id, q.member_id, q.membership_id, q.rate_id, q.source_id, q.target_id, q.take, q.give, q.priced_at, q.expires_at,
+       q.used, r.take as rate_take, r.give as rate_give
+  from quote q
+  join conversion_rate r on r.rate_id = q.rate_id
+ where q.owner_id = :owner
+   and q.key = :key;
 
 -- name: store_rate(rate_id, source_id, target_id, take, give, minimum, increment, valid_from)$
 -- Publish a conversion rate; answers null when one with that very beginning exists.

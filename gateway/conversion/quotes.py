@@ -33,7 +33,8 @@ class QuoteRequest:
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """`take` of the source for `give` of the target, until `expires_at`."""
+    """`take` of the source for `give` of the target, until `expires_at`: at the rate of the moment `priced_at`, which gives
+    `rate_give` for every `rate_take`."""
 
     id: UUID
     member_id: UUID
@@ -43,8 +44,11 @@ class Quote:
     target_id: UUID
     take: int
     give: int
+    priced_at: datetime
     expires_at: datetime
     used: bool
+    rate_take: int
+    rate_give: int
 
 
 async def quote(
@@ -72,8 +76,11 @@ async def quote(
         target_id=rate.target_id,
         take=request.take,
         give=give,
+        priced_at=request.at,
         expires_at=now + QUOTE_LIFETIME,
         used=False,
+        rate_take=rate.take,
+        rate_give=rate.give,
     )
     await tx.run(
         sql.store_quote,
@@ -87,7 +94,7 @@ async def quote(
         take=made.take,
         give=made.give,
         quoted_at=now,
-        priced_at=request.at,
+        priced_at=made.priced_at,
         expires_at=made.expires_at,
         owner=owner_id,
         key=request.key,
@@ -116,12 +123,12 @@ def _offered(coalition: Coalition, request: QuoteRequest, now: datetime) -> tupl
 
 def _same(known: Quote, coalition: Coalition, membership: Membership, request: QuoteRequest) -> Quote:
     """The quote that a key got before. Raises IdempotencyKeyReused when it was for something else."""
-    codes = coalition.programmes[known.source_id].code, coalition.programmes[known.target_id].code
-    if request.at_was_said:
-        rate = coalition.rate_of(known.source_id, known.target_id, request.at)
-        if rate is None or rate.id != known.rate_id:
-            raise IdempotencyKeyReused(request.key)
-    if (known.member_id, *codes, known.take) != (membership.member_id, request.source, request.target, request.take):
+    source, target = coalition.programme_by_code(request.source, "from"), coalition.programme_by_code(request.target, "to")
+    # Not by the rate of that moment: one may have been published since that began before it.
+    moved = request.at_was_said and known.priced_at != request.at
+    if moved or (known.member_id, known.source_id, known.target_id, known.take) != (
+        membership.member_id, source.id, target.id, request.take,
+    ):  # fmt: skip
         raise IdempotencyKeyReused(request.key)
     return known
 
@@ -135,5 +142,5 @@ async def quote_by_id(tx: Tx, quote_id: UUID) -> Quote | None:
 def quote_of(row: Row) -> Quote:
     return Quote(
         row["quote_id"], row["member_id"], row["membership_id"], row["rate_id"], row["source_id"], row["target_id"], row["take"],
-        row["give"], row["expires_at"], row["used"],
+        row["give"], row["priced_at"], row["expires_at"], row["used"], row["rate_take"], row["rate_give"],
     )  # fmt: skip

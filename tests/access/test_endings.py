@@ -154,6 +154,30 @@ async def test_an_account_ends_beside_who_forgets_its_member_though_a_code_is_op
     await database.close()
 
 
+async def test_where_keys_have_leaked_nothing_goes_on_from_what_was_begun_before(world: World) -> None:
+    """As after a backup is restored, with logins that had ended since."""
+    await ann_logs_in(world)
+    tokens = await app_tokens(world)
+    await log_in(world, "console", f"{world.url}/graphiql", "olga", OPERATOR_PASSWORD)
+    session = session_of(world)
+    query, verifier = authorization(world, client_id="member-app", redirect_uri=REDIRECT)
+    landed = await world.http.post("/oauth/authorize", params=query, data={"login": "ann", "password": "ann's password"})
+    code = parse_qs(urlparse(landed.headers["location"]).query)["code"][0]
+    gateway = Gateway(world.data_dir)
+    gateway.environment |= {"DATABASE_URL": world.dsn}
+    ran = gateway.run("keys", "rotate", "--leaked")
+    assert (ran.returncode, "Every token and login has ended" in ran.stdout) == (0, True), ran.stderr
+    for form in (
+        {"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"]},
+        {"grant_type": "authorization_code", "code": code, "redirect_uri": REDIRECT, "code_verifier": verifier},
+    ):
+        refused = await world.http.post("/oauth/token", data={"client_id": "member-app", **form})
+        assert (refused.status_code, refused.json()["error"]) == (400, "invalid_grant"), form
+    query, _ = authorization(world)
+    assert (await world.http.get("/oauth/authorize", params=query, headers={"Cookie": session})).status_code == 200  # the form
+    assert await world.sql("select from console_session") == []
+
+
 async def test_a_new_password_ends_what_was_begun_with_the_old_one(world: World) -> None:
     old = await log_in(world, "console", f"{world.url}/graphiql", "olga", OPERATOR_PASSWORD)
     assert (await world.post(old, PROGRAMMES)).status_code == 200

@@ -6,11 +6,15 @@ from typing import Any
 
 import pytest
 
+from gateway.coalition import catalogue
 from gateway.conversion.convert import Converter
 from tests.access.consenting import GRANT, WITHDRAW, agree, exchange
 from tests.conversion.exchanging import ANN, CONVERT, QUOTE, miles, quote
+from tests.house.test_ending import another
 from tests.points import ADJUST, APPROVE, ann_hands_over, ann_logs_in, codes, run_job, second_operator, until_revoked
 from tests.world import World
+
+PUBLISH = "mutation($i: PublishRateInput!) { publishConversionRate(input: $i) { errors { code } } }"
 
 
 async def test_a_member_converts_with_a_token_of_its_own(world: World) -> None:
@@ -176,3 +180,29 @@ async def test_a_rate_that_begins_in_a_moment_is_not_had_for_what_occurs_before_
     done = (await world.ask("airline", CONVERT, input={"idempotencyKey": "k", "quote": quoted["id"], "member": ANN}))["convertPoints"]
     assert codes(done) == []
     assert (await world.sql("select occurred_at from conversion"))[0][0] == datetime.fromisoformat(at)
+
+
+async def test_a_keys_quote_is_what_it_was_whatever_rates_are_published_since_and_wherever_it_is_asked_for(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also by a process that does not know of the rate that it was made at yet."""
+    await world.record("900.00")
+    now, operator = world.clock.now(), await world.operator()
+    rate = {"from": "MER", "to": "SKY", "take": 100, "minimum": 100, "increment": 100}
+    asked = {"from": "MER", "to": "SKY", "take": 200, "at": now.isoformat(), "member": ANN, "idempotencyKey": "K"}
+    async with another(world) as (http, *_):
+        headers = {"Authorization": f"Bearer {await world.token('airline')}"}
+        assert (await http.post("/graphql", json={"query": "{ programmes { code } }"}, headers=headers)).status_code == 200
+        monkeypatch.setattr(catalogue, "STALE_SECONDS", 60)  # it has a snapshot, and goes on with it
+        given = {**rate, "give": 70, "validFrom": (now - timedelta(minutes=2)).isoformat()}
+        assert codes((await world.ask(operator, PUBLISH, i=given))["publishConversionRate"]) == []
+        first = (await world.ask("airline", QUOTE, input=asked))["quoteConversion"]
+        assert (first["quote"]["give"], first["quote"]["rate"]) == (140, {"take": 100, "give": 70})
+        elsewhere = await http.post("/graphql", json={"query": QUOTE, "variables": {"input": asked}}, headers=headers)
+        assert elsewhere.json()["data"]["quoteConversion"] == first
+    given = {**rate, "give": 90, "validFrom": (now - timedelta(minutes=1)).isoformat()}
+    assert codes((await world.ask(operator, PUBLISH, i=given))["publishConversionRate"]) == []
+    assert (await world.ask("airline", QUOTE, input=asked))["quoteConversion"] == first
+    for changes in ({"take": 300}, {"at": (now - timedelta(seconds=1)).isoformat()}):
+        assert codes((await world.ask("airline", QUOTE, input={**asked, **changes}))["quoteConversion"]) == ["IDEMPOTENCY_KEY_REUSED"]
+    assert len(await world.sql("select from quote")) == 1
