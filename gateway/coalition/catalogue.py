@@ -182,13 +182,14 @@ class Coalition:
 
 
 class Catalogue:
-    """Hands out the current snapshot; at most STALE_SECONDS old, and fresh after `changed`."""
+    """Hands out the current snapshot; at most STALE_SECONDS old, and fresh after `changed`. It is read when the database has
+    noted that something of it was written."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._snapshot: Coalition | None = None
         self._read_at = 0.0
-        self._changes = 0
+        self._changes = self._noted = 0
         self._reading: tuple[int, asyncio.Task[None]] | None = None
 
     async def current(self) -> Coalition:
@@ -219,7 +220,9 @@ class Catalogue:
         began = time.monotonic()
         try:
             async with self._database.reading() as tx:
-                self._snapshot = await read_coalition(tx)
+                noted = await tx.value(sql.changes)  # first: what changes while it is read is read once more
+                if self._snapshot is None or noted != self._noted:
+                    self._snapshot, self._noted = await read_coalition(tx), noted
             if changes == self._changes:
                 self._read_at = began
         finally:

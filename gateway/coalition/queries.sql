@@ -1,3 +1,8 @@
+-- name: changes()$
+-- How often something of what follows was written.
+select count(*)
+  from coalition_change;
+
 -- name: coalition()^
 -- The one coalition of this database.
 select coalition_id, name, timezone, settlement_currency, started_on, backdating_days

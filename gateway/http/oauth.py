@@ -18,6 +18,7 @@ from gateway.access.clients import ALGORITHMS, ASSERTION_METHOD, SECRET_METHODS
 from gateway.access.dpop import BadProof, only_proof
 from gateway.access.grants import CONFIDENTIAL_METHODS
 from gateway.access.registration import CODE_GRANTS, EXCHANGE, secret_hash
+from gateway.access.revocations import PROCESS_AHEAD_SECONDS
 from gateway.access.scopes import CATALOGUE, ROLES
 from gateway.access.server import Desk, OAuthServer, Request, read_basic, read_parameters
 from gateway.access.tokens import TWO_FACTORS, Tokens
@@ -179,7 +180,8 @@ class OAuth:
                 asked = Request("POST", parameters, basic, desk.assertion)
                 try:
                     if desk.assertion is not None:
-                        ends = datetime.fromtimestamp(desk.assertion.expires, UTC)
+                        # For longer than it serves, by the clock of a process that is behind.
+                        ends = datetime.fromtimestamp(desk.assertion.expires + PROCESS_AHEAD_SECONDS, UTC)
                         await once(tx, f"assertion {desk.assertion.client_id} {desk.assertion.jti}".encode(), ends)
                     await decide(self._server.at(desk), asked, desk, tx)
                 except OAuth2Error as error:

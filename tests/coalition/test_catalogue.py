@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import asyncpg
 import pytest
 
 from gateway.coalition import catalogue
@@ -27,13 +28,44 @@ async def test_one_reads_for_all_who_wait_and_they_go_on_together(place: Place, 
     everybody = await asyncio.gather(*(shared.current() for _ in range(2_000)))
     assert len(reads) == 1
     assert len({id(each) for each in everybody}) == 1
-    # Who goes away while it waits takes nothing from the others.
+    # Nothing has changed: nothing is read again, however old it is.
     monkeypatch.setattr(catalogue, "STALE_SECONDS", 0)
+    for _ in range(3):
+        assert await shared.current() is everybody[0]
+    assert len(reads) == 1
+    writing = await asyncpg.connect(place.dsn)
+    await writing.execute("update coalition set name = name")
+    await writing.close()
+    # Who goes away while it waits takes nothing from the others.
     waiting = [asyncio.create_task(shared.current()) for _ in range(10)]
     await asyncio.sleep(0.01)
     waiting[0].cancel()
     assert {each.name for each in await asyncio.gather(*waiting[1:])} == {"Test"}
     assert len(reads) == 2
+    await database.close()
+
+
+async def test_whatever_the_snapshot_holds_is_read_again_when_it_was_written_and_no_posting_does_that(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalogue, "STALE_SECONDS", 0)
+    database = Database(world.dsn, 2)
+    await database.open()
+    shared = Catalogue(database)
+    before = await shared.current()
+    written = [f"update {table} set {column} = {column}" for table, column in (
+        ("coalition", "name"), ("programme", "name"), ("partner", "name"), ("store", "name"), ("contract", "version"),
+        ("conversion_rate", "take"),
+    )]  # fmt: skip
+    uses = "insert into partner_credit (partner_id, limit_minor, warn_percent, set_at) select partner_id, 1000000, 80, now() from partner where code = 'grocer'"
+    for statement in (*written, uses, "delete from partner_credit"):
+        await world.sql(statement)
+        after = await shared.current()
+        assert after is not before, statement
+        before = after
+    await world.record("50.00")
+    await world.redeem(10)
+    assert await shared.current() is before
     await database.close()
 
 
