@@ -120,7 +120,7 @@ def _is_fetched(url: str, hosts: Sequence[str]) -> bool:
 
 @partner_app.command("suspend")
 def partner_suspend(code: Annotated[str, typer.Argument(help="The partner's code.")]) -> None:
-    """Shut a partner out: it gets no token, and those it holds end within seconds, for good."""
+    """Shut a partner out: it gets no token, and the access tokens that it holds end within seconds, for good."""
     _set_status(code, "suspended")
 
 
