@@ -48,7 +48,7 @@ def measure_checks() -> None:
         prepared = engine.prepare(RECORD)
         engine.check_rights(prepared, caller)
         engine.check_step_up(prepared, caller, now)
-        engine.check_cost(prepared, None, None)
+        engine.check_cost(prepared, None, None, {})
 
     now = datetime.now(UTC)
     row("checking a known token", "5 us", "", f"{known:.1f} us", "")

@@ -12,7 +12,7 @@ CLAIMANTS_MAX, CLAIMANTS_MAX_OF_ONE = 20_000, 1_000
 
 
 class Busy(RuntimeError):
-    """The gateway has more work queued than it accepts; the same request can be sent again in a moment."""
+    """Not now, and nobody is to blame; the same request can be sent again in a moment."""
 
 
 class _Waiting:

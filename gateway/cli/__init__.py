@@ -3,13 +3,14 @@
 import sys
 
 from gateway.cipher import CannotOpen
-from gateway.cli.accounts import member_app, operator_app
+from gateway.cli.accounts import operator_app
 from gateway.cli.apps import app_app
 from gateway.cli.coalition import coalition_app, partner_app
 from gateway.cli.commands import app
 from gateway.cli.documents import documents_app
 from gateway.cli.issuers import issuer_app
 from gateway.cli.keys import keys_app
+from gateway.cli.members import card_app, member_app
 from gateway.coalition.catalogue import NoCoalition
 from gateway.database import DatabaseAway, PostedNothing, Stuck
 from gateway.embedded import DatabaseDidNotStart, DatabaseFolderBusy
@@ -24,6 +25,7 @@ app.add_typer(coalition_app, name="coalition")
 app.add_typer(partner_app, name="partner")
 app.add_typer(operator_app, name="operator")
 app.add_typer(member_app, name="member")
+app.add_typer(card_app, name="card")
 app.add_typer(keys_app, name="keys")
 app.add_typer(issuer_app, name="issuer")
 app.add_typer(app_app, name="app")

@@ -1,13 +1,9 @@
-"""`gateway operator` and `gateway member`: local accounts, and a member's history."""
+"""`gateway operator` and `gateway member password`: local accounts."""
 
-import csv
 import getpass
 import os
 import sys
-from contextlib import suppress
-from functools import partial
 from typing import Annotated
-from uuid import UUID
 
 import pyotp
 import typer
@@ -15,19 +11,15 @@ import typer
 from gateway import ids
 from gateway.access import accounts
 from gateway.access.accounts import sql
-from gateway.access.audit import Audit, Deed
 from gateway.access.scopes import ROLES
 from gateway.access.vault import open_vault
+from gateway.cli.members import member_app
 from gateway.cli.running import noting, out, settings_of, with_database
 from gateway.clock import SystemClock
-from gateway.coalition.catalogue import read_coalition
-from gateway.database import Database, Row, Tx
+from gateway.database import Database
 from gateway.members import lookup
-from gateway.privacy import forgetting
-from gateway.wallets import history
 
 operator_app = typer.Typer(help="Operators' local accounts.", no_args_is_help=True)
-member_app = typer.Typer(help="Members' local accounts.", no_args_is_help=True)
 
 
 def _asked(prompt: str) -> str:
@@ -124,68 +116,6 @@ def operator_code(login: Annotated[str, typer.Argument(help="Login name.")]) -> 
         return accounts.code_of(vault, account, SystemClock().now())
 
     print(with_database(work, noting("operator code", login=login)))
-
-
-@member_app.command("history")
-def member_history(
-    card: Annotated[str, typer.Argument(help="A card of the member.")],
-    programme: Annotated[str, typer.Argument(help="Code of the programme.")] = "MER",
-) -> None:
-    """Print everything that changed a wallet's balance as CSV, the latest posted first, with the balance after it."""
-
-    async def work(opened: Database) -> list[Row]:
-        async with opened.snapshot() as tx:
-            rows = await tx.all(lookup.sql.cards_by_number, numbers=[card])
-            if not rows:
-                raise typer.BadParameter(f"Nobody has the card {card!r}.")
-            found = (await read_coalition(tx)).programme_by_code(programme)
-            return [entry async for entry in history.whole(tx, rows[0]["member_id"], found.id)]
-
-    # Noted before anything is shown: whoever reads it may stop after the first line.
-    entries = with_database(work, noting("member history", card=card, programme=programme))
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["posted_at", "occurred_at", "transaction", "kind", "points", "balance"])
-    for entry in entries:
-        times, id = (entry["posted_at"].isoformat(), entry["occurred_at"].isoformat()), ids.show("txn", entry["transaction_id"])
-        writer.writerow([*times, id, entry["kind"], entry["points"], entry["balance"]])
-
-
-@member_app.command("forget")
-def member_forget(members: Annotated[list[str], typer.Argument(help="Ids of members: mem_...")]) -> None:
-    """Forget members as persons, for good: what is known of them, their logins, tokens and consents.
-
-    An id that nobody has, as after a restored backup, is told and passed over.
-    """
-    settings = settings_of()
-    if wrong := [text for text in members if ids.read("mem", text) is None]:
-        raise typer.BadParameter(f"{wrong[0]!r} is no member's id; nobody was forgotten.")
-
-    unknown: list[str] = []
-
-    async def work(opened: Database) -> None:
-        audit = Audit(opened, await open_vault(opened, settings), SystemClock())
-        for text in members:
-            member_id = ids.read("mem", text)
-            assert member_id is not None
-            async with opened.reading() as tx:
-                known = await tx.one(lookup.sql.member_by_id, bucket=ids.bucket_of(member_id), member=member_id)
-            if known is None:
-                unknown.append(text)
-                continue
-            await opened.decided(partial(_forget, member_id=member_id, audit=audit, deed=noting("member forget", about=[text])))
-            with suppress(OSError):  # nobody reads on, and the rest is forgotten all the same
-                out.print(f"{text} is forgotten.")
-
-    with_database(work, settings=settings)
-    if unknown:
-        raise SystemExit(f"gateway: no member has the id {', '.join(unknown)}.")
-
-
-async def _forget(tx: Tx, member_id: UUID, audit: Audit, deed: Deed) -> None:
-    """One member, and that it was forgotten: both or neither."""
-    await forgetting.lock(tx, member_id)
-    await forgetting.forget(tx, member_id, SystemClock().now())
-    await audit.note_in(tx, deed)
 
 
 @member_app.command("password")

@@ -40,7 +40,7 @@ def documents_check(files: Files) -> None:
             continue
         apps = [[each for each in need if each <= CEILING["member"]] for need in prepared.needs]
         needs = sorted({" or ".join(" and ".join(sorted(each)) for each in need) for need in apps})
-        cost = max(cost({}) for cost in prepared.costs.values())
+        cost = max(cost({}, {}) for cost in prepared.costs.values())
         print(f"{file}: sound\n  id     {document_id(text)}\n  needs  {', '.join(needs) or 'nothing'}\n  cost   {cost}")
     if not sound:
         raise typer.Exit(1)

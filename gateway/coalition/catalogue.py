@@ -3,18 +3,23 @@
 import asyncio
 import time
 from calendar import monthrange
+from collections import Counter
 from contextvars import Context
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from fractions import Fraction
 from itertools import groupby
+from typing import TypeVar
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from gateway.database import Database, Tx
 from gateway.refusals import OccurredInFuture, OccurredTooLongAgo, ProgrammeUnknown
 from gateway.statements import load_queries
+from gateway.turns import Busy
+
+T = TypeVar("T")
 
 sql = load_queries(__file__)
 
@@ -114,6 +119,14 @@ class Rate:
     valid_from: datetime
 
 
+class ById(dict[UUID, T]):
+    """What a snapshot has, by id. No row names what is not there: what it does not know was added by another process since it was
+    read, and `[]` raises Busy for it."""
+
+    def __missing__(self, id: UUID) -> T:
+        raise Busy("The coalition has just been changed; try again in a moment.")
+
+
 @dataclass(frozen=True, slots=True)
 class Coalition:
     """The whole snapshot, with the look-ups that everything else is built from."""
@@ -124,15 +137,17 @@ class Coalition:
     settlement_currency: str
     started_on: date
     backdating_days: int | None
-    programmes: dict[UUID, Programme]
-    partners: dict[UUID, Partner]
+    programmes: "ById[Programme]"
+    partners: "ById[Partner]"
     stores: dict[tuple[UUID, str], Store]
     stores_of: dict[UUID, tuple[Store, ...]]
     """Of each partner that has any, by code."""
     stores_by_id: dict[UUID, Store]
     contracts: dict[tuple[UUID, str], tuple[Contract, ...]]
-    contracts_by_id: dict[UUID, Contract]
+    contracts_by_id: "ById[Contract]"
     rates: dict[tuple[UUID, UUID], tuple[Rate, ...]]
+    lengths: dict[str, int]
+    """How many items a field of the schema lists of the coalition, where no page says it; at most, of one partner."""
 
     def day_of(self, at: datetime) -> date:
         """The calendar day of a moment in the coalition's time zone."""
@@ -148,13 +163,6 @@ class Coalition:
     def contracts_begin(self, partner_id: UUID, currency: str) -> date | None:
         """The first day of a partner's first contract in a currency, None if it has none at all."""
         return min((contract.valid_from for contract in self.contracts.get((partner_id, currency), ())), default=None)
-
-    def contract_by_id(self, partner_id: UUID, currency: str, id: UUID) -> Contract:
-        """A contract version that something was posted under."""
-        for contract in self.contracts[partner_id, currency]:
-            if contract.id == id:
-                return contract
-        raise KeyError(id)
 
     def rate_of(self, source_id: UUID, target_id: UUID, at: datetime) -> Rate | None:
         """The conversion rate in force at a moment."""
@@ -259,6 +267,9 @@ async def read_coalition(tx: Tx) -> Coalition:
     rates: dict[tuple[UUID, UUID], list[Rate]] = {}
     for r in await tx.all(sql.rates):
         rates.setdefault((r["source_id"], r["target_id"]), []).append(Rate(*r.values()))
+    programmes = ById({p["programme_id"]: Programme(*p.values()) for p in await tx.all(sql.programmes)})
+    partners = ById({p["partner_id"]: Partner(*p.values()) for p in await tx.all(sql.partners)})
+    contracts_of = Counter(partner_id for (partner_id, _), found in contracts.items() for _ in found)
     stores = sorted((Store(*s.values()) for s in await tx.all(sql.stores)), key=lambda s: (s.partner_id, s.code))
     return Coalition(
         id=row["coalition_id"],
@@ -267,12 +278,20 @@ async def read_coalition(tx: Tx) -> Coalition:
         settlement_currency=row["settlement_currency"],
         started_on=row["started_on"],
         backdating_days=row["backdating_days"],
-        programmes={p["programme_id"]: Programme(*p.values()) for p in await tx.all(sql.programmes)},
-        partners={p["partner_id"]: Partner(*p.values()) for p in await tx.all(sql.partners)},
+        programmes=programmes,
+        partners=partners,
         stores={(s.partner_id, s.code): s for s in stores},
         stores_of={partner_id: tuple(own) for partner_id, own in groupby(stores, key=lambda s: s.partner_id)},
         stores_by_id={s.id: s for s in stores},
         contracts={key: tuple(found) for key, found in contracts.items()},
-        contracts_by_id={c.id: c for found in contracts.values() for c in found},
+        contracts_by_id=ById({c.id: c for found in contracts.values() for c in found}),
         rates={key: tuple(found) for key, found in rates.items()},
+        lengths={
+            "programmes": len(programmes),
+            "conversionRates": len(rates),
+            "contracts": max(contracts_of.values(), default=0),
+            "positions": len(partners) + 1,  # the coalition has one, too
+            "standings": len(programmes),
+            "statements": len(partners),
+        },
     )

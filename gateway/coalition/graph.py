@@ -57,7 +57,7 @@ class Programme(Node):
         return show_partner(info.context.coalition.partners[self.issuer_id]) if self.issuer_id else None
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=1_000)
 def show_programme(programme: catalogue.Programme) -> Programme:
     expiry = ExpiryPolicy(after_months=programme.expires_after_months) if programme.expires_after_months else None
     return Programme(

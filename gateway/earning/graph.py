@@ -203,7 +203,7 @@ class EarningQuery:
                 item = await record.simulate_purchase(tx, context.coalition, partner, request, context.doors.clock.now())
         except Refused as refused:
             raise BadInput(refused.message, refused) from None
-        contract = context.coalition.contract_by_id(partner.id, request.currency, item.terms.contract_id)
+        contract = context.coalition.contracts_by_id[item.terms.contract_id]
         return SimulatedEarning(
             programme=show_programme(context.coalition.programmes[item.terms.programme_id]),
             points=Points(item.points),

@@ -75,7 +75,7 @@ def purchase_line(position: int, sku: str | None, category: str | None, quantity
 
 def explain(coalition: Coalition, purchase: Purchase) -> tuple[EarningStep, ...]:
     """The rules that gave a purchase its points; they follow from its contract's version and its amount."""
-    contract = coalition.contract_by_id(purchase.partner_id, purchase.total.currency, purchase.contract_id)
+    contract = coalition.contracts_by_id[purchase.contract_id]
     return apply_rules(contract, coalition.partners[purchase.partner_id].code, purchase.total.amount_minor)
 
 

@@ -159,7 +159,7 @@ def _price(
         store = coalition.stores.get((partner.id, request.store)) if request.store is not None else None
         if request.store is not None and store is None:
             raise StoreUnknown(request.store)
-        contract = coalition.contract_by_id(partner.id, request.currency, terms.contract_id)
+        contract = coalition.contracts_by_id[terms.contract_id]
         points = points_of(contract, amount_minor)
         if points > MAX_POINTS:
             raise AmountNotAccepted("The amount would bring more points than one transaction can hold.")

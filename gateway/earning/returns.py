@@ -131,7 +131,7 @@ async def _post_in_turn(
 
 def _terms(coalition: Coalition, purchase: Purchase, day: date) -> Terms:
     """A return happens under the contract of its purchase, on its own day."""
-    contract = coalition.contract_by_id(purchase.partner_id, purchase.total.currency, purchase.contract_id)
+    contract = coalition.contracts_by_id[purchase.contract_id]
     return Terms(
         partner_id=purchase.partner_id,
         programme_id=purchase.programme_id,
@@ -145,7 +145,7 @@ def _terms(coalition: Coalition, purchase: Purchase, day: date) -> Terms:
 
 def _points(coalition: Coalition, purchase: Purchase, amount_minor: int) -> int:
     """Points to take back: what the member still has of the purchase, less what its rest would have brought."""
-    contract = coalition.contract_by_id(purchase.partner_id, purchase.total.currency, purchase.contract_id)
+    contract = coalition.contracts_by_id[purchase.contract_id]
     rest_minor = purchase.total.amount_minor - purchase.returned_minor - amount_minor
     return purchase.points - purchase.returned_points - points_of(contract, rest_minor)
 

@@ -91,7 +91,7 @@ class Admission:
             if deed is not None and deed.size > DETAILS_MAX_BYTES:
                 told = f"The audit log keeps this whole, document and variables: {DETAILS_MAX_BYTES} bytes, not nested deeply."
                 raise RequestRefused(413, "BODY_TOO_LARGE", told)
-            points = self._engine.check_cost(prepared, variables, name)
+            points = self._engine.check_cost(prepared, variables, name, coalition.lengths)
         except (RequestRefused, DocumentRefused) as no:
             if deed is not None:  # paid for like all that fills the log; what comes too early is not noted, and does nothing
                 with refusing_what_is_away():

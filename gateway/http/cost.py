@@ -1,8 +1,9 @@
 """What an operation costs.
 
 The cost of a field is one, CONNECTION of a connection, or what WEIGHTS says, and one for every item of the lists that it is
-given, times the items of every list around it: `first` of a connection, the length of a list that a mutation was given, what
-LIST_SIZES says or LIST_SIZE where nothing says how long a list is (docs/security.md, "Limits").
+given, times the items of every list around it: `first` of a connection, the length of a list that a mutation was given, how many
+there are in the coalition of what is listed without a page, what LIST_SIZES says, or LIST_SIZE where nothing says how long a list
+is (docs/security.md, "Limits").
 """
 
 from collections.abc import Callable, Mapping
@@ -37,7 +38,7 @@ from gateway.http.shape import OF_SCHEMA, fragments_of
 
 COST_MAX = 200_000
 LIST_SIZE = 5
-LIST_SIZES = {"consents": 100, "membersBy": 50, "contracts": 50, "conversionRates": 50}
+LIST_SIZES = {"consents": 100, "membersBy": 50}
 # A proof climbs through all transactions of its block, origins through a member's; the integrity checks read the whole database;
 # the schema is long. What reads by itself, or asks a partner's system, costs more than what is there already, and so does what
 # one person may have kept for ever, again and again.
@@ -52,11 +53,13 @@ EACH = {"_entities": 10}
 # Looked up in the database and made into a page, however few are on it.
 CONNECTION = 50
 
-Cost = Callable[[Mapping[str, Any]], int]
+Cost = Callable[["_Given"], int]
+OperationCost = Callable[[Mapping[str, Any], Mapping[str, int]], int]
 
 
-def compile_costs(schema: GraphQLSchema, document: DocumentNode) -> Callable[[OperationDefinitionNode], Cost]:
-    """What makes of an operation of a valid document a function from its variables to its cost."""
+def compile_costs(schema: GraphQLSchema, document: DocumentNode) -> Callable[[OperationDefinitionNode], OperationCost]:
+    """What makes of an operation of a valid document a function from its variables, and from how long the lists of a coalition
+    are (`Coalition.lengths`), to its cost."""
     return _Compiler(schema, document).of_operation
 
 
@@ -68,11 +71,11 @@ class _Compiler:
         self._schema, self._sizes, self._fragments = schema, _introspected(schema), fragments_of(document)
         self._worked_out: dict[tuple[str, bool], Cost] = {}
 
-    def of_operation(self, operation: OperationDefinitionNode) -> Cost:
+    def of_operation(self, operation: OperationDefinitionNode) -> OperationCost:
         cost = self._selections(operation.selection_set, self._schema.get_root_type(operation.operation), False)
         declared = [d for d in operation.variable_definitions or () if d.default_value]
         defaults = {d.variable.name.value: value_from_ast_untyped(d.default_value) for d in declared if d.default_value}
-        return cost if isinstance(cost, _Constant) else lambda variables: cost(_Given(defaults, variables))
+        return lambda variables, lengths: cost(_Given(defaults, variables, lengths))
 
     def _selections(self, selections: SelectionSetNode, parent: Any, of_all_types: bool) -> Cost:
         found: list[Cost] = []
@@ -151,12 +154,14 @@ def _introspected(schema: GraphQLSchema) -> dict[str, tuple[int, int]]:
 
 
 class _Given(dict[str, Any]):
-    """An operation's variables, with what was counted of them: fields under other names are given the same again."""
+    """An operation's variables, with what was counted of them: fields under other names are given the same again. And how long
+    the lists of the coalition are."""
 
-    def __init__(self, defaults: Mapping[str, Any], variables: Mapping[str, Any]) -> None:
+    def __init__(self, defaults: Mapping[str, Any], variables: Mapping[str, Any], lengths: Mapping[str, int]) -> None:
         super().__init__(defaults)
         self.update(variables)
         self.counted: dict[str, int] = {}
+        self.lengths = lengths
 
 
 def _items(value: ValueNode, type_: GraphQLInputType) -> Cost:
@@ -167,8 +172,7 @@ def _items(value: ValueNode, type_: GraphQLInputType) -> Cost:
     if isinstance(value, VariableNode):
         name = value.name.value
 
-        def counted(variables: Mapping[str, Any]) -> int:
-            assert isinstance(variables, _Given)
+        def counted(variables: _Given) -> int:
             if name not in variables.counted:
                 variables.counted[name] = count(variables.get(name))
             return variables.counted[name]
@@ -219,7 +223,7 @@ class _Constant:
     def __init__(self, value: int) -> None:
         self.value = value
 
-    def __call__(self, variables: Mapping[str, Any]) -> int:
+    def __call__(self, variables: _Given) -> int:
         return self.value
 
 
@@ -263,7 +267,9 @@ def _times(node: FieldNode, type_: Any, in_connection: bool) -> Cost:
         if argument.name.value in _BATCHES and isinstance(argument.value, VariableNode):
             given = argument.value.name.value
             return lambda variables: len(variables[given]) if isinstance(variables.get(given), list) else LIST_SIZE
-    return _Constant(LIST_SIZES.get(node.name.value, LIST_SIZE))
+    name = node.name.value
+    size = LIST_SIZES.get(name, LIST_SIZE)
+    return lambda variables: variables.lengths.get(name, size)
 
 
 _BATCHES = ("input", "refs", "representations")

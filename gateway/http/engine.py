@@ -2,7 +2,7 @@
 
 from asyncio import Semaphore
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from inspect import isawaitable
@@ -32,7 +32,7 @@ from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 
 from gateway.access.caller import Caller
 from gateway.context import Context
-from gateway.http.cost import COST_MAX, Cost, compile_costs
+from gateway.http.cost import COST_MAX, OperationCost, compile_costs
 from gateway.http.errors import DocumentRefused, brief, masked
 from gateway.http.executor import Coerced, DocumentExecutor, Root, compile_root
 from gateway.http.guard import Need, fields_of, introspects, missing, needs_of, rights, root_fields, step_ups
@@ -79,7 +79,7 @@ class Prepared:
     introspects: bool
     root_fields: dict[str | None, tuple[str, ...]]
     variables: dict[str | None, frozenset[str]]
-    costs: dict[str | None, Cost]
+    costs: dict[str | None, OperationCost]
     size: int
 
 
@@ -213,9 +213,12 @@ class Engine:
                 "again, with a one-time code."
             )
 
-    def check_cost(self, prepared: Prepared, variables: dict[str, Any] | None, name: str | None) -> int:
-        """The cost of an operation. Raises DocumentRefused where that is more than COST_MAX."""
-        cost = prepared.costs[name](variables or {})
+    def check_cost(
+        self, prepared: Prepared, variables: dict[str, Any] | None, name: str | None, lengths: Mapping[str, int]
+    ) -> int:
+        """The cost of an operation, given how long the coalition's lists are. Raises DocumentRefused where that is more than
+        COST_MAX."""
+        cost = prepared.costs[name](variables or {}, lengths)
         if cost > COST_MAX:
             told = f"The operation costs {cost}, and {COST_MAX} at most are run. Ask for fewer items at once."
             raise DocumentRefused([GraphQLError(told, extensions={"code": "COST_TOO_HIGH"})])

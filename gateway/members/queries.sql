@@ -73,3 +73,22 @@ select number, status, since
 select number, bucket, member_id, status
   from card
  where number = any(:numbers::text[]);
+
+-- name: set_card_status(number, status)$
+-- Block a card, or let it be used again; answers whose it is, null where nobody has it.
+update card
+   set status = :status
+ where number = :number
+returning member_id;
+
+-- name: set_membership_status(partner, external_id, status)$
+-- Suspend a member at the partner with this code, or let it in again; answers its id, null where the partner does not know it.
+update membership m
+   set status = :status
+  from partner p
+  join external_id x using (partner_id)
+ where p.code = :partner
+   and x.external_id = :external_id
+   and m.bucket = x.bucket
+   and m.membership_id = x.membership_id
+returning m.member_id;

@@ -6,9 +6,13 @@ from typing import Any
 import asyncpg
 import pytest
 
+from gateway import ids
 from gateway.coalition import catalogue
-from gateway.coalition.catalogue import Catalogue
+from gateway.coalition.catalogue import Catalogue, read_coalition
 from gateway.database import Database
+from gateway.enrolment.enrol import Enrolment, link
+from gateway.onboarding.partners import NewPartner, onboard_from_files
+from tests.founding import NOW, contract
 from tests.world import Place, World
 
 
@@ -90,3 +94,25 @@ async def test_who_changes_something_while_another_reads_sees_the_change(world: 
     await other
     assert "Changed" in {each.name for each in (await shared.current()).partners.values()}
     await database.close()
+
+
+async def test_what_names_a_partner_that_this_process_has_not_read_yet_is_asked_for_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann = (await world.sql("select member_id from card where number = 'CARD-1'"))[0][0]
+    asked = "query($id: ID!) { member(id: $id) { memberships { partner { code } } } }"
+    operator = await world.operator()
+    assert "bakery" not in str(await world.ask(operator, asked, id=ids.show("mem", ann)))
+    monkeypatch.setattr(catalogue, "STALE_SECONDS", 3_600)
+    other = Database(world.dsn, 2)
+    await other.open()
+    async with other.transaction() as tx:
+        await onboard_from_files(tx, [NewPartner("bakery", "The Bakery", contracts=(contract("1"),))], NOW)
+        made = next(p for p in (await read_coalition(tx)).partners.values() if p.code == "bakery")
+        await link(tx, made.id, [Enrolment("ann", "CARD-1")], NOW)
+    early = await world.post(operator, asked, id=ids.show("mem", ann))
+    assert (early.status_code, early.headers["Retry-After"]) == (429, "1")
+    assert [each["extensions"]["code"] for each in early.json()["errors"]] == ["BUSY"]
+    monkeypatch.setattr(catalogue, "STALE_SECONDS", 0)
+    assert "bakery" in str(await world.ask(operator, asked, id=ids.show("mem", ann)))
+    await other.close()

@@ -129,7 +129,7 @@ async def test_more_than_was_bought_never_comes_back_whatever_the_caller_worked_
         coalition = await read_coalition(tx)
         partner = next(partner for partner in coalition.partners.values() if partner.code == "grocer")
         purchase = (await purchases_by_receipt(tx, partner.id, ["r"]))["r"]
-    contract = coalition.contract_by_id(partner.id, "USD", purchase.contract_id)
+    contract = coalition.contracts_by_id[purchase.contract_id]
     day = coalition.day_of(world.clock.now())
     terms = msgspec.structs.replace(earning_terms(coalition, contract, day), day=day)
     wrong = Return(

@@ -23,7 +23,7 @@ STORES = "{ partners(first: %d) { nodes { code stores(first: %d) { nodes { code 
 def cost(text: str, **variables: Any) -> int:
     document = parse(text)
     operation = next(d for d in document.definitions if isinstance(d, OperationDefinitionNode))
-    return compile_costs(engine()._schema, document)(operation)(variables)
+    return compile_costs(engine()._schema, document)(operation)(variables, {"conversionRates": 2_000})
 
 
 @pytest.mark.parametrize(
@@ -42,6 +42,7 @@ def cost(text: str, **variables: Any) -> int:
             {"i": [1] * 8},
             1 + 8 * (1 + 1 + LIST_SIZE),
         ),
+        ("{ conversionRates { minimum rate { take } } }", {}, 1 + 2_000 * (1 + 1 + 1)),
         ("{ me { consents { purpose } } }", {}, 1 + WEIGHTS["consents"] + LIST_SIZES["consents"]),
         (
             "mutation($i: [PurchaseInput!]!) { a: recordPurchases(input: $i) { errors { code } } recordPurchases(input: $i) { __typename } }",

@@ -5,10 +5,12 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from gateway import ids
 from gateway.coalition.connector import PartnerRefused
 from gateway.database import Database
 from gateway.members.lookup import MemberLookup, MemberRef
 from partners.protocols.rest_json import RestJson
+from tests.house.test_embedded import Gateway
 from tests.points import codes
 from tests.world import World
 
@@ -83,6 +85,36 @@ async def test_a_blocked_card_finds_nobody_and_posts_nothing(world: World) -> No
     answer = await world.record("10.00", member={"card": "CARD-1"})
     assert [e["code"] for e in answer["errors"]] == ["CARD_BLOCKED"]
     assert await world.transactions() == 0
+
+
+async def test_who_keeps_the_gateway_blocks_a_lost_card_and_suspends_a_member_by_command(world: World) -> None:
+    gateway = Gateway(world.data_dir)
+    gateway.environment |= {"DATABASE_URL": world.dsn}
+
+    async def bought(partner: str, member: dict[str, str]) -> list[str]:
+        return codes(await world.record("10.00", who=partner, member=member))
+
+    for said, command in (("blocked", ("card", "block", "CARD-1")), ("suspended", ("member", "suspend", "grocer", "ann"))):
+        ran = gateway.run(*command)
+        assert (ran.returncode, ran.stderr) == (0, "")
+        assert said in ran.stdout
+    assert await bought("grocer", {"externalId": "ann"}) == ["MEMBERSHIP_SUSPENDED"]
+    assert await bought("fuel", {"card": "CARD-1"}) == ["CARD_BLOCKED"]
+    assert await world.transactions() == 0
+    assert await bought("fuel", {"externalId": "ann"}) == []  # each partner's own
+    for command in (("card", "admit", "CARD-1"), ("member", "admit", "grocer", "ann")):
+        assert gateway.run(*command).returncode == 0
+    assert await bought("grocer", {"card": "CARD-1"}) == []
+    assert await bought("grocer", {"externalId": "ann"}) == []
+    for command in (("card", "block", "CARD-9"), ("member", "suspend", "fuel", "bob"), ("member", "admit", "nobody", "ann")):
+        ran = gateway.run(*command)
+        assert ran.returncode == 2
+        assert "obody" in ran.stderr
+    stopped = "select from card where status <> 'active' union all select from membership where status <> 'active'"
+    assert await world.sql(stopped) == []
+    member = ids.show("mem", (await world.sql("select member_id from card where number = 'CARD-1'"))[0][0])
+    done = await world.ask(await world.operator(), "query($m: ID) { audit(filter: {about: $m}, first: 9) { nodes { action } } }", m=member)
+    assert {each["action"] for each in done["audit"]["nodes"]} == {"card blocked", "member suspended", "card active", "member active"}
 
 
 async def test_exactly_one_way_of_naming_a_member_is_accepted(world: World) -> None:

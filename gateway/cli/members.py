@@ -1,0 +1,146 @@
+"""`gateway member` and `gateway card`: a member's history, who is shut out where, and who is forgotten."""
+
+import csv
+import sys
+from contextlib import suppress
+from functools import partial
+from typing import Annotated
+from uuid import UUID
+
+import typer
+
+from gateway import ids
+from gateway.access.audit import Audit, Deed
+from gateway.access.vault import open_vault
+from gateway.cli.running import noting, out, settings_of, with_database
+from gateway.clock import SystemClock
+from gateway.coalition.catalogue import read_coalition
+from gateway.database import Database, Row, Tx
+from gateway.members import lookup
+from gateway.members.lookup import sql
+from gateway.privacy import forgetting
+from gateway.statements import Statement
+from gateway.wallets import history
+
+member_app = typer.Typer(help="Members: accounts, history, suspending, forgetting.", no_args_is_help=True)
+card_app = typer.Typer(help="Cards that were lost or stolen.", no_args_is_help=True)
+
+Card = Annotated[str, typer.Argument(help="Number of a card.")]
+PartnerCode = Annotated[str, typer.Argument(help="Code of the partner.")]
+ExternalId = Annotated[str, typer.Argument(help="The partner's own id of the member.")]
+
+
+@card_app.command("block")
+def card_block(card: Card) -> None:
+    """Block a card: nobody is found by it any more, from now on. The member's other cards and points stay."""
+    _set_card(card, "blocked")
+
+
+@card_app.command("admit")
+def card_admit(card: Card) -> None:
+    """Let a card be used again that was blocked."""
+    _set_card(card, "active")
+
+
+@member_app.command("suspend")
+def member_suspend(partner: PartnerCode, external_id: ExternalId) -> None:
+    """Suspend a member at a partner: nothing is begun for it there, from now on. Elsewhere it goes on."""
+    _set_membership(partner, external_id, "suspended")
+
+
+@member_app.command("admit")
+def member_admit(partner: PartnerCode, external_id: ExternalId) -> None:
+    """Let a member in again that was suspended at a partner."""
+    _set_membership(partner, external_id, "active")
+
+
+def _set_card(number: str, status: str) -> None:
+    _set_status(f"card {status}", f"Nobody has the card {number!r}.", sql.set_card_status, number=number, status=status)
+    out.print(f"{number} is {status}.")
+
+
+def _set_membership(partner: str, external_id: str, status: str) -> None:
+    unknown = f"The partner {partner!r} knows nobody as {external_id!r}."
+    set_status = partial(_set_status, f"member {status}", unknown, sql.set_membership_status)
+    set_status(partner=partner, external_id=external_id, status=status)
+    out.print(f"{external_id} of {partner} is {status}.")
+
+
+def _set_status(action: str, unknown: str, statement: Statement, **named: str) -> None:
+    """The change, and that it was made: both or neither. Raises typer.BadParameter, which says who is `unknown`."""
+    settings = settings_of()
+
+    async def work(opened: Database) -> None:
+        audit = Audit(opened, await open_vault(opened, settings), SystemClock())
+
+        async def change(tx: Tx) -> None:
+            member_id = await tx.value(statement, **named)
+            if member_id is None:
+                raise typer.BadParameter(unknown)
+            await audit.note_in(tx, noting(action, about=[ids.show("mem", member_id)], **named))
+
+        await opened.decided(change)
+
+    with_database(work, settings=settings)
+
+
+@member_app.command("history")
+def member_history(
+    card: Annotated[str, typer.Argument(help="A card of the member.")],
+    programme: Annotated[str, typer.Argument(help="Code of the programme.")] = "MER",
+) -> None:
+    """Print everything that changed a wallet's balance as CSV, the latest posted first, with the balance after it."""
+
+    async def work(opened: Database) -> list[Row]:
+        async with opened.snapshot() as tx:
+            rows = await tx.all(lookup.sql.cards_by_number, numbers=[card])
+            if not rows:
+                raise typer.BadParameter(f"Nobody has the card {card!r}.")
+            found = (await read_coalition(tx)).programme_by_code(programme)
+            return [entry async for entry in history.whole(tx, rows[0]["member_id"], found.id)]
+
+    # Noted before anything is shown: whoever reads it may stop after the first line.
+    entries = with_database(work, noting("member history", card=card, programme=programme))
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(["posted_at", "occurred_at", "transaction", "kind", "points", "balance"])
+    for entry in entries:
+        times, id = (entry["posted_at"].isoformat(), entry["occurred_at"].isoformat()), ids.show("txn", entry["transaction_id"])
+        writer.writerow([*times, id, entry["kind"], entry["points"], entry["balance"]])
+
+
+@member_app.command("forget")
+def member_forget(members: Annotated[list[str], typer.Argument(help="Ids of members: mem_...")]) -> None:
+    """Forget members as persons, for good: what is known of them, their logins, tokens and consents.
+
+    An id that nobody has, as after a restored backup, is told and passed over.
+    """
+    settings = settings_of()
+    if wrong := [text for text in members if ids.read("mem", text) is None]:
+        raise typer.BadParameter(f"{wrong[0]!r} is no member's id; nobody was forgotten.")
+
+    unknown: list[str] = []
+
+    async def work(opened: Database) -> None:
+        audit = Audit(opened, await open_vault(opened, settings), SystemClock())
+        for text in members:
+            member_id = ids.read("mem", text)
+            assert member_id is not None
+            async with opened.reading() as tx:
+                known = await tx.one(lookup.sql.member_by_id, bucket=ids.bucket_of(member_id), member=member_id)
+            if known is None:
+                unknown.append(text)
+                continue
+            await opened.decided(partial(_forget, member_id=member_id, audit=audit, deed=noting("member forget", about=[text])))
+            with suppress(OSError):  # nobody reads on, and the rest is forgotten all the same
+                out.print(f"{text} is forgotten.")
+
+    with_database(work, settings=settings)
+    if unknown:
+        raise SystemExit(f"gateway: no member has the id {', '.join(unknown)}.")
+
+
+async def _forget(tx: Tx, member_id: UUID, audit: Audit, deed: Deed) -> None:
+    """One member, and that it was forgotten: both or neither."""
+    await forgetting.lock(tx, member_id)
+    await forgetting.forget(tx, member_id, SystemClock().now())
+    await audit.note_in(tx, deed)
