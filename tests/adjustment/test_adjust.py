@@ -3,9 +3,13 @@
 import asyncio
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
+import asyncpg
 import pytest
 
+from gateway import ids
+from gateway.database.tx import POSTER_ROLE
 from tests.points import ADJUST, APPROVE, REJECT, codes, second_operator
 from tests.world import World
 
@@ -75,6 +79,19 @@ async def test_a_rejected_adjustment_moves_nothing(world: World) -> None:
     assert await world.available() == 0
     assert await world.transactions() == 0
     assert await world.broken() == []
+
+
+async def test_the_role_that_posts_cannot_post_what_waits_or_was_rejected(world: World) -> None:
+    otto = await second_operator(world)
+    waiting, rejected = [(await adjust(world, 5000))["adjustment"]["id"] for _ in range(2)]
+    await world.ask(otto, REJECT, i={"adjustment": rejected})
+    poster = await asyncpg.connect(world.dsn, server_settings={"role": POSTER_ROLE})
+    for id, state in ((ids.read("adj", waiting), "awaiting_approval"), (ids.read("adj", rejected), "rejected"), (uuid4(), "unknown")):
+        with pytest.raises(asyncpg.RaiseError, match=state):
+            await poster.execute("select post_adjustment(now(), $1::smallint, $2, '2026-10-01')", ids.bucket_of(id), id)
+    await poster.close()
+    assert await world.available() == 0
+    assert await world.transactions() == 0
 
 
 async def test_a_repeated_key_adjusts_once_and_other_content_is_refused(world: World) -> None:
