@@ -1,7 +1,8 @@
-"""`gateway member` and `gateway card`: a member's history, who is shut out where, and who is forgotten."""
+"""`gateway member` and `gateway card`: a member's history, who is shut out where, what is forgotten and withdrawn."""
 
 import csv
 import sys
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Annotated
@@ -10,13 +11,13 @@ from uuid import UUID
 import typer
 
 from gateway import ids
-from gateway.access.audit import Audit, Deed
+from gateway.access import consents
+from gateway.access.audit import Audit
 from gateway.access.vault import open_vault
 from gateway.cli.running import noting, out, settings_of, with_database
 from gateway.clock import SystemClock
 from gateway.coalition.catalogue import read_coalition
 from gateway.database import Database, Row, Tx
-from gateway.members import lookup
 from gateway.members.lookup import sql
 from gateway.privacy import forgetting
 from gateway.statements import Statement
@@ -93,7 +94,7 @@ def member_history(
 
     async def work(opened: Database) -> list[Row]:
         async with opened.snapshot() as tx:
-            rows = await tx.all(lookup.sql.cards_by_number, numbers=[card])
+            rows = await tx.all(sql.cards_by_number, numbers=[card])
             if not rows:
                 raise typer.BadParameter(f"Nobody has the card {card!r}.")
             found = (await read_coalition(tx)).programme_by_code(programme)
@@ -114,33 +115,62 @@ def member_forget(members: Annotated[list[str], typer.Argument(help="Ids of memb
 
     An id that nobody has, as after a restored backup, is told and passed over.
     """
-    settings = settings_of()
-    if wrong := [text for text in members if ids.read("mem", text) is None]:
-        raise typer.BadParameter(f"{wrong[0]!r} is no member's id; nobody was forgotten.")
 
+    async def forget(tx: Tx, member_id: UUID) -> Sequence[str] | None:
+        known = await tx.one(sql.member_by_id, bucket=ids.bucket_of(member_id), member=member_id)
+        if known is None:
+            return None
+        await forgetting.lock(tx, member_id)
+        await forgetting.forget(tx, member_id, SystemClock().now())
+        return [ids.show("mem", member_id)]
+
+    _one_by_one("mem", members, forget, "member forget", "is forgotten")
+
+
+@member_app.command("withdraw")
+def member_withdraw(given: Annotated[list[str], typer.Argument(metavar="CONSENTS...", help="Ids of consents: cns_...")]) -> None:
+    """Withdraw consents in their members' stead; what partners got under them ends within seconds.
+
+    An id that no consent has, as after a restored backup, is told and passed over.
+    """
+
+    async def withdraw(tx: Tx, consent_id: UUID) -> Sequence[str] | None:
+        found = await consents.consent_by_id(tx, consent_id)
+        if found is None:
+            return None
+        await consents.withdraw(tx, found.member_id, consent_id, SystemClock().now())
+        return [ids.show("mem", found.member_id), ids.show("cns", consent_id), ids.show("ptn", found.partner_id)]
+
+    _one_by_one("cns", given, withdraw, "member withdraw", "is withdrawn")
+
+
+def _one_by_one(
+    kind: str, texts: Sequence[str], act: Callable[[Tx, UUID], Awaitable[Sequence[str] | None]], action: str, done: str
+) -> None:
+    """Do something to each, and note whom it was about, as `act` answers: both or neither. Of None it was about nobody."""
+    settings = settings_of()
+    if wrong := [text for text in texts if ids.read(kind, text) is None]:
+        raise typer.BadParameter(f"{wrong[0]!r} is no id that begins with {kind}_; nothing was done.")
     unknown: list[str] = []
 
     async def work(opened: Database) -> None:
         audit = Audit(opened, await open_vault(opened, settings), SystemClock())
-        for text in members:
-            member_id = ids.read("mem", text)
-            assert member_id is not None
-            async with opened.reading() as tx:
-                known = await tx.one(lookup.sql.member_by_id, bucket=ids.bucket_of(member_id), member=member_id)
-            if known is None:
+
+        async def one(tx: Tx, id: UUID) -> bool:
+            about = await act(tx, id)
+            if about is not None:
+                await audit.note_in(tx, noting(action, about=about))
+            return about is not None
+
+        for text in texts:
+            id = ids.read(kind, text)
+            assert id is not None
+            if not await opened.decided(partial(one, id=id)):
                 unknown.append(text)
                 continue
-            await opened.decided(partial(_forget, member_id=member_id, audit=audit, deed=noting("member forget", about=[text])))
-            with suppress(OSError):  # nobody reads on, and the rest is forgotten all the same
-                out.print(f"{text} is forgotten.")
+            with suppress(OSError):  # nobody reads on, and the rest is done all the same
+                out.print(f"{text} {done}.")
 
     with_database(work, settings=settings)
     if unknown:
-        raise SystemExit(f"gateway: no member has the id {', '.join(unknown)}.")
-
-
-async def _forget(tx: Tx, member_id: UUID, audit: Audit, deed: Deed) -> None:
-    """One member, and that it was forgotten: both or neither."""
-    await forgetting.lock(tx, member_id)
-    await forgetting.forget(tx, member_id, SystemClock().now())
-    await audit.note_in(tx, deed)
+        raise SystemExit(f"gateway: there is no {', '.join(unknown)}.")

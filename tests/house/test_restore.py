@@ -18,7 +18,9 @@ from gateway.database import Database
 from gateway.embedded import EmbeddedPostgres
 from gateway.events.outbox import OfAnotherServer
 from gateway.ledger.seal import seal
+from tests.access.consenting import GRANT
 from tests.house.test_embedded import Gateway
+from tests.points import ann_logs_in
 from tests.world import Place, World, open_world
 
 GUIDE = Path(__file__).parent.parent.parent / "docs" / "operating.md"
@@ -50,6 +52,9 @@ async def test_a_dump_goes_on_on_another_server_as_the_guide_says(server: Embedd
     async with open_world(place) as world:
         first = await world.record("100.00", idempotencyKey="before", receipt="r")
         assert await sealed(world) == 1
+        ann = await ann_logs_in(world)
+        given = {"partner": "fuel", "purpose": "to save points", "scopes": ["balance:read"]}
+        consent = (await world.ask(ann, GRANT, i=given))["grantConsent"]["consent"]["id"]
 
     taking, bringing, looking, again = steps()
     said = {"OLD": place.dsn, "PGDATA": ""}
@@ -102,9 +107,10 @@ async def test_a_dump_goes_on_on_another_server_as_the_guide_says(server: Embedd
         assert "2 blocks with 2 transactions hold." in ran.stdout
         ann = ids.show("mem", await one(said["NEW"], "select member_id from card where number = 'CARD-1'"))
         for line in again:
-            ran = gateway.run(*shlex.split(line.replace("mem_...", ann))[1:])
+            ran = gateway.run(*shlex.split(line.replace("mem_...", ann).replace("cns_...", consent))[1:])
             assert ran.returncode == 0, ran.stdout + ran.stderr
-        assert await one(said["NEW"], "select count(*) from audit_log where action = 'member forget'") == 1
+        noted = "select string_agg(action, ', ' order by number) from audit_log where action like 'member%'"
+        assert await one(said["NEW"], noted) == "member forget, member withdraw"
     finally:
         new.stop()
 
