@@ -6,7 +6,8 @@ Who somebody is there is the pair of issuer and subject, never an e-mail address
 import hashlib
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 from joserfc import jwt
 from joserfc.errors import JoseError
+from joserfc.jwk import Key, KeySet
 from joserfc.jws import JWSRegistry
 
 from gateway.access.caller import Caller, Outside
@@ -199,18 +201,27 @@ class OutsideIssuers:
 
     async def _claims(self, issuer: Issuer, token: str) -> dict[str, Any]:
         try:
-            header = unverified(token, 0)
-            keys = await self._keys[issuer.issuer].keys(header.get("kid"))
-            decoded = jwt.decode(token, keys, registry=JWSRegistry(algorithms=list(issuer.algorithms)))
+            key_id = unverified(token, 0).get("kid")
+            keys = await self._keys[issuer.issuer].keys(key_id)
         except KeysAway:  # its words say where they lie
             raise TokenRefused("The keys of the token's issuer cannot be had now.") from None
-        except (JoseError, ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, TypeError):
             raise TokenRefused("The token is not one of its issuer's.") from None
+        decoded = _decoded(token, [keys] if key_id is not None else keys.keys, issuer.algorithms)
         if issuer.type is not None and str(decoded.header.get("typ", "")).removeprefix("application/") != issuer.type:
             raise TokenRefused("The token is not an access token.")
         if decoded.claims.get("iss") != issuer.issuer or "act" in decoded.claims:
             raise TokenRefused("The token is of another issuer, or of somebody who acts for another.")
         return decoded.claims
+
+
+def _decoded(token: str, keys: Sequence[Key | KeySet], algorithms: Iterable[str]) -> jwt.Token:
+    """A token whose signature is good under one of these. Raises TokenRefused."""
+    registry = JWSRegistry(algorithms=list(algorithms))
+    for each in keys:
+        with suppress(JoseError, ValueError, KeyError, TypeError, RecursionError):
+            return jwt.decode(token, each, registry=registry)
+    raise TokenRefused("The token is not one of its issuer's.")
 
 
 def _name(claims: Mapping[str, Any], claim: str) -> str | None:

@@ -45,11 +45,27 @@ update signing_key
 select key_id, state
   from signing_key;
 
--- name: end_everything(ended_at)!
--- Refresh tokens, codes and sessions of everybody end.
-with codes as (update authorization_code set used_at = :ended_at where used_at is null),
-     sessions as (delete from console_session),
-     pushed as (delete from pushed_request)
+-- name: wait_for_logins()!
+-- Whoever is at work on a session, a code or a refresh token is waited for, and nobody begins until the transaction ends. In the
+-- order in which a code follows from a session, and a refresh token from a code.
+lock table console_session, authorization_code, token_family in exclusive mode;
+
+-- name: end_all_sessions()!
+-- Of all operators.
+delete from console_session;
+
+-- name: end_all_requests()!
+-- What apps have pushed, and nobody has agreed to yet.
+delete from pushed_request;
+
+-- name: end_all_codes(ended_at)!
+-- Of everybody.
+update authorization_code
+   set used_at = :ended_at
+ where used_at is null;
+
+-- name: end_all_families(ended_at)!
+-- No refresh token of anybody serves any more.
 update token_family
    set ended_at = :ended_at
  where ended_at is null;

@@ -11,7 +11,7 @@ from gateway.access.tokens import RETIRED_SECONDS
 from gateway.access.vault import open_vault, rewrap_vault
 from gateway.cli.running import noting, out, settings_of, with_database
 from gateway.clock import SystemClock
-from gateway.database import Database
+from gateway.database import Database, Tx
 
 keys_app = typer.Typer(help="The keys that sign tokens and blocks.", no_args_is_help=True)
 
@@ -39,11 +39,14 @@ def keys_rotate(
     async def work(opened: Database) -> None:
         vault, now = await open_vault(opened, settings_of()), SystemClock().now()
         await signing_keys.load_signing_keys(opened, vault, SystemClock())
-        async with opened.transaction() as tx:
+
+        async def rotate(tx: Tx) -> None:
             if leaked:
                 await signing_keys.replace_signing_keys(tx, vault, now, now - timedelta(seconds=RETIRED_SECONDS))
             else:
                 await signing_keys.rotate_signing_keys(tx, vault, now)
+
+        await opened.decided(rotate)
 
     with_database(work, noting("keys rotate", leaked=leaked))
     ended = " Every token and login has ended; the old keys count as retired ten minutes ago." if leaked else ""

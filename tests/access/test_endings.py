@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlparse
 
+import asyncpg
 import httpx
 import pytest
 
@@ -176,6 +177,27 @@ async def test_where_keys_have_leaked_nothing_goes_on_from_what_was_begun_before
     query, _ = authorization(world)
     assert (await world.http.get("/oauth/authorize", params=query, headers={"Cookie": session})).status_code == 200  # the form
     assert await world.sql("select from console_session") == []
+
+
+async def test_where_keys_have_leaked_what_is_being_begun_from_a_session_or_a_code_is_waited_for(world: World) -> None:
+    await ann_logs_in(world)
+    await app_tokens(world)
+    await log_in(world, "console", f"{world.url}/graphiql", "olga", OPERATOR_PASSWORD)
+    gateway = Gateway(world.data_dir)
+    gateway.environment |= {"DATABASE_URL": world.dsn}
+    at_work = await asyncpg.connect(world.dsn)
+    async with at_work.transaction():  # as the server is, for a session, and for an app that redeems a code
+        assert await at_work.fetch("select from console_session for share")
+        assert await at_work.fetch("select from authorization_code for update")
+        command = asyncio.create_task(asyncio.to_thread(gateway.run, "keys", "rotate", "--leaked"))
+        await waits(world, 1)
+        for table, new in (("authorization_code", r"'code_hash', '\x00', 'used_at', null"), ("token_family", "'family_id', gen_random_uuid()")):
+            copy = f"select (json_populate_record(t, json_build_object({new}))).* from {table} t limit 1"
+            await at_work.execute(f"insert into {table} {copy}")
+    await at_work.close()
+    assert (await command).returncode == 0
+    assert await world.sql("select from authorization_code where used_at is null") == []
+    assert await world.sql("select from token_family where ended_at is null") == []
 
 
 async def test_a_new_password_ends_what_was_begun_with_the_old_one(world: World) -> None:

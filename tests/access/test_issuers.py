@@ -187,6 +187,21 @@ async def test_two_issuers_are_held_each_to_its_own_algorithms_type_audience_and
             assert await seen(nbf=now + 5) == (200, "grocer")
 
 
+@pytest.mark.parametrize("named", [True, False])
+async def test_a_token_that_names_no_key_is_good_under_any_of_its_issuers(place: Place, named: bool) -> None:
+    first, second, foreign = (ECKey.generate_key("P-256", {"kid": kid} if named else None) for kid in "abc")
+    publisher = Publisher()
+    publisher.keys = [RSAKey.generate_key(2048), first, second]
+    async with publishing(publisher) as url:
+        file = trusting(place.folder, url, "here", algorithms='["ES256"]', claims="{}", jwks_uri=f'"{url}/keys"')
+        async with open_world(place, issuers_file=file, jwks_hosts=(url.removeprefix("http://"),)) as world:
+            await link(world, url, "till", "grocer")
+            claims = {"iss": url, "aud": "here", "sub": "till", "exp": int(world.clock.now().timestamp()) + 300, "scope": "partner"}
+            for key, status in ((first, 200), (second, 200), (foreign, 401)):
+                token = jwt.encode({"alg": "ES256", "typ": "at+jwt"}, claims, ECKey.import_key(key.as_dict(private=True)))
+                assert (await world.post(token, PARTNER)).status_code == status
+
+
 @pytest.mark.parametrize("content", [b"\xff", b"issuer = 5", b'issuer = ["x"]', b"[[issuer]]\nissuer = \"x\"", b"[issuers]",
      2 * b"[[issuer]]\nissuer = \"x\"\naudience = \"a\"\nalgorithms = [\"ES256\"]\nkind = \"partner\"\nceiling = []\n"])
 def test_a_file_of_issuers_that_is_none_is_refused_in_words(tmp_path: Path, content: bytes) -> None:
