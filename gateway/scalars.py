@@ -20,6 +20,9 @@ Day = NewType("Day", date)
 YearMonth = NewType("YearMonth", date)
 CurrencyCode = NewType("CurrencyCode", str)
 
+# The driver of the database writes the first and the last moment that Python has as infinitely early and late.
+ENDLESS_BEFORE, ENDLESS_AFTER = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+
 _FINER = re.compile(r"(\.\d{6})\d+")
 _DATE_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)", re.ASCII)
 
@@ -48,9 +51,12 @@ def _parse_date_time(value: object) -> datetime:
         raise GraphQLError(f"DateTime must be RFC 3339 with an offset, such as 2026-10-01T12:00:00Z, not {_shown(value)}.")
     try:
         parsed = datetime.fromisoformat(_FINER.sub(r"\1", value.upper()) if len(value) > 32 else value.upper())
-        return parsed.astimezone(UTC)
+        moment = parsed.astimezone(UTC)
     except (ValueError, OverflowError):
         raise GraphQLError(f"{_shown(value)} is not a moment of the calendar.") from None
+    if not ENDLESS_BEFORE < moment < ENDLESS_AFTER:
+        raise GraphQLError(f"{_shown(value)} lies at an end of the calendar, where moments are taken for endless.")
+    return moment
 
 
 def _show_date_time(value: datetime) -> str:

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from uuid import UUID
@@ -12,6 +12,9 @@ from gateway.database import Tx
 from gateway.ids import new_id
 from gateway.onboarding.programmes import check_pending, sql
 from gateway.refusals import InputNotAccepted, StateConflict
+
+# A year that was mistyped would bar every other contract until then, since each begins later than the one before.
+AHEAD_MAX = timedelta(days=3 * 366)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +33,8 @@ class NewContract:
     pending_days: int | None = None
 
 
-async def publish_contract(tx: Tx, coalition: Coalition, partner_id: UUID, new: NewContract) -> UUID:
-    """Publish prices from a day on and answer the contract's id; earlier contracts stay as they were.
+async def publish_contract(tx: Tx, coalition: Coalition, partner_id: UUID, new: NewContract, now: datetime) -> UUID:
+    """Publish prices from a day on, AHEAD_MAX from now at most, and answer the contract's id; earlier ones stay as they were.
 
     Raises ProgrammeUnknown, InputNotAccepted, StateConflict when it does not begin after the one before.
     """
@@ -44,6 +47,9 @@ async def publish_contract(tx: Tx, coalition: Coalition, partner_id: UUID, new: 
         )
     if new.currency != coalition.settlement_currency:
         raise InputNotAccepted(f"This coalition settles in {coalition.settlement_currency}, not in {new.currency}.", "currency")
+    if new.valid_from > (latest_day := coalition.day_of(now) + AHEAD_MAX):
+        told = f"A contract from {new.valid_from} on is published too early; it may begin on {latest_day} at the latest."
+        raise InputNotAccepted(told, "validFrom")
     latest = await tx.one(sql.latest_contract, partner_id=partner_id, currency=new.currency)
     if latest is not None and latest["valid_from"] >= new.valid_from:
         told = f"A contract from {latest['valid_from']} is published already; a new one must begin later than that."

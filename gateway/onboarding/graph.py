@@ -175,8 +175,9 @@ class OnboardingMutation:
     @refusing(PublishContractPayload)
     async def publish_contract(self, info: Info, input: PublishContractInput) -> PublishContractPayload:
         partner_id = partner_id_of(info, input.partner)
+        now = info.context.doors.clock.now()
         async with info.context.changing() as tx:
-            contract_id = await publish_contract(tx, info.context.coalition, partner_id, _contract(input))
+            contract_id = await publish_contract(tx, info.context.coalition, partner_id, _contract(input), now)
         coalition = info.context.coalition
         published = next(c for each in coalition.contracts.values() for c in each if c.id == contract_id)
         return PublishContractPayload(contract=show_contract(coalition, published))

@@ -113,7 +113,7 @@ async def onboard_from_files(tx: Tx, described: list[NewPartner], now: datetime)
             before = next((c for c in published if c.valid_from == contract.valid_from), None)
             try:
                 if before is None:
-                    await publish_contract(tx, coalition, partner_id, contract)
+                    await publish_contract(tx, coalition, partner_id, contract, now)
                 else:
                     check_unchanged(contract, before)
             except Refused as refused:

@@ -187,7 +187,7 @@ async def test_prices_that_cannot_be_are_not_published(world: World) -> None:
     grocer = (await told(world, ONBOARD, code="grocer", name="The Grocer"))["partner"]["id"]
     before = await count(world, "contract")
     terms = {"partner": grocer, "programme": "MER", "currency": "USD", "validFrom": "2026-12-01", "earnRate": "1"}
-    for changes, code, path in BAD_PRICES:
+    for changes, code, path in (*BAD_PRICES, ({"validFrom": "2062-12-01"}, "INPUT_NOT_ACCEPTED", ["validFrom"])):
         refused = await told(world, PUBLISH, **{**terms, **changes})
         assert refused == {"contract": None, "errors": [{"code": code, "path": path}]}
     assert await count(world, "contract") == before
@@ -207,7 +207,15 @@ async def test_a_rate_between_programmes_that_do_not_convert_is_not_published(wo
     for changes, path in (({"from": "XXX"}, ["from"]), ({"to": "XXX"}, ["to"]), ({"to": "MER", "from": "SKY"}, ["to"])):
         refused = await told(world, RATE, **{**rate, **changes})
         assert [e["path"] for e in refused["errors"]] == [path]
+    for end in ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z"):  # which the database's driver takes for infinite
+        answer = await world.post(await world.operator(), RATE, i={**rate, "validFrom": end})
+        assert "end of the calendar" in answer.json()["errors"][0]["message"]
     assert await count(world, "conversion_rate") == before
+    # Long ago and far ahead are moments like any other.
+    for moment in ("0001-01-01T00:00:01Z", "9999-12-31T23:59:59Z"):
+        assert (await told(world, RATE, **{**rate, "validFrom": moment}))["errors"] == []
+    rates = await world.ask("fuel", "{ conversionRates { rate { take } validFrom } }")
+    assert [each["rate"]["take"] for each in rates["conversionRates"]] == [200]
 
 
 async def test_a_purchase_of_another_partners_member_is_refused_and_moves_nothing(world: World) -> None:

@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from gateway.clock import SystemClock
+from gateway.coalition.catalogue import read_coalition
 from gateway.credit.credit import plain_reference
 from gateway.database import Database
 from gateway.earning.purchases import purchases_by_id
@@ -208,6 +209,29 @@ async def test_a_debt_that_was_moved_before_comes_back_to_who_left_it(server: Em
     assert await connection.fetchval(credit) == 10 * one.issue_price * 100
     await connection.close()
     assert [check.name async for check in verify(database) if not check.holds] == ["memberships_are_the_members_own"]
+    await database.close()
+
+
+async def test_a_rate_of_all_times_is_one_that_began_long_ago_after_an_upgrade(server: EmbeddedPostgres, versions: list[str]) -> None:
+    dsn = await create_database(server, "endless_before", versions[NAMES.index("0065_rates_begin")])
+    database = Database(dsn, 2)
+    await database.open()
+    coalition = await describe_coalition(database)
+    connection = await asyncpg.connect(dsn)
+    more = "insert into conversion_rate select gen_random_uuid(), source_id, target_id, take, 77, minimum, increment, $1 from conversion_rate limit 1"
+    for end in (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)):
+        await connection.execute(more, end)
+    assert migrate(dsn)[0] == "0065_rates_begin"
+    async with database.reading() as tx:
+        after = await read_coalition(tx)
+    (pair,) = coalition.rates
+    for moment, give in ((datetime(1970, 1, 1, tzinfo=UTC), 77), (datetime(2026, 6, 1, tzinfo=UTC), 100)):
+        found = after.rate_of(*pair, moment)
+        assert found is not None
+        assert found.give == give
+    with pytest.raises(asyncpg.CheckViolationError):
+        await connection.execute(more, end)
+    await connection.close()
     await database.close()
 
 
