@@ -162,7 +162,7 @@ class GraphQLEndpoint:
             with self._counting(admitted, result):
                 yield result
             return
-        turn, deed = self._turns.of(admitted.caller, admitted.points), admitted.deed
+        turn, deed = self._turn_of(admitted), admitted.deed
         with refusing_what_is_away():
             if deed is not None:
                 await self._doors.audit.note(deed)
@@ -214,8 +214,7 @@ class GraphQLEndpoint:
         most = None if admitted.is_mutation else patience.QUERY_SECONDS
         try:
             with refusing_what_is_away():
-                turn = self._turns.of(admitted.caller, admitted.points, admitted.is_mutation)
-                async with asyncio.timeout(most), turn:
+                async with asyncio.timeout(most), self._turn_of(admitted):
                     if admitted.is_mutation:  # before it does anything: what it did must be told
                         self._unread.check(admitted.caller, 0, ANSWER_MAX_BYTES)
                     run = self._execute(admitted) if admitted.deed is None else self._run_audited(admitted, admitted.deed)
@@ -224,6 +223,9 @@ class GraphQLEndpoint:
             told = f"The query took more than {most} seconds. Ask for less at once."
             raise RequestRefused(503, "TOO_SLOW", told, {"Retry-After": "1"}) from None
         return ExecutionResult(result.data, result.errors, {"cost": admitted.cost})
+
+    def _turn_of(self, admitted: Admitted) -> asyncio.Semaphore:
+        return self._turns.of(admitted.caller, admitted.points, admitted.is_mutation, admitted.prepared.asks_partners)
 
     async def _execute(self, admitted: Admitted) -> ExecutionResult:
         try:

@@ -17,7 +17,7 @@ from gateway.http.refusing import RequestRefused
 ADMITTED_AT_ONCE, ENTRANCE_SECONDS = 8, 5
 # Of operations of less than so many points so many run at once: each point is work for the loop, and a mutation's are more of it
 # than a query's. Small mutations wait for one another in batches, where more cost less.
-QUERIES_AT_ONCE = ((1_000, 32), (10_000, 3), (COST_MAX + 1, 1))
+QUERIES_AT_ONCE = ((100, 32), (1_000, 3), (10_000, 2), (COST_MAX + 1, 1))
 MUTATIONS_AT_ONCE = ((100, 100), (200, 32), (2_000, 6), (20_000, 2), (COST_MAX + 1, 1))
 # Of members there are many, who need little: an answer of the largest size.
 UNREAD_MAX_BYTES, MEMBERS_UNREAD_MAX_BYTES = 64 * 1024 * 1024, 16 * 1024 * 1024
@@ -36,7 +36,7 @@ class Turns:
 
     def __init__(self) -> None:
         # One is kept for as long as somebody has it or waits for it.
-        self._turns: WeakValueDictionary[tuple[UUID | None, int, bool], Semaphore] = WeakValueDictionary()
+        self._turns: WeakValueDictionary[tuple[UUID | None, int, bool, bool], Semaphore] = WeakValueDictionary()
         self._entrances: WeakValueDictionary[UUID | None, Semaphore] = WeakValueDictionary()
 
     @asynccontextmanager
@@ -57,11 +57,12 @@ class Turns:
         finally:
             get_running_loop().call_soon(entrance.release)
 
-    def of(self, caller: Caller, points: int, is_mutation: bool = False) -> Semaphore:
-        """What an operation of so many points holds while it runs."""
+    def of(self, caller: Caller, points: int, is_mutation: bool = False, asks_partners: bool = False) -> Semaphore:
+        """What an operation of so many points holds while it runs. Those that ask partners' own systems, which may take their
+        time, hold up none but one another."""
         sizes = MUTATIONS_AT_ONCE if is_mutation else QUERIES_AT_ONCE
         below, most = next((size for size in sizes if points < size[0]), sizes[-1])
-        key = caller.party, below, is_mutation
+        key = caller.party, below, is_mutation, asks_partners
         turns = self._turns.get(key)
         if turns is None:
             turns = self._turns[key] = Semaphore(most)

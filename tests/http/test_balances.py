@@ -81,6 +81,27 @@ async def test_nobody_is_asked_for_balances_that_nobody_waits_for(world: World, 
     assert 0 < len(asked) <= 8
 
 
+async def test_what_waits_for_partners_own_systems_takes_no_turn_from_what_does_not(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, answers = asyncio.Event(), asyncio.Event()
+
+    async def silent(self: Any, account: str) -> int:
+        asked.set()
+        await answers.wait()
+        return 7
+
+    monkeypatch.setattr(rest_json.RestJson, "balance", silent)
+    refs = [{"externalId": "ann"}] * 60
+    waiting = [asyncio.create_task(world.post("airline", PAGES % "nativeBalance { points }", r=refs)) for _ in range(9)]
+    await asked.wait()
+    for _ in range(3):
+        assert (await world.post("airline", PAGES % "externalId", r=refs)).status_code == 200
+    assert not any(each.done() for each in waiting)
+    answers.set()
+    assert {answer.status_code for answer in await asyncio.gather(*waiting)} == {200}
+
+
 async def test_a_balance_that_was_given_up_is_asked_for_anew(world: World, asked: list[str]) -> None:
     """A sibling that fails takes its neighbours away; what comes after them in the same request is told all the same."""
     query = """mutation($i: EnrolMemberInput!) {

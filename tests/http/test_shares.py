@@ -155,6 +155,7 @@ async def test_one_party_leaves_connections_for_everybody_else_whatever_it_does(
     world: World, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     held, begun = Held(PARTYS_CONNECTIONS), getattr(Database, way)
+    monkeypatch.setattr(shares, "QUERIES_AT_ONCE", ((COST_MAX, 100),))  # however many turns there are
     if way == "reading":
         await world.record("5.00")
         await run_job(world, "seal")
