@@ -51,7 +51,7 @@ async def create_world(dsn: str) -> Coalition:
     await database.open()
     now = SystemClock().now()
     async with database.transaction() as tx:
-        await create_coalition(tx, NewCoalition("Bench", "UTC", "USD", dt.date(2026, 1, 1)))
+        await create_coalition(tx, NewCoalition("Bench", "UTC", "USD", dt.date(2026, 1, 1)), dt.datetime.now(dt.UTC))
         await create_programme(tx, NewProgramme("MER", "Points", "ledger", expires_after_months=6))
         price, nothing = Decimal("0.01"), Decimal(0)
         contract = NewContract("MER", "USD", dt.date(2026, 1, 1), Fraction(1), price, price, nothing, nothing)

@@ -33,6 +33,10 @@ def _parse_points(value: object) -> int:
     return value
 
 
+def _show_points(value: int) -> int | str:
+    return int(value) if abs(value) <= points.MAX_POINTS else str(int(value))
+
+
 def _parse_decimal(value: object) -> PyDecimal:
     if not isinstance(value, str):
         raise GraphQLError(f'Decimal must be a string such as "12.34", not {_shown(value)}.')
@@ -106,8 +110,9 @@ def _shown(value: object) -> str:
 SCALARS: dict[object, ScalarDefinition] = {
     Points: strawberry.scalar(
         name="Points",
-        description="Whole points: a JSON integer between -(2^53-1) and 2^53-1.",
-        serialize=int,
+        description="Whole points: a JSON integer between -(2^53-1) and 2^53-1. A sum of a month that is larger is a string of "
+        "its digits, as JSON's readers would round it.",
+        serialize=_show_points,
         parse_value=_parse_points,
         parse_literal=_literal_of(_parse_points),
     ),

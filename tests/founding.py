@@ -41,7 +41,7 @@ class Founded:
 async def describe_coalition(database: Database) -> Coalition:
     """The coalition's partners, programmes, contracts and rate, in an empty migrated database."""
     async with database.transaction() as tx:
-        await create_coalition(tx, NewCoalition("Test", "America/New_York", "USD", date(2026, 1, 1), 400))
+        await create_coalition(tx, NewCoalition("Test", "America/New_York", "USD", date(2026, 1, 1), 400), NOW)
         airline = NewPartner("airline", "The Airline", "rest_json", NOWHERE)
         issuer = await onboard_partner(tx, airline, NOW)
         await create_programme(tx, NewProgramme("MER", "Points", "ledger", expires_after_months=6))

@@ -132,7 +132,7 @@ def _written(details: dict[str, Any]) -> bytes:
     try:
         written = orjson.dumps(details, default=str)
     except orjson.JSONEncodeError:
-        return _written({**details, "variables": "nested too deeply to be kept"})
+        written = orjson.dumps({**details, "variables": "nested too deeply to be kept"}, default=str)
     if len(written) <= DETAILS_MAX_BYTES:
         return written
     return orjson.dumps({name: _digested(each) for name, each in details.items()})

@@ -3,7 +3,7 @@
 import hashlib
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
@@ -37,16 +37,40 @@ class ForMembers:
     purpose: str | None = None
 
 
-async def as_before(
-    tx: Tx, code: str, dpop_bound: bool | None, redirect_uris: Sequence[str] | None, purpose: str | None
-) -> tuple[bool, ForMembers]:
-    """What a partner's client is registered with, where nothing else is said."""
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """What a partner's client is registered with. `jwks`, `jwks_uri`: its own keys, or where it publishes them; else it has
+    secrets."""
+
+    dpop_bound: bool = False
+    for_members: ForMembers = ForMembers()
+    jwks: str | None = None
+    jwks_uri: str | None = None
+
+    @property
+    def is_keyed(self) -> bool:
+        return self.jwks is not None or self.jwks_uri is not None
+
+    def changed(self, dpop_bound: bool | None, redirect_uris: Sequence[str], purpose: str | None) -> "Registered":
+        """With what is said of these; the rest stays."""
+        asks = ForMembers(
+            tuple(redirect_uris) or self.for_members.redirect_uris, self.for_members.purpose if purpose is None else purpose
+        )
+        return replace(self, dpop_bound=self.dpop_bound if dpop_bound is None else dpop_bound, for_members=asks)
+
+
+async def registered(tx: Tx, code: str) -> Registered | None:
+    """A partner's client, None where it has none yet."""
     known = await tx.one(sql.oauth_client, client_id=f"partner-{code}")
     if known is None:
-        return bool(dpop_bound), ForMembers(tuple(redirect_uris or ()), purpose)
-    redirects = known["redirect_uris"] if redirect_uris is None else redirect_uris
-    asks = ForMembers(tuple(redirects), known["purpose"] if purpose is None else purpose)
-    return known["dpop_bound"] if dpop_bound is None else dpop_bound, asks
+        return None
+    asks = ForMembers(tuple(known["redirect_uris"]), known["purpose"])
+    return Registered(known["dpop_bound"], asks, known["jwks"], known["jwks_uri"])
+
+
+async def change_client(tx: Tx, partner_id: UUID, code: str, to: Registered, now: datetime) -> str:
+    """Change what a partner's client is registered with; its secrets stay. Answers its id. Raises InputNotAccepted."""
+    return await _store_partner_client(tx, partner_id, code, to.jwks, to.dpop_bound, to.for_members, now, to.jwks_uri)
 
 
 async def create_partner_client(

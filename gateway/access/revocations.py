@@ -23,8 +23,9 @@ sql = load_queries(__file__, "revocations.sql")
 
 
 def marks_of(claims: dict[str, Any]) -> tuple[str, ...]:
-    """What a token can be revoked by: itself and what it was exchanged for, its client, its subject, its family, its consent."""
-    marks = [f"jti:{claims['jti']}", f"client:{claims['client_id']}", f"sub:{claims['sub']}"]
+    """What a token can be revoked by: itself and what it was exchanged for, its client, its subject, its family, its consent, and
+    the key that signed it."""
+    marks = [f"jti:{claims['jti']}", f"client:{claims['client_id']}", f"sub:{claims['sub']}", f"kid:{claims['kid']}"]
     marks += [f"sid:{claims['sid']}"] if "sid" in claims else []
     marks += [f"consent:{claims['consent_id']}"] if "consent_id" in claims else []
     marks += [f"jti:{claims['origin_jti']}"] if "origin_jti" in claims else []

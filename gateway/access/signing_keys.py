@@ -6,6 +6,7 @@ from datetime import datetime
 import orjson
 from joserfc.jwk import ECKey
 
+from gateway.access.revocations import revoke
 from gateway.access.vault import Vault
 from gateway.clock import Clock
 from gateway.database import Database, Tx
@@ -49,12 +50,16 @@ async def read_signing_keys(tx: Tx, vault: Vault) -> list[SigningKey]:
 
 async def replace_signing_keys(tx: Tx, vault: Vault, now: datetime, long_ago: datetime) -> None:
     """Somebody else may have the keys: new ones sign and are published as next, and all before count as retired `long_ago`. What
-    tokens were to follow from, somebody may have got with one of theirs, or a restored backup brought it back: it ends."""
+    tokens were to follow from, somebody may have got with one of theirs, or a restored backup brought it back: it ends. The keys
+    are revoked, too: until a process has read the new ones, nothing lasting follows from a token of an old one."""
     await tx.run(sql.wait_for_logins)  # in a statement of its own: those after it see what was waited for
     await tx.run(sql.end_all_sessions)
     await tx.run(sql.end_all_requests)
     await tx.run(sql.end_all_codes, ended_at=now)
     await tx.run(sql.end_all_families, ended_at=now)
+    await tx.run(sql.lock_signing_keys)
+    for row in await tx.all(sql.key_states):
+        await revoke(tx, f"kid:{row['key_id']}", now)
     await rotate_signing_keys(tx, vault, now)
     await rotate_signing_keys(tx, vault, now)
     await tx.run(sql.end_retired_keys, retired_at=long_ago)

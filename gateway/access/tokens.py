@@ -184,7 +184,10 @@ class Tokens:
         return known.caller
 
     def read_claims(self, token: str) -> dict[str, Any]:
-        """The claims of a token of this gateway that has not expired, revoked or not. Raises TokenRefused."""
+        """The claims of a token of this gateway that has not expired, revoked or not, and which key signed it (`kid`).
+
+        Raises TokenRefused.
+        """
         if len(token) > TOKEN_MAX_LENGTH:
             raise TokenRefused("The token is too long.")
         if self._until is not None and self._clock.now() >= self._until:
@@ -208,7 +211,7 @@ class Tokens:
             raise TokenRefused("The token is of a time to come.")
         if claims.get("kind") not in CEILING:
             raise TokenRefused("The token names no known kind of caller.")
-        return claims
+        return {**claims, "kid": decoded.header.get("kid")}
 
     def _read(self, claims: dict[str, Any]) -> "Known":
         kind = claims["kind"]

@@ -37,6 +37,10 @@ __all__ = ["app", "main"]
 def main() -> None:
     """What a person can act on is told in a sentence, without a traceback."""
     try:
+        " ".join(sys.argv).encode()
+    except UnicodeEncodeError as error:
+        sys.exit(f"gateway: an argument is not UTF-8: {error.object[max(error.start - 20, 0) : error.end + 20]!a}")
+    try:
         app()
     except (
         BadCursor,

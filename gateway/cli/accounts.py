@@ -16,7 +16,7 @@ from gateway.access.vault import open_vault
 from gateway.cli.members import member_app
 from gateway.cli.running import noting, out, settings_of, with_database
 from gateway.clock import SystemClock
-from gateway.database import Database
+from gateway.database import Database, Tx
 from gateway.members import lookup
 
 operator_app = typer.Typer(help="Operators' local accounts.", no_args_is_help=True)
@@ -54,11 +54,14 @@ def operator_create(
 
     async def work(opened: Database) -> str | None:
         vault = await open_vault(opened, settings_of())
-        async with opened.transaction() as tx:
+
+        async def make(tx: Tx) -> str | None:
             account_id = await accounts.set_password(tx, vault, "operator", login, secret, None, SystemClock().now(), roles)
             account = await tx.one(sql.operator_by_login, login=login)
             has_factor = account is not None and account["second_factor"] is not None
             return None if has_factor else await accounts.set_second_factor(tx, vault, account_id)
+
+        return await opened.decided(make)
 
     factor = with_database(work, noting("operator create", login=login, roles=roles))
     which = "this" if factor else "its"
@@ -72,11 +75,13 @@ def operator_disable(login: Annotated[str, typer.Argument(help="Login name.")]) 
     """Shut an operator out: no password opens the account, and every session and token of it ends within seconds."""
 
     async def work(opened: Database) -> None:
-        async with opened.transaction() as tx:
+        async def disable(tx: Tx) -> None:
             account = await tx.one(sql.operator_by_login, login=login)
             if account is None:
                 raise typer.BadParameter(f"There is no operator {login!r}.")
             await accounts.disable(tx, account, SystemClock().now())
+
+        await opened.decided(disable)
 
     with_database(work, noting("operator disable", login=login))
     out.print(f"{login} is shut out. A new password lets it in again: gateway operator create {login}")
@@ -91,7 +96,8 @@ def operator_factor(login: Annotated[str, typer.Argument(help="Login name.")]) -
 
     async def work(opened: Database) -> str:
         vault = await open_vault(opened, settings_of())
-        async with opened.transaction() as tx:
+
+        async def replace(tx: Tx) -> str:
             account = await tx.one(sql.operator_by_login, login=login)
             if account is None:
                 raise typer.BadParameter(f"There is no operator {login!r}.")
@@ -99,6 +105,8 @@ def operator_factor(login: Annotated[str, typer.Argument(help="Login name.")]) -
             made = await accounts.set_second_factor(tx, vault, account["account_id"])
             await accounts.end_logins(tx, account, SystemClock().now())
             return made
+
+        return await opened.decided(replace)
 
     print(_address_of(login, with_database(work, noting("operator factor", login=login))))
 
@@ -128,11 +136,14 @@ def member_password(
 
     async def work(opened: Database) -> str:
         vault = await open_vault(opened, settings_of())
-        async with opened.transaction() as tx:
+
+        async def make(tx: Tx) -> str:
             rows = await tx.all(lookup.sql.cards_by_number, numbers=[card])
             if not rows:
                 raise typer.BadParameter(f"Nobody has the card {card!r}.")
             await accounts.set_password(tx, vault, "member", login, secret, rows[0]["member_id"], SystemClock().now())
             return ids.show("mem", rows[0]["member_id"])
+
+        return await opened.decided(make)
 
     print(with_database(work, noting("member password", card=card)))

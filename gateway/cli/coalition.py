@@ -31,15 +31,15 @@ def coalition_create(
     expires_after_months: Annotated[int | None, typer.Option(help="When its points run out; never if not given.")] = None,
     started_on: Annotated[str | None, typer.Option(help="First settlement month, 2026-10; this one if not given.")] = None,
     backdating_days: Annotated[
-        int, typer.Option(min=1, help="How many days ago something may have occurred that is told now; its prices are of then.")
+        int, typer.Option(help="How many days ago something may have occurred that is told now; its prices are of then.")
     ] = BACKDATING_DAYS,
 ) -> None:
     """Create the coalition with its shared programme; one database serves one."""
 
     async def work(opened: Database) -> None:
-        first = month_of(started_on) if started_on else SystemClock().now().date().replace(day=1)
+        first = month_of(started_on) if started_on else None
         async with opened.transaction() as tx:
-            await create_coalition(tx, NewCoalition(name, timezone, currency, first, backdating_days))
+            await create_coalition(tx, NewCoalition(name, timezone, currency, first, backdating_days), SystemClock().now())
             new = NewProgramme(programme, f"{name} points", "ledger", expires_after_months=expires_after_months)
             await create_programme(tx, new)
 
@@ -76,16 +76,21 @@ def partner_client(
     ] = None,
     redirect: Annotated[list[str] | None, typer.Option(help="Where members come back to whom it asks for consent.")] = None,
     purpose: Annotated[str | None, typer.Option(help="For what it asks, on the consent page: 'to book your nights'.")] = None,
-    only: Annotated[bool, typer.Option("--only", help="End every earlier secret at once.")] = False,
+    secret: Annotated[bool, typer.Option("--secret", help="A new secret, also in the place of the partner's keys.")] = False,
+    only: Annotated[bool, typer.Option("--only", help="A new secret, and every earlier one ends at once.")] = False,
 ) -> None:
-    """Give a partner its OAuth client with a new secret, which is shown this once.
+    """Give a partner its OAuth client with a new secret, which is shown this once; or, with options, change the client it has.
 
-    The secret before it goes on serving until the next one is made, so that a partner can change over; --only ends it.
-    What no option changes stays as it was.
+    The secret before a new one goes on serving until the next one is made, so that a partner can change over; --only ends it.
+    What no option changes stays as it was, secrets and keys, too.
     """
 
     if wrong := [uri for uri in redirect or () if not registration.is_redirect_uri(uri)]:
         raise typer.BadParameter(f"{wrong[0]!r} is no redirect URI, such as https://partner.example/back.")
+
+    if (jwks is not None) + (jwks_uri is not None) + (secret or only) > 1:
+        raise typer.BadParameter("A client has a secret, or keys, or publishes them: give one of --secret, --jwks, --jwks-uri.")
+    changes = bool(redirect) or dpop is not None or purpose is not None
 
     settings = settings_of()
     if jwks_uri is not None and not _is_fetched(jwks_uri, settings.jwks_hosts):
@@ -99,16 +104,26 @@ def partner_client(
             if found is None:
                 raise typer.BadParameter(f"There is no partner {code!r}.")
             now = SystemClock().now()
-            bound, asks = await registration.as_before(tx, code, dpop, redirect or None, purpose)
+            known = await registration.registered(tx, code)
+            client = (known or registration.Registered()).changed(dpop, redirect or (), purpose)
+            bound, asks = client.dpop_bound, client.for_members
             if jwks_uri is not None:
                 return await registration.create_published_client(tx, found.id, code, jwks_uri, bound, now, asks), None
             if jwks is not None:
                 return await registration.create_keyed_client(tx, found.id, code, jwks.read_text(), bound, now, asks), None
+            if known is not None and changes and not (secret or only):
+                return await registration.change_client(tx, found.id, code, client, now), None
+            if client.is_keyed and not secret:
+                raise typer.BadParameter(f"The client of {code!r} has keys of its own; --secret puts a secret in their place.")
             keep = 1 if only else registration.SECRETS_MAX
             return await registration.create_partner_client(tx, found.id, code, now, bound, keep, asks)
 
-    client_id, secret = with_database(work, noting("partner client", partner=code, keyed=jwks is not None), settings)
-    print(f"client_id={client_id}" + (f"\nclient_secret={secret}" if secret else ""))
+    deed = noting(
+        "partner client", partner=code, jwks=jwks is not None, jwks_uri=jwks_uri, dpop=dpop, redirect=redirect, purpose=purpose,
+        secret=secret, only=only,
+    )  # fmt: skip
+    client_id, made = with_database(work, deed, settings)
+    print(f"client_id={client_id}" + (f"\nclient_secret={made}" if made else ""))
 
 
 def _is_fetched(url: str, hosts: Sequence[str]) -> bool:

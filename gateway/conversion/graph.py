@@ -236,6 +236,7 @@ async def _whose(context: Context, tx: Tx, ref: MemberRef | None, issuer_id: UUI
     if context.caller.member_id is not None:
         if ref is not None:
             raise InputNotAccepted("A member's own points are converted; leave out the member.", "member")
+        await lookup.check_acting(tx, context.caller.member_id, context.caller.acting_partner_id)
         return context.caller.member_id
     partner = context.partner()
     if issuer_id != partner.id:

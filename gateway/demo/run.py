@@ -135,6 +135,7 @@ async def _create(tx: Any, meridian: Meridian, settings: Settings) -> None:
         tx,
         # The replay posts events of 2017, so this coalition accepts events of any age.
         NewCoalition(said.name, said.timezone, said.settlement_currency, said.started_on, backdating_days=None),
+        SystemClock().now(),
     )
     mer, sky = meridian.programme["MER"], meridian.programme["SKY"]
     issuer = read_partner_file(settings.partners_dir / sky["issuer"] / "partner.toml")

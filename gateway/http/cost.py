@@ -38,7 +38,7 @@ from gateway.http.shape import OF_SCHEMA, fragments_of
 
 COST_MAX = 200_000
 LIST_SIZE = 5
-LIST_SIZES = {"consents": 100, "membersBy": 50}
+LIST_SIZES = {"consents": 100, "membersBy": 50, "lines": 12}
 # A proof climbs through all transactions of its block, origins through a member's; the integrity checks read the whole database;
 # the schema is long. What reads by itself, or asks a partner's system, costs more than what is there already, and so does what
 # one person may have kept for ever, again and again.

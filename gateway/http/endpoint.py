@@ -225,7 +225,8 @@ class GraphQLEndpoint:
         return ExecutionResult(result.data, result.errors, {"cost": admitted.cost})
 
     def _turn_of(self, admitted: Admitted) -> asyncio.Semaphore:
-        return self._turns.of(admitted.caller, admitted.points, admitted.is_mutation, admitted.prepared.asks_partners)
+        asks_partners = admitted.prepared.asks_partners[admitted.operation_name]
+        return self._turns.of(admitted.caller, admitted.points, admitted.is_mutation, asks_partners)
 
     async def _execute(self, admitted: Admitted) -> ExecutionResult:
         try:

@@ -35,7 +35,7 @@ from gateway.context import Context
 from gateway.http.cost import COST_MAX, OperationCost, compile_costs
 from gateway.http.errors import DocumentRefused, brief, masked
 from gateway.http.executor import Coerced, DocumentExecutor, Root, compile_root
-from gateway.http.guard import Need, fields_of, introspects, missing, needs_of, rights, root_fields, step_ups
+from gateway.http.guard import Need, asks_for, fields_of, introspects, missing, needs_of, rights, root_fields, step_ups
 from gateway.http.shape import NAME_MAX, check_shape
 from gateway.http.suggestions import suggest_quickly
 from gateway.inputs import Coercers, NotPlain, coerce_variables, compile_variables
@@ -65,8 +65,8 @@ class Prepared:
     `bare` is the document without variable definitions, to be run once an operation's `coercers` have done their work;
     `outputs` completes its values, unless directives make what it selects change from one execution to the next; with it
     `roots` has what asks just one field of its root; `asks_of_people`: for what is known of members as people;
-    `asks_partners`: for what partners' own systems know; `size`: as how many characters of text it counts among what is
-    remembered.
+    `asks_partners`, by operation: for what partners' own systems know; `size`: as how many characters of text it counts among
+    what is remembered.
     """
 
     document: DocumentNode
@@ -77,7 +77,7 @@ class Prepared:
     roots: dict[str | None, Root | None]
     steps_up: str | None
     asks_of_people: bool
-    asks_partners: bool
+    asks_partners: dict[str | None, bool]
     introspects: bool
     root_fields: dict[str | None, tuple[str, ...]]
     variables: dict[str | None, frozenset[str]]
@@ -175,7 +175,7 @@ class Engine:
             roots=by_name(lambda o: compile_root(self._schema, o) if outputs else None),
             steps_up=next((".".join(field) for field in asked if field in self._step_ups), None),
             asks_of_people=any(self._is_of_people(type_, field) for type_, field in asked),
-            asks_partners=any(field == "nativeBalance" for _, field in asked),
+            asks_partners=by_name(lambda o: asks_for(document, o, "nativeBalance")),
             introspects=introspects(document),
             root_fields=by_name(lambda o: root_fields(document, o)),
             variables=by_name(lambda o: frozenset(d.variable.name.value for d in o.variable_definitions or ())),

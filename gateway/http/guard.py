@@ -120,6 +120,22 @@ def root_fields(document: DocumentNode, operation: OperationDefinitionNode) -> t
     return tuple(dict.fromkeys(found))
 
 
+def asks_for(document: DocumentNode, operation: OperationDefinitionNode, field: str) -> bool:
+    """Whether an operation asks for a field of this name, be it in fragments."""
+    fragments = {d.name.value: d for d in document.definitions if isinstance(d, FragmentDefinitionNode)}
+
+    def within(selections: SelectionSetNode | None) -> bool:
+        for node in selections.selections if selections is not None else ():
+            if isinstance(node, FieldNode) and node.name.value == field:
+                return True
+            inner = fragments[node.name.value] if isinstance(node, FragmentSpreadNode) else node
+            if within(getattr(inner, "selection_set", None)):
+                return True
+        return False
+
+    return within(operation.selection_set)
+
+
 _INTROSPECTION = frozenset({"__schema", "__type", "_service"})
 
 

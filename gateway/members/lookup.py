@@ -113,3 +113,12 @@ async def check_active(tx: Tx, member_id: UUID) -> None:
     known = await tx.all(sql.memberships_of_member, bucket=ids.bucket_of(member_id), member=member_id)
     if known and all(each["status"] == "suspended" for each in known):
         raise NotAllowed("A member who is suspended everywhere neither gives points nor gets any.").at("card")
+
+
+async def check_acting(tx: Tx, member_id: UUID, partner_id: UUID | None) -> None:
+    """Raises MembershipSuspended where a partner that acts for a member has it suspended; None: the member acts itself."""
+    if partner_id is None:
+        return
+    row = await tx.one(sql.membership_at, bucket=ids.bucket_of(member_id), member=member_id, partner=partner_id)
+    if row is not None and row["status"] == "suspended":
+        raise MembershipSuspended()

@@ -2,11 +2,11 @@
 
 import re
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from gateway.coalition.catalogue import Programme
+from gateway.coalition.catalogue import OLDEST_YEAR, Programme
 from gateway.database import Tx
 from gateway.ids import new_id
 from gateway.points import MAX_POINTS
@@ -26,18 +26,19 @@ OTHER_DECIMALS = frozenset({
 })  # fmt: skip
 
 # A till that was offline, a month of receipts that come at once.
-BACKDATING_DAYS = 31
+BACKDATING_DAYS, BACKDATING_DAYS_MAX = 31, 36_500
 
 
 @dataclass(frozen=True, slots=True)
 class NewCoalition:
-    """`started_on` is the first settlement month; `backdating_days`: how long ago something may have occurred that is told now,
-    None: any time. Prices and rates are those of then, so within it a partner chooses among them."""
+    """`started_on` lies in the first settlement month, None: in the running one. `backdating_days`: how long ago something may
+    have occurred that is told now, None: any time. Prices and rates are those of then, so within it a partner chooses among
+    them."""
 
     name: str
     timezone: str
     settlement_currency: str
-    started_on: date
+    started_on: date | None
     backdating_days: int | None = BACKDATING_DAYS
 
 
@@ -53,7 +54,7 @@ class NewProgramme:
     refund_policy: str = "allow_debt"
 
 
-async def create_coalition(tx: Tx, new: NewCoalition) -> None:
+async def create_coalition(tx: Tx, new: NewCoalition, now: datetime) -> None:
     """Raises InputNotAccepted, StateConflict when the database has a coalition."""
     check_name(new.name, "name")
     if not re.fullmatch("[A-Z]{3}", new.settlement_currency):
@@ -61,16 +62,24 @@ async def create_coalition(tx: Tx, new: NewCoalition) -> None:
     if new.settlement_currency in OTHER_DECIMALS:
         raise InputNotAccepted(f"Amounts have two decimals here, and those of {new.settlement_currency} do not.", "currency")
     try:
-        ZoneInfo(new.timezone)
+        today = now.astimezone(ZoneInfo(new.timezone)).date()
     except (ZoneInfoNotFoundError, ValueError):
         raise InputNotAccepted(f"{new.timezone!r} is not a time zone such as Europe/Vienna.", "timezone") from None
+    started_on = new.started_on or today
+    # It cannot be changed: every month before it has to be closed first, and nothing settles before it.
+    if not OLDEST_YEAR <= started_on.year <= today.year + 1:
+        told = f"The first settlement month is in {started_on.year}; it lies between {OLDEST_YEAR} and {today.year + 1}."
+        raise InputNotAccepted(told, "startedOn")
+    if new.backdating_days is not None and not 1 <= new.backdating_days <= BACKDATING_DAYS_MAX:
+        told = f"backdatingDays is {new.backdating_days}; it must be between 1 and {BACKDATING_DAYS_MAX}."
+        raise InputNotAccepted(told, "backdatingDays")
     created = await tx.value(
         sql.store_coalition,
         coalition_id=new_id(),
         name=new.name,
         timezone=new.timezone,
         settlement_currency=new.settlement_currency,
-        started_on=new.started_on.replace(day=1),
+        started_on=started_on.replace(day=1),
         backdating_days=new.backdating_days,
     )
     if created is None:

@@ -61,8 +61,9 @@ class TransferMutation:
         if context.caller.member_id is None:
             raise NotAllowed("Only a member gives points away.")
         posted = await transfer.transfer(
-            doors.database, doors.ledger, context.coalition, context.caller.member_id, request, doors.clock.now()
-        )
+            doors.database, doors.ledger, context.coalition, context.caller.member_id, request, doors.clock.now(),
+            context.caller.acting_partner_id,
+        )  # fmt: skip
         return TransferPointsPayload(transfer=show_transfer(info, posted))
 
 

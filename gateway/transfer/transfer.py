@@ -12,7 +12,7 @@ from gateway.ledger.items import Key
 from gateway.ledger.post import Ledger
 from gateway.ledger.post import sql as ledger_sql
 from gateway.ledger.refused import post_once, refusal_of
-from gateway.members.lookup import check_active
+from gateway.members.lookup import check_acting, check_active
 from gateway.members.lookup import sql as members_sql
 from gateway.points import MAX_POINTS
 from gateway.refusals import CardBlocked, InputNotAccepted, NotAllowed, RecipientUnknown
@@ -55,25 +55,28 @@ class Transfer:
 
 
 async def transfer(
-    database: Database, ledger: Ledger, coalition: Coalition, member_id: UUID, request: TransferRequest, now: datetime
-) -> Transfer:
-    """Move points of the calling member to the holder of a card, all of them or none.
+    database: Database, ledger: Ledger, coalition: Coalition, member_id: UUID, request: TransferRequest, now: datetime,
+    acting: UUID | None = None,
+) -> Transfer:  # fmt: skip
+    """Move points of the calling member to the holder of a card, all of them or none. `acting`: the partner that asks for it in
+    the member's name.
 
     What the other member owes is repaid from them first.
-    Raises RecipientUnknown, CardBlocked, NotAllowed, InsufficientPoints, TransactionLimitExceeded, DailyLimitReached,
-    NotTransferable, ProgrammeUnknown, InputNotAccepted, IdempotencyKeyReused, PeriodNotOpen; DatabaseAway.
+    Raises RecipientUnknown, CardBlocked, MembershipSuspended, NotAllowed, InsufficientPoints, TransactionLimitExceeded,
+    DailyLimitReached, NotTransferable, ProgrammeUnknown, InputNotAccepted, IdempotencyKeyReused, PeriodNotOpen; DatabaseAway.
     """
     content = digest("transfer", (request.card, request.programme, request.points, request.message))
     key = Key(member_id, request.idempotency_key, content)
-    post = partial(_post, database, coalition, member_id, request, key, now)
+    post = partial(_post, database, coalition, member_id, request, key, now, acting)
     transaction_id = await post_once(ledger, key, request.points, post)
     async with database.reading() as tx:
         return (await transfers_by_id(tx, [transaction_id]))[transaction_id]
 
 
 async def _post(
-    database: Database, coalition: Coalition, member_id: UUID, request: TransferRequest, key: Key, now: datetime
-) -> UUID:
+    database: Database, coalition: Coalition, member_id: UUID, request: TransferRequest, key: Key, now: datetime,
+    acting: UUID | None,
+) -> UUID:  # fmt: skip
     check_text(request.idempotency_key, "idempotencyKey", 200)
     check_text(request.card, "card", 64)
     if request.message is not None:
@@ -90,6 +93,7 @@ async def _post(
             raise NotAllowed("Points go to another member, not to oneself.")
         for each in (member_id, other_id):
             await check_active(tx, each)
+        await check_acting(tx, member_id, acting)
     row = await database.post(
         ledger_sql.post_transfer,
         at=now,

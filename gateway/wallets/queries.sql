@@ -18,9 +18,10 @@ select expires_on, sum(remaining)::bigint as points
 -- name: wallet_at(bucket, member, programme, at)^
 -- A wallet as it stood at a moment of the ledger's time, from the journal alone: entries for the balance; holds, what
 -- was captured of them and when they ended for what was held; purchases that had not matured for what was pending;
--- returns and what repaid them for what was owed.
+-- returns and what repaid them for what was owed. Further entries are asked for one transaction at a time: how many there are is
+-- guessed wrongly for as long as they are too few to be analyzed.
 with posted as materialized (
-  select t.transaction_id
+  select t.transaction_id, t.programme_id, t.points
     from transaction t
    where t.bucket = :bucket and t.member_id = :member and t.posted_at <= :at
 ),
@@ -34,10 +35,14 @@ returned as materialized (
     from posted p
     join purchase_return v on v.bucket = :bucket and v.transaction_id = p.transaction_id
 )
-select coalesce((select sum(e.points)
-                   from posted p
-                   join entry e on e.bucket = :bucket and e.transaction_id = p.transaction_id
-                  where e.programme_id = :programme), 0)::bigint as points,
+select (coalesce((select sum(p.points) from posted p where p.programme_id = :programme), 0)
+        + coalesce((select sum(f.points)
+                      from posted p
+                     cross join lateral (
+                       select sum(e.points) as points
+                         from further_entry e
+                        where e.bucket = :bucket and e.transaction_id = p.transaction_id and e.programme_id = :programme) f),
+                   0))::bigint as points,
        coalesce((select sum(h.points - coalesce(c.captured, 0))
                    from held h
                    left join (

@@ -2,13 +2,18 @@
 
 import asyncio
 import base64
+import subprocess
+import sys
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlparse
 
 import asyncpg
 import httpx
+import orjson
 import pytest
+from joserfc.jwk import ECKey
 
 from gateway.access import accounts, consents, registration
 from gateway.access.follow import read_again
@@ -266,6 +271,62 @@ async def test_the_command_line_suspends_and_admits_and_keeps_what_a_client_was_
     refused = gateway.run("documents", "register", "member-app", str(world.data_dir / "bad.graphql"))
     assert refused.returncode != 0
     assert (await world.sql("select count(*) from trusted_document where text like '%nothing%'"))[0][0] == 0
+
+
+async def test_what_a_client_shows_who_it_is_with_stays_unless_a_command_says_otherwise(world: World) -> None:
+    gateway = Gateway(world.data_dir)
+    gateway.environment |= {"DATABASE_URL": world.dsn}
+    (world.data_dir / "keys.json").write_text(orjson.dumps({"keys": [ECKey.generate_key("P-256").as_dict(private=False)]}).decode())
+
+    async def registered() -> tuple[bool, int]:
+        (row,) = await world.sql(
+            "select jwks is not null, (select count(*) from oauth_secret s where s.client_id = c.client_id and ended_at is null)"
+            "  from oauth_client c where client_id = 'partner-fuel'"
+        )
+        return tuple(row)
+
+    for options, ends, expected in (
+        ("--purpose saving", 0, (False, 1)),  # its secret serves on, and no other is made
+        ("--purpose saving", 0, (False, 1)),
+        ("--secret", 0, (False, 2)),
+        (f"--jwks {world.data_dir}/keys.json", 0, (True, 0)),
+        ("--redirect https://fuel.example/back --no-dpop", 0, (True, 0)),
+        ("", 2, (True, 0)),
+        ("--only", 2, (True, 0)),
+        (f"--secret --jwks {world.data_dir}/keys.json", 2, (True, 0)),
+        ("--secret", 0, (False, 1)),
+    ):
+        ran = gateway.run("partner", "client", "fuel", *options.split())
+        assert (ran.returncode, await registered()) == (ends, expected), options
+        assert ("client_secret=gws_" in ran.stdout) == (options == "--secret")
+    auth = world.clients["fuel"][0], ran.stdout.split("client_secret=")[1].strip()
+    assert (await world.http.post("/oauth/token", data={"grant_type": "client_credentials"}, auth=auth)).status_code == 200
+
+
+async def test_an_operator_is_shut_out_while_keys_are_replaced_whoever_comes_first(world: World) -> None:
+    """Both wait for what the other one has."""
+    await log_in(world, "console", f"{world.url}/graphiql", "olga", OPERATOR_PASSWORD)
+    gateway = Gateway(world.data_dir)
+    gateway.environment |= {"DATABASE_URL": world.dsn}
+    at_work = await asyncpg.connect(world.dsn)
+    async with at_work.transaction():
+        await at_work.execute("select from account for update")
+        disabling = asyncio.create_task(asyncio.to_thread(gateway.run, "operator", "disable", "olga"))
+        await waits(world, 1)
+        rotating = asyncio.create_task(asyncio.to_thread(gateway.run, "keys", "rotate", "--leaked"))
+        await waits(world, 2)
+    await at_work.close()
+    assert [(await each).returncode for each in (disabling, rotating)] == [0, 0]
+    assert await world.sql("select from account where disabled_at is null") == await world.sql("select from console_session") == []
+    assert len(await world.sql("select from signing_key where state = 'retired'")) == 2
+
+
+def test_arguments_that_are_no_text_are_told(tmp_path: Path) -> None:
+    for command in (["card", "block", b"\xff"], ["operator", "disable", b"caf\xe9"]):
+        ran = subprocess.run([sys.executable, "-m", "gateway", *command], capture_output=True, check=False, cwd=tmp_path)
+        assert (ran.returncode, ran.stdout) == (1, b"")
+        assert ran.stderr.startswith(b"gateway: an argument is not UTF-8: ")
+        assert ran.stderr.count(b"\n") == 1
 
 
 async def test_a_hint_that_is_unknown_is_ignored_and_the_token_ends(world: World) -> None:

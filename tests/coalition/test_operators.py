@@ -2,8 +2,11 @@
 
 import asyncio
 import tracemalloc
+from datetime import date
+from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from gateway import ids
@@ -259,3 +262,18 @@ async def test_a_coalition_that_is_described_wrongly_is_not_created(world: World
     ran = gateway.run("coalition", "create", "--name", name, "--timezone", timezone, "--currency", currency)
     assert (ran.returncode, told in ran.stderr) == (1, True), ran.stderr
     assert await world.sql("select * from coalition") == before
+
+
+@pytest.mark.parametrize("option", [
+    "--started-on 0001-01", "--started-on 9999-12", "--started-on 0206-10", "--started-on 2206-10", "--backdating-days 0",
+    "--backdating-days 3000000000",
+])
+async def test_a_coalition_of_another_age_is_not_created(dsn: str, tmp_path: Path, option: str) -> None:
+    gateway = Gateway(tmp_path)
+    gateway.environment |= {"DATABASE_URL": dsn}
+    ran = gateway.run("coalition", "create", "--name", "Ours", *option.split())
+    assert (ran.returncode, "between" in ran.stderr) == (1, True), ran.stderr
+    assert gateway.run("coalition", "create", "--name", "Ours", "--started-on", "2025-12").returncode == 0
+    connection = await asyncpg.connect(dsn)
+    assert await connection.fetchval("select started_on from coalition") == date(2025, 12, 1)
+    await connection.close()

@@ -3,15 +3,29 @@
 import asyncio
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
+import asyncpg
 import pytest
 
 from gateway.coalition import catalogue
 from gateway.conversion.convert import Converter
+from gateway.database.tx import POSTER_ROLE
 from tests.access.consenting import GRANT, WITHDRAW, agree, exchange
 from tests.conversion.exchanging import ANN, CONVERT, QUOTE, miles, quote
 from tests.house.test_ending import another
-from tests.points import ADJUST, APPROVE, ann_hands_over, ann_logs_in, codes, run_job, second_operator, until_revoked
+from tests.points import (
+    ADJUST,
+    APPROVE,
+    TRANSFER,
+    ann_hands_over,
+    ann_logs_in,
+    bob_joins,
+    codes,
+    run_job,
+    second_operator,
+    until_revoked,
+)
 from tests.world import World
 
 PUBLISH = "mutation($i: PublishRateInput!) { publishConversionRate(input: $i) { errors { code } } }"
@@ -75,6 +89,48 @@ async def test_points_of_who_is_suspended_are_converted_by_nobody(world: World, 
         refused = (await world.ask(token, CONVERT, input=given))["convertPoints"]
         assert [e["code"] for e in refused["errors"]] == ["MEMBERSHIP_SUSPENDED"]
     assert ((await world.sql("select sum(available) from wallet"))[0][0], await miles(world)) == (1000, 0)
+
+
+async def test_a_partner_does_nothing_for_a_member_that_is_suspended_there_and_others_do(world: World) -> None:
+    await world.record("1000.00")
+    await bob_joins(world)
+    await agree(world, "points:convert", "points:transfer")
+    ann = await ann_logs_in(world)
+    acting = (await exchange(world, await ann_hands_over(world, "points:convert points:transfer"))).json()["access_token"]
+    wanted = {"from": "MER", "to": "SKY", "take": 200}
+    quoted = (await world.ask(ann, QUOTE, input=wanted))["quoteConversion"]["quote"]
+    await world.sql("update membership set status = 'suspended' where partner_id = (select partner_id from partner where code = 'fuel')")
+    convert = {"idempotencyKey": "own", "quote": quoted["id"]}
+    give = {"idempotencyKey": "gift", "card": "CARD-2", "programme": "MER", "points": 5}
+    for token, expected in ((acting, ["MEMBERSHIP_SUSPENDED"]), (ann, [])):
+        assert codes((await world.ask(token, QUOTE, input=wanted))["quoteConversion"]) == expected
+        assert codes((await world.ask(token, CONVERT, input=convert))["convertPoints"]) == expected
+        assert codes((await world.ask(token, TRANSFER, i=give))["transferPoints"]) == expected
+        assert await world.available() == (1000 if expected else 795)
+    assert await world.broken() == []
+
+
+async def test_who_may_post_completes_no_exchange_that_was_not_credited(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    await world.record("1000.00")
+    ann = await ann_logs_in(world)
+    quoted = (await world.ask(ann, QUOTE, input={"from": "MER", "to": "SKY", "take": 200}))["quoteConversion"]["quote"]
+
+    async def crashes(*_: Any) -> None:
+        raise RuntimeError("a crash between the hold and the question")
+
+    with monkeypatch.context() as crashing:
+        crashing.setattr(Converter, "_advance", crashes)
+        await world.post(ann, CONVERT, input={"idempotencyKey": "k", "quote": quoted["id"]})
+    (order,) = await world.sql("select bucket, conversion_id, state from conversion")
+    assert order["state"] == "held"
+    poster = await asyncpg.connect(world.dsn, server_settings={"role": POSTER_ROLE})
+    for id, told in ((order["conversion_id"], "is held"), (uuid4(), "is unknown")):
+        with pytest.raises(asyncpg.RaiseError, match=told):
+            await poster.execute("select post_conversion(now(), $1, $2, now(), '2026-10-01')", order["bucket"], id)
+    await poster.close()
+    assert await world.broken() == []
+    done = (await world.ask(ann, CONVERT, input={"idempotencyKey": "k", "quote": quoted["id"]}))["convertPoints"]
+    assert done["conversion"]["state"] == "COMPLETED"
 
 
 async def test_nothing_flows_to_a_partner_that_is_suspended(world: World) -> None:

@@ -12,7 +12,7 @@ from tests.conversion.exchanging import fault
 from tests.events.following import open_socket
 from tests.http.test_shares import PAGES
 from tests.points import bob_joins
-from tests.world import World
+from tests.world import World, engine
 
 
 @pytest.mark.parametrize("airline", ["answers", "drips", "is away"])
@@ -128,3 +128,9 @@ async def test_points_are_exchanged_however_many_look_at_their_balances(world: W
         each.cancel()
     await asyncio.gather(*looking, return_exceptions=True)
     await connector.close()
+
+
+def test_only_an_operation_that_asks_partners_waits_with_those_that_do() -> None:
+    document = """query A { me { id } } query B { me { memberships { ...F } } } query C { me { memberships { id } } }
+      fragment F on Membership { ... on Membership { nativeBalance { points } } }"""
+    assert engine().prepare(document).asks_partners == {"A": False, "B": True, "C": False}

@@ -120,6 +120,25 @@ async def test_a_partner_sees_its_own_statement_alone_and_no_positions(world: Wo
     assert "data" not in refused.json()
 
 
+async def test_sums_that_readers_of_json_would_round_are_told_digit_by_digit(world: World) -> None:
+    await world.record("50.00")
+    await close_through(world, 10)
+    for change, points in (
+        ("statement set issued = $1 where issued = 50", 2**53 - 1), ("statement set redeemed = $1", 2**53),
+        ("statement_line set points = $1", 2**64), ("period_programme set outstanding = $1, debt = -$1", 10**30),
+    ):  # fmt: skip
+        await world.sql(f"update {change.replace('$1', str(points))}")
+    query = """query($m: YearMonth!) { period(month: $m) {
+      standings { outstanding debt } statements { totals { issued redeemed } lines { points } } } }"""
+    operator = await world.operator()
+    for asked in (query, query.replace("lines", "lines @include(if: true)")):  # by our own completion, and by graphql-core's
+        period = (await world.ask(operator, asked, m="2026-10"))["period"]
+        assert period["standings"][0] == {"outstanding": str(10**30), "debt": str(-(10**30))}
+        (grocer,) = [each for each in period["statements"] if each["lines"]]
+        assert grocer["totals"] == {"issued": 2**53 - 1, "redeemed": str(2**53)}
+        assert {line["points"] for line in grocer["lines"]} == {str(2**64)}
+
+
 async def test_the_month_that_runs_is_closed_only_if_that_is_asked_for(world: World) -> None:
     await world.record("10.00")
     await close_through(world, 9)
