@@ -3,6 +3,8 @@
 from gateway.refusals import InputNotAccepted
 
 NAME_MAX = 100
+# Printable to Unicode, and blank to who reads them.
+BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 
 
 def check_text(text: str, name: str, most: int, *outer: str) -> str:
@@ -19,6 +21,6 @@ def check_name(text: str, name: str, *outer: str, most: int = NAME_MAX) -> None:
     """What something is shown to people as: 1 to `most` printable characters that are not all blank. Raises InputNotAccepted,
     which repeats it; it is nobody's.
     """
-    if not text.strip() or not text.isprintable() or len(text) > most:
+    if all(char.isspace() or char in BLANK for char in text) or not text.isprintable() or len(text) > most:
         told = f"{name} is 1 to {most} printable characters that are not all blank, not {text[:40]!r}."
         raise InputNotAccepted(told, *outer, name)

@@ -51,16 +51,18 @@ class Registered:
     def is_keyed(self) -> bool:
         return self.jwks is not None or self.jwks_uri is not None
 
-    def changed(self, dpop_bound: bool | None, redirect_uris: Sequence[str], purpose: str | None) -> "Registered":
-        """With what is said of these; the rest stays."""
+    def changed(self, dpop_bound: bool | None, redirect_uris: Sequence[str] | None, purpose: str | None) -> "Registered":
+        """With what is said of these; of what is None, it stays as it is."""
         asks = ForMembers(
-            tuple(redirect_uris) or self.for_members.redirect_uris, self.for_members.purpose if purpose is None else purpose
+            self.for_members.redirect_uris if redirect_uris is None else tuple(redirect_uris),
+            self.for_members.purpose if purpose is None else purpose,
         )
         return replace(self, dpop_bound=self.dpop_bound if dpop_bound is None else dpop_bound, for_members=asks)
 
 
 async def registered(tx: Tx, code: str) -> Registered | None:
-    """A partner's client, None where it has none yet."""
+    """A partner's client, which nobody else changes until the transaction ends; None where it has none yet."""
+    await tx.run(sql.lock_client, client_id=f"partner-{code}")
     known = await tx.one(sql.oauth_client, client_id=f"partner-{code}")
     if known is None:
         return None
@@ -84,7 +86,7 @@ async def create_partner_client(
     secret = SECRET_PREFIX + secrets.token_urlsafe(32)
     client_id = await _store_partner_client(tx, partner_id, code, None, dpop_bound, for_members, now)
     await tx.run(sql.store_secret, secret_hash=secret_hash(secret), client_id=client_id, created_at=now)
-    await tx.run(sql.end_secrets, client_id=client_id, keep=keep, ended_at=now)
+    await tx.run(sql.end_secrets, client_id=client_id, made=secret_hash(secret), others=keep - 1, ended_at=now)
     return client_id, secret
 
 
@@ -122,7 +124,7 @@ async def _store_keyed(
     now: datetime,
 ) -> str:  # fmt: skip
     client_id = await _store_partner_client(tx, partner_id, code, jwks, dpop_bound, for_members, now, jwks_uri)
-    await tx.run(sql.end_secrets, client_id=client_id, keep=0, ended_at=now)
+    await tx.run(sql.end_secrets, client_id=client_id, made=None, others=0, ended_at=now)
     return client_id
 
 

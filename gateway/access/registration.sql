@@ -26,14 +26,22 @@ on conflict (client_id) do update
 insert into oauth_secret (secret_hash, client_id, created_at)
 values (:secret_hash, :client_id, :created_at);
 
--- name: end_secrets(client_id, keep, ended_at)!
--- End all of a client's secrets but the newest `keep`.
+-- name: lock_client(client_id)!
+-- Nobody else changes a client until the transaction ends.
+select
+  from oauth_client
+ where client_id = :client_id
+   for update;
+
+-- name: end_secrets(client_id, made, others, ended_at)!
+-- End all of a client's secrets but the one that was just made, if any, and so many others, the newest of them.
 update oauth_secret
    set ended_at = :ended_at
  where client_id = :client_id
    and ended_at is null
+   and secret_hash is distinct from :made::bytea
    and secret_hash not in (
      select s.secret_hash from oauth_secret s
-      where s.client_id = :client_id and s.ended_at is null
+      where s.client_id = :client_id and s.ended_at is null and s.secret_hash is distinct from :made::bytea
       order by s.created_at desc, s.secret_hash
-      limit :keep);
+      limit :others);

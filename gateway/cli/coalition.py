@@ -10,7 +10,7 @@ from rich.table import Table
 
 from gateway.access import accounts, registration
 from gateway.access.jwks import is_of
-from gateway.cli.running import month_of, noting, out, settings_of, with_database
+from gateway.cli.running import month_of, noting, out, settings_of, text_of, with_database
 from gateway.clock import SystemClock
 from gateway.coalition.catalogue import read_coalition, sql
 from gateway.database import Database
@@ -75,6 +75,7 @@ def partner_client(
         bool | None, typer.Option("--dpop/--no-dpop", help="Its tokens are bound to a key that it proves to hold (DPoP).")
     ] = None,
     redirect: Annotated[list[str] | None, typer.Option(help="Where members come back to whom it asks for consent.")] = None,
+    no_redirect: Annotated[bool, typer.Option("--no-redirect", help="It asks members for nothing any more.")] = False,
     purpose: Annotated[str | None, typer.Option(help="For what it asks, on the consent page: 'to book your nights'.")] = None,
     secret: Annotated[bool, typer.Option("--secret", help="A new secret, also in the place of the partner's keys.")] = False,
     only: Annotated[bool, typer.Option("--only", help="A new secret, and every earlier one ends at once.")] = False,
@@ -90,7 +91,10 @@ def partner_client(
 
     if (jwks is not None) + (jwks_uri is not None) + (secret or only) > 1:
         raise typer.BadParameter("A client has a secret, or keys, or publishes them: give one of --secret, --jwks, --jwks-uri.")
-    changes = bool(redirect) or dpop is not None or purpose is not None
+    if redirect and no_redirect:
+        raise typer.BadParameter("Members come back somewhere, or are asked for nothing: give --redirect or --no-redirect.")
+    changes = bool(redirect) or no_redirect or dpop is not None or purpose is not None
+    keys = text_of(jwks) if jwks is not None else None
 
     settings = settings_of()
     if jwks_uri is not None and not _is_fetched(jwks_uri, settings.jwks_hosts):
@@ -105,12 +109,12 @@ def partner_client(
                 raise typer.BadParameter(f"There is no partner {code!r}.")
             now = SystemClock().now()
             known = await registration.registered(tx, code)
-            client = (known or registration.Registered()).changed(dpop, redirect or (), purpose)
+            client = (known or registration.Registered()).changed(dpop, () if no_redirect else redirect or None, purpose)
             bound, asks = client.dpop_bound, client.for_members
             if jwks_uri is not None:
                 return await registration.create_published_client(tx, found.id, code, jwks_uri, bound, now, asks), None
-            if jwks is not None:
-                return await registration.create_keyed_client(tx, found.id, code, jwks.read_text(), bound, now, asks), None
+            if keys is not None:
+                return await registration.create_keyed_client(tx, found.id, code, keys, bound, now, asks), None
             if known is not None and changes and not (secret or only):
                 return await registration.change_client(tx, found.id, code, client, now), None
             if client.is_keyed and not secret:
@@ -119,8 +123,8 @@ def partner_client(
             return await registration.create_partner_client(tx, found.id, code, now, bound, keep, asks)
 
     deed = noting(
-        "partner client", partner=code, jwks=jwks is not None, jwks_uri=jwks_uri, dpop=dpop, redirect=redirect, purpose=purpose,
-        secret=secret, only=only,
+        "partner client", partner=code, jwks=keys is not None, jwks_uri=jwks_uri, dpop=dpop,
+        redirect=[] if no_redirect else redirect, purpose=purpose, secret=secret, only=only,
     )  # fmt: skip
     client_id, made = with_database(work, deed, settings)
     print(f"client_id={client_id}" + (f"\nclient_secret={made}" if made else ""))

@@ -9,7 +9,7 @@ import typer
 
 from gateway.access.registration import sql
 from gateway.access.scopes import CEILING, DELEGABLE
-from gateway.cli.running import noting, with_database
+from gateway.cli.running import noting, text_of, with_database
 from gateway.clock import SystemClock
 from gateway.database import Database
 
@@ -100,9 +100,16 @@ def _prepare(engine: "Engine", text: str, scopes: frozenset[str]) -> "Prepared":
 
 
 def _texts(files: list[Path]) -> Iterator[tuple[Path, str]]:
+    """The documents of files as they are, since their ids are those of the files' bytes. Raises typer.BadParameter."""
     for file in files:
-        text = file.read_text()
-        if file.suffix == ".json":
-            yield from ((file, document) for document in json.loads(text).values())
-        else:
+        text = text_of(file)
+        if file.suffix != ".json":
             yield file, text
+            continue
+        try:
+            documents = list(json.loads(text).values())
+        except (ValueError, AttributeError, RecursionError):
+            documents = [None]
+        if not all(isinstance(document, str) for document in documents):
+            raise typer.BadParameter(f'{file} is no manifest such as {{"sha256:...": "query {{ ... }}"}}.')
+        yield from ((file, document) for document in documents)

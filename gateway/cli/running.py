@@ -5,6 +5,7 @@ import getpass
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import date
+from pathlib import Path
 from typing import Any, TypeVar
 
 import typer
@@ -84,6 +85,14 @@ async def subject_named(opened: Database, partner: str | None, operator: str | N
         kind = "partner" if partner is not None else "operator" if operator is not None else "member"
         raise typer.BadParameter(f"There is no {kind} {partner or operator or member!r}.")
     return subject
+
+
+def text_of(file: Path) -> str:
+    """A file's text, its line ends as they are. Raises typer.BadParameter, OSError."""
+    try:
+        return file.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        raise typer.BadParameter(f"{file} is not UTF-8: byte {error.start} is {error.object[error.start]:#04x}.") from None
 
 
 def month_of(text: str) -> date:

@@ -91,5 +91,5 @@ class telling_away:  # noqa: N801 - used like a function
             raise CreditShort from error
         if isinstance(error, asyncpg.PostgresError) and error.sqlstate == "LG002":
             raise WalletTooFull from error
-        if isinstance(error, asyncpg.CharacterNotInRepertoireError):
+        if isinstance(error, asyncpg.CharacterNotInRepertoireError | asyncpg.UntranslatableCharacterError):
             raise InputNotAccepted("A text holds a character that cannot be stored, such as NUL.") from error

@@ -88,12 +88,12 @@ async def _post(
         raise NotAllowed(f"{programme.code} is kept by its own partner and is not transferred here.").at("programme")
     day = coalition.day_of(now)
     async with database.reading() as tx:
+        await check_acting(tx, member_id, acting)
         other_id = await _holder(tx, request.card)
         if other_id == member_id:
             raise NotAllowed("Points go to another member, not to oneself.")
         for each in (member_id, other_id):
             await check_active(tx, each)
-        await check_acting(tx, member_id, acting)
     row = await database.post(
         ledger_sql.post_transfer,
         at=now,

@@ -74,8 +74,8 @@ async def test_a_new_secret_leaves_the_one_before_and_ends_older_ones(world: Wor
         (await world.http.post("/oauth/token", data={"grant_type": "client_credentials"}, auth=each)).status_code for each in made
     ]
     assert statuses == [401, 200, 200]
-    async with database.transaction() as tx:
-        newest = await registration.create_partner_client(tx, partner_id, "grocer", world.clock.now() + timedelta(seconds=9), keep=1)
+    async with database.transaction() as tx:  # by a clock that is behind the one of those before
+        newest = await registration.create_partner_client(tx, partner_id, "grocer", world.clock.now(), keep=1)
     await database.close()
     for each, status in ((made[1], 401), (made[2], 401), (newest, 200)):
         answer = await world.http.post("/oauth/token", data={"grant_type": "client_credentials"}, auth=each)
@@ -277,6 +277,7 @@ async def test_what_a_client_shows_who_it_is_with_stays_unless_a_command_says_ot
     gateway = Gateway(world.data_dir)
     gateway.environment |= {"DATABASE_URL": world.dsn}
     (world.data_dir / "keys.json").write_text(orjson.dumps({"keys": [ECKey.generate_key("P-256").as_dict(private=False)]}).decode())
+    (world.data_dir / "binary.der").write_bytes(b"\x30\x82\xff")
 
     async def registered() -> tuple[bool, int]:
         (row,) = await world.sql(
@@ -294,11 +295,18 @@ async def test_what_a_client_shows_who_it_is_with_stays_unless_a_command_says_ot
         ("", 2, (True, 0)),
         ("--only", 2, (True, 0)),
         (f"--secret --jwks {world.data_dir}/keys.json", 2, (True, 0)),
+        (f"--jwks {world.data_dir}/nowhere.json", 1, (True, 0)),
+        (f"--jwks {world.data_dir}/binary.der", 2, (True, 0)),
+        ("--redirect https://fuel.example/back --no-redirect", 2, (True, 0)),
+        ("--no-redirect", 0, (True, 0)),
         ("--secret", 0, (False, 1)),
     ):
         ran = gateway.run("partner", "client", "fuel", *options.split())
         assert (ran.returncode, await registered()) == (ends, expected), options
         assert ("client_secret=gws_" in ran.stdout) == (options == "--secret")
+        assert "Traceback" not in ran.stderr
+        assert "does not answer" not in ran.stderr
+    assert await world.sql("select from oauth_client where client_id = 'partner-fuel' and redirect_uris <> '{}'") == []
     auth = world.clients["fuel"][0], ran.stdout.split("client_secret=")[1].strip()
     assert (await world.http.post("/oauth/token", data={"grant_type": "client_credentials"}, auth=auth)).status_code == 200
 

@@ -129,6 +129,7 @@ BAD_PARTNERS: list[tuple[dict[str, Any], list[str]]] = [
     ({"code": "X"}, ["code"]),
     ({"name": " "}, ["name"]),
     ({"name": "\u200b"}, ["name"]),
+    ({"name": "\u2800\u3164 "}, ["name"]),
     ({"name": "The \x1b[2JBakery"}, ["name"]),
     ({"name": "The \u202eyrekaB"}, ["name"]),
     ({"name": "B" * 101}, ["name"]),

@@ -1,6 +1,7 @@
 """The commands and files that the documentation shows are real."""
 
 import asyncio
+import hashlib
 import json
 import os
 import re
@@ -141,6 +142,19 @@ async def test_what_the_guides_say_of_documents_factors_issuers_and_keys_works_a
     assert f"me.graphql: sound\n  id     {id}\n  needs  balance:read, profile:read\n" in checked.stdout
     assert "Cannot query field 'nothing'" in checked.stdout
     assert "Query.audit needs the scope audit:read, which the app cannot hold." in checked.stdout
+    # Ids are of the bytes, wherever the file was written; what is no text, or no manifest, is told in words.
+    (app / "windows.graphql").write_bytes(b"query Me {\r\n  me { id }\r\n}\r\n")
+    of_bytes = hashlib.sha256((app / "windows.graphql").read_bytes()).hexdigest()
+    assert f"id     sha256:{of_bytes}\n" in gateway.run("documents", "check", str(app / "windows.graphql")).stdout
+    assert gateway.run("documents", "register", "our-app", str(app / "windows.graphql")).returncode == 0
+    answer = await world.http.post("/graphql", json={"documentId": f"sha256:{of_bytes}"}, headers=token)
+    assert answer.status_code == 200
+    for name, content in (("latin.graphql", b"# caf\xe9"), ("cut.json", b"{"), ("list.json", b"[]"), ("deep.json", b'{"a": {"b": "c"}}')):
+        (app / name).write_bytes(content)
+        for command in (("check",), ("register", "our-app")):
+            refused = gateway.run("documents", *command, str(app / name))
+            assert (refused.returncode, "Traceback" in refused.stderr) == (2, False)
+            assert name in re.sub(r"[│\s]", "", refused.stderr)
     for client, file in (("our-app", "operators"), ("nobodys-app", "me")):
         refused = gateway.run("documents", "register", client, str(app / f"{file}.graphql"))
         assert refused.returncode == 2
@@ -156,7 +170,7 @@ async def test_what_the_guides_say_of_documents_factors_issuers_and_keys_works_a
     described.write_text(re.findall(r"```toml\n(\[\[issuer.*?)```", operating, re.S)[0])
     assert [each.kind for each in read_issuers(described)] == ["operator"]
     log = await world.sql("select action, result from audit_log where actor_kind = 'command_line' order by number")
-    registered, made = ["app register", "documents register"], ["operator create", "operator factor", "issuer link", "keys rewrap"]
+    registered, made = ["app register", *["documents register"] * 2], ["operator create", "operator factor", "issuer link", "keys rewrap"]
     assert [tuple(row) for row in log] == [
         *((each, result) for each in registered for result in ("ASKED", "ok")),
         *[("documents register", "ASKED")] * 2,  # which were refused
