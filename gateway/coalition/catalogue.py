@@ -12,8 +12,8 @@ from fractions import Fraction
 from itertools import groupby
 from typing import TypeVar
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
+from gateway.coalition.zone import Zone, read_zone
 from gateway.database import Database, Tx
 from gateway.refusals import OccurredInFuture, OccurredTooLongAgo, ProgrammeUnknown
 from gateway.statements import load_queries
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 sql = load_queries(__file__)
 
-STALE_SECONDS = 1.0
+STALE_SECONDS, ZONE_SECONDS = 1.0, 3_600.0
 NEVER = date.max
 CLOCK_SKEW_SECONDS = 60
 OLDEST_YEAR = 1970
@@ -133,7 +133,7 @@ class Coalition:
 
     id: UUID
     name: str
-    timezone: ZoneInfo
+    zone: Zone
     settlement_currency: str
     started_on: date
     backdating_days: int | None
@@ -151,7 +151,7 @@ class Coalition:
 
     def day_of(self, at: datetime) -> date:
         """The calendar day of a moment in the coalition's time zone."""
-        return at.astimezone(self.timezone).date()
+        return self.zone.day_of(at)
 
     def contract_of(self, partner_id: UUID, currency: str, on: date) -> Contract | None:
         """The contract in force on a day, None if there is none in that currency yet."""
@@ -191,12 +191,12 @@ class Coalition:
 
 class Catalogue:
     """Hands out the current snapshot; at most STALE_SECONDS old, and fresh after `changed`. It is read when the database has
-    noted that something of it was written."""
+    noted that something of it was written; its time zone each ZONE_SECONDS, as another release of the database may know it."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._snapshot: Coalition | None = None
-        self._read_at = 0.0
+        self._read_at = self._zone_read_at = 0.0
         self._changes = self._noted = 0
         self._reading: tuple[int, asyncio.Task[None]] | None = None
 
@@ -229,8 +229,11 @@ class Catalogue:
         try:
             async with self._database.reading() as tx:
                 noted = await tx.value(sql.changes)  # first: what changes while it is read is read once more
-                if self._snapshot is None or noted != self._noted:
-                    self._snapshot, self._noted = await read_coalition(tx), noted
+                is_new = self._snapshot is None or began - self._zone_read_at > ZONE_SECONDS
+                if is_new or noted != self._noted:
+                    zone = None if is_new or self._snapshot is None else self._snapshot.zone
+                    self._snapshot, self._noted = await read_coalition(tx, zone), noted
+                    self._zone_read_at = began if zone is None else self._zone_read_at
             if changes == self._changes:
                 self._read_at = began
         finally:
@@ -240,8 +243,8 @@ class Catalogue:
         return self._snapshot is None or time.monotonic() - self._read_at > STALE_SECONDS
 
 
-async def read_coalition(tx: Tx) -> Coalition:
-    """Read the whole snapshot. Raises NoCoalition."""
+async def read_coalition(tx: Tx, zone: Zone | None = None) -> Coalition:
+    """Read the whole snapshot, but for a `zone` that is known. Raises NoCoalition."""
     row = await tx.one(sql.coalition)
     if row is None:
         raise NoCoalition(NoCoalition.__doc__)
@@ -274,7 +277,7 @@ async def read_coalition(tx: Tx) -> Coalition:
     return Coalition(
         id=row["coalition_id"],
         name=row["name"],
-        timezone=ZoneInfo(row["timezone"]),
+        zone=zone or await read_zone(tx, row["timezone"]),
         settlement_currency=row["settlement_currency"],
         started_on=row["started_on"],
         backdating_days=row["backdating_days"],

@@ -91,5 +91,7 @@ class telling_away:  # noqa: N801 - used like a function
             raise CreditShort from error
         if isinstance(error, asyncpg.PostgresError) and error.sqlstate == "LG002":
             raise WalletTooFull from error
+        if isinstance(error, asyncpg.NumericValueOutOfRangeError):
+            raise InputNotAccepted("A number would come to more than can be stored.") from error
         if isinstance(error, asyncpg.CharacterNotInRepertoireError | asyncpg.UntranslatableCharacterError):
             raise InputNotAccepted("A text holds a character that cannot be stored, such as NUL.") from error

@@ -23,7 +23,7 @@ class Job:
     last_run: DateTime | None = strawberry.field(description="When it began last, in any process.")
     last_success: DateTime | None
     lag_seconds: int | None = strawberry.field(description="Since the last success; null if there was none.")
-    done: int = strawberry.field(description="How many things it has done in all.")
+    done: Points = strawberry.field(description="How many things it has done in all.")
     error: str | None = strawberry.field(description="What the last run failed of; null if it went well.")
 
 
@@ -45,7 +45,7 @@ class JobsQuery:
                     last_run=DateTime(run.began_at) if run else None,
                     last_success=DateTime(success) if success else None,
                     lag_seconds=int((now - success).total_seconds()) if success else None,
-                    done=run.done if run else 0,
+                    done=Points(run.done if run else 0),
                     error=run.error if run else None,
                 )
             )

@@ -4,9 +4,10 @@ import re
 from dataclasses import dataclass
 from datetime import date, datetime
 from uuid import UUID
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from gateway.coalition.catalogue import OLDEST_YEAR, Programme
+from gateway.coalition.catalogue import sql as coalition_sql
+from gateway.coalition.zone import read_zone
 from gateway.database import Tx
 from gateway.ids import new_id
 from gateway.points import MAX_POINTS
@@ -61,10 +62,9 @@ async def create_coalition(tx: Tx, new: NewCoalition, now: datetime) -> None:
         raise InputNotAccepted(f"A currency is three capitals such as EUR, not {new.settlement_currency!r}.", "currency")
     if new.settlement_currency in OTHER_DECIMALS:
         raise InputNotAccepted(f"Amounts have two decimals here, and those of {new.settlement_currency} do not.", "currency")
-    try:
-        today = now.astimezone(ZoneInfo(new.timezone)).date()
-    except (ZoneInfoNotFoundError, ValueError):
-        raise InputNotAccepted(f"{new.timezone!r} is not a time zone such as Europe/Vienna.", "timezone") from None
+    if not await tx.value(coalition_sql.zone_is_known, timezone=new.timezone):
+        raise InputNotAccepted(f"{new.timezone!r} is not a time zone such as Europe/Vienna.", "timezone")
+    today = (await read_zone(tx, new.timezone)).day_of(now)
     started_on = new.started_on or today
     # It cannot be changed: every month before it has to be closed first, and nothing settles before it.
     if not OLDEST_YEAR <= started_on.year <= today.year + 1:

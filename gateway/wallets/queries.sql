@@ -142,7 +142,8 @@ select o.lot_id, f.other_transaction_id
    and l.lot_id = :lot;
 
 -- name: takes_of_lot(bucket, lot)
--- What took points out of a lot and kept them, in the order of posting; a return names the purchase it is of.
+-- What took points out of a lot and kept them, in the order of posting; a return names the purchase it is of. Takes are asked for
+-- one transaction at a time, as in wallet_at.
 select k.transaction_id, t.kind, r.purchase_id, (k.points - k.restored)::bigint as kept, k.points
   from lot l
  cross join lateral (
@@ -153,8 +154,12 @@ select k.transaction_id, t.kind, r.purchase_id, (k.points - k.restored)::bigint 
     select h.hold_id, null, h.resolved_at
       from hold h
      where h.bucket = l.bucket and h.member_id = l.member_id) t
-  join lot_take k on k.bucket = l.bucket and k.transaction_id = t.transaction_id and k.lot_id = l.lot_id
-  left join purchase_return r on r.bucket = k.bucket and r.transaction_id = k.transaction_id
+ cross join lateral (
+    select n.transaction_id, n.points, n.restored
+      from lot_take n
+     where n.bucket = l.bucket and n.transaction_id = t.transaction_id and n.lot_id = l.lot_id
+    offset 0) k
+  left join purchase_return r on r.bucket = l.bucket and r.transaction_id = k.transaction_id
  where l.bucket = :bucket
    and l.lot_id = :lot
  order by t.posted_at, k.transaction_id;

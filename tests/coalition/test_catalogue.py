@@ -20,10 +20,10 @@ async def test_one_reads_for_all_who_wait_and_they_go_on_together(place: Place, 
     reads: list[float] = []
     read = catalogue.read_coalition
 
-    async def counted(tx: Any) -> Any:
+    async def counted(*given: Any) -> Any:
         reads.append(asyncio.get_running_loop().time())
         await asyncio.sleep(0.05)
-        return await read(tx)
+        return await read(*given)
 
     monkeypatch.setattr(catalogue, "read_coalition", counted)
     database = Database(place.dsn, 2)
@@ -76,8 +76,8 @@ async def test_whatever_the_snapshot_holds_is_read_again_when_it_was_written_and
 async def test_who_changes_something_while_another_reads_sees_the_change(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     read, has_read = catalogue.read_coalition, asyncio.Event()
 
-    async def slow(tx: Any) -> Any:
-        before = await read(tx)
+    async def slow(*given: Any) -> Any:
+        before = await read(*given)
         has_read.set()
         await asyncio.sleep(0.1)
         return before
