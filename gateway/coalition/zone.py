@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 from gateway.database import Tx
 from gateway.statements import load_queries
 
-sql = load_queries(__file__)
+sql = load_queries(__file__, "zone.sql")
 
 # Outside of these the zone is taken to be as it is at their ends, in seconds of the epoch.
 FIRST, LAST = 0, int(datetime(2100, 1, 1, tzinfo=UTC).timestamp())

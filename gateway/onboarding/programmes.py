@@ -6,8 +6,8 @@ from datetime import date, datetime
 from uuid import UUID
 
 from gateway.coalition.catalogue import OLDEST_YEAR, Programme
-from gateway.coalition.catalogue import sql as coalition_sql
 from gateway.coalition.zone import read_zone
+from gateway.coalition.zone import sql as zone_sql
 from gateway.database import Tx
 from gateway.ids import new_id
 from gateway.points import MAX_POINTS
@@ -62,7 +62,7 @@ async def create_coalition(tx: Tx, new: NewCoalition, now: datetime) -> None:
         raise InputNotAccepted(f"A currency is three capitals such as EUR, not {new.settlement_currency!r}.", "currency")
     if new.settlement_currency in OTHER_DECIMALS:
         raise InputNotAccepted(f"Amounts have two decimals here, and those of {new.settlement_currency} do not.", "currency")
-    if not await tx.value(coalition_sql.zone_is_known, timezone=new.timezone):
+    if not await tx.value(zone_sql.zone_is_known, timezone=new.timezone):
         raise InputNotAccepted(f"{new.timezone!r} is not a time zone such as Europe/Vienna.", "timezone")
     today = (await read_zone(tx, new.timezone)).day_of(now)
     started_on = new.started_on or today
