@@ -120,6 +120,9 @@ async def _answer_known(
         if isinstance(known, MembershipSuspended) or isinstance(holder, MembershipSuspended):
             answers[position] = MembershipSuspended()
             continue
+        if isinstance(holder, CardBlocked):
+            answers[position] = holder
+            continue
         if isinstance(holder, Membership) and holder.external_id == w.external_id:
             answers[position] = holder
             continue

@@ -100,6 +100,9 @@ async def test_who_keeps_the_gateway_blocks_a_lost_card_and_suspends_a_member_by
         assert said in ran.stdout
     assert await bought("grocer", {"externalId": "ann"}) == ["MEMBERSHIP_SUSPENDED"]
     assert await bought("fuel", {"card": "CARD-1"}) == ["CARD_BLOCKED"]
+    for query in (ENROL, LINK):
+        (again,) = (await world.ask("fuel", query, i={"externalId": "ann", "card": "CARD-1"})).values()
+        assert codes(again) == ["CARD_BLOCKED"]
     assert await world.transactions() == 0
     assert await bought("fuel", {"externalId": "ann"}) == []  # each partner's own
     for command in (("card", "admit", "CARD-1"), ("member", "admit", "grocer", "ann")):
