@@ -215,12 +215,20 @@ class Lanes(Generic[Item, Answer]):
             if len(batch) == 1:
                 batch[0][1].fail(error)
                 return
-            # One bad item must not fail its neighbours: nothing was posted, so post them one by one.
-            for ticket in batch:
-                await self._post_batch([ticket])
+            for part in self._parts(batch):
+                await self._post_batch(part)
         else:
             for (_, call, position), answer in zip(batch, answers, strict=True):
                 call.answer(position, answer)
+
+    def _parts(self, batch: list[Ticket[Item, Answer]]) -> list[list[Ticket[Item, Answer]]]:
+        """One bad item must not fail its neighbours, nor hold up others for long: nothing was posted, so it is looked for, in the
+        items of each party apart, and then in ever smaller halves."""
+        of: dict[Hashable, list[Ticket[Item, Answer]]] = {}
+        for ticket in batch:
+            of.setdefault(self._who(ticket[0]), []).append(ticket)
+        middle = len(batch) // 2
+        return list(of.values()) if len(of) > 1 else [batch[:middle], batch[middle:]]
 
     def _post_aside(self, tickets: list[Ticket[Item, Answer]]) -> None:
         if self._items_aside + len(tickets) > ASIDE_MAX:

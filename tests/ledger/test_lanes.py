@@ -122,6 +122,30 @@ async def test_one_bad_item_fails_alone_and_a_caller_who_left_leaves_its_item_po
     assert posted == [0, 2, 3]
 
 
+async def test_whose_item_fails_is_found_apart_from_the_others_and_by_halves() -> None:
+    posted: list[list[int]] = []
+
+    async def post(items: Sequence[Wanted]) -> list[int]:
+        posted.append([item.number for item in items])
+        await asyncio.sleep(0)
+        if 70 in posted[-1]:
+            raise ValueError
+        return posted[-1]
+
+    lanes = Lanes(post, bucket=lambda i: 0, count=1, who=lambda i: i.who)
+    first = asyncio.create_task(lanes.submit([Wanted("w", "first", -1)]))  # while it is posted the others wait together
+    await asyncio.sleep(0)
+    others = asyncio.create_task(lanes.submit([Wanted("w", "others", n) for n in range(200, 264)]))
+    own = [asyncio.create_task(lanes.submit([Wanted("w", "one", n)])) for n in range(64, 128)]
+    assert await first == [-1]
+    assert await others == list(range(200, 264))
+    results = await asyncio.gather(*own, return_exceptions=True)
+    assert [n for n, result in enumerate(results, 64) if isinstance(result, ValueError)] == [70]
+    assert [result for result in results if not isinstance(result, ValueError)] == [[n] for n in range(64, 128) if n != 70]
+    assert sum(any(n >= 200 for n in each) for each in posted) == 2  # with the one that failed, and without
+    assert len(posted) <= 1 + 1 + 1 + 2 * 6 + 1
+
+
 async def test_a_queue_that_is_full_says_busy_and_takes_nothing() -> None:
     never = asyncio.Event()
 

@@ -308,3 +308,17 @@ async def test_what_expires_as_it_is_given_back_comes_after_it(world: World) -> 
     rows = await world.sql("select kind from transaction order by posted_at, transaction_id")
     assert [row["kind"] for row in rows] == ["earning", "redemption", *["reversal", "expiry"] * 5]
     assert await world.broken() == []
+
+
+async def test_what_comes_to_more_than_can_be_stored_is_refused_by_itself(world: World) -> None:
+    """What went through one lot in all is counted, and only ever grows."""
+    await bob_joins(world)
+    await world.record("5.00")
+    await world.sql("update lot set original = $1, returned = $1 - remaining", 2**63 - 100)
+    many = "mutation($i: [PurchaseInput!]!) { recordPurchases(input: $i) { earning { points } errors { code } } }"
+    asked = [world.purchase("2.00", member={"externalId": "bob"}), world.purchase("200.00"), world.purchase("3.00", member={"externalId": "bob"})]
+    for _ in range(2):
+        answers = (await world.ask("grocer", many, i=asked))["recordPurchases"]
+        assert [each["earning"] and each["earning"]["points"] for each in answers] == [2, None, 3]
+        assert [codes(each) for each in answers] == [[], ["AMOUNT_NOT_ACCEPTED"], []]
+    assert await world.transactions() == 3
