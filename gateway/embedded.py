@@ -70,7 +70,7 @@ class EmbeddedPostgres:
         self._user: pwd.struct_passwd | None = None
         self._binaries = _wheel_binaries()
         self._cluster = data_dir / "postgres"
-        self._log_path, self._log_begin = data_dir / "postgres.log", 0
+        self.log_path, self._log_begin = data_dir / "postgres.log", 0
 
     @property
     def dsn(self) -> str:
@@ -228,7 +228,7 @@ class EmbeddedPostgres:
         options = self._options | {"unix_socket_directories": str(self._socket_dir)}
         command = [str(self._binaries / "bin" / "postgres"), "-D", real]
         command += [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
-        with open(self._log_path, "ab") as log:
+        with open(self.log_path, "ab") as log:
             os.fchmod(log.fileno(), 0o600)  # what it says of rows that race may name receipts
             self._log_begin = log.tell()
             self._process = subprocess.Popen(
@@ -246,10 +246,10 @@ class EmbeddedPostgres:
         late = time.monotonic() > deadline
         if self._process.poll() is not None:
             # The server before us may still be on its way out: its lock file or shared memory is then in use.
-            said = self._log_path.read_bytes()[self._log_begin :].decode(errors="replace")
+            said = self.log_path.read_bytes()[self._log_begin :].decode(errors="replace")
             passing = "postmaster.pid" in said or "pre-existing shared memory" in said
             if late or not passing:
-                told = f"The embedded PostgreSQL did not start; the end of {self._log_path}:\n{said[-2000:]}"
+                told = f"The embedded PostgreSQL did not start; the end of {self.log_path}:\n{said[-2000:]}"
                 raise DatabaseDidNotStart(told)
             time.sleep(0.1)
             self._spawn()
@@ -263,7 +263,7 @@ class EmbeddedPostgres:
         if late:
             self._process.kill()
             self._process.wait()
-            told = f"The embedded PostgreSQL said nothing for {START_SECONDS} seconds; look at {self._log_path}."
+            told = f"The embedded PostgreSQL said nothing for {START_SECONDS} seconds; look at {self.log_path}."
             raise DatabaseDidNotStart(told)
         return False
 

@@ -6,18 +6,22 @@ import random
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from uuid import UUID
+
+import asyncpg
+import pytest
 
 from gateway.access.scopes import CEILING
 from gateway.access.tokens import Subject
 from gateway.clock import SystemClock
 from gateway.database import Database
+from gateway.embedded import EmbeddedPostgres
 from tests.house.test_embedded import status, until
 from tests.ledger.test_model import EARN_MANY
-from tests.points import CAPTURE, HOLD, RELEASE, REVERSE, TRANSFER, codes
+from tests.points import CAPTURE, HOLD, RELEASE, REVERSE, TRANSFER, bob_joins, codes
 from tests.world import RECORD, REDEEM, RETURN, World
 
 OPERATIONS = 400
@@ -29,14 +33,14 @@ EXPECTED = {
 
 
 @contextmanager
-def another_process(world: World) -> Iterator[str]:
+def another_process(world: World, **settings: str) -> Iterator[str]:
     """A gateway on the world's database, in a process of its own; its URL."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     environment = {
         **os.environ, "DATABASE_URL": world.dsn, "GATEWAY_PORT": str(port), "GATEWAY_ISSUER": world.url,
-        "GATEWAY_DATA_DIR": str(world.data_dir), "GATEWAY_JOBS": "holds,mature,seal",
+        "GATEWAY_DATA_DIR": str(world.data_dir), "GATEWAY_JOBS": "holds,mature,seal", **settings,
     }  # fmt: skip
     process = subprocess.Popen([sys.executable, "-m", "gateway", "serve"], env=environment, stderr=subprocess.DEVNULL)
     try:
@@ -136,11 +140,18 @@ class Chaos:
                 await self.ask("grocer", REVERSE, "i", {**key, **points, "redemption": self.chance.choice(self.redemptions)})
 
 
-async def test_several_processes_at_once_on_two_members_conserve_every_point(world: World) -> None:
-    from tests.points import bob_joins
+@contextmanager
+def without_deadlocks(server: EmbeddedPostgres) -> Iterator[None]:
+    """Deadlocks are retried, and nobody would see one; the server's log tells of it, and how it came about."""
+    begin = server.log_path.stat().st_size
+    yield
+    _, found, detail = server.log_path.read_bytes()[begin:].decode().partition("deadlock detected")
+    assert not found, detail[:5_000]
 
+
+async def test_several_processes_at_once_on_two_members_conserve_every_point(world: World, server: EmbeddedPostgres) -> None:
     await bob_joins(world)
-    with ExitStack() as stack:
+    with without_deadlocks(server), ExitStack() as stack:
         urls = [await asyncio.to_thread(stack.enter_context, another_process(world)) for _ in range(PROCESSES)]
         chaos = Chaos(world, urls, await tokens(world))
         gate = asyncio.Semaphore(24)
@@ -159,6 +170,56 @@ async def test_several_processes_at_once_on_two_members_conserve_every_point(wor
         assert len({answer["earning"]["id"] for answer in answers}) == 1
     assert (await world.sql("select count(*) from purchase where receipt = 'same'"))[0][0] == 1
     assert len(chaos.redemptions) > 10
-    # The processes have ended, and with them told what they counted.
-    assert (await world.sql("select deadlocks from pg_stat_database where datname = current_database()"))[0][0] == 0
+    assert await world.broken() == []
+
+
+@pytest.mark.parametrize("first", ["purchases", "a gift"])
+async def test_a_wallet_that_is_made_meanwhile_is_not_locked_out_of_turn(
+    world: World, server: EmbeddedPostgres, first: str
+) -> None:
+    await bob_joins(world)
+    names = {"CARD-1": "ann", "CARD-2": "bob"}
+    # Wallets are locked in this order; at first the one has none.
+    (lesser, new), (greater, _) = await world.sql("select number, member_id from card order by bucket, member_id")
+
+    watcher, holder = await asyncpg.connect(world.dsn), await asyncpg.connect(world.dsn)
+
+    async def waiting(wanted: int, unless: Callable[[], bool] = lambda: False) -> None:
+        asked = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+        while not unless() and await watcher.fetchval(asked) < wanted:
+            await asyncio.sleep(0.01)
+
+    with without_deadlocks(server), ExitStack() as stack:
+        urls = [await asyncio.to_thread(stack.enter_context, another_process(world, GATEWAY_LANES="1")) for _ in range(2)]
+        known = await tokens(world)
+        one, other = (Chaos(world, [url], known) for url in urls)
+
+        def purchases(*cards: str) -> list[dict[str, Any]]:
+            return [
+                {
+                    "idempotencyKey": f"k{next(world.numbers)}", "member": {"externalId": names[card]},
+                    "receipt": f"r{next(world.numbers)}", "occurredAt": "2026-11-01T12:00:00Z",
+                    "total": {"amount": "50.00", "currency": "USD"},
+                }
+                for card in cards
+            ]  # fmt: skip
+
+        await one.ask("grocer", EARN_MANY, "i", purchases(greater))
+        assert await world.sql("select member_id from wallet where member_id = $1", new) == []
+        async with asyncio.TaskGroup() as asking:
+            await holder.execute("begin")
+            await holder.execute("select from wallet for update")
+            if first == "purchases":
+                asking.create_task(one.ask("grocer", EARN_MANY, "i", purchases(lesser, greater)))
+            else:
+                gift = {"idempotencyKey": "gift", "points": 3, "card": lesser, "programme": "MER"}
+                asking.create_task(one.ask(greater, TRANSFER, "i", gift))
+            await waiting(1)
+            alone = asking.create_task(other.ask("grocer", EARN_MANY, "i", purchases(lesser)))
+            await waiting(2, unless=alone.done)
+            asking.create_task(other.ask("grocer", EARN_MANY, "i", purchases(lesser, greater)))
+            await waiting(2)
+            await holder.execute("rollback")
+    await watcher.close()
+    await holder.close()
     assert await world.broken() == []
