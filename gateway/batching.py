@@ -196,7 +196,9 @@ class Lanes(Generic[Item, Answer]):
         finally:
             self._runners[lane] = None
 
-    async def _post_batch(self, batch: list[Ticket[Item, Answer]]) -> None:
+    async def _post_batch(self, batch: list[Ticket[Item, Answer]], aside: bool = False) -> None:
+        """One bad item must not fail its neighbours, nor hold up others: nothing was posted, so it is looked for, in the items of
+        each party apart, and then beside the lane in ever smaller halves."""
         try:
             answers = await self._post([item for item, _, _ in batch])
         except (ConnectionError, Busy) as error:
@@ -212,23 +214,23 @@ class Lanes(Generic[Item, Answer]):
                 else:
                     self._post_aside(tickets)
         except Exception as error:
+            of: dict[Hashable, list[Ticket[Item, Answer]]] = {}
+            for ticket in batch:
+                of.setdefault(self._who(ticket[0]), []).append(ticket)
+            middle = len(batch) // 2
             if len(batch) == 1:
                 batch[0][1].fail(error)
-                return
-            for part in self._parts(batch):
-                await self._post_batch(part)
+            elif len(of) > 1:
+                for part in of.values():
+                    await self._post_batch(part, aside)
+            elif aside:
+                await self._post_batch(batch[:middle], aside)
+                await self._post_batch(batch[middle:], aside)
+            else:
+                self._post_aside(batch)
         else:
             for (_, call, position), answer in zip(batch, answers, strict=True):
                 call.answer(position, answer)
-
-    def _parts(self, batch: list[Ticket[Item, Answer]]) -> list[list[Ticket[Item, Answer]]]:
-        """One bad item must not fail its neighbours, nor hold up others for long: nothing was posted, so it is looked for, in the
-        items of each party apart, and then in ever smaller halves."""
-        of: dict[Hashable, list[Ticket[Item, Answer]]] = {}
-        for ticket in batch:
-            of.setdefault(self._who(ticket[0]), []).append(ticket)
-        middle = len(batch) // 2
-        return list(of.values()) if len(of) > 1 else [batch[:middle], batch[middle:]]
 
     def _post_aside(self, tickets: list[Ticket[Item, Answer]]) -> None:
         if self._items_aside + len(tickets) > ASIDE_MAX:
@@ -239,7 +241,7 @@ class Lanes(Generic[Item, Answer]):
         async def post() -> None:
             try:
                 async with self._few:
-                    await self._post_batch(tickets)
+                    await self._post_batch(tickets, aside=True)
             finally:
                 self._items_aside -= len(tickets)
 

@@ -195,7 +195,7 @@ class ReversalExceedsRedemption(Refused):
 
 
 class WalletFull(Refused):
-    """The wallet would hold more than 9007199254740991 points, which is the most it can."""
+    """The wallet would hold more than 9007199254740991 points, or has had so many that they cannot be counted."""
 
     code = RefusalCode.AMOUNT_NOT_ACCEPTED
     path = ("points",)

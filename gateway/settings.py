@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from gateway.addresses import is_base
 from gateway.cipher import KEY_BYTES
 
 FOLDER_MODE = 0o711
@@ -111,8 +112,11 @@ def read_settings(environ: Mapping[str, str] = os.environ, **overrides: Any) -> 
     }
     if texts["database_url"]:
         _check_database(texts["database_url"])
-    if values["issuer"] and not values["issuer"].startswith(("http://", "https://")):
-        raise BadSetting(f"GATEWAY_ISSUER is {values['issuer']!r}; it must start with http:// or https://.")
+    if values["issuer"] and not is_base(values["issuer"]):
+        raise BadSetting(
+            "GATEWAY_ISSUER must start with http:// or https:// and name a host, without a user, a query or a fragment, such as "
+            "https://points.example."
+        )
     return Settings(**{**values, **{name: value for name, value in overrides.items() if name != "port" and value is not None}})
 
 

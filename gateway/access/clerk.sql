@@ -70,8 +70,8 @@ update pushed_request
 
 -- name: forget_ended(now)$
 -- Delete what has ended and is looked for by nobody any more; answers how many rows that were.
-with codes as (delete from authorization_code where expires_at < :now::timestamptz - interval '1 day' returning 1),
-     sessions as (delete from console_session where expires_at < :now returning 1),
+with sessions as (delete from console_session where expires_at < :now returning 1),  -- before codes, as whoever locks both does
+     codes as (delete from authorization_code where expires_at < :now::timestamptz - interval '1 day' returning 1),
      pushed as (delete from pushed_request where expires_at < :now returning 1),
      once as (delete from used_once where until < :now returning 1),
      revoked as (delete from revocation where until < :now returning 1),

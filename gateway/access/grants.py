@@ -137,6 +137,8 @@ class CodeGrant(AuthorizationCodeGrant):  # type: ignore[misc]
         bound, proof = row["key_thumbprint"], desk.proof
         if client.partner_id is not None and desk.consent is None:
             return None
+        if not client.check_redirect_uri(row["redirect_uri"]):  # it was taken from the client since
+            return None
         if row["expires_at"] <= desk.now or (bound is not None and (proof is None or proof.thumbprint != bound)):
             return None
         return Code(row)
@@ -270,7 +272,7 @@ class Introspection(IntrospectionEndpoint):  # type: ignore[misc]
         return Token(row, is_refresh=True) if alive else None
 
     def check_permission(self, token: Token, client: Client, request: OAuth2Request) -> bool:
-        return token.check_client(client)
+        return token.check_client(client) and (not token.is_refresh or client.check_grant_type("refresh_token"))
 
     def introspect_token(self, token: Token) -> dict[str, Any]:
         told = ("iss", "aud", "sub", "client_id", "scope", "iat", "exp", "jti", "cnf", "act")

@@ -25,6 +25,7 @@ from gateway.access.jwks import Fetcher, KeysAway, RemoteKeys
 from gateway.access.revocations import Revocations
 from gateway.access.scopes import CATALOGUE, CEILING, of_roles
 from gateway.access.tokens import TOKEN_MAX_LENGTH, TokenRefused
+from gateway.addresses import is_base
 from gateway.clock import Clock
 from gateway.database import Database
 from gateway.settings import BadSetting
@@ -71,6 +72,8 @@ def read_issuers(path: Path) -> list[Issuer]:
         where = f"{path}, issuer {number}"
         if not said.issuer or not said.audience or "" in said.strong or said.claims.keys() - {"subject", "client", "scope"}:
             raise BadIssuers(f"{where}: issuer, audience, strong are not empty; claims name subject, client and scope alone")
+        if said.jwks_uri is not None and not is_base(said.jwks_uri.partition("?")[0]):
+            raise BadIssuers(f"{where}: jwks_uri is {said.jwks_uri!r}; name the address of its keys, https://host/path")
         if not said.algorithms:
             raise BadIssuers(f"{where}: algorithms is empty; name those that the issuer signs with")
         if bad := said.algorithms - ALGORITHMS_ALLOWED:

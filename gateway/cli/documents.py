@@ -89,6 +89,8 @@ def _prepare(engine: "Engine", text: str, scopes: frozenset[str]) -> "Prepared":
     from gateway.http.errors import DocumentRefused
     from gateway.http.guard import missing
 
+    if "\0" in text:
+        raise _Refused("It holds NUL, which cannot be stored.")
     try:
         prepared = engine.prepare(text)
     except DocumentRefused as refused:

@@ -6,7 +6,7 @@ id as its idempotency key. So a crash at any step resumes, and an answer that wa
 
 import asyncio
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from time import monotonic
 from uuid import UUID
 
@@ -198,8 +198,9 @@ class Converter:
                 raise self._undecided(order, coalition)
             doubted = locked["in_doubt"]
             refused = None if doubted else await _refused(tx, order, coalition)
+            asking_until = now + ASKING_AT_MOST
             if refused is None:
-                await tx.run(sql.begin_asking, bucket=order.bucket, conversion_id=order.id, asking_until=now + ASKING_AT_MOST)
+                await tx.run(sql.begin_asking, bucket=order.bucket, conversion_id=order.id, asking_until=asking_until)
             else:  # here and now: who asks in between would have credited what is given back
                 await self._give_back(tx, order, coalition)
                 await self._move(tx, order, "released", False, None)
@@ -213,37 +214,43 @@ class Converter:
                 credit = await self._ask(order, membership_of(row))
         except PartnerUnreached as silent:
             log.warning("a partner was not reached", conversion=str(order.id), partner=partner.code, reason=str(silent))
-            if doubted:
-                await self._settle(order, coalition, "held", True)
+            settled = await self._settle(order, coalition, asking_until, "held" if doubted else "released")
+            if doubted or not settled:
                 raise self._undecided(order, coalition) from silent
-            await self._settle(order, coalition, "released", False)
             raise PartnerUnavailable(partner.name) from silent
         except (PartnerSilent, TimeoutError) as silent:
             said = str(silent) or f"no answer within {ASK_SECONDS} seconds"
             log.warning("a partner did not answer", conversion=str(order.id), partner=partner.code, reason=said)
-            await self._settle(order, coalition, "held", True)
+            await self._settle(order, coalition, asking_until, "held")
             raise self._undecided(order, coalition) from silent
         except PartnerRefused as no:
             if doubted:
                 log.error("a partner refuses what it may have credited", conversion=str(order.id), partner=partner.code)
-                await self._settle(order, coalition, "held", True)
+                await self._settle(order, coalition, asking_until, "held")
                 raise self._undecided(order, coalition) from no
-            await self._settle(order, coalition, "refused", False)
+            await self._settle(order, coalition, asking_until, "refused")
             return
-        await self._settle(order, coalition, "credited", False, credit.reference)
+        await self._settle(order, coalition, asking_until, "credited", credit.reference)
 
     async def _settle(
-        self, order: Conversion, coalition: Coalition, state: str, in_doubt: bool, reference: str | None = None
-    ) -> None:
-        """Store the outcome of asking; released and refused orders give their points back."""
+        self, order: Conversion, coalition: Coalition, asking_until: datetime, state: str, reference: str | None = None
+    ) -> bool:
+        """Store the outcome of asking, and whether that could be done; released and refused orders give their points back.
+
+        Who was so slow that another process asks too knows nothing of that question, and can only say that points arrived.
+        """
         async with self._database.transaction() as tx:
             locked = await tx.one(sql.order_for_update, bucket=order.bucket, conversion_id=order.id)
             if locked is None or locked["state"] != "held" or locked["hold_id"] != order.hold_id:
                 log.error("an order moved on while it was asked for", conversion=str(order.id), answer=state)
-                return
+                return False
+            if state != "credited" and locked["asking_until"] != asking_until:
+                log.warning("an order was asked for again meanwhile", conversion=str(order.id), answer=state)
+                return False
             if state in ("released", "refused"):
                 await self._give_back(tx, order, coalition)
-            await self._move(tx, order, state, in_doubt, reference)
+            await self._move(tx, order, state, state == "held", reference)
+            return True
 
     async def _give_back(self, tx: Tx, order: Conversion, coalition: Coalition) -> None:
         now = self._clock.now()

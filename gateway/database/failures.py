@@ -40,10 +40,6 @@ class WalletTooFull(PostedNothing):
     """A batch would have brought a wallet beyond what it can hold, and posted nothing (SQLSTATE LG002)."""
 
 
-class NumberTooLarge(InputNotAccepted):
-    """What was asked would bring a number beyond what is stored of it (SQLSTATE 22003), and did nothing."""
-
-
 AWAY = (
     OSError,
     TimeoutError,
@@ -96,6 +92,6 @@ class telling_away:  # noqa: N801 - used like a function
         if isinstance(error, asyncpg.PostgresError) and error.sqlstate == "LG002":
             raise WalletTooFull from error
         if isinstance(error, asyncpg.NumericValueOutOfRangeError):
-            raise NumberTooLarge("A number would come to more than can be stored.") from error
+            raise InputNotAccepted("A number would come to more than can be stored.") from error
         if isinstance(error, asyncpg.CharacterNotInRepertoireError | asyncpg.UntranslatableCharacterError):
             raise InputNotAccepted("A text holds a character that cannot be stored, such as NUL.") from error

@@ -101,8 +101,7 @@ class Work:
         return await self._converter.resume()
 
     async def tidy(self, now: datetime) -> int:
-        async with self._database.reading() as tx:
-            return int(await tx.value(access_sql.forget_ended, now=now))
+        return int(await self._database.decided(lambda tx: tx.value(access_sql.forget_ended, now=now)))
 
     async def _deal_moved_debts(self) -> None:
         async with self._database.reading() as tx:

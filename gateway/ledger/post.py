@@ -8,7 +8,7 @@ from uuid import UUID
 
 from gateway.batching import Lanes
 from gateway.clock import Clock
-from gateway.database import CreditShort, Database, Duplicate, NumberTooLarge, PostedNothing, Row, Stuck, WalletTooFull
+from gateway.database import CreditShort, Database, Duplicate, PostedNothing, Row, Stuck, WalletTooFull
 from gateway.ids import bucket_of, new_id_in
 from gateway.ledger.items import (
     Answer,
@@ -215,12 +215,7 @@ class Ledger:
                 field = _OF_ITEMS[name]
                 given[name] = [getattr(i, field) for i in items]
 
-        try:
-            row = await self._database.post(statement, **{name: given[name] for name in statement.parameters})
-        except NumberTooLarge:
-            if len(items) > 1:
-                raise  # whose it is is looked for, and the others are posted
-            return [Answer(None, "WALLET_FULL", False)]
+        row = await self._database.post(statement, **{name: given[name] for name in statement.parameters})
         self._posted()
         firsts, postings = row["firsts"], row["postings"]
         answers: dict[int, Answer] = {}

@@ -1,5 +1,6 @@
 """What is known of a member as a person: encrypted with a key of the member's own, looked up by blind index."""
 
+import unicodedata
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -35,11 +36,13 @@ class Person:
 
 
 def normal_email(text: str) -> str:
-    """RFC 5321 addresses, normalised, in lower case: nobody's mailbox differs by case alone. Raises InputNotAccepted."""
+    """RFC 5321 addresses, normalised, in lower case: nobody's mailbox differs by case alone, or by a sigma at the end of a word,
+    which is one in capitals. Raises InputNotAccepted."""
     try:
         if len(text) > EMAIL_MAX:
             raise email_validator.EmailSyntaxError
-        return email_validator.validate_email(text, check_deliverability=False).normalized.lower()
+        found = email_validator.validate_email(text, check_deliverability=False).normalized
+        return unicodedata.normalize("NFC", found.lower().replace("ς", "σ"))  # what is lower can be composed otherwise
     except email_validator.EmailNotValidError:
         raise InputNotAccepted("That is not an e-mail address.", "email") from None
 

@@ -172,6 +172,28 @@ async def test_a_code_goes_to_the_very_address_that_is_registered(world: World, 
     assert "location" not in answer.headers
 
 
+async def test_what_a_client_may_no_longer_do_serves_nothing_that_was_begun_before(world: World) -> None:
+    await ann_logs_in(world)
+    client = await client_with_page(world)
+    codes, forms = [], []
+    for _ in range(2):
+        answer, verifier = await ask_on_the_page(world, login="ann", password="ann's password", decision="allow")
+        codes.append(parse_qs(urlparse(answer.headers["location"]).query)["code"][0])
+        forms.append({"grant_type": "authorization_code", "code": codes[-1], "redirect_uri": BACK, "code_verifier": verifier})
+    tokens = (await world.http.post("/oauth/token", data=forms[0], auth=client)).json()
+    before = await world.sql("select count(*) from refresh_token")
+    # The page is another one by now: a code that went to the old one serves nobody.
+    await world.sql("update oauth_client set redirect_uris = '{https://fuel.example/elsewhere}' where client_id = $1", client[0])
+    late = await world.http.post("/oauth/token", data=forms[1], auth=client)
+    assert (late.status_code, late.json()["error"]) == (400, "invalid_grant")
+    await world.sql("update oauth_client set grants = array_remove(grants, 'refresh_token') where client_id = $1", client[0])
+    told = await world.http.post("/oauth/introspect", data={"token": tokens["refresh_token"]}, auth=client)
+    assert told.json() == {"active": False}
+    refresh = {"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"]}
+    assert (await world.http.post("/oauth/token", data=refresh, auth=client)).status_code == 400
+    assert await world.sql("select count(*) from refresh_token") == before
+
+
 async def test_a_code_or_token_under_a_consent_of_somebody_else_or_that_shrank_opens_no_more(world: World) -> None:
     """As if a row were changed behind the gateway's back: the consent is looked at each time, and whose it is."""
     await ann_logs_in(world)

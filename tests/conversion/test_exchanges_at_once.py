@@ -13,11 +13,13 @@ from gateway import ids
 from gateway.coalition import catalogue
 from gateway.coalition.catalogue import Catalogue
 from gateway.coalition.connections import Connections
+from gateway.coalition.connector import Credit, PartnerRefused, PartnerUnreached
 from gateway.conversion import orders
-from gateway.conversion.convert import Converter
-from gateway.conversion.orders import ConvertRequest, conversion_by_id
+from gateway.conversion.convert import ASKING_AT_MOST, Converter
+from gateway.conversion.orders import Conversion, ConvertRequest, conversion_by_id
 from gateway.database import Database
 from gateway.ledger.post import Ledger
+from gateway.members.lookup import Membership
 from gateway.refusals import Refused, StateConflict
 from partners.protocols import PROTOCOLS
 from tests.conversion.exchanging import CONVERT, QUOTE, convert, miles, quote
@@ -166,6 +168,41 @@ async def test_an_order_that_is_held_again_is_not_given_back_by_who_knew_its_hol
     await run_job(world, "conversions")
     assert [row[0] for row in await world.sql("select state from conversion")] == ["released"]
     assert [tuple(row) for row in await world.sql("select available, held from wallet where available + held > 0")] == [(1000, 0)]
+    assert await world.broken() == []
+
+
+@pytest.mark.parametrize("told", [PartnerUnreached("cannot connect"), PartnerRefused("no such account")])
+async def test_who_comes_back_when_another_asks_too_gives_nothing_back(
+    world: World, monkeypatch: pytest.MonkeyPatch, told: Exception
+) -> None:
+    """A process that stood still for longer than anybody asks knows nothing of who asked meanwhile."""
+    await world.record("500.00")
+    quoted = (await quote(world))["quote"]["id"]
+    ask, asked, goes_on, done = Converter._ask, asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def late(self: Converter, order: Conversion, account: Membership) -> Credit:
+        if not asked.is_set():
+            asked.set()
+            await goes_on.wait()
+            raise told
+        credit = await ask(self, order, account)
+        goes_on.set()
+        await done.wait()
+        return credit
+
+    monkeypatch.setattr(Converter, "_ask", late)
+    slow = asyncio.create_task(convert(world, quoted, "k"))
+    await asked.wait()
+    world.clock.set(world.clock.now() + ASKING_AT_MOST)
+    other = asyncio.create_task(run_job(world, "conversions"))
+    assert codes(await slow) == ["STATE_CONFLICT"]
+    assert (await world.wallet())["held"] == 200
+    done.set()
+    await other
+    assert [row["state"] for row in await world.sql("select state from conversion")] == ["completed"]
+    assert await miles(world) == 100
+    wallet = await world.wallet()
+    assert (wallet["available"], wallet["held"]) == (300, 0)
     assert await world.broken() == []
 
 

@@ -155,6 +155,10 @@ async def test_what_the_guides_say_of_documents_factors_issuers_and_keys_works_a
             refused = gateway.run("documents", *command, str(app / name))
             assert (refused.returncode, "Traceback" in refused.stderr) == (2, False)
             assert name in re.sub(r"[│\s]", "", refused.stderr)
+    (app / "nul.graphql").write_text("{ me { id } } # \0")
+    for command in (("check",), ("register", "our-app")):
+        refused = gateway.run("documents", *command, str(app / "nul.graphql"))
+        assert (refused.returncode, "NUL" in refused.stdout + refused.stderr) == (1 if command == ("check",) else 2, True)
     for client, file in (("our-app", "operators"), ("nobodys-app", "me")):
         refused = gateway.run("documents", "register", client, str(app / f"{file}.graphql"))
         assert refused.returncode == 2
@@ -173,7 +177,7 @@ async def test_what_the_guides_say_of_documents_factors_issuers_and_keys_works_a
     registered, made = ["app register", *["documents register"] * 2], ["operator create", "operator factor", "issuer link", "keys rewrap"]
     assert [tuple(row) for row in log] == [
         *((each, result) for each in registered for result in ("ASKED", "ok")),
-        *[("documents register", "ASKED")] * 2,  # which were refused
+        *[("documents register", "ASKED")] * 3,  # which were refused
         *((each, result) for each in made for result in ("ASKED", "ok")),
     ]
 

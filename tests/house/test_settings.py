@@ -26,7 +26,8 @@ ROOT = Path(__file__).parent.parent.parent
         ("GATEWAY_TRUSTED_PROXIES", "10.0.0.1, proxy.example"),
         ("GATEWAY_LOG_LEVEL", "loud"),
         ("GATEWAY_LOG_FORMAT", "xml"),
-        ("GATEWAY_ISSUER", "ftp://x"),
+        *[("GATEWAY_ISSUER", said) for said in ("ftp://x", "https://", "https://x?y=1", "https://x#f", "https://a b", "https://x:y")],
+        ("GATEWAY_ISSUER", "http://user:password@x"),
         ("DATABASE_URL", "mysql://x"),
     ],
 )

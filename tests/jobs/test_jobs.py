@@ -9,6 +9,7 @@ import pytest
 from pgqueuer.sm import SchedulerManager
 
 from gateway.jobs.jobs import Jobs
+from tests.ledger.test_batches import waits
 from tests.points import run_job, speaking_of, terms
 from tests.world import Place, World, open_world
 
@@ -128,3 +129,18 @@ async def test_what_a_job_fails_of_is_told_without_the_values_it_came_upon(world
         await run_job(world, "notices")
     ((error,),) = await world.sql("select error from job_run where job = 'notices'")
     assert re.fullmatch(r"InvalidTextRepresentationError \(SQLSTATE 22P02\), at gateway/database/\w+\.py:\d+", error)
+
+
+async def test_what_has_ended_is_deleted_in_the_order_in_which_others_lock_it(world: World) -> None:
+    """Sessions before codes: as the keys are replaced that leaked, which may not wait for a deadlock to be seen."""
+    holder = await asyncpg.connect(world.dsn)
+    await holder.execute("begin")
+    await holder.execute("lock table console_session in exclusive mode")
+    tidying = asyncio.create_task(run_job(world, "tidy"))
+    await waits(world, 1)
+    locked = "select relation::regclass::text from pg_locks where granted and pid <> pg_backend_pid() and relation = any($1::regclass[])"
+    assert await world.sql(locked, ["authorization_code", "token_family"]) == []
+    await holder.execute("rollback")
+    await holder.close()
+    await tidying
+    assert await world.sql("select error from job_run where job = 'tidy' and error is not null") == []

@@ -126,11 +126,12 @@ async def test_whose_item_fails_is_found_apart_from_the_others_and_by_halves() -
     posted: list[list[int]] = []
 
     async def post(items: Sequence[Wanted]) -> list[int]:
-        posted.append([item.number for item in items])
+        numbers = [item.number for item in items]
+        posted.append(numbers)
         await asyncio.sleep(0)
-        if 70 in posted[-1]:
+        if 70 in numbers:
             raise ValueError
-        return posted[-1]
+        return numbers
 
     lanes = Lanes(post, bucket=lambda i: 0, count=1, who=lambda i: i.who)
     first = asyncio.create_task(lanes.submit([Wanted("w", "first", -1)]))  # while it is posted the others wait together
@@ -143,7 +144,31 @@ async def test_whose_item_fails_is_found_apart_from_the_others_and_by_halves() -
     assert [n for n, result in enumerate(results, 64) if isinstance(result, ValueError)] == [70]
     assert [result for result in results if not isinstance(result, ValueError)] == [[n] for n in range(64, 128) if n != 70]
     assert sum(any(n >= 200 for n in each) for each in posted) == 2  # with the one that failed, and without
-    assert len(posted) <= 1 + 1 + 1 + 2 * 6 + 1
+    assert len(posted) <= 1 + 1 + 1 + 1 + 2 * 6 + 1
+
+
+async def test_who_sends_nothing_but_what_fails_holds_up_nobody_else() -> None:
+    posted: list[list[int]] = []
+
+    async def post(items: Sequence[Wanted]) -> list[int]:
+        posted.append([item.number for item in items])
+        await asyncio.sleep(0)
+        if any(item.who == "bad" for item in items):
+            raise ValueError
+        return [item.number for item in items]
+
+    lanes = Lanes(post, bucket=lambda i: 0, count=1, who=lambda i: i.who)
+    bad = asyncio.create_task(lanes.submit([Wanted("w", "bad", n) for n in range(1_000)]))
+    await asyncio.sleep(0)
+    for n in range(10):
+        begin = len(posted)
+        assert await lanes.submit([Wanted("w", "good", n)]) == [n]
+        assert len(posted) - begin < 10  # and not a thousand
+    assert not bad.done()
+    with pytest.raises(ValueError):
+        await bad
+    await lanes.drain()
+    assert lanes.waiting == 0
 
 
 async def test_a_queue_that_is_full_says_busy_and_takes_nothing() -> None:

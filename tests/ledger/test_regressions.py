@@ -5,13 +5,16 @@ import json
 from datetime import timedelta
 
 from gateway import ids
+from gateway.embedded import EmbeddedPostgres
 from gateway.ledger.post import SINGLES_OF_ONE
 from tests.adjustment.test_adjust import adjust
 from tests.conversion.exchanging import convert, fault, quote
 from tests.credit.test_credit import set_credit
 from tests.ledger.test_batches import locked_wallet, waits
+from tests.ledger.test_model import EARN_MANY
 from tests.points import bob_joins, capture, codes, hold, release, reverse, run_job, second_operator, terms
 from tests.settlement.test_close import close_through
+from tests.transfer.test_transfer import give
 from tests.wallets.test_history import AS_OF, mer
 from tests.world import World
 
@@ -310,15 +313,27 @@ async def test_what_expires_as_it_is_given_back_comes_after_it(world: World) -> 
     assert await world.broken() == []
 
 
-async def test_what_comes_to_more_than_can_be_stored_is_refused_by_itself(world: World) -> None:
+async def test_a_lot_that_has_had_more_than_can_be_counted_takes_nothing_more(world: World, server: EmbeddedPostgres) -> None:
     """What went through one lot in all is counted, and only ever grows."""
     await bob_joins(world)
     await world.record("5.00")
-    await world.sql("update lot set original = $1, returned = $1 - remaining", 2**63 - 100)
-    many = "mutation($i: [PurchaseInput!]!) { recordPurchases(input: $i) { earning { points } errors { code } } }"
-    asked = [world.purchase("2.00", member={"externalId": "bob"}), world.purchase("200.00"), world.purchase("3.00", member={"externalId": "bob"})]
-    for _ in range(2):
-        answers = (await world.ask("grocer", many, i=asked))["recordPurchases"]
-        assert [each["earning"] and each["earning"]["points"] for each in answers] == [2, None, 3]
-        assert [codes(each) for each in answers] == [[], ["AMOUNT_NOT_ACCEPTED"], []]
-    assert await world.transactions() == 3
+    assert codes(await give(world, 2)) == []
+    assert codes(await adjust(world, 1, partner="fuel")) == []
+    for full, days in ((2**62 + 1, 40), (2**63 - 2, 80)):
+        await world.sql("update lot set original = $1, returned = $1 - remaining - moved", full)
+        begin = server.log_path.stat().st_size
+        before, posted = await world.available(), await world.transactions()
+        asked = [
+            world.purchase("200.00"), world.purchase("0.00"), world.purchase("3.00", member={"externalId": "bob"}),
+            world.purchase("4.00", occurredAt=(world.clock.now() - timedelta(days=days)).isoformat()),
+        ]  # fmt: skip
+        for _ in range(2):
+            answers = (await world.ask("grocer", EARN_MANY, i=asked))["recordPurchases"]
+            assert [each["earning"] and each["earning"]["points"] for each in answers] == [None, 0, None, 4]
+            assert [codes(each) for each in answers] == [["AMOUNT_NOT_ACCEPTED"], [], ["AMOUNT_NOT_ACCEPTED"], []]
+        assert codes(await give(world, before + 4)) == ["AMOUNT_NOT_ACCEPTED"]
+        assert codes(await adjust(world, 1, partner="fuel")) == ["AMOUNT_NOT_ACCEPTED"]
+        assert await world.transactions() == posted + 2
+        assert await world.available() == before + 4
+        # No sum ran over, which fails a whole batch.
+        assert b"out of range" not in server.log_path.read_bytes()[begin:]
