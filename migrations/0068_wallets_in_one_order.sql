@@ -1,39 +1,48 @@
 -- depends: 0067_zones_by_their_names
--- Who makes a wallet makes it before it locks others. Made after them it could be one that another transaction had made and locked
--- meanwhile, which waited for the others: a circle, whatever the order.
+-- Wallets are locked in one order; those that are not there yet are made after the others, in that order too. One that another
+-- transaction made meanwhile would be locked out of turn, and two could wait for each other: the posting is done again instead
+-- (SQLSTATE 40001), and finds it.
 
--- Make the wallets that are not there yet; it waits for who makes one of them too. Nobody holds a lock on a wallet when it finds
--- something to make.
-create function make_wallets(buckets smallint[], members uuid[], programmes uuid[]) returns void
-language plpgsql volatile as $$
-begin
-  insert into public.wallet (bucket, member_id, programme_id)
-  select distinct i.bucket, i.member, i.programme
-    from unnest(buckets, members, programmes) i (bucket, member, programme)
-   where not exists (
-     select from public.wallet w where w.bucket = i.bucket and w.member_id = i.member and w.programme_id = i.programme)
-   order by 1, 2, 3
-  on conflict do nothing;
-end $$;
-revoke execute on function make_wallets from public;
-
--- Lock wallets, in one order: what the fullest holds, and when something may be posted to all of them at the earliest; null where
--- nothing was posted yet.
+-- Lock wallets: what the fullest holds, and when something may be posted to all of them at the earliest; null where nothing was
+-- posted yet.
 drop function lock_wallets;
 create function lock_wallets(
   buckets smallint[], members uuid[], programmes uuid[], out fullest bigint, out earliest timestamptz)
 language plpgsql volatile as $$
+declare
+  wanted bigint;
+  locked bigint;
+  made bigint;
 begin
-  perform public.make_wallets(buckets, members, programmes);
-  select max(l.holds), max(l.last_posted_at) + interval '1 microsecond'
-    into fullest, earliest
-    from (select w.available + w.pending + w.held as holds, w.last_posted_at
-            from (select distinct bucket, member, programme
-                    from unnest(buckets, members, programmes) u (bucket, member, programme)
-                   order by 1, 2, 3) i
-            join public.wallet w on w.bucket = i.bucket and w.member_id = i.member and w.programme_id = i.programme
-           order by w.bucket, w.member_id, w.programme_id
-             for update of w) l;
+  loop
+    select count(*), coalesce(max(l.holds), 0), max(l.last_posted_at) + interval '1 microsecond'
+      into locked, fullest, earliest
+      from (select w.available + w.pending + w.held as holds, w.last_posted_at
+              from (select distinct bucket, member, programme
+                      from unnest(buckets, members, programmes) u (bucket, member, programme)
+                     order by 1, 2, 3) i
+              join public.wallet w on w.bucket = i.bucket and w.member_id = i.member and w.programme_id = i.programme
+             order by w.bucket, w.member_id, w.programme_id
+               for update of w) l;
+    exit when locked = cardinality(buckets);
+    select count(*) into wanted
+      from (select distinct bucket, member, programme
+              from unnest(buckets, members, programmes) i (bucket, member, programme)) d;
+    exit when locked = wanted;
+    insert into public.wallet (bucket, member_id, programme_id)
+    select distinct i.bucket, i.member, i.programme
+      from unnest(buckets, members, programmes) i (bucket, member, programme)
+     where not exists (
+       select from public.wallet w where w.bucket = i.bucket and w.member_id = i.member and w.programme_id = i.programme)
+     order by 1, 2, 3
+    on conflict do nothing;
+    get diagnostics made = row_count;
+    exit when locked + made = wanted;
+    -- Who holds none yet can look again.
+    if locked + made > 0 then
+      raise exception 'a wallet was made meanwhile' using errcode = '40001';
+    end if;
+  end loop;
 end $$;
 revoke execute on function lock_wallets from public;
 
@@ -65,11 +74,11 @@ create or replace function fill_wallets(
   verdicts text[], out owing boolean, out posted timestamptz)
 language plpgsql volatile as $$
 declare
+  wanted bigint;
+  filled bigint;
+  made bigint;
   fullest bigint;
 begin
-  perform public.make_wallets(array_agg(buckets[n]), array_agg(members[n]), array_agg(programmes[term[n]]))
-     from generate_subscripts(term, 1) n
-    where verdicts[n] = 'post';
   with s as materialized (
     select buckets[n] as bucket, members[n] as member, programmes[term[n]] as programme,
            coalesce(sum(points[n]) filter (where maturities[term[n]] is null), 0)::bigint as now,
@@ -86,10 +95,32 @@ begin
       from s
      where w.bucket = s.bucket and w.member_id = s.member and w.programme_id = s.programme
     returning w.owed, w.available + w.pending + w.held as holds, w.last_posted_at)
-  select coalesce(bool_or(f.owed > 0), false), coalesce(max(f.holds), 0),
+  select (select count(*) from s), count(*), coalesce(bool_or(f.owed > 0), false), coalesce(max(f.holds), 0),
          least(coalesce(max(f.last_posted_at), fill_wallets.at), fill_wallets.at + interval '5 seconds')
-    into owing, fullest, posted
+    into wanted, filled, owing, fullest, posted
     from filled f;
+
+  if filled < wanted then
+    with put as (
+      insert into public.wallet as w (bucket, member_id, programme_id, available, pending, last_posted_at)
+      select buckets[n], members[n], programmes[term[n]],
+             coalesce(sum(points[n]) filter (where maturities[term[n]] is null), 0),
+             coalesce(sum(points[n]) filter (where maturities[term[n]] is not null), 0),
+             posted
+        from generate_subscripts(term, 1) n
+       where verdicts[n] = 'post'
+         and not exists (
+           select from public.wallet o
+            where o.bucket = buckets[n] and o.member_id = members[n] and o.programme_id = programmes[term[n]])
+       group by 1, 2, 3
+       order by 1, 2, 3
+      on conflict do nothing
+      returning w.available + w.pending as holds)
+    select count(*), greatest(fullest, max(p.holds)) into made, fullest from put p;
+    if filled + made < wanted then
+      raise exception 'a wallet was made meanwhile' using errcode = '40001';
+    end if;
+  end if;
   if fullest > public.most_points() then
     raise exception 'a wallet would be too full' using errcode = 'LG002';
   end if;
