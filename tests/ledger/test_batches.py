@@ -2,8 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -12,8 +12,9 @@ import asyncpg
 import pytest
 
 from gateway.database import failures
+from gateway.embedded import EmbeddedPostgres
 from gateway.points import MAX_POINTS
-from tests.credit.test_credit import set_credit
+from tests.credit.test_credit import pay, set_credit
 from tests.points import codes
 from tests.world import RECORD, World
 
@@ -150,6 +151,32 @@ async def locked_wallet(world: World) -> AsyncIterator[None]:
         yield
     finally:
         await connection.close()
+
+
+@contextmanager
+def without_deadlocks(server: EmbeddedPostgres) -> Iterator[None]:
+    """Deadlocks are retried, and nobody would see one; the server's log tells of it, and how it came about."""
+    begin = server.log_path.stat().st_size
+    yield
+    _, found, detail = server.log_path.read_bytes()[begin:].decode().partition("deadlock detected")
+    assert not found, detail[:5_000]
+
+
+async def test_a_limit_and_a_payment_at_once_wait_for_each_other_in_no_circle(world: World, server: EmbeddedPostgres) -> None:
+    await set_credit(world, "20.00")
+    till = await asyncpg.connect(world.dsn)
+    with without_deadlocks(server):
+        await till.execute("begin")
+        await till.execute("select from credit_slot where slot = 3 for update")
+        paid = asyncio.create_task(pay(world, "1.00", "p"))
+        await waits(world, 1)
+        limited = asyncio.create_task(set_credit(world, "30.00"))
+        await waits(world, 2)
+        await till.execute("rollback")
+        assert codes(await paid) == codes(await limited) == []
+    await till.close()
+    assert [tuple(row) for row in await world.sql("select limit_minor, last_paid_minor from partner_credit")] == [(3_000, 100)]
+    assert await world.broken() == []
 
 
 async def test_the_first_postings_of_a_month_wait_for_each_other_in_no_circle(world: World, lost: list[str]) -> None:

@@ -20,6 +20,7 @@ from gateway.clock import SystemClock
 from gateway.database import Database
 from gateway.embedded import EmbeddedPostgres
 from tests.house.test_embedded import status, until
+from tests.ledger.test_batches import without_deadlocks
 from tests.ledger.test_model import EARN_MANY
 from tests.points import CAPTURE, HOLD, RELEASE, REVERSE, TRANSFER, bob_joins, codes
 from tests.world import RECORD, REDEEM, RETURN, World
@@ -138,15 +139,6 @@ class Chaos:
                 await self.ask(card[name], TRANSFER, "i", {**key, **points, "card": other, "programme": "MER"})
             case _ if self.redemptions:
                 await self.ask("grocer", REVERSE, "i", {**key, **points, "redemption": self.chance.choice(self.redemptions)})
-
-
-@contextmanager
-def without_deadlocks(server: EmbeddedPostgres) -> Iterator[None]:
-    """Deadlocks are retried, and nobody would see one; the server's log tells of it, and how it came about."""
-    begin = server.log_path.stat().st_size
-    yield
-    _, found, detail = server.log_path.read_bytes()[begin:].decode().partition("deadlock detected")
-    assert not found, detail[:5_000]
 
 
 async def test_several_processes_at_once_on_two_members_conserve_every_point(world: World, server: EmbeddedPostgres) -> None:
