@@ -8,9 +8,9 @@ select o.subject_id, a.roles
    and o.kind = :kind
    and a.disabled_at is null;
 
--- name: identity_before(issuer, subject)$
+-- name: identity_before(issuer, subject)^
 -- Who a subject of an outside issuer was until now.
-select subject_id
+select kind, subject_id
   from outside_identity
  where issuer = :issuer
    and subject = :subject
@@ -23,9 +23,9 @@ values (:issuer, :subject, :kind, :subject_id, :at)
 on conflict (issuer, subject) do update
   set kind = excluded.kind, subject_id = excluded.subject_id, linked_at = excluded.linked_at;
 
--- name: unlink_identity(issuer, subject)$
+-- name: unlink_identity(issuer, subject)^
 -- A subject of an outside issuer is nobody here any more; answers who it was.
 delete from outside_identity
  where issuer = :issuer
    and subject = :subject
-returning subject_id;
+returning kind, subject_id;

@@ -14,6 +14,7 @@ from gateway.cli.running import month_of, noting, out, settings_of, text_of, wit
 from gateway.clock import SystemClock
 from gateway.coalition.catalogue import read_coalition, sql
 from gateway.database import Database
+from gateway.ids import show
 from gateway.onboarding.partner_file import blamed, read_partner_file
 from gateway.onboarding.partners import NotOnboarded, onboard_from_files
 from gateway.onboarding.programmes import BACKDATING_DAYS, NewCoalition, NewProgramme, create_coalition, create_programme
@@ -150,15 +151,18 @@ def partner_admit(code: Annotated[str, typer.Argument(help="The partner's code."
 
 
 def _set_status(code: str, status: str) -> None:
+    about: list[str] = []
+
     async def work(opened: Database) -> None:
         async with opened.transaction() as tx:
             partner_id = await tx.value(sql.set_partner_status, code=code, status=status)
             if partner_id is None:
                 raise typer.BadParameter(f"There is no partner {code!r}.")
+            about.append(show("ptn", partner_id))
             if status == "suspended":
                 await accounts.end_partner(tx, partner_id, SystemClock().now())
 
-    with_database(work, noting(f"partner {status}", partner=code))
+    with_database(work, noting(f"partner {status}", about, partner=code))
     out.print(f"{code} is {status}.")
 
 

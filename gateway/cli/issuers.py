@@ -7,7 +7,8 @@ import typer
 from gateway.access.tokens import Subject
 from gateway.cli.running import noting, out, settings_of, subject_named, with_database
 from gateway.clock import SystemClock
-from gateway.database import Database
+from gateway.database import Database, Row
+from gateway.ids import show
 from gateway.texts import check_text
 
 issuer_app = typer.Typer(help="Identity providers of others whose tokens are trusted.", no_args_is_help=True)
@@ -39,19 +40,23 @@ def issuer_link(
     for name, text in (("issuer", issuer), ("subject", subject)):
         check_text(text, name, NAME_MAX)
 
+    about = [member] if member else []
+
     async def work(opened: Database) -> Subject:
         found = await subject_named(opened, partner, operator, member)
         async with opened.transaction() as tx:
-            before = await tx.value(sql.identity_before, issuer=issuer, subject=subject)
-            if before not in (None, found.id):
-                await revoke_subject(tx, before, SystemClock().now())  # who it was is looked up again at once
+            before = await tx.one(sql.identity_before, issuer=issuer, subject=subject)
+            if before is not None and before["subject_id"] != found.id:
+                await revoke_subject(tx, before["subject_id"], SystemClock().now())  # who it was is looked up again at once
+                about.extend(_named(before))
             await tx.run(
                 sql.link_identity, issuer=issuer, subject=subject, kind=found.kind, subject_id=found.id, at=SystemClock().now()
             )
         return found
 
-    about = [member] if member else []
-    deed = noting("issuer link", about, issuer=issuer, subject=subject, partner=partner, operator=operator, member=member)
+    # What an issuer calls a member is gone when the member is forgotten, and the audit log is not.
+    called = None if member else subject
+    deed = noting("issuer link", about, issuer=issuer, subject=called, partner=partner, operator=operator, member=member)
     out.print(f"{subject} of {issuer} is a known {with_database(work, deed).kind} now.")
 
 
@@ -65,12 +70,21 @@ def issuer_unlink(
     from gateway.access.accounts import revoke_subject
     from gateway.access.issuers import sql
 
+    about: list[str] = []
+
     async def work(opened: Database) -> None:
         async with opened.transaction() as tx:
-            subject_id = await tx.value(sql.unlink_identity, issuer=issuer, subject=subject)
-            if subject_id is None:
+            was = await tx.one(sql.unlink_identity, issuer=issuer, subject=subject)
+            if was is None:
                 raise typer.BadParameter(f"{subject!r} of {issuer!r} is nobody here.")
-            await revoke_subject(tx, subject_id, SystemClock().now())
+            await revoke_subject(tx, was["subject_id"], SystemClock().now())
+            about.extend(_named(was))
 
-    with_database(work, noting("issuer unlink", issuer=issuer, subject=subject))
+    with_database(work, noting("issuer unlink", about, issuer=issuer))
     out.print(f"{subject} of {issuer} is nobody here any more.")
+
+
+def _named(row: Row) -> list[str]:
+    """The id of whom a subject was, for the audit log; an operator has none outside."""
+    prefix = {"member": "mem", "partner": "ptn"}.get(row["kind"])
+    return [show(prefix, row["subject_id"])] if prefix else []

@@ -35,7 +35,8 @@ def settings_of(port: int | None = None) -> Settings:
 
 
 def noting(action: str, about: Sequence[str] = (), **details: Any) -> Deed:
-    """What a command does, for the audit log, about whom; by whom, as far as the machine knows."""
+    """What a command does, for the audit log, about whom; by whom, as far as the machine knows. Whom it
+    turns out to be about while it is done is added to the same list."""
     return Deed(COMMAND_LINE, None, "gateway", action, "ok", about=about, details={"user": getpass.getuser(), **details})
 
 

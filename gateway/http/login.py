@@ -200,7 +200,7 @@ class Authorize:
         purpose = client["purpose"] or DEFAULT_PURPOSE
         consent = await grant(tx, account.member_id, client["partner_id"], purpose, asked, classes, evidence, now)
         details = {"consent": str(consent.id), "scopes": sorted(consent.scopes), "data_classes": sorted(consent.data_classes)}
-        about = [show("cns", consent.id), show("ptn", consent.partner_id)]
+        about = [show("mem", consent.member_id), show("cns", consent.id), show("ptn", consent.partner_id)]
         deeds.append(Deed("member", account.member_id, client["client_id"], "give consent", "ok", about=about, details=details))
         return consent
 

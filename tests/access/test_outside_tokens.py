@@ -25,7 +25,7 @@ from tests.conversion.exchanging import QUOTE
 from tests.events.following import closed_with, next_of, open_socket
 from tests.house.test_embedded import Gateway
 from tests.http.test_shares import PARTYS_CONNECTIONS
-from tests.points import ann_logs_in, codes, second_operator, until_revoked
+from tests.points import ann_logs_in, bob_joins, codes, second_operator, until_revoked
 from tests.world import Place, World, open_world
 
 AUDIENCE = "https://gateway.example/graphql"
@@ -113,6 +113,27 @@ async def test_nobody_is_linked_who_is_not_there_and_no_subject_that_no_token_co
     assert await world.sql("select count(*) from outside_identity where issuer = $1", issuer) == [(0,)]
     noted = await world.sql("select result, about from audit_log where action = 'issuer link'")
     assert [tuple(row) for row in noted] == [("ASKED", [nobody])]  # the others ask for nothing that could be
+
+
+async def test_the_audit_log_says_whom_a_subject_was_taken_from_and_not_what_an_issuer_calls_a_member(world: World) -> None:
+    await bob_joins(world)
+    gateway = Gateway(world.data_dir)
+    gateway.environment |= {"DATABASE_URL": world.dsn}
+    ann, bob = (show("mem", row[0]) for row in await world.sql("select member_id from card order by number"))
+    subject = ("https://idp.example", "ann.other@example.org")
+    for command in (["link", *subject, "--member", ann], ["link", *subject, "--member", bob], ["unlink", *subject], ["link", *subject, "--partner", "fuel"]):
+        ran = await asyncio.to_thread(gateway.run, "issuer", *command)
+        assert ran.returncode == 0, ran.stderr
+    ran = await asyncio.to_thread(gateway.run, "partner", "suspend", "fuel")
+    assert ran.returncode == 0, ran.stderr
+    noted = await world.sql("select action, about from audit_log where result = 'ok' order by number")
+    fuel = show("ptn", (await world.sql("select partner_id from partner where code = 'fuel'"))[0][0])
+    assert [(row["action"], row["about"]) for row in noted] == [
+        ("issuer link", [ann]), ("issuer link", [bob, ann]), ("issuer unlink", [bob]), ("issuer link", []), ("partner suspended", [fuel]),
+    ]  # fmt: skip
+    log = "{ audit(first: 20) { nodes { action details } } }"
+    told = (await world.ask(await world.operator(), log))["audit"]["nodes"]
+    assert sum("ann.other" in str(each["details"]) for each in told) == 2  # as the partner's, asked and done
 
 
 async def registered(world: World, *texts: str) -> dict[str, str]:

@@ -145,6 +145,12 @@ BREAK: dict[str, tuple[str, ...]] = {
         "where t.kind = 'redemption' and m.bucket = t.bucket and m.partner_id <> t.partner_id",
         "update hold set membership_id = gen_random_uuid() where membership_id is not null",
     ),
+    "contracts_are_the_partners_own": (
+        "update transaction set contract_id = gen_random_uuid() where kind = 'redemption'",
+        "update transaction t set contract_id = c.contract_id from contract c where t.kind = 'earning' and c.partner_id <> t.partner_id",
+        "update further_entry set contract_id = gen_random_uuid()",
+        "update transaction set contract_id = gen_random_uuid() where kind = 'return'",
+    ),
     "receipts_are_posted_once": ("drop index transaction_receipt; update transaction set receipt = 'r' where kind = 'earning'",),
     "answers_name_transactions": ("update idempotency set transaction_id = gen_random_uuid() where refusal is null",),
     "what_was_posted_answers_a_key": (

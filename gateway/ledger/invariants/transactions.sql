@@ -96,6 +96,22 @@ select t.transaction_id, t.kind, count(o.id) as times
  group by t.transaction_id, t.kind
 having count(o.id) <> 1;
 
+-- name: contracts_are_the_partners_own()
+-- Every entry stands under a contract of its partner for its programme, but what a conversion brings in another programme under the
+-- one by which points left the first; a return stands under the contract of its purchase.
+select e.transaction_id, e.partner_id, e.programme_id, e.contract_id
+  from entry e
+  left join contract c on c.contract_id = e.contract_id
+ where e.contract_id is not null
+   and (c.partner_id is distinct from e.partner_id
+        or (c.programme_id <> e.programme_id and e.kind <> 'conversion'))
+union all
+select t.transaction_id, t.partner_id, t.programme_id, t.contract_id
+  from purchase_return r
+  join transaction t on t.bucket = r.bucket and t.transaction_id = r.transaction_id and t.contract_id is not null
+  join purchase p on p.bucket = r.bucket and p.transaction_id = r.purchase_id
+ where t.contract_id is distinct from p.contract_id;
+
 -- name: returns_are_taken_back_or_owed()
 -- A return's points are what came back from lots and what became owed.
 select r.transaction_id, r.points, r.owed, coalesce(t.points, 0) as taken
