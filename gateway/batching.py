@@ -133,7 +133,7 @@ class Lanes(Generic[Item, Answer]):
         bucket: Callable[[Item], int],
         who: Callable[[Item], Hashable],
         count: int,
-        stuck: type[Exception] = TimeoutError,
+        stuck: type[Exception] | tuple[type[Exception], ...] = TimeoutError,
         wallet: Callable[[Item], Hashable] = id,
         alone: bool = False,
     ) -> None:

@@ -72,8 +72,8 @@ def read_issuers(path: Path) -> list[Issuer]:
         where = f"{path}, issuer {number}"
         if not said.issuer or not said.audience or "" in said.strong or said.claims.keys() - {"subject", "client", "scope"}:
             raise BadIssuers(f"{where}: issuer, audience, strong are not empty; claims name subject, client and scope alone")
-        if said.jwks_uri is not None and not is_base(said.jwks_uri.partition("?")[0]):
-            raise BadIssuers(f"{where}: jwks_uri is {said.jwks_uri!r}; name the address of its keys, https://host/path")
+        if said.jwks_uri is not None and ("#" in said.jwks_uri or not is_base(said.jwks_uri.partition("?")[0])):
+            raise BadIssuers(f"{where}: jwks_uri is no address of keys, such as https://host/path")
         if not said.algorithms:
             raise BadIssuers(f"{where}: algorithms is empty; name those that the issuer signs with")
         if bad := said.algorithms - ALGORITHMS_ALLOWED:

@@ -41,11 +41,15 @@ def issuer_link(
         check_text(text, name, NAME_MAX)
 
     about = [member] if member else []
+    # What an issuer calls a member is gone when the member is forgotten, and the audit log is not.
+    deed = noting("issuer link", about, issuer=issuer, partner=partner, operator=operator, member=member)
 
     async def work(opened: Database) -> Subject:
         found = await subject_named(opened, partner, operator, member)
         async with opened.transaction() as tx:
             before = await tx.one(sql.identity_before, issuer=issuer, subject=subject)
+            if "member" not in (found.kind, before and before["kind"]):
+                deed.details["subject"] = subject
             if before is not None and before["subject_id"] != found.id:
                 await revoke_subject(tx, before["subject_id"], SystemClock().now())  # who it was is looked up again at once
                 about.extend(_named(before))
@@ -54,9 +58,6 @@ def issuer_link(
             )
         return found
 
-    # What an issuer calls a member is gone when the member is forgotten, and the audit log is not.
-    called = None if member else subject
-    deed = noting("issuer link", about, issuer=issuer, subject=called, partner=partner, operator=operator, member=member)
     out.print(f"{subject} of {issuer} is a known {with_database(work, deed).kind} now.")
 
 

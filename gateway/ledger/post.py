@@ -36,6 +36,8 @@ sql = load_queries(__file__)
 
 CREDIT_SLOTS = 16
 SINGLES_AT_ONCE, SINGLES_OF_ONE = 4, 2
+STUCK = (Stuck, PostedNothing)
+"""What is posted again beside its lane, wallet by wallet: it waited too long, or lost one race after the other."""
 
 
 OneItem = TypeVar("OneItem", Earning, Return, Redemption, Hold, Capture)
@@ -57,9 +59,9 @@ class Ledger:
             async def post(items: Sequence[WalletItem]) -> list[Answer]:
                 return await _again(lambda: self._call(statement, items, {}))
 
-            return Lanes(post, bucket_of_item, owner_of, lanes, Stuck, wallet_of, alone=True)
+            return Lanes(post, bucket_of_item, owner_of, lanes, STUCK, wallet_of, alone=True)
 
-        self._earnings = Lanes[Earning, Answer](self._post_earnings, lane_of_earning, owner_of, lanes, Stuck, wallet_of)
+        self._earnings = Lanes[Earning, Answer](self._post_earnings, lane_of_earning, owner_of, lanes, STUCK, wallet_of)
         self._returns: Lanes[Return, Answer] = claiming_wallets(sql.post_returns)
         self._redemptions: Lanes[Redemption, Answer] = claiming_wallets(sql.post_redemptions)
         self._holds: Lanes[Hold, Answer] = claiming_wallets(sql.post_holds)

@@ -36,13 +36,12 @@ class Person:
 
 
 def normal_email(text: str) -> str:
-    """RFC 5321 addresses, normalised, in lower case: nobody's mailbox differs by case alone, or by a sigma at the end of a word,
-    which is one in capitals. Raises InputNotAccepted."""
+    """RFC 5321 addresses, normalised, in lower case: nobody's mailbox differs by case alone. Raises InputNotAccepted."""
     try:
         if len(text) > EMAIL_MAX:
             raise email_validator.EmailSyntaxError
         found = email_validator.validate_email(text, check_deliverability=False).normalized
-        return unicodedata.normalize("NFC", found.lower().replace("ς", "σ"))  # what is lower can be composed otherwise
+        return unicodedata.normalize("NFC", found.lower())  # what is lower can be composed otherwise
     except email_validator.EmailNotValidError:
         raise InputNotAccepted("That is not an e-mail address.", "email") from None
 

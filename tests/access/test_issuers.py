@@ -140,7 +140,7 @@ async def test_the_built_in_server_can_be_switched_off(place: Place) -> None:
     "changes",
     [{"algorithms": '["none"]'}, {"algorithms": "[]"}, {"algorithms": '["HS256"]'}, {"kind": '"king"'}, {"ceiling": '["settlement:close"]'}, {"colour": '"red"'},
      {"algorithms": '"RS256"'}, {"algorithms": "5"}, {"ceiling": '"partner"'}, {"claims": "[]"}, {"strong": '"two"'}, {"strong": '[""]'}, {"claims": '{ subjct = "email" }'}, {"issuer": '""'},
-     {"jwks_uri": '"not an address"'}, {"jwks_uri": '"https://keys.example:port/jwks"'}],
+     {"jwks_uri": '"not an address"'}, {"jwks_uri": '"https://keys.example/j?a#b"'}, {"jwks_uri": '"https://keys.example:port/jwks"'}],
 )
 def test_a_file_of_issuers_that_cannot_be_used_is_refused_in_words(tmp_path: Path, changes: dict[str, str]) -> None:
     with pytest.raises(BadIssuers, match="issuer 1"):

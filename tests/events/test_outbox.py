@@ -1,9 +1,12 @@
 """The outbox: everything that happened, in order, from any cursor, without a gap and never twice."""
 
+import asyncio
+
 import asyncpg
 import pytest
 
 from gateway.database import Database
+from gateway.events.feed import Feed
 from gateway.events.outbox import BEGINNING, BadCursor, Event, OfAnotherServer, check_server, read_events
 from tests.points import hold, release
 from tests.world import World
@@ -54,6 +57,32 @@ async def test_what_a_running_transaction_may_come_before_waits_for_it(world: Wo
     await running.rollback()
     await connection.close()
     assert [event.kind for event in await read(world)] == ["earning"]
+
+
+async def test_a_cursor_of_a_process_that_has_read_further_goes_on_at_one_that_has_not(world: World, database: Database) -> None:
+    """Where nothing happens transactions are counted all the same: the cursor of now lies behind the last batch that was read."""
+    member = (await world.sql("select member_id from card where number = 'CARD-1'"))[0]["member_id"]
+    behind, further = Feed(database), Feed(database)
+    stays = behind.follow(member, None)
+    await anext(stays)
+    for _ in range(3):
+        await world.sql("select pg_current_xact_id()")
+    now, _ = await anext(further.follow(member, None))
+    await world.record("1.00")
+    ((told, _),) = [(event.cursor, event.kind) for event in await read(world)]
+    coming_back = [asyncio.create_task(anext(behind.follow(member, cursor))) for cursor in (now, told)]
+    async with asyncio.timeout(5):
+        while len(behind._followers[member]) < 3:
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.2)
+    assert not any(task.done() for task in coming_back)
+    await world.record("2.00")
+    await behind._tell()
+    seen = [(await asyncio.wait_for(task, 5))[0] for task in coming_back]
+    assert seen == [event.cursor for event in await read(world)]
+    assert seen[0] == told
+    with pytest.raises(BadCursor):
+        await anext(behind.follow(member, "999999999999-00000000-0000-0000-0000-000000000000-0"))
 
 
 async def test_what_is_no_cursor_is_refused(world: World) -> None:

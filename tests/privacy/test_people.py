@@ -137,7 +137,7 @@ def test_what_is_sealed_opens_with_its_key_for_its_row_unchanged_and_not_otherwi
 def test_addresses_and_numbers_have_one_form() -> None:
     assert normal_email(" Ann@EXAMPLE.org".strip()) == normal_email("ann@example.ORG") == "ann@example.org"
     assert normal_email("J\u030c@example.org") == normal_email("j\u030c@example.org") == normal_email("\u01f0@example.org")
-    assert normal_email("ΝΊΚΟΣ@example.org") == normal_email("νίκος@example.org") == normal_email("νίκοσ@example.org")
+    assert normal_email("Info@βόλος.example") == "info@βόλος.example"  # another domain than that with another sigma (IDNA 2008)
     assert normal_phone("+1 (212) 555-0123") == "+12125550123"
     with pytest.raises(InputNotAccepted):
         normal_phone("0123 456")
