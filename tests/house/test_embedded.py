@@ -133,7 +133,9 @@ def test_a_child_ends_with_its_parent_also_where_ctrl_c_was_ignored() -> None:
 
 
 def test_a_terminal_that_is_closed_ends_the_gateway_as_it_ends_otherwise(gateway: Gateway) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also where the tests themselves run under nohup
     gateway.start()
+    signal.signal(signal.SIGHUP, before)
     postgres = gateway.postgres()
     assert gateway.process is not None
     gateway.process.send_signal(signal.SIGHUP)
