@@ -5,7 +5,7 @@ Everything is idempotent, so a replay that was cut off starts the month again an
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from datetime import date
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
@@ -204,14 +204,18 @@ def _batches(items: Sequence[T]) -> list[Sequence[T]]:
     return [items[start : start + BATCH] for start in range(0, len(items), BATCH)]
 
 
-async def _at_once(calls: Sequence[Awaitable[None]]) -> None:
+async def _at_once(calls: Sequence[Coroutine[Any, Any, None]]) -> None:
     """Run calls side by side, up to AT_ONCE of them, beginning in their order."""
     gate = asyncio.Semaphore(AT_ONCE)
 
-    async def call(awaitable: Awaitable[None]) -> None:
+    async def call(coroutine: Coroutine[Any, Any, None]) -> None:
         async with gate:
-            await awaitable
+            await coroutine
 
-    async with asyncio.TaskGroup() as group:
-        for awaitable in calls:
-            group.create_task(call(awaitable))
+    try:
+        async with asyncio.TaskGroup() as group:
+            for coroutine in calls:
+                group.create_task(call(coroutine))
+    finally:
+        for coroutine in calls:
+            coroutine.close()  # Python warns of those that never began, since one before them failed

@@ -82,7 +82,7 @@ def run_demo(settings: Settings, months: int, stay: bool, report: Path | None, r
     except (ApiError, httpx.HTTPError, ExceptionGroup) as error:
         while isinstance(error, ExceptionGroup):
             error = error.exceptions[0]
-        said = f"{type(error).__name__} {error}".strip()
+        said = f"{type(error).__name__} {error}".rstrip(" .")
         raise SystemExit(f"gateway: the replay stopped: {said}. Run it again; it goes on from here.") from error
     except KeyboardInterrupt:
         out.print("Stopped. `make demo` goes on from here.")
