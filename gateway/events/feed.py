@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
+from itertools import chain
 from uuid import UUID
 
 import structlog
@@ -103,8 +104,8 @@ class Feed:
             if begin is None:
                 yield seen, None
             else:
-                if begin > here:
-                    await self._check(begin)
+                async with self._one_at_a_time(member_id), self._database.reading() as tx:
+                    await read_batches(tx, begin, 0)
                 async for event in self._between(member_id, begin, here):
                     seen = event.cursor
                     yield seen, event
@@ -152,8 +153,16 @@ class Feed:
     async def _tell(self) -> bool:
         """Tell of the next batches; whether there may be more."""
         assert self._place is not None
-        async with self._database.reading() as tx:
-            rows = await read_batches(tx, self._place, BATCHES_AT_ONCE)
+        try:
+            async with self._database.reading() as tx:
+                rows = await read_batches(tx, self._place, BATCHES_AT_ONCE)
+        except BadCursor as error:
+            log.error("whoever follows begins anew", why=str(error))
+            for follower in chain.from_iterable(self._followers.values()):
+                follower.cut_off = True
+                follower.more.set()
+            self._place = None
+            return False
         for row in rows:
             for event in events_of(row, self._followers.keys(), self._place):
                 for follower in self._followers[event.member_id]:
@@ -174,13 +183,6 @@ class Feed:
                 raise TooManyFollowers
             followers.add(follower)
             return self._place
-
-    async def _check(self, begin: Place) -> None:
-        """A cursor of now, from a process that nobody followed before, may lie behind the last batch that this one read, since
-        transactions are counted that post nothing. Raises BadCursor for one that no process can have given."""
-        async with self._database.reading() as tx:
-            if begin > await end_of_outbox(tx):
-                raise BadCursor(f"{str(begin)!r} is ahead of this ledger.")
 
     async def _between(self, member_id: UUID, begin: Place, end: Place) -> AsyncIterator[Event]:
         place: Place | None = begin

@@ -13,11 +13,10 @@ sql = load_queries(__file__)
 
 BEGINNING = "0-00000000-0000-0000-0000-000000000000-0"
 _CURSOR = re.compile(r"([0-9]{1,19})-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-([0-9]{1,6})")
-_NOBODY = UUID(int=0)
 
 
 class BadCursor(ValueError):
-    """A text that is no cursor of the outbox."""
+    """A text that is no cursor of the outbox, or one of a ledger that this one is not."""
 
 
 class OfAnotherServer(RuntimeError):
@@ -53,6 +52,10 @@ class Place:
         """The place after a whole batch."""
         return cls(int(row["xid"]), row["batch_id"], len(row["members"]))
 
+    def lies_in(self, row: Row) -> bool:
+        """Whether this is a place in a batch, or after it."""
+        return (int(row["xid"]), row["batch_id"]) == (self.xid, self.batch_id) and self.events <= len(row["members"])
+
     def __str__(self) -> str:
         return f"{self.xid}-{self.batch_id}-{self.events}"
 
@@ -80,8 +83,15 @@ async def read_events(tx: Tx, after: str, batches: int) -> list[Event]:
 
 
 async def read_batches(tx: Tx, after: Place, batches: int) -> list[Row]:
-    """Up to so many batches after a place, and the one in which the place lies."""
-    return await tx.all(sql.batches_from, xid=str(after.xid), batch=after.batch_id, most=batches + 1)
+    """Up to so many batches after a place, and the one in which the place lies.
+
+    Raises BadCursor where that one is not there: the ledger was brought back to an earlier moment, what came after is gone,
+    and its numbers are given out again.
+    """
+    rows = await tx.all(sql.batches_from, xid=str(after.xid), batch=after.batch_id, most=batches + 1)
+    if str(after) != BEGINNING and not (rows and after.lies_in(rows[0])):
+        raise BadCursor(f"{str(after)!r} names nothing in this ledger; begin without a cursor.")
+    return rows
 
 
 async def read_events_of(tx: Tx, member_id: UUID, after: Place, batches: int) -> tuple[list[Event], Place | None]:
@@ -92,8 +102,10 @@ async def read_events_of(tx: Tx, member_id: UUID, after: Place, batches: int) ->
 
 
 async def end_of_outbox(tx: Tx) -> Place:
-    """The place after everything that can be read now."""
-    return Place(int(await tx.value(sql.oldest_running)), _NOBODY, 0)
+    """The place after everything that can be read now: after a batch, which a crash of the database keeps. The count of
+    transactions goes back in one, over those that posted nothing."""
+    last = await tx.one(sql.last_batch)
+    return Place.after(last) if last else Place.read(BEGINNING)
 
 
 def events_of(row: Row, members: Container[UUID] | None, after: Place) -> list[Event]:

@@ -28,6 +28,10 @@ select s.xid::text as xid, s.batch_id, s.kind, s.posted_at, s.members, s.transac
 -- Whether batches were written by transactions that this server has not come to yet.
 select coalesce((select o.xid from outbox o order by o.xid desc limit 1) >= pg_snapshot_xmax(pg_current_snapshot()), false);
 
--- name: oldest_running()$
--- The oldest transaction that may still write batches: all before it can be read.
-select pg_snapshot_xmin(pg_current_snapshot())::text;
+-- name: last_batch()^
+-- The last batch that can be read: nothing that still runs can come before it.
+select o.xid::text as xid, o.batch_id, o.members
+  from outbox o
+ where o.xid < pg_snapshot_xmin(pg_current_snapshot())
+ order by o.xid desc, o.batch_id desc
+ limit 1;

@@ -1,12 +1,14 @@
 """The outbox: everything that happened, in order, from any cursor, without a gap and never twice."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from uuid import UUID
 
 import asyncpg
 import pytest
 
 from gateway.database import Database
-from gateway.events.feed import Feed
+from gateway.events.feed import Feed, TooSlow
 from gateway.events.outbox import BEGINNING, BadCursor, Event, OfAnotherServer, check_server, read_events
 from tests.points import hold, release
 from tests.world import World
@@ -59,36 +61,70 @@ async def test_what_a_running_transaction_may_come_before_waits_for_it(world: Wo
     assert [event.kind for event in await read(world)] == ["earning"]
 
 
+async def follows(feed: Feed, member: UUID, after: str | None = None) -> tuple[AsyncIterator[tuple[str, Event | None]], str]:
+    """A subscription and the cursor of now; with `after`, what it tells first."""
+    told = feed.follow(member, after)
+    cursor, _ = await asyncio.wait_for(anext(told), 5)
+    return told, cursor
+
+
 async def test_a_cursor_of_a_process_that_has_read_further_goes_on_at_one_that_has_not(world: World, database: Database) -> None:
-    """Where nothing happens transactions are counted all the same: the cursor of now lies behind the last batch that was read."""
     member = (await world.sql("select member_id from card where number = 'CARD-1'"))[0]["member_id"]
     behind, further = Feed(database), Feed(database)
-    stays = behind.follow(member, None)
-    await anext(stays)
-    for _ in range(3):
-        await world.sql("select pg_current_xact_id()")
-    now, _ = await anext(further.follow(member, None))
+    stays, before = await follows(behind, member)
+    assert before == BEGINNING
     await world.record("1.00")
     ((told, _),) = [(event.cursor, event.kind) for event in await read(world)]
-    coming_back = [asyncio.create_task(anext(behind.follow(member, cursor))) for cursor in (now, told)]
-    async with asyncio.timeout(5):
-        while len(behind._followers[member]) < 3:
-            await asyncio.sleep(0.01)
-    await asyncio.sleep(0.2)
-    assert not any(task.done() for task in coming_back)
+    _, now = await follows(further, member)
+    assert now == told
+    coming_back = asyncio.create_task(anext(behind.follow(member, now)))
+    await asyncio.sleep(0.3)
+    assert not coming_back.done()
     await world.record("2.00")
     await behind._tell()
-    seen = [(await asyncio.wait_for(task, 5))[0] for task in coming_back]
+    seen = [(await asyncio.wait_for(anext(stays), 5))[0] for _ in range(2)]
     assert seen == [event.cursor for event in await read(world)]
-    assert seen[0] == told
-    with pytest.raises(BadCursor):
-        await anext(behind.follow(member, "999999999999-00000000-0000-0000-0000-000000000000-0"))
+    assert (await asyncio.wait_for(coming_back, 5))[0] == seen[1]
+
+
+async def test_the_cursor_of_now_is_that_of_the_last_batch_whatever_posted_nothing_since(world: World, database: Database) -> None:
+    """A crash of the database keeps every batch, and counts anew the transactions that posted nothing: new batches would lie
+    before a cursor that had counted them."""
+    member = (await world.sql("select member_id from card where number = 'CARD-1'"))[0]["member_id"]
+    await world.record("1.00")
+    for _ in range(3):
+        await world.sql("select pg_current_xact_id()")
+    _, now = await follows(Feed(database), member)
+    assert [now] == [event.cursor for event in await read(world)]
+
+
+async def test_who_follows_a_ledger_that_is_brought_back_to_an_earlier_moment_is_told(world: World, database: Database) -> None:
+    member = (await world.sql("select member_id from card where number = 'CARD-1'"))[0]["member_id"]
+    await world.record("1.00")
+    await world.record("2.00")
+    feed = Feed(database)
+    live, now = await follows(feed, member)
+    await world.sql("delete from outbox where (xid, batch_id) = (select xid, batch_id from outbox order by xid desc limit 1)")
+    await world.record("3.00")
+    with pytest.raises(BadCursor, match=f"{now}.*begin without a cursor"):
+        await read(world, now)
+    with pytest.raises(BadCursor, match=now):
+        await follows(Feed(database), member, now)
+    await feed._tell()
+    with pytest.raises(TooSlow):
+        await asyncio.wait_for(anext(live), 5)
+    _, again = await follows(feed, member)
+    assert again == (await read(world))[-1].cursor
 
 
 async def test_what_is_no_cursor_is_refused(world: World) -> None:
-    for text in ("", "1", "x-y-z", "1-00000000-0000-0000-0000-000000000000-1; drop table outbox"):
+    await world.record("1.00")
+    ((batch, _),) = [event.cursor.rsplit("-", 1) for event in await read(world)]
+    nowhere = ("999999999999-00000000-0000-0000-0000-000000000000-0", f"1{batch}-1", f"{batch}-2")
+    for text in ("", "1", "x-y-z", "1-00000000-0000-0000-0000-000000000000-1; drop table outbox", *nowhere):
         with pytest.raises(BadCursor):
             await read(world, text)
+    assert await read(world, f"{batch}-1") == []
 
 
 async def test_a_ledger_that_a_dump_brought_to_another_server_is_not_served(world: World) -> None:

@@ -6,7 +6,8 @@ import random
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from uuid import UUID
@@ -19,8 +20,9 @@ from gateway.access.tokens import Subject
 from gateway.clock import SystemClock
 from gateway.database import Database
 from gateway.embedded import EmbeddedPostgres
+from gateway.ids import new_id_in
 from tests.house.test_embedded import status, until
-from tests.ledger.test_batches import without_deadlocks
+from tests.ledger.test_batches import waits, without_deadlocks
 from tests.ledger.test_model import EARN_MANY
 from tests.points import CAPTURE, HOLD, RELEASE, REVERSE, TRANSFER, bob_joins, codes
 from tests.world import RECORD, REDEEM, RETURN, World
@@ -174,13 +176,7 @@ async def test_a_wallet_that_is_made_meanwhile_is_not_locked_out_of_turn(
     # Wallets are locked in this order; at first the one has none.
     (lesser, new), (greater, _) = await world.sql("select number, member_id from card order by bucket, member_id")
 
-    watcher, holder = await asyncpg.connect(world.dsn), await asyncpg.connect(world.dsn)
-
-    async def waiting(wanted: int, unless: Callable[[], bool] = lambda: False) -> None:
-        asked = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
-        while not unless() and await watcher.fetchval(asked) < wanted:
-            await asyncio.sleep(0.01)
-
+    holder = await asyncpg.connect(world.dsn)
     with without_deadlocks(server), ExitStack() as stack:
         urls = [await asyncio.to_thread(stack.enter_context, another_process(world, GATEWAY_LANES="1")) for _ in range(2)]
         known = await tokens(world)
@@ -199,19 +195,70 @@ async def test_a_wallet_that_is_made_meanwhile_is_not_locked_out_of_turn(
         await one.ask("grocer", EARN_MANY, "i", purchases(greater))
         assert await world.sql("select member_id from wallet where member_id = $1", new) == []
         async with asyncio.TaskGroup() as asking:
-            await holder.execute("begin")
-            await holder.execute("select from wallet for update")
+            await holder.execute("begin; select from wallet for update")
             if first == "purchases":
                 asking.create_task(one.ask("grocer", EARN_MANY, "i", purchases(lesser, greater)))
             else:
                 gift = {"idempotencyKey": "gift", "points": 3, "card": lesser, "programme": "MER"}
                 asking.create_task(one.ask(greater, TRANSFER, "i", gift))
-            await waiting(1)
+            await waits(world, 1)
             alone = asking.create_task(other.ask("grocer", EARN_MANY, "i", purchases(lesser)))
-            await waiting(2, unless=alone.done)
+            second = asyncio.create_task(waits(world, 2))
+            await asyncio.wait([alone, second], return_when=asyncio.FIRST_COMPLETED)
+            second.cancel()
             asking.create_task(other.ask("grocer", EARN_MANY, "i", purchases(lesser, greater)))
-            await waiting(2)
+            await waits(world, 2)
             await holder.execute("rollback")
-    await watcher.close()
     await holder.close()
+    assert await world.broken() == []
+
+
+@pytest.mark.parametrize("crossed", ["receipt", "idempotencyKey"])
+async def test_what_two_gateways_get_crosswise_is_posted_once_and_neither_waits_in_a_circle(
+    world: World, server: EmbeddedPostgres, crossed: str
+) -> None:
+    """Each posts to members of its own, so that the order of wallets does not help; all are in one bucket, where keys meet."""
+    await world.sql(
+        """with m as (insert into member (bucket, member_id, since) select 5, unnest($1::uuid[]), now() returning member_id),
+                x as (insert into external_id (partner_id, external_id, bucket, membership_id)
+                      select p.partner_id, m.member_id, 5, m.member_id from m, partner p where p.code = 'grocer' returning *)
+           insert into membership (bucket, membership_id, member_id, partner_id, external_id, since)
+           select 5, membership_id, membership_id, partner_id, external_id, now() from x""",
+        [new_id_in(5) for _ in range(800)],
+    )
+    found = await world.sql("select external_id from membership where bucket = 5 and membership_id = member_id order by member_id")
+
+    def purchases(odd: int, turn: int) -> list[dict[str, Any]]:
+        shared = [f"{turn}-{n:03}" for n in range(400)]
+        return [
+            {
+                "idempotencyKey": f"k{turn}-{odd}-{n}", "receipt": f"r{turn}-{odd}-{n}", "member": {"externalId": name},
+                "occurredAt": "2026-11-01T12:00:00Z", "total": {"amount": "1.00", "currency": "USD"},
+                **({crossed: each} if turn else {}),  # at first there are no wallets
+            }
+            for n, ((name,), each) in enumerate(zip(found[odd::2], shared[::-1] if odd else shared, strict=True))
+        ]  # fmt: skip
+
+    holder = await asyncpg.connect(world.dsn)
+    refused = {"receipt": "RECEIPT_ALREADY_POSTED", "idempotencyKey": "IDEMPOTENCY_KEY_REUSED"}[crossed]
+    with without_deadlocks(server), ExitStack() as stack:
+        urls = [await asyncio.to_thread(stack.enter_context, another_process(world, GATEWAY_LANES="1")) for _ in range(2)]
+        token = (await tokens(world))["grocer"]
+
+        async def post(url: str, given: list[dict[str, Any]]) -> list[dict[str, Any]]:
+            asked = {"query": EARN_MANY, "variables": {"i": given}}
+            answer = await world.http.post(f"{url}/graphql", json=asked, headers={"Authorization": f"Bearer {token}"}, timeout=30)
+            return answer.json()["data"]["recordPurchases"]  # type: ignore[no-any-return]
+
+        for odd, url in enumerate(urls):
+            assert [codes(each) for each in await post(url, purchases(odd, 0))] == [[]] * 400
+        for turn in (1, 2):
+            await holder.execute("begin; select from wallet for update")
+            asking = asyncio.gather(*(post(url, purchases(odd, turn)) for odd, url in enumerate(urls)))
+            await waits(world, 2)
+            await holder.execute("rollback")
+            answers = [tuple(codes(each)) for many in await asking for each in many]
+            assert Counter(answers) == {(): 400, (refused,): 400}
+    await holder.close()
+    assert await world.transactions() == 1_600
     assert await world.broken() == []
