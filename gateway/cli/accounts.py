@@ -51,6 +51,7 @@ def operator_create(
     if not login.strip():
         raise typer.BadParameter("An operator has a login name.")
     secret = _asked(f"Password for {login}: ")
+    deed = noting("operator create", login=login, roles=roles)
 
     async def work(opened: Database) -> str | None:
         vault = await open_vault(opened, settings_of())
@@ -58,12 +59,13 @@ def operator_create(
         async def make(tx: Tx) -> str | None:
             account_id = await accounts.set_password(tx, vault, "operator", login, secret, None, SystemClock().now(), roles)
             account = await tx.one(sql.operator_by_login, login=login)
-            has_factor = account is not None and account["second_factor"] is not None
-            return None if has_factor else await accounts.set_second_factor(tx, vault, account_id)
+            assert account is not None  # it was made here
+            deed.details["roles"] = list(account["roles"])
+            return None if account["second_factor"] is not None else await accounts.set_second_factor(tx, vault, account_id)
 
         return await opened.decided(make)
 
-    factor = with_database(work, noting("operator create", login=login, roles=roles))
+    factor = with_database(work, deed)
     which = "this" if factor else "its"
     out.print(f"The operator {login} can log in at /graphiql, with a one-time code of {which} second factor.")
     if factor:
@@ -133,6 +135,7 @@ def member_password(
 ) -> None:
     """Give a member a local account for apps, or a new password; prints the member's id. It is asked for, or GATEWAY_PASSWORD."""
     secret = _asked(f"Password for {login}: ")
+    about: list[str] = []
 
     async def work(opened: Database) -> str:
         vault = await open_vault(opened, settings_of())
@@ -142,8 +145,9 @@ def member_password(
             if not rows:
                 raise typer.BadParameter(f"Nobody has the card {card!r}.")
             await accounts.set_password(tx, vault, "member", login, secret, rows[0]["member_id"], SystemClock().now())
-            return ids.show("mem", rows[0]["member_id"])
+            about[:] = [ids.show("mem", rows[0]["member_id"])]
+            return about[0]
 
         return await opened.decided(make)
 
-    print(with_database(work, noting("member password", card=card)))
+    print(with_database(work, noting("member password", about, card=card)))

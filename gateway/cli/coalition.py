@@ -102,12 +102,15 @@ def partner_client(
         told = f"{jwks_uri!r} is no HTTPS address of a host in GATEWAY_JWKS_HOSTS ({', '.join(settings.jwks_hosts) or 'none'})."
         raise typer.BadParameter(told)
 
+    about: list[str] = []
+
     async def work(opened: Database) -> tuple[str, str | None]:
         async with opened.transaction() as tx:
             coalition = await read_coalition(tx)
             found = next((p for p in coalition.partners.values() if p.code == code), None)
             if found is None:
                 raise typer.BadParameter(f"There is no partner {code!r}.")
+            about.append(show("ptn", found.id))
             now = SystemClock().now()
             known = await registration.registered(tx, code)
             client = (known or registration.Registered()).changed(dpop, () if no_redirect else redirect or None, purpose)
@@ -124,7 +127,7 @@ def partner_client(
             return await registration.create_partner_client(tx, found.id, code, now, bound, keep, asks)
 
     deed = noting(
-        "partner client", partner=code, jwks=keys is not None, jwks_uri=jwks_uri, dpop=dpop,
+        "partner client", about, partner=code, jwks=keys is not None, jwks_uri=jwks_uri, dpop=dpop,
         redirect=[] if no_redirect else redirect, purpose=purpose, secret=secret, only=only,
     )  # fmt: skip
     client_id, made = with_database(work, deed, settings)

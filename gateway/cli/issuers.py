@@ -72,6 +72,7 @@ def issuer_unlink(
     from gateway.access.issuers import sql
 
     about: list[str] = []
+    deed = noting("issuer unlink", about, issuer=issuer)
 
     async def work(opened: Database) -> None:
         async with opened.transaction() as tx:
@@ -80,8 +81,10 @@ def issuer_unlink(
                 raise typer.BadParameter(f"{subject!r} of {issuer!r} is nobody here.")
             await revoke_subject(tx, was["subject_id"], SystemClock().now())
             about.extend(_named(was))
+            if was["kind"] != "member":
+                deed.details["subject"] = subject
 
-    with_database(work, noting("issuer unlink", about, issuer=issuer))
+    with_database(work, deed)
     out.print(f"{subject} of {issuer} is nobody here any more.")
 
 

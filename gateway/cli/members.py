@@ -91,17 +91,19 @@ def member_history(
     programme: Annotated[str, typer.Argument(help="Code of the programme.")] = "MER",
 ) -> None:
     """Print everything that changed a wallet's balance as CSV, the latest posted first, with the balance after it."""
+    about: list[str] = []
 
     async def work(opened: Database) -> list[Row]:
         async with opened.snapshot() as tx:
             rows = await tx.all(sql.cards_by_number, numbers=[card])
             if not rows:
                 raise typer.BadParameter(f"Nobody has the card {card!r}.")
+            about.append(ids.show("mem", rows[0]["member_id"]))
             found = (await read_coalition(tx)).programme_by_code(programme)
             return [entry async for entry in history.whole(tx, rows[0]["member_id"], found.id)]
 
     # Noted before anything is shown: whoever reads it may stop after the first line.
-    entries = with_database(work, noting("member history", card=card, programme=programme))
+    entries = with_database(work, noting("member history", about, card=card, programme=programme))
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(["posted_at", "occurred_at", "transaction", "kind", "points", "balance"])
     for entry in entries:

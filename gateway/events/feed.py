@@ -51,6 +51,7 @@ class _Follower:
         self.by = by
         self.unread: deque[Event] = deque()
         self.cut_off = False
+        self.lost: BadCursor | None = None
         self.more = asyncio.Event()
 
     def add(self, event: Event) -> None:
@@ -61,8 +62,10 @@ class _Follower:
         self.more.set()
 
     async def take(self, seen: str) -> Event:
-        """The next event. Raises TooSlow once those that were kept are read."""
+        """The next event. Raises TooSlow once those that were kept are read, and BadCursor where it cannot go on from them."""
         while not self.unread:
+            if self.lost is not None:
+                raise self.lost
             if self.cut_off:
                 raise TooSlow(seen)
             self.more.clear()
@@ -159,7 +162,7 @@ class Feed:
         except BadCursor as error:
             log.error("whoever follows begins anew", why=str(error))
             for follower in chain.from_iterable(self._followers.values()):
-                follower.cut_off = True
+                follower.lost = error
                 follower.more.set()
             self._place = None
             return False

@@ -133,7 +133,24 @@ async def test_the_audit_log_says_whom_a_subject_was_taken_from_and_not_what_an_
     ]  # fmt: skip
     log = "{ audit(first: 20) { nodes { action details } } }"
     told = (await world.ask(await world.operator(), log))["audit"]["nodes"]
-    assert sum("ann.other" in str(each["details"]) for each in told) == 1  # when it was made the partner's, and no member's before
+    of_subject = [each["action"] for each in told if "ann.other" in str(each["details"])]
+    assert of_subject == ["issuer link", "issuer unlink"]  # while it was the partner's, and no member's before
+
+
+async def test_the_audit_log_says_whose_password_client_and_history_a_command_was_about(world: World) -> None:
+    gateway = Gateway(world.data_dir)
+    gateway.environment |= {"DATABASE_URL": world.dsn, "GATEWAY_PASSWORD": "a password that is long"}
+    ann = show("mem", (await world.sql("select member_id from card where number = 'CARD-1'"))[0][0])
+    fuel = show("ptn", (await world.sql("select partner_id from partner where code = 'fuel'"))[0][0])
+    commands = ("operator create eve", "operator create eve", "member password CARD-1 annie", "member history CARD-1", "partner client fuel")
+    for command in commands:
+        ran = await asyncio.to_thread(gateway.run, *command.split())
+        assert ran.returncode == 0, ran.stderr
+    told = (await world.ask(await world.operator(), "{ audit(first: 20) { nodes { action result about details } } }"))["audit"]["nodes"]
+    noted = [each for each in reversed(told) if each["result"] == "ok" and each["action"] in {c.rsplit(" ", 1)[0] for c in commands}]
+    by_action = {each["action"]: each["about"] for each in reversed(told) if each["result"] == "ok"}
+    assert [by_action[f"{command}"] for command in ("member password", "member history", "partner client")] == [[ann], [ann], [fuel]]
+    assert [json.loads(each["details"])["roles"] for each in noted if each["action"] == "operator create"] == [["admin"], ["admin"]]
 
 
 async def registered(world: World, *texts: str) -> dict[str, str]:
