@@ -66,7 +66,8 @@ def issuer_unlink(
     issuer: Annotated[str, typer.Argument(help="The issuer, as its tokens say it.")],
     subject: Annotated[str, typer.Argument(help="The subject there, as its tokens say it.")],
 ) -> None:
-    """A subject of an outside issuer is nobody here any more; its tokens serve two seconds more at most."""
+    """A subject of an outside issuer is nobody here any more; its tokens serve two seconds more at most, and so do all others of
+    whom it was, who logs in again."""
 
     from gateway.access.accounts import revoke_subject
     from gateway.access.issuers import sql

@@ -239,6 +239,8 @@ async def test_what_two_gateways_get_crosswise_is_posted_once_and_neither_waits_
             for n, ((name,), each) in enumerate(zip(found[odd::2], shared[::-1] if odd else shared, strict=True))
         ]  # fmt: skip
 
+    await world.sql("create function dawdle() returns trigger language plpgsql as 'begin perform pg_sleep(0.001); return new; end'")
+    await world.sql("create trigger dawdle before insert on idempotency for each row execute function dawdle()")
     holder = await asyncpg.connect(world.dsn)
     refused = {"receipt": "RECEIPT_ALREADY_POSTED", "idempotencyKey": "IDEMPOTENCY_KEY_REUSED"}[crossed]
     with without_deadlocks(server), ExitStack() as stack:
