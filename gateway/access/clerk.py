@@ -48,6 +48,15 @@ class Clerk:
         named = _named_code(parameters) or _named_token(parameters)
         return self._one_at_a_time(secret_hash(named)) if named is not None else nullcontext()
 
+    def deciding(self, parameters: dict[str, str]) -> AbstractAsyncContextManager[Tx]:
+        """Where a request is looked up, decided, and kept: a transaction. Client credentials end nothing and keep at most that an
+        assertion and a proof have served, each in a statement of its own, so that two of three round trips are spared.
+
+        Raises DatabaseAway, Stuck.
+        """
+        alone = parameters.get("grant_type") == "client_credentials"
+        return self._database.reading() if alone else self._database.transaction()
+
     async def fetched_keys(self, parameters: dict[str, str]) -> tuple[str, KeySet] | None:
         """The address at which a client publishes its keys, and these; fetched while no transaction waits."""
         assertion = parameters.get("client_assertion", "")

@@ -151,11 +151,12 @@ class OAuth:
 
     async def _respond(self, request: HTTPRequest, decide: Decide) -> Response:
         """Read the form, load its rows, let Authlib decide, write what it decided, also when the answer is a no."""
+        path: str = request.scope["path"]
         try:
             parameters = read_parameters(await read_form(request))
-            if request.url.query:
+            if request.scope["query_string"]:
                 raise InvalidRequestError("Send parameters in the body.")
-            if not request.url.path.endswith("/token"):
+            if not path.endswith("/token"):
                 parameters.pop("grant_type", None)  # it is asked for there alone
             if parameters.get("token_type_hint") not in ("access_token", "refresh_token"):
                 parameters.pop("token_type_hint", None)  # an unknown hint is ignored (RFC 7009, 7662, section 2.1)
@@ -167,7 +168,7 @@ class OAuth:
             ways = [basic is not None, "client_secret" in parameters, "client_assertion" in parameters]
             if sum(ways) > 1:
                 raise InvalidRequestError("Authenticate the client in one way.")
-            if request.url.path.endswith("/par"):  # what is pushed is kept for a while, so it is counted
+            if path.endswith("/par"):  # what is pushed is kept for a while, so it is counted
                 address = address_of(request)
                 seconds = await (self._budgets.push(address) if any(ways) else self._budgets.knock(address))
                 if seconds:
@@ -175,7 +176,7 @@ class OAuth:
                     body = {"error": "temporarily_unavailable", "error_description": told}
                     return JSONResponse(body, 429, {**NO_STORE, "Retry-After": str(seconds)})
             fetched = await self._clerk.fetched_keys(parameters)
-            async with self._clerk.turn(parameters), self._database.transaction() as tx:
+            async with self._clerk.turn(parameters), self._clerk.deciding(parameters) as tx:
                 desk = await self._clerk.lay_out(parameters, basic, fetched, tx)
                 asked = Request("POST", parameters, basic, desk.assertion)
                 try:
