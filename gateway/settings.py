@@ -7,13 +7,21 @@ from dataclasses import dataclass, field, fields
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from gateway.addresses import is_base
 from gateway.cipher import KEY_BYTES
 
 FOLDER_MODE = 0o711
 """Of the data folder: the database's own user gets through it to its cluster, and nobody sees what lies there."""
+
+DATABASE_PARAMETERS = (
+    "application_name", "dbname", "gsslib", "host", "krbsrvname", "options", "passfile", "password", "port", "service",
+    "ssl_max_protocol_version", "ssl_min_protocol_version", "sslcert", "sslcrl", "sslkey", "sslmode", "sslnegotiation",
+    "sslpassword", "sslrootcert", "target_session_attrs", "user",
+)  # fmt: skip
+"""What an address of a database may say after its `?`: what both drivers know, the one that migrates and the one that serves. The
+latter takes any other word of libpq's (`connect_timeout`, `channel_binding`) for a setting of the server."""
 
 JOBS = ("conversions", "credit", "expire", "fold", "holds", "mature", "notices", "seal", "tidy")
 
@@ -31,7 +39,10 @@ class Settings:
     """The gateway's settings; each field names its environment variable, its default and its meaning."""
 
     database_url: str = _setting(
-        "DATABASE_URL", "", "PostgreSQL 15 or newer to use; empty: an embedded server that keeps its data in the data folder."
+        "DATABASE_URL",
+        "",
+        "PostgreSQL 15 or newer to use, with `sslmode` and the like behind a `?`; empty: an embedded server, its data in the "
+        "data folder.",
     )
     data_dir: Path = _setting("GATEWAY_DATA_DIR", ".data", "Folder of the embedded database and of settlement files.")
     host: str = _setting("GATEWAY_HOST", "127.0.0.1", "Address to listen on.")
@@ -150,10 +161,21 @@ def _check_database(url: str) -> None:
     if not url.startswith(("postgres://", "postgresql://")):
         raise BadSetting("DATABASE_URL must start with postgresql://; its value is not shown here.")
     try:
-        urlsplit(url).port  # noqa: B018 - it is read when it is asked for
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - it is read when it is asked for
+        if "@" in parts.query:
+            raise ValueError("what stands before @ is the password")
+        names = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True, strict_parsing=True)] if parts.query else []
     except ValueError:
-        told = "DATABASE_URL is no address: what is special in its password is written as %2F for /, %23 for #, and so on"
-        raise BadSetting(f"{told} (RFC 3986, section 2.1); its value is not shown here.") from None
+        raise BadSetting(
+            "DATABASE_URL is no address. What is special in its password is written as %2F for /, %23 for #, and so on (RFC "
+            "3986, section 2.1), and what follows its ? is name=value&name=value. Its value is not shown here."
+        ) from None
+    if strange := [name for name in names if name not in DATABASE_PARAMETERS]:
+        told = f"DATABASE_URL has the parameter {strange[0][:80]!r}, which cannot be used; leave it out."
+        raise BadSetting(f"{told} Used are {', '.join(DATABASE_PARAMETERS)}.")
+    if len(names) != len(set(names)):
+        raise BadSetting("DATABASE_URL has a parameter twice; give each once.")
 
 
 def _networks(variable: str, text: str) -> tuple[str, ...]:

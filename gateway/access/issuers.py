@@ -6,7 +6,7 @@ Who somebody is there is the pair of issuer and subject, never an e-mail address
 import hashlib
 import re
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 from joserfc import jwt
 from joserfc.errors import JoseError
-from joserfc.jwk import Key, KeySet
+from joserfc.jwk import Key
 from joserfc.jws import JWSRegistry
 
 from gateway.access.caller import Caller, Outside
@@ -210,7 +210,9 @@ class OutsideIssuers:
             raise TokenRefused("The keys of the token's issuer cannot be had now.") from None
         except (ValueError, TypeError):
             raise TokenRefused("The token is not one of its issuer's.") from None
-        decoded = _decoded(token, [keys] if key_id is not None else keys.keys, issuer.algorithms)
+        # Keys of several types may have one id (RFC 7517, section 4.5).
+        named = [key for key in keys.keys if key_id is None or key.kid == key_id]
+        decoded = _decoded(token, named, issuer.algorithms)
         if issuer.type is not None and str(decoded.header.get("typ", "")).removeprefix("application/") != issuer.type:
             raise TokenRefused("The token is not an access token.")
         if decoded.claims.get("iss") != issuer.issuer or "act" in decoded.claims:
@@ -218,7 +220,7 @@ class OutsideIssuers:
         return decoded.claims
 
 
-def _decoded(token: str, keys: Sequence[Key | KeySet], algorithms: Iterable[str]) -> jwt.Token:
+def _decoded(token: str, keys: Iterable[Key], algorithms: Iterable[str]) -> jwt.Token:
     """A token whose signature is good under one of these. Raises TokenRefused."""
     registry = JWSRegistry(algorithms=list(algorithms))
     for each in keys:

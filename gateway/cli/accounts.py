@@ -48,8 +48,8 @@ def operator_create(
     roles = role or []
     if unknown := set(roles) - set(ROLES):
         raise typer.BadParameter(f"There is no role {', '.join(sorted(unknown))}; there are {', '.join(ROLES)}.")
-    if not login.strip():
-        raise typer.BadParameter("An operator has a login name.")
+    if not login or login != login.strip():
+        raise typer.BadParameter(f"An operator has a login name, which begins and ends with no space, and this is {login!r}.")
     secret = _asked(f"Password for {login}: ")
     deed = noting("operator create", login=login, roles=roles)
 

@@ -9,6 +9,7 @@ import typer
 
 from gateway.access.registration import sql
 from gateway.access.scopes import CEILING, DELEGABLE
+from gateway.addresses import is_base
 from gateway.cli.running import noting, text_of, with_database
 from gateway.clock import SystemClock
 from gateway.database import Database
@@ -56,8 +57,9 @@ def documents_register(client: Annotated[str, typer.Argument(help="The app's cli
     async def work(opened: Database) -> list[str]:
         async with opened.transaction() as tx:
             row = await tx.one(sql.oauth_client, client_id=client)
-            # An outside issuer's clients, "https://idp.example app", are registered there.
-            if row is None and " " not in client:
+            # An outside issuer's clients, "https://idp.example app", are registered there; the issuer alone is that of its tokens
+            # which name no client.
+            if row is None and " " not in client and not is_base(client):
                 raise typer.BadParameter(f"There is no client {client!r}: gateway app register")
             engine, scopes = _engine(), CEILING["member"]
             if row is not None:

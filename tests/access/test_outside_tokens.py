@@ -14,8 +14,9 @@ import asyncpg
 import httpx
 import pytest
 from joserfc import jwt
-from joserfc.jwk import ECKey
+from joserfc.jwk import ECKey, Key, RSAKey
 
+from gateway.access.clients import unverified
 from gateway.http.documents import document_id
 from gateway.http.doorman import Doorman
 from gateway.ids import new_id_in, show
@@ -35,11 +36,12 @@ FORGET = "mutation { forgetPerson(input: {confirm: true}) { errors { code } } }"
 
 
 @asynccontextmanager
-async def known_outside(place: Place, kind: str, ceiling: str) -> AsyncIterator[tuple[World, str]]:
-    """A world, and one token of an issuer that it trusts: of Olga as an operator, or of Ann, who has no account here."""
+async def known_outside(place: Place, kind: str, ceiling: str, *other_keys: Key) -> AsyncIterator[tuple[World, str]]:
+    """A world, and one token of an issuer that it trusts: of Olga as an operator, or of Ann, who has no account here. The issuer
+    publishes its other keys before the one that signed."""
     key = ECKey.generate_key("P-256", {"kid": "k"}, private=True)
     publisher = Publisher()
-    publisher.keys = [key]
+    publisher.keys = [*other_keys, key]
     async with publishing(publisher) as url:
         said = {"kind": f'"{kind}"', "ceiling": ceiling, "claims": "{}", "algorithms": '["ES256"]', "jwks_uri": f'"{url}/keys"'}
         file = trusting(place.folder, url, AUDIENCE, **said)
@@ -49,6 +51,15 @@ async def known_outside(place: Place, kind: str, ceiling: str) -> AsyncIterator[
             now = int(world.clock.now().timestamp())
             claims = {"iss": url, "aud": AUDIENCE, "sub": "x", "exp": now + 3_600, "jti": "one", "scope": ceiling.strip("[]").replace('", "', " ").strip('"')}
             yield world, jwt.encode({"alg": "ES256", "typ": "at+jwt", "kid": "k"}, claims, key, algorithms=["ES256"])
+
+
+async def test_keys_of_an_issuer_that_share_an_id_are_all_tried(place: Place) -> None:
+    """RFC 7517, section 4.5."""
+    others = (RSAKey.generate_key(2048, {"kid": "k"}, private=True), ECKey.generate_key("P-256", {"kid": "k"}, private=True))
+    async with known_outside(place, "operator", '["audit:read"]', *others) as (world, token):
+        assert (await world.post(token, LOG)).json()["data"]["audit"]["nodes"] is not None
+        stranger = jwt.encode({"alg": "ES256", "typ": "at+jwt", "kid": "k"}, unverified(token, 1), ECKey.generate_key("P-256"), algorithms=["ES256"])
+        assert (await world.post(stranger, LOG)).status_code == 401
 
 
 async def test_who_is_disabled_is_nobody_within_two_seconds_whatever_was_remembered(place: Place) -> None:
@@ -72,10 +83,14 @@ async def test_who_it_is_and_what_it_may_is_looked_up_again_each_half_minute(pla
 async def test_a_member_that_others_log_in_is_forgotten_within_two_seconds_too(place: Place) -> None:
     async with known_outside(place, "member", '["profile:read", "profile:write"]') as (world, token):
         issuer = (await world.sql("select issuer from outside_identity"))[0][0]
-        headers, ids = {"Authorization": f"Bearer {token}"}, {}
-        for text in (FORGET, "{ __typename }"):
-            ids[text] = document_id(text)
-            await world.sql("insert into trusted_document values ($1, $2, $3, now())", issuer, ids[text], text)
+        headers, ids = {"Authorization": f"Bearer {token}"}, {text: document_id(text) for text in (FORGET, "{ __typename }")}
+        for text, id in ids.items():
+            (world.data_dir / f"{id}.graphql").write_text(text)
+        gateway = Gateway(world.data_dir)
+        gateway.environment |= {"DATABASE_URL": world.dsn}
+        files = [str(world.data_dir / f"{id}.graphql") for id in ids.values()]
+        registered = await asyncio.to_thread(gateway.run, "documents", "register", issuer, *files)
+        assert registered.returncode == 0, registered.stderr
         said = await world.http.post("/graphql", json={"documentId": ids[FORGET]}, headers=headers)
         assert said.json()["data"]["forgetPerson"]["errors"] == []
         async with asyncio.timeout(2):

@@ -169,7 +169,8 @@ async def test_what_the_guides_say_of_documents_factors_issuers_and_keys_works_a
         assert ran.returncode == 0, ran.stdout + ran.stderr
         if "factor" in line:
             assert ran.stdout.startswith("otpauth://totp/")
-    assert gateway.run("operator", "create", "x", "--role", "king").returncode != 0
+    for refused in (("x", "--role", "king"), (" otto",), ("",)):
+        assert gateway.run("operator", "create", *refused).returncode == 2
     described = tmp_path / "issuers.toml"
     described.write_text(re.findall(r"```toml\n(\[\[issuer.*?)```", operating, re.S)[0])
     assert [each.kind for each in read_issuers(described)] == ["operator"]

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from gateway.onboarding.partner_file import BadPartnerFile, read_partner_file
-from gateway.settings import BadSetting, Settings, read_settings
+from gateway.settings import DATABASE_PARAMETERS, BadSetting, Settings, read_settings
+from tests.house.test_embedded import Gateway
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -43,6 +44,43 @@ def test_what_is_special_in_a_password_is_told_and_not_what_the_password_is(spec
     assert "SECRET" not in str(told.value)
     assert "WORD" not in str(told.value)
     assert told.value.__suppress_context__
+
+
+@pytest.mark.parametrize("name", ["connect_timeout", "channel_binding", "keepalives", "pgbouncer", "ssl", "passwrod"])
+def test_a_parameter_of_the_database_that_one_of_the_drivers_does_not_know_is_named_without_its_value(name: str) -> None:
+    with pytest.raises(BadSetting, match=f"DATABASE_URL.*'{name}'") as told:
+        read_settings({"DATABASE_URL": f"postgresql://gateway@127.0.0.1/gateway?sslmode=prefer&{name}=S3CRET"})
+    assert "S3CRET" not in str(told.value)
+
+
+@pytest.mark.parametrize("query", ["sslmode", "sslmode=require&", "12?o=rd@127.0.0.1/x", "sslmode=require&sslmode=disable"])
+def test_what_follows_an_address_and_is_no_list_of_values_is_told_and_not_shown(query: str) -> None:
+    with pytest.raises(BadSetting, match="DATABASE_URL") as told:
+        read_settings({"DATABASE_URL": f"postgresql://gateway:5432?{query}"})
+    assert query not in str(told.value)
+
+
+def test_parameters_of_the_database_that_may_be_given_are_known_to_both_drivers(dsn: str, tmp_path: Path) -> None:
+    gateway = Gateway(tmp_path)
+
+    def listing(*parameters: str) -> str:
+        gateway.environment |= {"DATABASE_URL": "&".join([dsn, *parameters])}
+        return gateway.run("partner", "list").stderr
+
+    told = listing()
+    assert "no coalition yet" in told
+    values = {
+        "application_name": "till", "gsslib": "gssapi", "krbsrvname": "postgres", "options": "-c%20jit%3Doff", "passfile": "/none",
+        "password": "x", "ssl_max_protocol_version": "TLSv1.3", "ssl_min_protocol_version": "TLSv1.2", "sslmode": "prefer",
+        "sslpassword": "x", "target_session_attrs": "read-write",
+    }  # fmt: skip
+    assert listing(*(f"{name}={value}" for name, value in values.items())) == told
+    # The rest is in the address itself, or takes a server with TLS, or files.
+    others = {"dbname", "host", "port", "user", "service", "sslcert", "sslcrl", "sslkey", "sslnegotiation", "sslrootcert"}
+    assert values.keys() | others == set(DATABASE_PARAMETERS)
+    refused = listing("sslmode=often")
+    assert "sslmode" in refused
+    assert "Traceback" not in refused
 
 
 @pytest.mark.parametrize("port", [0, -1, 99_999])
