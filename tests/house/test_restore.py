@@ -93,6 +93,7 @@ async def test_a_dump_goes_on_on_another_server_as_the_guide_says(server: Embedd
     try:
         for line in bringing[1:]:
             run(line)
+        assert not await one(said["NEW"], "select has_database_privilege('gateway_app', current_database(), 'TEMP')")
         async with open_world(Place(said["NEW"], folder, place.founded)) as world:
             assert await world.record("100.00", idempotencyKey="before", receipt="r") == first
             assert (await world.record("50.00", idempotencyKey="after"))["errors"] == []
