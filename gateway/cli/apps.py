@@ -32,5 +32,5 @@ def app_register(
         async with opened.transaction() as tx:
             await register_public_client(tx, client, name, redirect, sorted(MEMBER), True, SystemClock().now())
 
-    with_database(work, noting("app register", client=client, redirect=redirect))
+    with_database(work, noting("app register", client=client, name=name, redirect=redirect))
     out.print(f"client_id={client}")

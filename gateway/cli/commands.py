@@ -157,7 +157,7 @@ def settle(
         out.print(f"The files lie in {folder / month}, with their SHA-256 digests in manifest.json.")
         out.print("`gateway verify` proves the ledger that they come from.")
 
-    with_database(work, noting("settle", month=month), settings)
+    with_database(work, noting("settle", month=month, early=early), settings)
 
 
 @app.command()
@@ -170,18 +170,21 @@ def token(
     """Print a token of five minutes for local use, with all that its subject may hold; whoever can run this can read the database
     anyway."""
     settings = settings_of(port)
+    about = [member] if member else []
 
     async def work(opened: Database) -> str:
         clock = SystemClock()
         signer = await open_tokens(opened, settings, clock)
         subject = await subject_named(opened, partner, operator, member)
+        if partner:
+            about.append(ids.show("ptn", subject.id))
         async with opened.reading() as tx:
             account = await tx.one(account_sql.account_by_id, account_id=subject.id) if subject.kind == "operator" else None
         scopes = CEILING[subject.kind] if account is None else of_roles(account["roles"])
         # Whoever can run this has shown more than two factors would.
         return signer.issue(subject, "gateway-token", scopes, clock.now(), strong_since=clock.now())
 
-    deed = noting("token", [member] if member else [], partner=partner, operator=operator, member=member)
+    deed = noting("token", about, partner=partner, operator=operator, member=member)
     print(with_database(work, deed, settings))
 
 

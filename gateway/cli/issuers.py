@@ -46,6 +46,8 @@ def issuer_link(
 
     async def work(opened: Database) -> Subject:
         found = await subject_named(opened, partner, operator, member)
+        if partner:
+            about.append(show("ptn", found.id))
         async with opened.transaction() as tx:
             before = await tx.one(sql.identity_before, issuer=issuer, subject=subject)
             if "member" not in (found.kind, before and before["kind"]):

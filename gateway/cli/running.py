@@ -72,6 +72,8 @@ async def subject_named(opened: Database, partner: str | None, operator: str | N
         if partner is not None:
             coalition = await read_coalition(tx)
             found = next((p for p in coalition.partners.values() if p.code == partner), None)
+            if found is not None and found.status != "active":
+                raise typer.BadParameter(f"{partner!r} is suspended. It is admitted again by: gateway partner admit {partner}")
             subject = Subject("partner", found.id) if found else None
         elif operator is not None:
             row = await tx.one(account_sql.operator_by_login, login=operator)

@@ -141,10 +141,13 @@ async def test_the_audit_log_says_whom_a_subject_was_taken_from_and_not_what_an_
         assert ran.returncode == 0, ran.stderr
     ran = await asyncio.to_thread(gateway.run, "partner", "suspend", "fuel")
     assert ran.returncode == 0, ran.stderr
+    refused = await asyncio.to_thread(gateway.run, "token", "--partner", "fuel")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "gateway partner admit fuel" in " ".join(re.sub("[│╭╮╰╯─]", " ", refused.stderr).split())
     noted = await world.sql("select action, about from audit_log where result = 'ok' order by number")
     fuel = show("ptn", (await world.sql("select partner_id from partner where code = 'fuel'"))[0][0])
     assert [(row["action"], row["about"]) for row in noted] == [
-        ("issuer link", [ann]), ("issuer link", [bob, ann]), ("issuer link", [bob]), ("issuer unlink", [fuel]), ("issuer link", []), ("partner suspended", [fuel]),
+        ("issuer link", [ann]), ("issuer link", [bob, ann]), ("issuer link", [fuel, bob]), ("issuer unlink", [fuel]), ("issuer link", [fuel]), ("partner suspended", [fuel]),
     ]  # fmt: skip
     log = "{ audit(first: 20) { nodes { action details } } }"
     told = (await world.ask(await world.operator(), log))["audit"]["nodes"]
@@ -152,19 +155,21 @@ async def test_the_audit_log_says_whom_a_subject_was_taken_from_and_not_what_an_
     assert of_subject == ["issuer link", "issuer unlink"]  # while it was the partner's, and no member's before
 
 
-async def test_the_audit_log_says_whose_password_client_and_history_a_command_was_about(world: World) -> None:
+async def test_the_audit_log_says_whose_password_client_history_and_token_a_command_was_about(world: World) -> None:
     gateway = Gateway(world.data_dir)
     gateway.environment |= {"DATABASE_URL": world.dsn, "GATEWAY_PASSWORD": "a password that is long"}
     ann = show("mem", (await world.sql("select member_id from card where number = 'CARD-1'"))[0][0])
     fuel = show("ptn", (await world.sql("select partner_id from partner where code = 'fuel'"))[0][0])
-    commands = ("operator create eve", "operator create eve", "member password CARD-1 annie", "member history CARD-1", "partner client fuel")
+    commands = ("operator create eve", "operator create eve", "member password CARD-1 annie", "member history CARD-1", "partner client fuel",
+                "token --partner fuel", "settle 2026-01 --early")  # fmt: skip
     for command in commands:
         ran = await asyncio.to_thread(gateway.run, *command.split())
         assert ran.returncode == 0, ran.stderr
     told = (await world.ask(await world.operator(), "{ audit(first: 20) { nodes { action result about details } } }"))["audit"]["nodes"]
     noted = [each for each in reversed(told) if each["result"] == "ok" and each["action"] in {c.rsplit(" ", 1)[0] for c in commands}]
     by_action = {each["action"]: each["about"] for each in reversed(told) if each["result"] == "ok"}
-    assert [by_action[f"{command}"] for command in ("member password", "member history", "partner client")] == [[ann], [ann], [fuel]]
+    assert [by_action[f"{command}"] for command in ("member password", "member history", "partner client", "token")] == [[ann], [ann], [fuel], [fuel]]
+    assert [json.loads(each["details"])["early"] for each in told if each["action"] == "settle"] == [True, True]  # asked, and done
     assert [json.loads(each["details"])["roles"] for each in noted if each["action"] == "operator create"] == [["admin"], ["admin"]]
 
 
