@@ -13,22 +13,24 @@ from strawberry.tools import merge_types
 
 from gateway import ids
 from gateway.activity.graph import Activity, Expiration, expiry_activity, sees
-from gateway.adjustment.graph import Adjustment, AdjustmentMutation, AdjustmentQuery, adjustment_activity
+from gateway.adjustment.graph import Adjustment, AdjustmentMutation, AdjustmentQuery, adjustment_activity, adjustment_node
 from gateway.audit.graph import AuditQuery
 from gateway.coalition.graph import CoalitionQuery
 from gateway.coalition.nodes import contract_node, partner_node, programme_node, store_node
 from gateway.context import Info
-from gateway.conversion.graph import Conversion, ConversionMutation, ConversionQuery, conversion_activity
+from gateway.conversion.graph import Conversion, ConversionMutation, ConversionQuery, conversion_activity, quote_node
 from gateway.credit.graph import CreditMutation, CreditQuery
 from gateway.database import Row, Tx
 from gateway.earning.graph import (
     Earning,
     EarningMutation,
     EarningQuery,
+    Purchase,
     PurchaseReturn,
     earning_activity,
     earning_activity_of_rows,
     return_activity,
+    show_purchase,
 )
 from gateway.enrolment.graph import EnrolmentMutation
 from gateway.graph import PUBLIC, BadInput, Node
@@ -74,6 +76,12 @@ async def transaction_node(info: Info, id: UUID) -> Activity | None:
         return (await info.context.doors.activity[posted.kind](info, tx, [id])).get(id)
 
 
+async def purchase_node(info: Info, id: UUID) -> Purchase | None:
+    """A purchase by id, seen by whom its earning is, which has the same id inside."""
+    posted = await transaction_node(info, id)
+    return show_purchase(posted.recorded) if isinstance(posted, Earning) else None
+
+
 NODES: dict[str, Callable[[Info, UUID], Awaitable[Node | None]]] = {
     "sto": store_node,
     "con": contract_node,
@@ -85,6 +93,9 @@ NODES: dict[str, Callable[[Info, UUID], Awaitable[Node | None]]] = {
     "txn": transaction_node,
     "sta": statement_node,
     "hld": hold_node,
+    "pur": purchase_node,
+    "quo": quote_node,
+    "adj": adjustment_node,
 }
 
 

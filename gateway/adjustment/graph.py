@@ -81,6 +81,13 @@ def show_request(info: Info, found: adjust.Adjustment) -> AdjustmentRequest:
     )
 
 
+async def adjustment_node(info: Info, id: UUID) -> AdjustmentRequest | None:
+    """What an operator asked for, by id: operators see it."""
+    async with info.context.reading() as tx:
+        found = (await adjust.adjustments_by_id(tx, [id])).get(id)
+    return show_request(info, found) if found is not None else None
+
+
 @strawberry.type
 class AdjustmentQuery:
     @strawberry.field(directives=[OPERATORS], description="Adjustments that wait for a second operator, the oldest first.")

@@ -153,17 +153,7 @@ class ConversionMutation:
             return await quotes.quote(tx, context.coalition, context.caller.subject_id, membership, request, now)
 
         made = await context.database.decided(lock)
-        programmes = context.coalition.programmes
-        shown = Quote(
-            id=show_id("quo", made.id),
-            source=show_programme(programmes[made.source_id]),
-            target=show_programme(programmes[made.target_id]),
-            take=Points(made.take),
-            give=Points(made.give),
-            rate=Rate(take=Points(made.rate_take), give=Points(made.rate_give)),
-            expires_at=DateTime(made.expires_at),
-        )
-        return QuoteConversionPayload(quote=shown)
+        return QuoteConversionPayload(quote=_show_quote(info, made))
 
     @strawberry.mutation(
         directives=[requires("points:convert")],
@@ -251,6 +241,28 @@ async def conversion_activity(info: Info, tx: Tx, transactions: list[UUID]) -> d
     orders = [each for each in await orders_by_id(tx, transactions) if sees(info, each.member_id, each.partner_id)]
     posted = await transactions_by_id(tx, [order.id for order in orders])
     return {order.id: _show(info, order, posted[order.id]) for order in orders if order.id in posted}
+
+
+async def quote_node(info: Info, id: UUID) -> Quote | None:
+    """A quote by id: the partner that keeps its target and operators see it, and who may read its member's activity."""
+    async with info.context.reading() as tx:
+        found = await quotes.quote_by_id(tx, id)
+    if found is None or not sees(info, found.member_id, info.context.coalition.programmes[found.target_id].issuer_id):
+        return None
+    return _show_quote(info, found)
+
+
+def _show_quote(info: Info, found: quotes.Quote) -> Quote:
+    programmes = info.context.coalition.programmes
+    return Quote(
+        id=show_id("quo", found.id),
+        source=show_programme(programmes[found.source_id]),
+        target=show_programme(programmes[found.target_id]),
+        take=Points(found.take),
+        give=Points(found.give),
+        rate=Rate(take=Points(found.rate_take), give=Points(found.rate_give)),
+        expires_at=DateTime(found.expires_at),
+    )
 
 
 def _show(info: Info, order: Order, posted: Transaction) -> Conversion:
