@@ -5,14 +5,12 @@ decides on them, and what it decided is written after. See docs/decisions/0003-a
 """
 
 import base64
-import binascii
 import copy
 import re
 import secrets
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
-from urllib.parse import unquote_plus
 from uuid import UUID
 
 from authlib.oauth2.rfc6749 import AuthorizationServer, OAuth2Request
@@ -30,10 +28,12 @@ from gateway.access.revocations import TOKEN_SECONDS
 from gateway.access.scopes import CATALOGUE, CEILING, of_roles
 from gateway.access.tokens import Acting, Subject, Tokens
 from gateway.database import Row
+from gateway.forms import decoded
 
 ENDPOINT_URI = "https://authorization-server.invalid/"  # what Authlib checks is configured, not read off a request
 REFRESH_LIFETIME = timedelta(days=30)
 REFRESH_PREFIX = "gwr_"
+BASIC_MAX_CHARS = 1_024
 
 
 @dataclass
@@ -253,11 +253,12 @@ def read_basic(authorization: str | None) -> tuple[str, str] | None:
         return None
     scheme, _, encoded = authorization.partition(" ")
     try:
-        text = base64.b64decode(encoded.strip(), validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError, ValueError):
-        text = ""
-    client_id, colon, secret = text.partition(":")
-    client_id, secret = unquote_plus(client_id), unquote_plus(secret)
+        if len(encoded) > BASIC_MAX_CHARS:
+            raise ValueError("no client has so long a name and secret")
+        client_id, colon, secret = base64.b64decode(encoded.strip(), validate=True).decode("latin-1").partition(":")
+        client_id, secret = decoded(client_id), decoded(secret)
+    except ValueError:  # binascii.Error is one
+        client_id, colon, secret = "", "", ""
     if scheme.lower() != "basic" or not colon or not (client_id + secret).isprintable():
         raise OAuth2Error(error="invalid_client", description="The Authorization header is malformed.", status_code=401)
     return client_id, secret

@@ -40,7 +40,7 @@ from gateway.refusals import Refused
 
 LOGINS_AT_ONCE = 2
 LOGINS_WAITING, LOGINS_WAITING_OF_ONE = 100, 10
-LOGIN_MAX = 200
+LOGIN_MAX, QUERY_MAX_BYTES = 200, 8 * 1024
 TOLD = {"invalid_client": CLIENT_REFUSED, "unsupported_response_type": "Ask with response_type=code."}
 REFUSED = "The login name or the password is wrong."
 CHANGED = "What is asked for has changed since this page was opened. Read it once more, and log in if you still allow it."
@@ -65,6 +65,8 @@ class Authorize:
         if request.method == "HEAD":  # which changes nothing, and who comes back with a session gets a code
             return Response(status_code=405, headers={"Allow": "GET, POST"})
         try:
+            if len(request.scope["query_string"]) > QUERY_MAX_BYTES:
+                raise InvalidRequestError(f"The address says more than {QUERY_MAX_BYTES} bytes; push the request (/oauth/par).")
             parameters = read_parameters(query_pairs(request, PARAMETERS_MAX))
             form = read_parameters(await read_form(request)) if request.method == "POST" else {}
             if form and comes_from_elsewhere(request):

@@ -4,7 +4,6 @@ import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from urllib.parse import parse_qsl
 
 import orjson
 from authlib.oauth2 import OAuth2Error
@@ -23,6 +22,7 @@ from gateway.access.scopes import CATALOGUE, ROLES
 from gateway.access.server import Desk, OAuthServer, Request, read_basic, read_parameters
 from gateway.access.tokens import TWO_FACTORS, Tokens
 from gateway.database import Database, Tx
+from gateway.forms import pairs_of
 from gateway.http import patience
 from gateway.http.budget import Budgets
 from gateway.http.errors import NOT_NOW
@@ -235,6 +235,6 @@ async def read_form(request: HTTPRequest) -> list[tuple[str, str]]:
     except ClientDisconnect:
         raise InvalidRequestError("The form ends in the middle.") from None
     try:
-        return parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=PARAMETERS_MAX)
-    except ValueError:
-        raise InvalidRequestError("The form cannot be read.") from None
+        return pairs_of(body.decode("latin-1"), PARAMETERS_MAX)
+    except ValueError as error:
+        raise InvalidRequestError(f"The form {error}") from None

@@ -7,7 +7,6 @@ import asyncio
 from collections.abc import Callable
 from types import NoneType
 from typing import Any
-from urllib.parse import parse_qsl
 
 import orjson
 from graphql import ExecutionResult
@@ -16,6 +15,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway.access.caller import PUBLIC, Caller
+from gateway.forms import pairs_of
 from gateway.http import patience
 from gateway.http.headers import COMMON
 from gateway.http.refusing import RequestRefused
@@ -27,6 +27,8 @@ SMALL_BODY_BYTES = 8 * 1024
 PARTS_MAX = 60_000
 NAME_ONE_HOST = "Name one host: the Host header."
 QUERY_PAIRS_MAX = 10
+# Media types of an Accept header that are looked at.
+ACCEPTED_MAX = 50
 # About what a name with its value, an item of a list, and a list or an object itself take in memory.
 NAME_BYTES, ITEM_BYTES, PART_WEIGHT = 130, 60, 100
 # What one letter beyond Unicode's first 65,536 makes of each letter of its text.
@@ -132,9 +134,9 @@ def read_request(body: bytes) -> dict[str, Any]:
 def query_pairs(request: HTTPConnection, most: int) -> list[tuple[str, str]]:
     """The names and values of a query string. Raises RequestRefused beyond `most`: each takes more memory than it has bytes."""
     try:
-        return parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True, max_num_fields=most)
-    except ValueError:
-        raise RequestRefused(400, "BAD_REQUEST", f"The query string has more than {most} names.") from None
+        return pairs_of(request.scope["query_string"].decode("latin-1"), most)
+    except ValueError as error:
+        raise RequestRefused(400, "BAD_REQUEST", f"The query string {error}") from None
 
 
 def texts_of(request: Request) -> dict[str, str]:
@@ -172,7 +174,7 @@ def _check_kinds(asked: dict[str, Any]) -> dict[str, Any]:
 
 def negotiate(accept: str | None) -> str:
     """The media type of the answer: the specification's own where it is named first or alone."""
-    for part in (accept or "").split(","):
+    for part in (accept or "").split(",", ACCEPTED_MAX):
         media_type = part.partition(";")[0].strip().lower()
         if media_type in (GRAPHQL_JSON, JSON, EVENT_STREAM):
             return media_type

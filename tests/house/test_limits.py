@@ -9,7 +9,7 @@ import pytest
 
 import gateway
 from gateway import batching, pages, schema, turns
-from gateway.access import consents, grants
+from gateway.access import consents, grants, server
 from gateway.access.audit import DETAILS_MAX_BYTES, NOTERS_AT_ONCE, NOTERS_OF_ONE
 from gateway.coalition import connections
 from gateway.events import feed
@@ -87,7 +87,9 @@ SAID = {
     "a WebSocket without": [f"{socket.INIT_SECONDS} seconds, {socket.IDLE_SECONDS} seconds"],
     "WebSockets of one address": [f"{socket.SOCKETS_OF_ONE}, {socket.SOCKETS_MAX:,}"],
     "subscriptions of a member": [f"{feed.FOLLOWERS_MAX}, {feed.FOLLOWERS_MAX}, {feed.UNREAD_MAX}"],
-    "names in a query string": [f"{wire.QUERY_PAIRS_MAX}; {oauth.PARAMETERS_MAX}"],
+    "names in a query string": [
+        f"{wire.QUERY_PAIRS_MAX}; {oauth.PARAMETERS_MAX}; {login.QUERY_MAX_BYTES // KIB} KiB; {server.BASIC_MAX_CHARS:,}",
+    ],
     "a console's session": [
         f"{sessions.SESSION_LIFETIME.seconds // 3600} hours; {oauth.PUSHED_SECONDS // 60} minutes; {grants.CODE_SECONDS // 60} minute",
     ],

@@ -1,6 +1,7 @@
 """Connections: who dribbles, floods, reads nothing or never ends is let go, and nothing of it piles up."""
 
 import asyncio
+import base64
 import contextlib
 import gzip
 import json
@@ -286,6 +287,30 @@ async def test_a_form_that_ends_in_the_middle_is_no_error_of_ours(world: World, 
     await asyncio.sleep(0.2)
     assert [each for each in caplog.records if each.levelname in ("ERROR", "CRITICAL")] == []
     assert (await world.http.get("/livez")).status_code == 200
+
+
+@pytest.mark.parametrize("text", ["%" * 12_000, "\u00e9%" * 4_000, "%4"])
+async def test_what_is_not_encoded_is_told_and_not_read(world: World, text: str) -> None:
+    """Python takes a hundred times as long over it as over other text."""
+    sent = text.encode("latin-1")
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    for path in ("token", "par", "revoke", "introspect"):
+        answer = await world.http.post(f"/oauth/{path}", content=b"a=" + sent, headers=headers)
+        assert (answer.status_code, "%25" in answer.json()["error_description"]) == (400, True)
+        for long in (text, "x" * 1_100):
+            basic = base64.b64encode(f"grocer:{long}".encode()).decode()
+            answer = await world.http.post(f"/oauth/{path}", data={"a": "b"}, headers={"Authorization": f"Basic {basic}"})
+            assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
+    for path, head in (("/graphql", f"Authorization: Bearer {await world.token('grocer')}\r\n".encode()), ("/oauth/authorize", b"")):
+        reader, writer = await connection(world)
+        port = world.url.rpartition(":")[2].encode()
+        writer.write(b"GET %s?a=%s HTTP/1.1\r\nHost: 127.0.0.1:%s\r\n%sConnection: close\r\n\r\n" % (path.encode(), sent.replace(b"\xe9", b"%zz")[:8_000], port, head))
+        said = await asyncio.wait_for(reader.read(), 5)
+        assert said.startswith(b"HTTP/1.1 400")
+        assert b"%25" in said
+        writer.close()
+    answer = await world.http.get("/oauth/authorize", params={"state": "x" * 8_192})
+    assert (answer.status_code, "8192 bytes" in answer.json()["error_description"]) == (400, True)
 
 
 async def test_query_strings_have_a_few_names(world: World) -> None:
