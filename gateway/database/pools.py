@@ -23,6 +23,9 @@ GRACE_SECONDS = 2
 SNAPSHOT_SECONDS = 3_600
 OWN_SETTINGS = {"application_name": "loyalty-gateway", "timezone": "UTC"}
 SEND_BUFFER_BYTES = 1024 * 1024
+# What a server, or whatever lies between, has not even taken in by then is lost with its connection; who says nothing for
+# IDLE_SECONDS is asked whether it is there, ASKED_TIMES at most.
+UNTAKEN_SECONDS, IDLE_SECONDS, ASKED_TIMES = 10, 10, 3
 DECIDE_TRIES = 5
 
 T = TypeVar("T")
@@ -96,7 +99,7 @@ class Database:
             max_size=self._size,
             timeout=ACQUIRE_SECONDS,
             command_timeout=self._seconds,
-            init=_widen,
+            init=_prepare,
             reset=_nothing_to_reset,
             server_settings={**OWN_SETTINGS, "role": role, **self._settings, **settings},
         )
@@ -113,6 +116,22 @@ class Database:
         for pool in (self._pool, self._readers, self._posters):
             if pool is not None:
                 pool.terminate()
+
+    def cut(self) -> None:
+        """End every connection, whatever is under way on it; a new one is made when it is needed. Who waits for an answer is told
+        DatabaseAway."""
+        for pool in (self._pool, self._readers, self._posters):
+            for holder in pool._holders:
+                holder.terminate()
+
+    async def lets_in(self) -> bool:
+        """Whether the server answers on a connection that is new."""
+        try:
+            connection = await asyncpg.connect(self._dsn, timeout=ACQUIRE_SECONDS)
+        except (*AWAY, asyncpg.PostgresError):
+            return False
+        connection.terminate()
+        return True
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Tx]:
@@ -141,8 +160,8 @@ class Database:
                 try:
                     await connection.execute(said)
                     yield Tx(connection, self._seconds)
-                finally:
-                    await connection.execute("commit")
+                finally:  # it has nothing to do there, and would wait as long again on a connection that is dead
+                    await connection.execute("commit", timeout=ACQUIRE_SECONDS)
 
     async def read_for(self, partner_id: UUID | None, member_id: UUID | None, statement: Statement, **given: Any) -> list[Row]:
         """One call of a reading function, which says itself who reads: as `reading_for` sees, in one round trip.
@@ -210,10 +229,20 @@ class Database:
             return False
 
 
-async def _widen(connection: Any) -> None:
+async def _prepare(connection: Any) -> None:
     """A batch of a thousand is more than a socket takes at once by default. What is left over would wait until the event
-    loop is done with the next batch, and the database with it."""
-    connection._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+    loop is done with the next batch, and the database with it.
+
+    And a connection may die without a word, as where an address moved to another machine: the kernel tells.
+    """
+    sock = connection._transport.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+    if sock.family != socket.AF_UNIX:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNTAKEN_SECONDS * 1_000)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, IDLE_SECONDS)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, ASKED_TIMES)
 
 
 async def _nothing_to_reset(connection: Any) -> None:

@@ -62,15 +62,16 @@ async def _post(
     database: Database, coalition: Coalition, partner: Partner, request: ReverseRequest, key: Key, now: datetime
 ) -> UUID:
     check_spending(request.idempotency_key, request.points, None)
-    occurred_at = request.occurred_at or now
-    day = coalition.check_occurred(occurred_at, now)
     bucket = bucket_of(request.redemption_id)
     async with database.reading() as tx:
         found = (await redemptions_by_id(tx, [request.redemption_id])).get(request.redemption_id)
         if found is None or found.partner_id != partner.id:
             raise RedemptionUnknown
-        if occurred_at < found.occurred_at:
-            raise InputNotAccepted("The reversal happened before its redemption.", "occurredAt")
+    # The redemption's moment is that of a till, or a process, whose clock may be ahead.
+    occurred_at = request.occurred_at or max(now, found.occurred_at)
+    day = coalition.check_occurred(occurred_at, now)
+    if occurred_at < found.occurred_at:
+        raise InputNotAccepted("The reversal happened before its redemption.", "occurredAt")
     row = await database.post(
         ledger_sql.post_reversal,
         at=now,

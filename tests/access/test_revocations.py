@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, quote, urlsplit
 
 import asyncpg
 import pytest
@@ -18,6 +17,7 @@ from gateway.access.revocations import Revocations, revoke
 from gateway.database import Database, DatabaseAway
 from gateway.settings import read_settings
 from tests.founding import NOW
+from tests.lines import line_to
 from tests.points import until_revoked
 from tests.world import World, engine, free_door, said_by, started
 
@@ -155,47 +155,12 @@ async def test_a_process_knows_what_was_revoked_before_it_lets_anybody_in(world:
         await task
 
 
-class Line:
-    """A line to the database. Once it is cut, what was open stays so and carries nothing; what is opened afterwards is whole."""
-
-    def __init__(self, path: str) -> None:
-        self._path, self._is_open, self.opened = path, asyncio.Event(), 0
-        self._is_open.set()
-
-    def cut(self) -> None:
-        self._is_open.clear()
-        self._is_open = asyncio.Event()
-        self._is_open.set()
-
-    async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.opened += 1
-        is_open = self._is_open
-        there, back = await asyncio.open_unix_connection(self._path)
-        carrying = [asyncio.create_task(_carry(*ends, is_open)) for ends in ((reader, back), (there, writer))]
-        await asyncio.wait(carrying, return_when=asyncio.FIRST_COMPLETED)
-        for each in carrying:
-            each.cancel()
-        for end in (writer, back):
-            end.close()
-
-
-async def _carry(source: asyncio.StreamReader, sink: asyncio.StreamWriter, is_open: asyncio.Event) -> None:
-    while data := await source.read(65_536):
-        await is_open.wait()
-        sink.write(data)
-
-
 async def test_a_connection_that_hangs_is_cut_and_what_is_revoked_meanwhile_takes_effect(
     world: World, database: Database, tmp_path: Path
 ) -> None:
     signer, vault = await world.signer(database), await world.vault(database)
-    folder = parse_qs(urlsplit(world.dsn).query)["host"][0]
-    line = Line(f"{folder}/.s.PGSQL.5432")
-    server = await asyncio.start_unix_server(line.connected, tmp_path / ".s.PGSQL.5432")
-    behind = Database(world.dsn.replace(quote(folder, safe=''), quote(str(tmp_path), safe='')), 1, WATCH_SECONDS)
-    await behind.open()
-    following = asyncio.create_task(follow(behind, vault, signer, world.clock))
-    try:
+    async with line_to(world.dsn, tmp_path) as (dsn, line), Database(dsn, 1, WATCH_SECONDS) as behind:
+        following = asyncio.create_task(follow(behind, vault, signer, world.clock, lambda: None))
         await end(database, "jti:before")
         async with asyncio.timeout(3):
             while not signer.revocations.hit(("jti:before",), 0):
@@ -207,10 +172,7 @@ async def test_a_connection_that_hangs_is_cut_and_what_is_revoked_meanwhile_take
             while not signer.revocations.hit(("jti:meanwhile",), 0):
                 await asyncio.sleep(0.02)
         assert line.opened > opened
-    finally:
         following.cancel()
-        await behind.close()
-        server.close()
 
 
 async def test_whatever_the_database_says_while_it_comes_back_the_reading_goes_on(
@@ -229,7 +191,7 @@ async def test_whatever_the_database_says_while_it_comes_back_the_reading_goes_o
 
     monkeypatch.setattr(own, "open", comes_back)
     monkeypatch.setattr("gateway.access.follow.FOLLOW_SECONDS", 0.05)
-    following = asyncio.create_task(follow(own, vault, signer, world.clock))
+    following = asyncio.create_task(follow(own, vault, signer, world.clock, lambda: None))
     await asyncio.sleep(0.2)
     await own.close()  # every connection is gone
     await end(database, "jti:meanwhile")

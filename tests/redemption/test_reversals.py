@@ -90,3 +90,13 @@ async def test_a_reversal_dated_before_its_redemption_is_refused_and_gives_nothi
     refused = await reverse(world, spent, 5, occurredAt=(world.clock.now() - timedelta(minutes=1)).isoformat())
     assert [(e["code"], "before" in e["message"]) for e in refused["errors"]] == [("INPUT_NOT_ACCEPTED", True)]
     assert await world.available() == 30
+
+
+async def test_a_till_whose_clock_is_right_reverses_what_one_whose_clock_is_ahead_redeemed(world: World) -> None:
+    await world.record("100.00")
+    ahead = world.clock.now() + timedelta(seconds=50)
+    redeemed = (await world.redeem(40, occurredAt=ahead.isoformat()))["redemption"]["id"]
+    reversed_ = await reverse(world, redeemed)
+    assert (reversed_["errors"], reversed_["reversal"]["points"]) == ([], 40)
+    occurred = await world.sql("select occurred_at from transaction order by posted_at, occurred_at")
+    assert [row[0] for row in occurred[-2:]] == [ahead, ahead]
