@@ -22,6 +22,8 @@ QUERY_SECONDS = 120
 UNREAD_SECONDS = 60
 # Each takes thirty times as much memory as a short one has bytes.
 HEADER_MAX_BYTES, HEADERS_MAX = 64 * 1024, 100
+# Of an address up to its `?`: uvicorn decodes it, for which Python takes a hundred times as long where it is all `%`.
+PATH_MAX_BYTES = 1_024
 # Of a whole request, however it is cut into chunks: four times the largest body that is read.
 REQUEST_MAX_BYTES = 16 * 1024 * 1024
 # Requests that wait behind one that is answered.
@@ -145,6 +147,9 @@ class PatientHttp(ExpectsReading, HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        if len(self.url.partition(b"?")[0]) > PATH_MAX_BYTES:
+            self._end_with("414 URI Too Long", f"The path is longer than {PATH_MAX_BYTES} bytes.")
+            raise ConnectionAbortedError  # the parser stops
         self._stop_expecting()
         self._past_headers = True
         self._request_bytes = 0

@@ -22,6 +22,8 @@ sql = load_queries(__file__, "sessions.sql")
 
 SESSION_COOKIE = "__Host-gateway_console"  # sent by the browser to this host alone, over TLS (or the loopback)
 SESSION_LIFETIME = timedelta(hours=8)
+# A browser keeps fewer for one site.
+COOKIES_MAX = 200
 
 
 class Sessions:
@@ -97,9 +99,10 @@ def session_cookie(request: HTTPRequest) -> str | None:
     has the same cookies. Nothing else is read of them: Python's own reading of quoted ones takes a time that grows with the
     square of their length (CVE-2024-7592). A browser lets nobody else set a name that begins with `__Host-`, but some that
     Python's `strip` makes into one; and of two that have it one is somebody else's."""
-    if comes_from_elsewhere(request):
+    headers = request.headers.getlist("cookie")
+    if comes_from_elsewhere(request) or sum(header.count(";") for header in headers) > COOKIES_MAX:
         return None
-    pairs = (pair.strip(" \t").partition("=") for header in request.headers.getlist("cookie") for pair in header.split(";"))
+    pairs = (pair.strip(" \t").partition("=") for header in headers for pair in header.split(";"))
     found = [value for name, _, value in pairs if name == SESSION_COOKIE]
     return found[0] if len(found) == 1 and re.fullmatch(r"[\w-]{1,100}", found[0], re.ASCII) else None
 

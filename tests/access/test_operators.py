@@ -228,7 +228,7 @@ async def test_no_cookie_but_the_sessions_is_read_however_it_is_quoted(world: Wo
     assert (await world.http.get("/oauth/authorize", params=query, headers={"cookie": quoted})).status_code == 200
     real = session_of(world).encode()
     # Names that any site beside this one may set, and two of one name, of which one must be another's.
-    planted = [b"\x85" + real, b"\xa0" + real, real + b"; " + real, real + b"; __Host-gateway_console=x"]
+    planted = [b"\x85" + real, b"\xa0" + real, real + b"; " + real, real + b"; __Host-gateway_console=x", real + b";" * 201]
     for odd in (b'__Host-gateway_console="x"', b"__Host-gateway_console=", b"__Host-gateway_console=\xc3\xa9", b";;=;", *planted):
         assert (await world.http.get("/oauth/authorize", params=query, headers={"cookie": odd})).status_code == 200, odd
     assert (await world.http.post("/oauth/logout", headers=with_session)).status_code == 204
