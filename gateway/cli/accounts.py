@@ -24,9 +24,15 @@ operator_app = typer.Typer(help="Operators' local accounts.", no_args_is_help=Tr
 
 def _asked(prompt: str) -> str:
     """A password: GATEWAY_PASSWORD, or typed unseen, or the first line of what is piped in. It is no option: others see those."""
-    if given := os.environ.get("GATEWAY_PASSWORD"):
-        return given
-    return getpass.getpass(prompt) if sys.stdin.isatty() else sys.stdin.readline().rstrip("\r\n")
+    try:
+        given = os.environ.get("GATEWAY_PASSWORD")
+        if not given and sys.stdin is not None:
+            given = getpass.getpass(prompt) if sys.stdin.isatty() else sys.stdin.readline().rstrip("\r\n")
+        password = given or ""
+        password.encode()
+    except UnicodeError:  # its words hold the password
+        raise typer.BadParameter("The password is not UTF-8; type it, or send it in that encoding.") from None
+    return password
 
 
 def _address_of(login: str, factor: str) -> str:
