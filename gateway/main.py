@@ -191,7 +191,7 @@ async def _wire(settings: Settings, dsn: str, clock: Clock, engine: Engine, open
         Route("/limits", show_limits),
         *console_routes(),
     ]
-    lifespan = _lifespan(opened, jobs, partial(follow, watching, vault, tokens, clock, database.cut), feed.run)
+    lifespan = _lifespan(opened, jobs, partial(follow, watching, vault, tokens, clock), feed.run, database.watch)
     pages = Starlette(lifespan=lifespan, exception_handlers={HTTPException: _json_error, 500: _json_failure}, routes=routes)
     pages.router.redirect_slashes = False  # a redirect would name whichever host the request does
     return Gateway(graphql, Sockets(graphql, doorman), pages, jobs, (graphql.end, jobs.end, converter.end))

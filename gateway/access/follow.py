@@ -1,7 +1,6 @@
 """Keeps what a process knows of keys and revocations up to date, so that a revocation takes effect within two seconds."""
 
 import asyncio
-from collections.abc import Callable
 
 import structlog
 
@@ -19,15 +18,14 @@ HANG_SECONDS = 2
 log = structlog.get_logger(__name__)
 
 
-async def follow(database: Database, vault: Vault, tokens: Tokens, clock: Clock, cut_others: Callable[[], None]) -> None:
+async def follow(database: Database, vault: Vault, tokens: Tokens, clock: Clock) -> None:
     """Read again and again until cancelled; while the database is away, what was read last holds.
 
-    `database` is nobody else's: its statements take WATCH_SECONDS at most, and a connection that hangs is cut. `cut_others` is
-    called where the server answers on a new one and not on that: what is as old is as dead, and would be found out one by one.
+    `database` is nobody else's: its statements take WATCH_SECONDS at most, and a connection that hangs is cut.
     """
     while True:
         try:
-            if not await _is_answered(database, vault, tokens, clock, cut_others):
+            if not await _is_answered(database, vault, tokens, clock):
                 await database.close()  # also what hangs
                 await database.open()
         except DatabaseAway:
@@ -37,7 +35,7 @@ async def follow(database: Database, vault: Vault, tokens: Tokens, clock: Clock,
         await asyncio.sleep(FOLLOW_SECONDS)
 
 
-async def _is_answered(database: Database, vault: Vault, tokens: Tokens, clock: Clock, cut_others: Callable[[], None]) -> bool:
+async def _is_answered(database: Database, vault: Vault, tokens: Tokens, clock: Clock) -> bool:
     """Read, and tell whether the database goes on answering. Raises what else goes wrong."""
     reading = asyncio.create_task(read_again(database, vault, tokens, clock))
     try:
@@ -46,9 +44,6 @@ async def _is_answered(database: Database, vault: Vault, tokens: Tokens, clock: 
             rows = tokens.revocations.rows
             await asyncio.wait({reading}, timeout=HANG_SECONDS)
         if not reading.done():
-            if await database.lets_in() and not reading.done():
-                log.warning("connections to the database have died without a word; all are made anew")
-                cut_others()
             return False
         await reading
     except DatabaseAway:

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import asyncpg
 
+from gateway.database.dead import DeadConnections
 from gateway.database.failures import AWAY, LostRace, Stuck, telling_away
 from gateway.database.tx import APPLICATION_ROLE, COMMAND_SECONDS, POSTER_ROLE, READER_ROLE, Listener, Row, Tx
 from gateway.parties import Shares
@@ -117,21 +118,9 @@ class Database:
             if pool is not None:
                 pool.terminate()
 
-    def cut(self) -> None:
-        """End every connection, whatever is under way on it; a new one is made when it is needed. Who waits for an answer is told
-        DatabaseAway."""
-        for pool in (self._pool, self._readers, self._posters):
-            for holder in pool._holders:
-                holder.terminate()
-
-    async def lets_in(self) -> bool:
-        """Whether the server answers on a connection that is new."""
-        try:
-            connection = await asyncpg.connect(self._dsn, timeout=ACQUIRE_SECONDS)
-        except (*AWAY, asyncpg.PostgresError):
-            return False
-        connection.terminate()
-        return True
+    async def watch(self) -> None:
+        """Find out which connections have died without a word, and end them, until cancelled."""
+        await DeadConnections(self._dsn, (self._pool, self._readers, self._posters)).run()
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Tx]:
@@ -160,8 +149,8 @@ class Database:
                 try:
                     await connection.execute(said)
                     yield Tx(connection, self._seconds)
-                finally:  # it has nothing to do there, and would wait as long again on a connection that is dead
-                    await connection.execute("commit", timeout=ACQUIRE_SECONDS)
+                finally:
+                    await connection.execute("commit")
 
     async def read_for(self, partner_id: UUID | None, member_id: UUID | None, statement: Statement, **given: Any) -> list[Row]:
         """One call of a reading function, which says itself who reads: as `reading_for` sees, in one round trip.

@@ -160,7 +160,7 @@ async def test_a_connection_that_hangs_is_cut_and_what_is_revoked_meanwhile_take
 ) -> None:
     signer, vault = await world.signer(database), await world.vault(database)
     async with line_to(world.dsn, tmp_path) as (dsn, line), Database(dsn, 1, WATCH_SECONDS) as behind:
-        following = asyncio.create_task(follow(behind, vault, signer, world.clock, lambda: None))
+        following = asyncio.create_task(follow(behind, vault, signer, world.clock))
         await end(database, "jti:before")
         async with asyncio.timeout(3):
             while not signer.revocations.hit(("jti:before",), 0):
@@ -191,7 +191,7 @@ async def test_whatever_the_database_says_while_it_comes_back_the_reading_goes_o
 
     monkeypatch.setattr(own, "open", comes_back)
     monkeypatch.setattr("gateway.access.follow.FOLLOW_SECONDS", 0.05)
-    following = asyncio.create_task(follow(own, vault, signer, world.clock, lambda: None))
+    following = asyncio.create_task(follow(own, vault, signer, world.clock))
     await asyncio.sleep(0.2)
     await own.close()  # every connection is gone
     await end(database, "jti:meanwhile")
