@@ -22,6 +22,8 @@ QUERY_SECONDS = 120
 UNREAD_SECONDS = 60
 # Each takes thirty times as much memory as a short one has bytes.
 HEADER_MAX_BYTES, HEADERS_MAX = 64 * 1024, 100
+# Of lists that say what a connection is to become: reading each name in them takes as long as many other bytes of a request.
+LISTS, LISTS_MAX_BYTES = (b"connection", b"upgrade", b"sec-websocket-protocol", b"sec-websocket-extensions"), 1_024
 # Of an address up to its `?`: uvicorn decodes it, for which Python takes a hundred times as long where it is all `%`.
 PATH_MAX_BYTES = 1_024
 # Of a whole request, however it is cut into chunks: four times the largest body that is read.
@@ -100,7 +102,7 @@ class PatientHttp(ExpectsReading, HttpToolsProtocol):
 
     _headers_due: TimerHandle | None = None
     _request_due: TimerHandle | None = None
-    _header_bytes = _request_bytes = 0
+    _header_bytes = _request_bytes = _list_bytes = 0
     _began_here = _ended_here = _past_headers = False
     _ends_after_answers = False  # what was asked before is answered, and nothing more is read
 
@@ -130,6 +132,7 @@ class PatientHttp(ExpectsReading, HttpToolsProtocol):
             raise ConnectionAbortedError  # the parser stops
         self._began_here = True
         self._past_headers = False
+        self._list_bytes = 0
         if self._headers_due is None:
             self._expect_headers()
         super().on_message_begin()
@@ -141,7 +144,13 @@ class PatientHttp(ExpectsReading, HttpToolsProtocol):
         if len(self.headers) >= HEADERS_MAX:
             self._end_with("431 Request Header Fields Too Large", f"There are more than {HEADERS_MAX} headers.")
             raise ConnectionAbortedError  # the parser stops
-        if name.lower() == b"transfer-encoding" and value.lower() != b"chunked":  # RFC 9112, section 6.1
+        name = name.lower()
+        self._list_bytes += len(value) if name in LISTS else 0
+        if self._list_bytes > LISTS_MAX_BYTES:
+            told = f"{', '.join(each.decode() for each in LISTS)} have more than {LISTS_MAX_BYTES} bytes."
+            self._end_with("431 Request Header Fields Too Large", told)
+            raise ConnectionAbortedError
+        if name == b"transfer-encoding" and value.lower() != b"chunked":  # RFC 9112, section 6.1
             self._end_with("501 Not Implemented", "Send the body whole or in chunks, and in no other transfer coding.")
             raise ConnectionAbortedError
         super().on_header(name, value)

@@ -94,7 +94,7 @@ SAID = {
         f"{sessions.SESSION_LIFETIME.seconds // 3600} hours; {oauth.PUSHED_SECONDS // 60} minutes; {grants.CODE_SECONDS // 60} minute",
     ],
     "headers of a request": [
-        f"{patience.HEADERS_MAX}, {patience.HEADER_MAX_BYTES // KIB} KiB", f"{patience.PATH_MAX_BYTES:,} bytes", f"within {patience.HEADER_SECONDS} seconds",
+        f"{patience.HEADERS_MAX}, {patience.HEADER_MAX_BYTES // KIB} KiB", f"{patience.PATH_MAX_BYTES:,} bytes; {patience.LISTS_MAX_BYTES:,} bytes", f"within {patience.HEADER_SECONDS} seconds",
         f"within {patience.BODY_SECONDS} seconds", f"{patience.REQUEST_MAX_BYTES // MIB} MiB",
     ],
     "an answer that piles up": [f"{patience.UNREAD_SECONDS} seconds"],

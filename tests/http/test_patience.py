@@ -313,6 +313,21 @@ async def test_what_is_not_encoded_is_told_and_not_read(world: World, text: str)
     assert (answer.status_code, "8192 bytes" in answer.json()["error_description"]) == (400, True)
 
 
+@pytest.mark.parametrize("name", [b"Connection", b"Sec-WebSocket-Protocol", b"sec-websocket-extensions", b"UPGRADE"])
+async def test_lists_of_what_a_connection_is_to_become_are_short(world: World, name: bytes) -> None:
+    reader, writer = await connection(world)
+    plain = b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: keep-alive\r\n\r\n"
+    for _ in range(60):  # which together say more
+        writer.write(plain)
+        assert (await asyncio.wait_for(reader.readuntil(b"}"), 5)).startswith(b"HTTP/1.1 200")
+    lines = b"".join(b"%s: %s\r\n" % (name, b"a," * 300) for _ in range(2))
+    writer.write(b"GET /graphql HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" + lines + b"\r\n")
+    said = await asyncio.wait_for(reader.read(), 5)
+    assert said.startswith(b"HTTP/1.1 431")
+    assert "1024 bytes" in json.loads(said.partition(b"\r\n\r\n")[2])["error"]
+    writer.close()
+
+
 async def test_a_path_that_is_none_is_not_decoded(world: World) -> None:
     """By uvicorn, for which Python takes a hundred times as long where it is all `%`."""
     for path, told in ((b"/" + b"%" * 1_000, b"404"), (b"/" + b"%" * 1_024, b"414")):
