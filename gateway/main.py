@@ -180,7 +180,7 @@ async def _wire(settings: Settings, dsn: str, clock: Clock, engine: Engine, open
     oauth = OAuth(server, Clerk(tokens, database, clock, fetcher), tokens, database, budgets)
     doorman = Doorman(tokens, issuers, doors, settings.authorization_server == "on")
     graphql = GraphQLEndpoint(engine, doorman, doors, budgets)
-    for each in (fetcher.close, connections.close, ledger.drain, graphql.drain):  # the last one first
+    for each in (fetcher.close, connections.close, graphql.drain):  # the last one first
         opened.push_async_callback(each)
 
     routes = [
@@ -191,14 +191,14 @@ async def _wire(settings: Settings, dsn: str, clock: Clock, engine: Engine, open
         Route("/limits", show_limits),
         *console_routes(),
     ]
-    lifespan = _lifespan(opened, jobs, partial(follow, watching, vault, tokens, clock), feed.run, database.watch)
+    lifespan = _lifespan(opened, jobs, ledger, partial(follow, watching, vault, tokens, clock), feed.run, database.watch)
     pages = Starlette(lifespan=lifespan, exception_handlers={HTTPException: _json_error, 500: _json_failure}, routes=routes)
     pages.router.redirect_slashes = False  # a redirect would name whichever host the request does
     return Gateway(graphql, Sockets(graphql, doorman), pages, jobs, (graphql.end, jobs.end, converter.end))
 
 
 def _lifespan(
-    opened: contextlib.AsyncExitStack, jobs: Jobs, *endless: Callable[[], Coroutine[Any, Any, None]]
+    opened: contextlib.AsyncExitStack, jobs: Jobs, ledger: Ledger, *endless: Callable[[], Coroutine[Any, Any, None]]
 ) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
     """What runs besides the requests for as long as the gateway is up; at its end all that was `opened` is closed."""
 
@@ -210,7 +210,9 @@ def _lifespan(
             try:
                 yield
                 jobs.end()
-                await asyncio.wait([scheduled], timeout=patience.SHUTDOWN_SECONDS)  # what is begun is done, if it can be
+                running.append(asyncio.create_task(ledger.drain()))
+                # What is begun is done, if it can be.
+                await asyncio.wait([scheduled, running[-1]], timeout=patience.SHUTDOWN_SECONDS)
             finally:
                 for task in running:
                     task.cancel()

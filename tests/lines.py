@@ -25,6 +25,10 @@ class Line:
         self._is_open = asyncio.Event()
         self._is_open.set()
 
+    def stall(self) -> None:
+        """From now on nothing is carried, over new ones neither."""
+        self._is_open.clear()
+
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.opened += 1
         is_open = self._is_open

@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,8 +17,9 @@ from gateway.main import create_app
 from gateway.settings import read_settings
 from tests.conversion.exchanging import CONVERT, QUOTE, Exchanger, exchange, fault, members
 from tests.events.test_live import FOLLOW
+from tests.lines import line_to
 from tests.points import ann_logs_in
-from tests.world import Place, World, engine, free_door, open_world, started
+from tests.world import RECORD, Place, World, engine, free_door, open_world, started
 
 
 @pytest.fixture(autouse=True)
@@ -27,11 +29,13 @@ def _read_afresh(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def another(world: World, jobs: tuple[str, ...] = ()) -> AsyncIterator[tuple[httpx.AsyncClient, Any, "asyncio.Task[None]"]]:
+async def another(
+    world: World, jobs: tuple[str, ...] = (), dsn: str | None = None
+) -> AsyncIterator[tuple[httpx.AsyncClient, Any, "asyncio.Task[None]"]]:
     """A gateway beside the world's, on its database: a client of it, its server, and what is done when it has ended."""
     door, port = free_door()
     settings = read_settings({}, data_dir=world.data_dir, port=port, issuer=world.url, jobs=jobs)
-    server, task = await started(await create_app(settings, world.dsn, world.clock, engine()), door)
+    server, task = await started(await create_app(settings, dsn or world.dsn, world.clock, engine()), door)
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30) as http:
         yield http, server, task
     server.should_exit = True
@@ -124,3 +128,22 @@ async def test_what_was_left_under_way_is_begun_by_no_process_that_ends(place: P
         assert airline.asked["ann"] == 1
         assert sorted(row[0] for row in await world.sql("select state from conversion")) == ["completed", "held", "held"]
         assert await world.broken() == []
+
+
+async def test_a_process_ends_while_a_database_that_answers_nobody_has_a_batch_of_it(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would wait for as long as a statement may take, a minute, batch after batch."""
+    monkeypatch.setattr(patience, "SHUTDOWN_SECONDS", 1)
+    headers = {"Authorization": f"Bearer {await world.token('grocer')}"}
+    async with line_to(world.dsn, tmp_path) as (dsn, line), another(world, dsn=dsn) as (http, server, task):
+        asked = [{"query": RECORD, "variables": {"input": world.purchase("1.00")}} for _ in range(3)]
+        assert (await http.post("/graphql", json=asked[0], headers=headers)).status_code == 200
+        line.stall()
+        waiting = [asyncio.create_task(http.post("/graphql", json=each, headers=headers)) for each in asked[1:]]
+        await asyncio.sleep(0.5)
+        server.should_exit = True
+        await asyncio.wait_for(asyncio.shield(task), 12)
+        answered = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [each.status_code for each in answered if isinstance(each, httpx.Response)] in ([], [503, 503])
+    assert await world.transactions() == 1
