@@ -214,9 +214,7 @@ def _lifespan(
                 # What is begun is done, if it can be.
                 await asyncio.wait([scheduled, running[-1]], timeout=patience.SHUTDOWN_SECONDS)
             finally:
-                for task in running:
-                    task.cancel()
-                await asyncio.gather(*running, return_exceptions=True)
+                await patience.break_off(running)
 
     return lifespan
 

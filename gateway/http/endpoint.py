@@ -197,9 +197,7 @@ class GraphQLEndpoint:
         if self._under_way:
             left = self._ends_at - asyncio.get_running_loop().time()
             _, late = await asyncio.wait(self._under_way, timeout=max(left, 0))
-            for each in late:
-                each.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+            await patience.break_off(late)
 
     async def _run_to_its_end(self, admitted: Admitted) -> ExecutionResult:
         """Run a mutation over a stream; when its client goes away it goes on, and its result still comes into the audit log. Over

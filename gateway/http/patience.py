@@ -4,11 +4,13 @@ A connection that dribbles is closed, so that it holds nothing up; httptools its
 in as many requests as one piece of data holds.
 """
 
+import asyncio
 import fcntl
 import socket
 import struct
 import termios
 from asyncio import AbstractEventLoop, TimerHandle, Transport
+from collections.abc import Collection
 from typing import Any
 
 import orjson
@@ -34,6 +36,8 @@ PIPELINED_MAX = 100
 GRACE_SECONDS = 5
 # What is under way when the process is told to end has so long: an exchange with a silent partner takes nine.
 SHUTDOWN_SECONDS = 10
+# Who is broken off has so long to notice; who waits for a database that hangs does when its connections are closed, after that.
+BROKEN_OFF_SECONDS = 1
 # What the kernel takes in of an answer that it has not sent yet; what is more waits here, where it is counted.
 UNSENT_MAX_BYTES = 128 * 1024
 
@@ -44,6 +48,17 @@ def last_answer(status: str, message: str) -> bytes:
     headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), "Connection": "close", **COMMON}
     head = [f"HTTP/1.1 {status}", *(f"{name}: {value}" for name, value in headers.items())]
     return "\r\n".join([*head, "", ""]).encode() + body
+
+
+async def break_off(tasks: Collection["asyncio.Task[Any]"]) -> None:
+    """Cancel tasks, and wait for them for a moment."""
+    for each in tasks:
+        each.cancel()
+    if tasks:
+        ended, _ = await asyncio.wait(tasks, timeout=BROKEN_OFF_SECONDS)
+        for each in ended:
+            if not each.cancelled():
+                each.exception()  # is nobody's
 
 
 class ExpectsReading:
