@@ -2,6 +2,7 @@
 
 from enum import Enum
 from typing import ClassVar, Self
+from uuid import UUID
 
 
 class RefusalCode(Enum):
@@ -54,14 +55,21 @@ def _cut(detail: object) -> object:
 
 
 class Refused(Exception):
-    """Base of every refusal: a code, a sentence for a person, and the input path it is about."""
+    """Base of every refusal: a code, a sentence for a person, and the input path it is about. `member_id`: who is refused, where
+    that was known; what was done in time for who may not any more is still the answer to its key."""
 
     code: ClassVar[RefusalCode]
     path: tuple[str, ...] = ()
+    member_id: UUID | None = None
 
     def __init__(self, *details: object) -> None:
         super().__init__(*details)
         self.message = " ".join((self.__doc__ or "").split()).format(*map(_cut, details))
+
+    def of(self, member_id: UUID) -> Self:
+        """The same refusal, of a member."""
+        self.member_id = member_id
+        return self
 
     def at(self, *path: str) -> Self:
         """The same refusal, about another field of the input."""

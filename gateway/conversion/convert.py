@@ -69,10 +69,13 @@ class Converter:
         """Leave to others what was left under way."""
         self._is_ending = True
 
-    async def convert(self, owner_id: UUID, member_id: UUID, request: ConvertRequest) -> Conversion:
-        """Use a quote of this member. The answer to a repeated key is the order as it now stands, moved on if need be.
+    async def convert(
+        self, owner_id: UUID, member_id: UUID, request: ConvertRequest, refusal: Refused | None = None
+    ) -> Conversion:
+        """Use a quote of this member. The answer to a repeated key is the order as it now stands, moved on if need be; a refusal,
+        where there is one, that to any other.
 
-        Raises QuoteUnknown, QuoteExpired, QuoteUsed, InsufficientPoints, PartnerUnavailable, NotAllowed, StateConflict,
+        Raises that, QuoteUnknown, QuoteExpired, QuoteUsed, InsufficientPoints, PartnerUnavailable, NotAllowed, StateConflict,
         MembershipSuspended, InputNotAccepted, IdempotencyKeyReused, OccurredInFuture, OccurredTooLongAgo; Busy,
         DatabaseAway, Stuck.
         """
@@ -81,16 +84,17 @@ class Converter:
         content = digest("conversion", (member_id, request.quote_id, request.occurred_at))
         async with self._one_at_a_time(owner_id, request.idempotency_key):
             async with self._ledger.claiming(owner_id, request.idempotency_key):
-                order = await self._find_or_open(owner_id, member_id, request, content, coalition)
+                order = await self._find_or_open(owner_id, member_id, request, content, coalition, refusal)
             return await self._advance(order, coalition)
 
     async def _find_or_open(
-        self, owner_id: UUID, member_id: UUID, request: ConvertRequest, content: bytes, coalition: Coalition
-    ) -> Conversion:
+        self, owner_id: UUID, member_id: UUID, request: ConvertRequest, content: bytes, coalition: Coalition,
+        refusal: Refused | None,
+    ) -> Conversion:  # fmt: skip
         """The order of a key; what the ledger refuses is the answer to that key from now on. Raises what `convert` does."""
         try:
             return await self._database.decided(
-                lambda tx: find_or_open(tx, self._clock.now(), coalition, owner_id, member_id, request, content)
+                lambda tx: find_or_open(tx, self._clock.now(), coalition, owner_id, member_id, request, content, refusal)
             )
         except IdempotencyKeyReused:
             async with self._database.reading() as tx:
@@ -110,7 +114,7 @@ class Converter:
                 async with self._database.reading() as tx:
                     await check_kept(tx, owner_id, request, content)
             except LostRace:  # before that was kept another process found the points, and stored an order
-                return await self._find_or_open(owner_id, member_id, request, content, coalition)
+                return await self._find_or_open(owner_id, member_id, request, content, coalition, refusal)
             raise no.refusal from None
 
     async def resume(self) -> int:

@@ -17,7 +17,7 @@ from gateway.graph import PUBLIC, SEES_CONVERSIONS, STEP_UP, Node, Payload, read
 from gateway.ledger.transactions import Transaction, transactions_by_id
 from gateway.members import lookup
 from gateway.members.graph import MemberRef
-from gateway.refusals import InputNotAccepted, NotAllowed, QuoteUnknown
+from gateway.refusals import InputNotAccepted, NotAllowed, QuoteUnknown, Refused
 from gateway.scalars import DateTime, Points
 
 WHOSE = "Needed from partners; whoever converts in the member's name leaves it out."
@@ -149,7 +149,16 @@ class ConversionMutation:
         )  # fmt: skip
 
         async def lock(tx: Tx) -> quotes.Quote:
-            membership = await _membership(context, tx, input.member, input.target)
+            issuer_id = next((p.issuer_id for p in context.coalition.programmes.values() if p.code == input.target), None)
+            member_id, refusal = await _whose(context, tx, input.member, issuer_id)
+            kept = await quotes.kept_quote(tx, context.coalition, context.caller.subject_id, member_id, request)
+            if kept is not None:
+                return kept
+            if refusal is not None:
+                raise refusal
+            if issuer_id is None:
+                raise NotAllowed("Points convert into a programme that a partner keeps.").at("to")
+            membership = await target_membership(tx, context.coalition, member_id, issuer_id)
             return await quotes.quote(tx, context.coalition, context.caller.subject_id, membership, request, now)
 
         made = await context.database.decided(lock)
@@ -170,10 +179,11 @@ class ConversionMutation:
             quote = await quotes.quote_by_id(tx, quote_id)
             if quote is None:  # or none that this caller may see
                 raise QuoteUnknown
-            member_id = await _whose(context, tx, input.member, context.coalition.programmes[quote.target_id].issuer_id)
+            issuer_id = context.coalition.programmes[quote.target_id].issuer_id
+            member_id, refusal = await _whose(context, tx, input.member, issuer_id)
         request = ConvertRequest(input.idempotency_key, quote_id, input.occurred_at)
         # Whether points may flow there now is looked at where an order is opened: one that is done is told as it is.
-        order = await context.doors.converter.convert(context.caller.subject_id, member_id, request)
+        order = await context.doors.converter.convert(context.caller.subject_id, member_id, request, refusal)
         async with context.reading() as tx:
             posted = (await transactions_by_id(tx, [order.id])).get(order.id)
         return ConvertPointsPayload(conversion=_show(info, order, posted) if posted is not None else None)
@@ -206,34 +216,30 @@ class ConversionMutation:
         return PublishRatePayload(rate=shown)
 
 
-async def _membership(context: Context, tx: Tx, ref: MemberRef | None, target: str) -> lookup.Membership:
-    """Where the points would go: the membership of whose they are at the partner that keeps the target.
+async def _whose(
+    context: Context, tx: Tx, ref: MemberRef | None, issuer_id: UUID | None
+) -> tuple[UUID, Refused | None]:
+    """Whose points: the calling member's own, or those of a member of the calling partner, which must keep the target; and why
+    nothing is begun with them, where that is so.
 
-    Raises NotAllowed, InputNotAccepted, MemberUnknown, CardBlocked, MembershipSuspended.
-    """
-    issuer_id = next((p.issuer_id for p in context.coalition.programmes.values() if p.code == target), None)
-    member_id = await _whose(context, tx, ref, issuer_id)
-    if issuer_id is None:
-        raise NotAllowed("Points convert into a programme that a partner keeps.").at("to")
-    return await target_membership(tx, context.coalition, member_id, issuer_id)
-
-
-async def _whose(context: Context, tx: Tx, ref: MemberRef | None, issuer_id: UUID | None) -> UUID:
-    """Whose points: the calling member's own, or those of a member of the calling partner, which must keep the target.
-
-    Raises NotAllowed, InputNotAccepted, MemberUnknown, CardBlocked, MembershipSuspended.
+    Raises NotAllowed, InputNotAccepted, MemberUnknown, MembershipSuspended.
     """
     if context.caller.member_id is not None:
         if ref is not None:
             raise InputNotAccepted("A member's own points are converted; leave out the member.", "member")
         await lookup.check_acting(tx, context.caller.member_id, context.caller.acting_partner_id)
-        return context.caller.member_id
+        return context.caller.member_id, None
     partner = context.partner()
     if issuer_id != partner.id:
         raise NotAllowed("A partner converts into its own programme alone.").at("to")
     if ref is None:
         raise InputNotAccepted("A partner names the member whose points are converted.", "member")
-    return (await lookup.find_membership(tx, partner.id, ref.read())).member_id
+    (found,) = await lookup.find_memberships(tx, partner.id, [ref.read()])
+    if not isinstance(found, Refused):
+        return found.member_id, None
+    if found.member_id is None:
+        raise found
+    return found.member_id, found
 
 
 async def conversion_activity(info: Info, tx: Tx, transactions: list[UUID]) -> dict[UUID, Activity]:

@@ -95,19 +95,25 @@ async def orders_by_id(tx: Tx, conversions: list[UUID]) -> list[Conversion]:
 
 
 async def find_or_open(
-    tx: Tx, now: datetime, coalition: Coalition, owner_id: UUID, member_id: UUID, request: ConvertRequest, content: bytes
-) -> Conversion:
-    """The order that a key asked for: the one that is stored, held again if it was released, or a new one.
+    tx: Tx, now: datetime, coalition: Coalition, owner_id: UUID, member_id: UUID, request: ConvertRequest, content: bytes,
+    refusal: Refused | None,
+) -> Conversion:  # fmt: skip
+    """The order that a key asked for: the one that is stored, held again if it was released, or a new one; none is begun where
+    there is a refusal, which is raised.
 
     Raises NotHeld, LostRace, and what `Converter.convert` does.
     """
     row = await tx.one(sql.order_by_key, owner_id=owner_id, key=request.idempotency_key)
     if row is None:
         await check_kept(tx, owner_id, request, content)
+        if refusal is not None:
+            raise refusal
         return order_of(await _open(tx, now, coalition, owner_id, member_id, request, content))
     if row["digest"] != content:
         raise IdempotencyKeyReused(request.idempotency_key)
     if row["state"] == "released":
+        if refusal is not None:
+            raise refusal
         key = Key(owner_id, request.idempotency_key, content)
         await _hold_again(tx, now, coalition, order_of(row), request.quote_id, key)
     return await conversion_by_id(tx, row["conversion_id"])

@@ -54,17 +54,12 @@ class Quote:
 async def quote(
     tx: Tx, coalition: Coalition, owner_id: UUID | None, membership: Membership, request: QuoteRequest, now: datetime
 ) -> Quote:
-    """Lock the rate in force for `QUOTE_LIFETIME`; a repeated key gets the first quote again.
+    """Lock the rate in force for `QUOTE_LIFETIME`, for a key that has no quote yet.
 
     `give` is rounded down to whole points of the target, in the exchange account's favour.
     Raises ProgrammeUnknown, RateNotOffered, BelowMinimum, NotInIncrement, InputNotAccepted, IdempotencyKeyReused,
     OccurredInFuture, OccurredTooLongAgo.
     """
-    if request.key is not None:
-        check_text(request.key, "idempotencyKey", 200)
-        known = await tx.one(sql.quote_by_key, owner=owner_id, key=request.key)
-        if known is not None:
-            return _same(quote_of(known), coalition, membership, request)
     rate, give = _offered(coalition, request, now)
     bucket = ids.bucket_of(membership.member_id)
     made = Quote(
@@ -121,13 +116,23 @@ def _offered(coalition: Coalition, request: QuoteRequest, now: datetime) -> tupl
     return rate, give
 
 
-def _same(known: Quote, coalition: Coalition, membership: Membership, request: QuoteRequest) -> Quote:
-    """The quote that a key got before. Raises IdempotencyKeyReused when it was for something else."""
+async def kept_quote(
+    tx: Tx, coalition: Coalition, owner_id: UUID | None, member_id: UUID, request: QuoteRequest
+) -> Quote | None:
+    """The quote that a key got before. Raises IdempotencyKeyReused when it was for something else, InputNotAccepted,
+    ProgrammeUnknown."""
+    if request.key is None:
+        return None
+    check_text(request.key, "idempotencyKey", 200)
+    row = await tx.one(sql.quote_by_key, owner=owner_id, key=request.key)
+    if row is None:
+        return None
+    known = quote_of(row)
     source, target = coalition.programme_by_code(request.source, "from"), coalition.programme_by_code(request.target, "to")
     # Not by the rate of that moment: one may have been published since that began before it.
     moved = request.at_was_said and known.priced_at != request.at
     if moved or (known.member_id, known.source_id, known.target_id, known.take) != (
-        membership.member_id, source.id, target.id, request.take,
+        member_id, source.id, target.id, request.take,
     ):  # fmt: skip
         raise IdempotencyKeyReused(request.key)
     return known

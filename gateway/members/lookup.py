@@ -96,8 +96,8 @@ async def _find(tx: Tx, asked: Sequence[Asked]) -> list[Membership | Refused]:
 
 def _usable(row: Row) -> Membership | Refused:
     if row["card_status"] == "blocked":
-        return CardBlocked(row["ref"])
-    return MembershipSuspended() if row["status"] == "suspended" else membership_of(row)
+        return CardBlocked(row["ref"]).of(row["member_id"])
+    return MembershipSuspended().of(row["member_id"]) if row["status"] == "suspended" else membership_of(row)
 
 
 async def find_membership(tx: Tx, partner_id: UUID, ref: MemberRef) -> Membership:
