@@ -35,6 +35,11 @@ def _asked(prompt: str) -> str:
     return password
 
 
+def _check_login(login: str) -> None:
+    if not login or login != login.strip():
+        raise typer.BadParameter(f"A login name begins and ends with no space, and this is {login!r}.")
+
+
 def _address_of(login: str, factor: str) -> str:
     """What an authenticator app reads (https://github.com/google/google-authenticator/wiki/Key-Uri-Format)."""
     return pyotp.TOTP(factor).provisioning_uri(name=login, issuer_name="Loyalty gateway")
@@ -54,8 +59,7 @@ def operator_create(
     roles = role or []
     if unknown := set(roles) - set(ROLES):
         raise typer.BadParameter(f"There is no role {', '.join(sorted(unknown))}; there are {', '.join(ROLES)}.")
-    if not login or login != login.strip():
-        raise typer.BadParameter(f"An operator has a login name, which begins and ends with no space, and this is {login!r}.")
+    _check_login(login)
     secret = _asked(f"Password for {login}: ")
     deed = noting("operator create", login=login, roles=roles)
 
@@ -140,6 +144,7 @@ def member_password(
     login: Annotated[str, typer.Argument(help="Login name.")],
 ) -> None:
     """Give a member a local account for apps, or a new password; prints the member's id. It is asked for, or GATEWAY_PASSWORD."""
+    _check_login(login)
     secret = _asked(f"Password for {login}: ")
     about: list[str] = []
 

@@ -147,9 +147,12 @@ class Mark:
 
     @classmethod
     def read(cls, text: str) -> "Mark":
-        """Raises ValueError."""
+        """Raises ValueError, also for what can be no block."""
         height, _, digest = text.partition(":")
-        return cls(int(height), bytes.fromhex(digest))
+        mark = cls(int(height), bytes.fromhex(digest))
+        if mark.height < 1 or len(mark.hash) != hashlib.sha256().digest_size:
+            raise ValueError(f"{text} is no block")
+        return mark
 
 
 async def last_mark(database: Database) -> Mark | None:

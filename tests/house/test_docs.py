@@ -171,6 +171,7 @@ async def test_what_the_guides_say_of_documents_factors_issuers_and_keys_works_a
             assert ran.stdout.startswith("otpauth://totp/")
     for refused in (("x", "--role", "king"), (" otto",), ("",)):
         assert gateway.run("operator", "create", *refused).returncode == 2
+    assert gateway.run("member", "password", "CARD-1", " ann ").returncode == 2
     described = tmp_path / "issuers.toml"
     described.write_text(re.findall(r"```toml\n(\[\[issuer.*?)```", operating, re.S)[0])
     assert [each.kind for each in read_issuers(described)] == ["operator"]

@@ -194,6 +194,9 @@ async def test_a_chain_that_was_wiped_and_made_anew_is_told_by_a_block_that_was_
     known = await last_mark(database)
     assert known is not None
     assert Mark.read(str(known)) == known
+    for no_block in (f"0:{known.hash.hex()}", f"-1:{known.hash.hex()}", "1:aa", "1"):
+        with pytest.raises(ValueError, match=r"no block|invalid literal"):
+            Mark.read(no_block)
     assert [fault async for _, _, fault in verify_chain(database, signer, known) if fault] == []
     await world.sql("delete from sealed")
     await world.sql("delete from block")
