@@ -7,17 +7,12 @@ from pathlib import Path
 from urllib.parse import parse_qs, quote, urlsplit
 
 
-async def _carry(source: asyncio.StreamReader, sink: asyncio.StreamWriter, is_open: asyncio.Event) -> None:
-    while data := await source.read(65_536):
-        await is_open.wait()
-        sink.write(data)
-
-
 class Line:
-    """A line to the database. Once it is cut, what was open stays so and carries nothing; what is opened afterwards is whole."""
+    """A line to the database. Once it is cut, what was open stays so and carries nothing; what is opened afterwards is whole.
+    `held`: how many pieces it has not carried."""
 
     def __init__(self, path: str) -> None:
-        self._path, self._is_open, self.opened = path, asyncio.Event(), 0
+        self._path, self._is_open, self.opened, self.held = path, asyncio.Event(), 0, 0
         self._is_open.set()
 
     def cut(self) -> None:
@@ -33,18 +28,18 @@ class Line:
         self.opened += 1
         is_open = self._is_open
         there, back = await asyncio.open_unix_connection(self._path)
-        carrying = [asyncio.create_task(_carry(*ends, is_open)) for ends in ((reader, back), (there, writer))]
+        carrying = [asyncio.create_task(self._carry(*ends, is_open)) for ends in ((reader, back), (there, writer))]
         await asyncio.wait(carrying, return_when=asyncio.FIRST_COMPLETED)
         for each in carrying:
             each.cancel()
         for end in (writer, back):
             end.close()
 
-
-async def _carry(source: asyncio.StreamReader, sink: asyncio.StreamWriter, is_open: asyncio.Event) -> None:
-    while data := await source.read(65_536):
-        await is_open.wait()
-        sink.write(data)
+    async def _carry(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, is_open: asyncio.Event) -> None:
+        while data := await source.read(65_536):
+            self.held += not is_open.is_set()
+            await is_open.wait()
+            sink.write(data)
 
 
 @asynccontextmanager

@@ -34,8 +34,6 @@ ENDPOINT_URI = "https://authorization-server.invalid/"  # what Authlib checks is
 REFRESH_LIFETIME = timedelta(days=30)
 REFRESH_PREFIX = "gwr_"
 BASIC_MAX_CHARS = 1_024
-# Of the login page: whatever can be typed, such as blanks of other scripts and joined emoji (NIST SP 800-63B, section 3.1.1.2).
-PASSWORD = "password"  # noqa: S105  # nosec B105 - a name
 
 
 @dataclass
@@ -235,7 +233,8 @@ def read_parameters(pairs: list[tuple[str, str]]) -> dict[str, str]:
     for name, value in pairs:
         if name in seen:
             raise InvalidRequestError("A parameter is repeated.")
-        if not (name if name == PASSWORD else name + value).isprintable():
+        # What a password holds is whatever can be typed, such as blanks of other scripts and joined emoji (NIST SP 800-63B).
+        if not (name if name == "password" else name + value).isprintable():
             raise InvalidRequestError("A parameter holds control characters.")
         seen.add(name)
         # Authlib repeats these in its errors, which may hold nothing else (RFC 6749, section 5.2).

@@ -139,9 +139,38 @@ async def test_a_process_ends_while_the_database_answers_nobody(world: World, tm
         assert (await http.post("/graphql", json=asked[0], headers=headers)).status_code == 200
         line.stall()
         waiting = [asyncio.create_task(http.post("/graphql", json=each, headers=headers)) for each in asked[1:]]
-        await asyncio.sleep(2)  # until the scheduler waits, too
+        async with asyncio.timeout(10):
+            while line.held < 5:  # a batch, what is followed each second, and jobs
+                await asyncio.sleep(0.02)
         server.should_exit = True
         await asyncio.wait_for(asyncio.shield(task), 12)
         answered = await asyncio.gather(*waiting, return_exceptions=True)
         assert {each.status_code for each in answered if isinstance(each, httpx.Response)} <= {503}
     assert await world.transactions() == 1
+
+
+async def test_who_is_broken_off_and_notices_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As who waits until a database that hangs has taken back what was asked."""
+    monkeypatch.setattr(patience, "BROKEN_OFF_SECONDS", 0.1)
+    answers, begun, ended = asyncio.Event(), asyncio.Event(), []
+
+    async def takes_back() -> None:
+        try:
+            begun.set()
+            await asyncio.Event().wait()
+        finally:
+            await answers.wait()
+            ended.append("late")
+
+    async def fails() -> None:
+        raise ValueError("nobody's")
+
+    late, failed = asyncio.create_task(takes_back()), asyncio.create_task(fails())
+    await begun.wait()
+    async with asyncio.timeout(2):
+        await patience.break_off([late, failed])
+    assert (late.done(), failed.done(), ended) == (False, True, [])
+    answers.set()
+    with pytest.raises(asyncio.CancelledError):
+        await late
+    assert ended == ["late"]

@@ -14,8 +14,8 @@ FIND = "query($id: ID!) { node(id: $id) { __typename id } }"
 
 def test_every_type_that_is_a_node_is_found_by_an_id() -> None:
     types = create_schema()._schema
-    activity = {each.name for each in types.get_implementations(types.type_map["Activity"]).objects}  # type: ignore[arg-type]
-    nodes = {each.name for each in types.get_implementations(types.type_map["Node"]).objects}  # type: ignore[arg-type]
+    activity = {each.name for each in types.get_implementations(types.type_map["Activity"]).objects}
+    nodes = {each.name for each in types.get_implementations(types.type_map["Node"]).objects}
     found = {each.__name__ for find in NODES.values() for each in get_args(get_type_hints(find)["return"])}
     assert nodes - activity == found - {"Activity", "NoneType"}
 
