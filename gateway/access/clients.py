@@ -4,6 +4,7 @@ import hmac
 import warnings
 from dataclasses import dataclass
 from datetime import datetime
+from math import floor, isfinite
 from typing import Any
 from uuid import UUID
 
@@ -50,6 +51,13 @@ def unverified(token: str, part: int) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError("not an object")
     return found
+
+
+def second_of(claim: object) -> int | None:
+    """The whole second of a NumericDate, which may have a fraction (RFC 7519, section 2); None where it is none."""
+    if type(claim) is float and isfinite(claim):
+        return floor(claim)
+    return claim if type(claim) is int else None
 
 
 @dataclass(frozen=True)
@@ -140,9 +148,9 @@ def read_assertion(assertion: str, keys: KeySet, issuer: str, now: datetime) -> 
         claims = _claims(assertion, key)
         if claims is None:
             continue
-        client_id, jti, expires = claims.get("sub"), claims.get("jti"), claims.get("exp")
-        begins = [claims[name] for name in ("iat", "nbf") if name in claims]
-        if not (isinstance(client_id, str) and isinstance(jti, str) and type(expires) is int):
+        client_id, jti, expires = claims.get("sub"), claims.get("jti"), second_of(claims.get("exp"))
+        begins = [second_of(claims[name]) for name in ("iat", "nbf") if name in claims]
+        if not (isinstance(client_id, str) and isinstance(jti, str) and expires is not None):
             return None
         good = (
             claims.get("iss") == client_id
@@ -150,7 +158,7 @@ def read_assertion(assertion: str, keys: KeySet, issuer: str, now: datetime) -> 
             and 0 < len(jti) <= JTI_MAX
             and jti.isprintable()
             and at < expires <= at + ASSERTION_SECONDS_MAX
-            and all(type(moment) is int and moment <= at + CLIENT_AHEAD_SECONDS for moment in begins)
+            and all(moment is not None and moment <= at + CLIENT_AHEAD_SECONDS for moment in begins)
         )
         return Assertion(client_id, jti, expires) if good else None
     return None

@@ -11,7 +11,7 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
-from gateway.access.clients import CLIENT_AHEAD_SECONDS, JOSE, JTI_MAX, unverified
+from gateway.access.clients import CLIENT_AHEAD_SECONDS, JOSE, JTI_MAX, second_of, unverified
 from gateway.access.jwks import is_fit
 from gateway.addresses import split_address
 
@@ -50,8 +50,8 @@ def read_proof(proof: str, method: str, url: str, now: datetime, access_token: s
         raise BadProof("The DPoP proof's signature does not hold.") from None
     if claims.get("htm") != method or proven_url != url:
         raise BadProof(f"The DPoP proof is for another request than {method} {url}.")
-    made, at = claims.get("iat"), int(now.timestamp())
-    if type(made) is not int or not at - PROOF_SECONDS_MAX <= made <= at + CLIENT_AHEAD_SECONDS:
+    made, at = second_of(claims.get("iat")), int(now.timestamp())
+    if made is None or not at - PROOF_SECONDS_MAX <= made <= at + CLIENT_AHEAD_SECONDS:
         raise BadProof(f"The DPoP proof was not made within the last {PROOF_SECONDS_MAX} seconds.")
     jti = claims.get("jti")
     if not isinstance(jti, str) or not 0 < len(jti) <= JTI_MAX or not jti.isprintable():

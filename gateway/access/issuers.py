@@ -20,7 +20,7 @@ from joserfc.jwk import Key
 from joserfc.jws import JWSRegistry
 
 from gateway.access.caller import Caller, Outside
-from gateway.access.clients import CLIENT_AHEAD_SECONDS, unverified
+from gateway.access.clients import CLIENT_AHEAD_SECONDS, second_of, unverified
 from gateway.access.jwks import Fetcher, KeysAway, RemoteKeys
 from gateway.access.revocations import Revocations
 from gateway.access.scopes import CATALOGUE, CEILING, of_roles
@@ -169,10 +169,10 @@ class OutsideIssuers:
 
     async def _read(self, issuer: Issuer, token: str, now: int) -> _Known:
         claims = await self._claims(issuer, token)
-        audience, expires, begins = claims.get("aud"), claims.get("exp"), claims.get("nbf", 0)
+        audience, expires, begins = claims.get("aud"), second_of(claims.get("exp")), second_of(claims.get("nbf", 0))
         if issuer.audience not in (audience if isinstance(audience, list) else [audience]):
             raise TokenRefused("The token is for somebody else.")
-        if not isinstance(expires, int) or expires <= now or not isinstance(begins, int) or begins > now + CLIENT_AHEAD_SECONDS:
+        if expires is None or expires <= now or begins is None or begins > now + CLIENT_AHEAD_SECONDS:
             raise TokenRefused("The token has expired or does not serve yet.")
         subject = _name(claims, issuer.claims.get("subject", "sub"))
         client = _name(claims, issuer.claims.get("client", "client_id")) or _name(claims, "azp")
@@ -186,8 +186,8 @@ class OutsideIssuers:
         scopes = _scopes(claims.get(issuer.claims.get("scope", "scope"))) & issuer.ceiling & frozenset(CATALOGUE)
         if issuer.kind == "operator":
             scopes &= of_roles(row["roles"] or ())
-        acr, showed = claims.get("acr"), claims.get("auth_time")
-        is_strong = isinstance(acr, str) and acr in issuer.strong and type(showed) is int and showed <= now + CLIENT_AHEAD_SECONDS
+        acr, showed = claims.get("acr"), second_of(claims.get("auth_time"))
+        is_strong = isinstance(acr, str) and acr in issuer.strong and showed is not None and showed <= now + CLIENT_AHEAD_SECONDS
         caller = Caller(
             issuer.kind,
             row["subject_id"],

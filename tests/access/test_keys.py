@@ -84,6 +84,11 @@ WRONG: list[dict[str, Any]] = [
     {"exp": None},
     {"exp": AT + 301},
     {"exp": "soon"},
+    {"exp": AT + 0.9},
+    {"exp": float("nan")},
+    {"exp": float("inf")},
+    {"iat": True},
+    {"iat": AT + 11.0},
     {"iat": AT + 11},
     {"nbf": AT + 11},
 ]
@@ -105,6 +110,17 @@ async def test_an_assertion_that_is_not_right_opens_nothing(world: World) -> Non
         answer = await ask(world, assertion(world, client_id, ECKey.import_key(jwk), **changes))
         assert answer.status_code == 401, (changes, answer.text)
         assert "access_token" not in answer.text
+
+
+async def test_a_moment_of_an_assertion_or_a_proof_may_have_a_fraction(world: World) -> None:
+    """RFC 7519, section 2; and each serves once all the same."""
+    client_id, (jwk,) = await keyed_client(world, "fuel", dpop=True)
+    key = ECKey.import_key(jwk)
+    url = f"{world.url}/oauth/token"
+    good, shown = assertion(world, client_id, key, iat=AT + 0.25, exp=AT + 60.75), proof(key, url, iat=AT + 0.5)
+    assert (await ask(world, good, shown)).status_code == 200
+    assert (await ask(world, good, proof(key, url))).status_code == 401
+    assert (await ask(world, assertion(world, client_id, key), shown)).status_code == 400
 
 
 async def test_a_client_with_keys_has_no_secret_any_more_and_others_keys_do_not_open_it(world: World) -> None:

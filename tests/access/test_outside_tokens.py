@@ -62,6 +62,22 @@ async def test_keys_of_an_issuer_that_share_an_id_are_all_tried(place: Place) ->
         assert (await world.post(stranger, LOG)).status_code == 401
 
 
+async def test_the_moments_of_an_outside_token_may_have_a_fraction(place: Place) -> None:
+    """RFC 7519, section 2."""
+    key = ECKey.generate_key("P-256", {"kid": "two"}, private=True)
+    async with known_outside(place, "operator", '["audit:read"]', key) as (world, token):
+        claims, now = unverified(token, 1), world.clock.now().timestamp()
+
+        async def status(**changes: object) -> int:
+            said = {**claims, **changes}
+            return (await world.post(jwt.encode({"alg": "ES256", "typ": "at+jwt", "kid": "two"}, said, key, algorithms=["ES256"]), LOG)).status_code
+
+        assert await status(exp=now + 60.5, nbf=now - 0.5) == 200
+        ended = [await status(exp=moment) for moment in (now - 0.5, float("nan"), float("inf"), None, "1")]
+        early = [await status(nbf=moment) for moment in (now + 60.5, float("-inf"), None)]
+        assert ended + early == [401] * 8
+
+
 async def test_who_is_disabled_is_nobody_within_two_seconds_whatever_was_remembered(place: Place) -> None:
     async with known_outside(place, "operator", '["audit:read"]') as (world, token):
         for _ in range(3):
