@@ -222,19 +222,20 @@ class Request(OAuth2Request):  # type: ignore[misc]
         return self._parameters
 
 
+# What a person types or pastes may hold anything, such as blanks of other scripts and joined emoji (NIST SP 800-63B).
+TYPED = ("login", "password", "code")
 REPEATED = ("response_type", "response_mode", "grant_type", "redirect_uri", "scope", "client_id")
 
 
 def read_parameters(pairs: list[tuple[str, str]]) -> dict[str, str]:
-    """Parameters, each at most once and of printable text but for a password; one without a value is as if it were not there.
+    """Parameters, each at most once and of printable text but for TYPED; one without a value is as if it were not there.
     Raises OAuth2Error (RFC 6749, section 3.2)."""
     parameters: dict[str, str] = {}
     seen: set[str] = set()
     for name, value in pairs:
         if name in seen:
             raise InvalidRequestError("A parameter is repeated.")
-        # What a password holds is whatever can be typed, such as blanks of other scripts and joined emoji (NIST SP 800-63B).
-        if not (name if name == "password" else name + value).isprintable():
+        if not (name if name in TYPED else name + value).isprintable():
             raise InvalidRequestError("A parameter holds control characters.")
         seen.add(name)
         # Authlib repeats these in its errors, which may hold nothing else (RFC 6749, section 5.2).

@@ -216,7 +216,7 @@ class Authorize:
         self, tx: Tx, client: Row, form: dict[str, str], now: datetime, deeds: list[Deed]
     ) -> Account | None:
         """The account behind a filled form, and what is to be noted of it. Raises LoginLocked."""
-        login, code = form.get("login", ""), form.get("code", "").replace(" ", "")
+        login, code = form.get("login", ""), "".join(form.get("code", "").split())
         login_hash = self._vault.blind("login", login)
         known = await tx.one(account_sql.account_by_login, login_hash=login_hash)
         # What is no operator's may be somebody's address, and must be gone when that member is forgotten.

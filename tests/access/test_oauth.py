@@ -100,9 +100,19 @@ async def test_two_ways_of_authentication_at_once_are_refused(world: World) -> N
 
 
 async def test_control_characters_at_the_login_are_refused(world: World) -> None:
+    """On the page where a person typed or pasted them, in words; nothing else may hold any."""
     query, _ = authorization(world)
-    answer = await world.http.post("/oauth/authorize", params=query, data={"login": "a\0", "password": "b"})
-    assert answer.status_code == 400
+    for form in ({"login": "a\0"}, {"login": "olga\u200b"}, {"login": "olga", "code": "\0\ufeff"}):
+        answer = await world.http.post("/oauth/authorize", params=query, data={"password": OPERATOR_PASSWORD, **form})
+        assert (answer.status_code, "is wrong." in answer.text, "location" in answer.headers) == (401, True, False)
+    assert (await world.http.post("/oauth/authorize", params=query, data={"login": "a", "password": "b", "told": "\0"})).status_code == 400
+
+
+async def test_a_one_time_code_is_read_with_whatever_blanks_it_was_pasted_with(world: World) -> None:
+    query, _ = authorization(world)
+    code = world.code_of("olga")
+    form = {"login": "olga", "password": OPERATOR_PASSWORD, "code": f"\u00a0{code[:3]}\u202f{code[3:]}\t"}
+    assert (await world.http.post("/oauth/authorize", params=query, data=form)).status_code == 303
 
 
 async def test_scopes_can_be_narrowed_and_not_widened(world: World) -> None:
