@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 
 import asyncpg
@@ -16,6 +16,7 @@ import pytest
 from gateway.clock import SystemClock
 from gateway.database import Database
 from gateway.embedded import EmbeddedPostgres
+from gateway.lookups import Loop
 from gateway.migrate import migrate
 from tests.founding import Founded, found_coalition
 from tests.world import Place, World, ann_joins, open_world
@@ -34,6 +35,10 @@ LONG = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: next((n for n, name in enumerate(LONG) if name in item.nodeid), len(LONG)))
 
+
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Tests run on the loop that the service runs on."""
+    return {"the service's loop": Loop}
 
 
 def open_folder() -> Path:
