@@ -23,6 +23,8 @@ DATABASE_PARAMETERS = (
 """What an address of a database may say after its `?`: what both drivers know, the one that migrates and the one that serves. The
 latter takes any other word of libpq's (`connect_timeout`, `channel_binding`) for a setting of the server."""
 
+DATABASE_FILES = ("sslcert", "sslcrl", "sslkey", "sslrootcert")
+
 JOBS = ("conversions", "credit", "expire", "fold", "holds", "mature", "notices", "seal", "tidy")
 
 
@@ -165,17 +167,21 @@ def _check_database(url: str) -> None:
         parts.port  # noqa: B018 - it is read when it is asked for
         if "@" in parts.query:
             raise ValueError("what stands before @ is the password")
-        names = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True, strict_parsing=True)] if parts.query else []
+        said = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=True) if parts.query else []
     except ValueError:
         raise BadSetting(
             "DATABASE_URL is no address. What is special in its password is written as %2F for /, %23 for #, and so on (RFC "
             "3986, section 2.1), and what follows its ? is name=value&name=value. Its value is not shown here."
         ) from None
+    names = [name for name, _ in said]
     if strange := [name for name in names if name not in DATABASE_PARAMETERS]:
         told = f"DATABASE_URL has the parameter {strange[0][:80]!r}, which cannot be used; leave it out."
         raise BadSetting(f"{told} Used are {', '.join(DATABASE_PARAMETERS)}.")
     if len(names) != len(set(names)):
         raise BadSetting("DATABASE_URL has a parameter twice; give each once.")
+    for name, file in said:
+        if name in DATABASE_FILES and not (Path(file).is_file() and os.access(file, os.R_OK)):
+            raise BadSetting(f"DATABASE_URL: {name} is {file!r}, which is no file that can be read.")
 
 
 def _networks(variable: str, text: str) -> tuple[str, ...]:

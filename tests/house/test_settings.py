@@ -60,6 +60,16 @@ def test_what_follows_an_address_and_is_no_list_of_values_is_told_and_not_shown(
     assert query not in str(told.value)
 
 
+@pytest.mark.parametrize("name", ["sslcert", "sslcrl", "sslkey", "sslrootcert"])
+def test_a_certificate_for_the_database_that_is_not_there_is_named(name: str, tmp_path: Path) -> None:
+    there, missing = tmp_path / "there.pem", tmp_path / "missing.pem"
+    there.touch()
+    url = "postgresql://gateway@127.0.0.1/gateway?sslmode=require"
+    read_settings({"DATABASE_URL": f"{url}&{name}={there}"})
+    with pytest.raises(BadSetting, match=f"DATABASE_URL: {name} is .*missing.pem"):
+        read_settings({"DATABASE_URL": f"{url}&{name}={missing}"})
+
+
 def test_parameters_of_the_database_that_may_be_given_are_known_to_both_drivers(dsn: str, tmp_path: Path) -> None:
     gateway = Gateway(tmp_path)
 
