@@ -39,7 +39,8 @@ async def close_period(
     """Close a month and settle it; a month that is closed already gives the same files again. `early`: also while it runs.
 
     A crash in between leaves the month closing, and closing it again goes on from there.
-    Raises StateConflict while an earlier month is open, or for a month before the coalition or not over yet.
+    Raises StateConflict while an earlier month is open, for a month before the coalition or not over yet, and where the files
+    cannot be written.
     """
     if month > coalition.day_of(now).replace(day=1):
         raise StateConflict(f"The month {month:%Y-%m} has not begun.").at("month")
@@ -70,7 +71,11 @@ async def write_files(database: Database, coalition: Coalition, folder: Path, mo
     """Write the files of a closed month from what is kept; the same bytes every time. Raises StateConflict."""
     async with database.reading() as tx:
         settled = await read_settled(tx, coalition, month)
-    return write_package(folder, coalition, settled)
+    try:
+        return write_package(folder, coalition, settled)
+    except OSError as error:
+        told = f"The month {month:%Y-%m} is closed, and its files could not be written ({error.strerror})."
+        raise StateConflict(f"{told} Close it again when the gateway's data folder takes them.") from error
 
 
 async def compute(tx: Tx, coalition: Coalition, month: date) -> Settled:

@@ -100,6 +100,19 @@ async def test_closing_twice_gives_the_same_bytes_and_the_manifest_their_digests
     assert json.loads((folder / "grocer.json").read_text())["net_owed_by_partner"] == "0.51"
 
 
+async def test_a_month_whose_files_cannot_be_written_is_closed_and_gets_them_when_it_is_closed_again(world: World) -> None:
+    await world.record("50.00")
+    await close_through(world, 9)
+    in_the_way = world.data_dir / "settlement" / "2026-10"
+    in_the_way.touch()
+    refused = await close(world, "2026-10")
+    assert (refused["period"], [e["code"] for e in refused["errors"]]) == (None, ["STATE_CONFLICT"])
+    assert "2026-10 is closed" in refused["errors"][0]["message"]
+    in_the_way.unlink()
+    assert await close(world, "2026-10") == {"period": {"state": "CLOSED"}, "errors": []}
+    assert json.loads((in_the_way / "grocer.json").read_text())["net_owed_by_partner"] == "0.51"
+
+
 async def test_months_close_in_order_and_not_before_they_begin(world: World) -> None:
     refused = await close(world, "2026-05")
     assert [e["code"] for e in refused["errors"]] == ["STATE_CONFLICT"]
