@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import asyncpg
@@ -23,6 +23,16 @@ from tests.world import Place, World, ann_joins, open_world
 
 _numbers = itertools.count(1)
 
+
+class _Policy(asyncio.DefaultEventLoopPolicy):
+    """Tests run on the loop that the service runs on."""
+
+    def new_event_loop(self) -> asyncio.AbstractEventLoop:
+        return Loop()
+
+
+asyncio.set_event_loop_policy(_Policy())
+
 MEMORY_NEEDED = 4 * 1024**3  # bytes: what the data of a run, logs and all, is sure to fit in
 
 # Files that take long come first, so that the workers end together.
@@ -34,11 +44,6 @@ LONG = (
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: next((n for n, name in enumerate(LONG) if name in item.nodeid), len(LONG)))
-
-
-def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Tests run on the loop that the service runs on."""
-    return {"the service's loop": Loop}
 
 
 def open_folder() -> Path:

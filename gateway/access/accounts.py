@@ -3,6 +3,7 @@
 import asyncio
 import hmac
 import math
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -22,7 +23,8 @@ from gateway.texts import check_text
 
 sql = load_queries(__file__, "accounts.sql")
 
-PASSWORD_MIN_LENGTH = 10
+LOGIN_MAX_LENGTH = 200
+PASSWORD_MIN_LENGTH, PASSWORD_MAX_LENGTH = 10, 1_000
 FAILURES_MAX = 5
 LOCKED = timedelta(minutes=15)
 
@@ -41,6 +43,12 @@ class Account:
     member_id: UUID | None
     roles: tuple[str, ...] = ()
     login: "Login | None" = None
+
+
+def as_typed(text: str) -> str:
+    """A login name or password in one form, however its letters are composed: keyboards differ (NFKC; NIST SP 800-63B, section
+    5.1.1.2). A text that is longer than either may be is left as it is."""
+    return unicodedata.normalize("NFKC", text) if len(text) <= PASSWORD_MAX_LENGTH else text
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +70,12 @@ async def set_password(
 
     Raises InputNotAccepted, StateConflict when the login belongs to somebody else.
     """
-    check_text(login, "login", 200)
+    login, password = as_typed(check_text(login, "login", LOGIN_MAX_LENGTH)), as_typed(password)
     login_hash = vault.blind("login", login)
     before = await tx.one(sql.account_by_login, login_hash=login_hash)
-    if len(password) < PASSWORD_MIN_LENGTH:
-        raise InputNotAccepted(f"A password has at least {PASSWORD_MIN_LENGTH} characters.", "password")
+    if not PASSWORD_MIN_LENGTH <= len(password) <= PASSWORD_MAX_LENGTH:
+        told = f"A password has {PASSWORD_MIN_LENGTH} to {PASSWORD_MAX_LENGTH} characters."
+        raise InputNotAccepted(told, "password")
     if before is not None:
         await end_codes(tx, before["account_id"], now)  # before its account, in the order of `lock_logins`
     account_id: UUID | None = await tx.value(
@@ -85,6 +94,11 @@ async def set_password(
     if before is not None:
         await end_logins(tx, before, now)
     return account_id
+
+
+async def operator_named(tx: Tx, login: str) -> Row | None:
+    """An operator's local account."""
+    return await tx.one(sql.operator_by_login, login=as_typed(login))
 
 
 async def disable(tx: Tx, account: Row, now: datetime) -> None:
@@ -155,6 +169,7 @@ async def check_login(tx: Tx, vault: Vault, login: str, password: str, code: str
     An unknown login takes as long as a wrong password, and is locked after as many tries, so that neither is told apart: not by a
     right password in between either, so what is counted is the wrong ones of the last minutes, whatever else there was.
     """
+    login, password = as_typed(login), as_typed(password)
     login_hash = vault.blind("login", login)
     before = await tx.one(sql.login_failures, login_hash=login_hash, at=now)
     assert before is not None

@@ -20,12 +20,14 @@ from gateway.access.vault import Vault
 from gateway.cipher import CannotOpen
 from gateway.clock import Clock
 from gateway.database import Database, Row, Tx
+from gateway.ids import named_in, show
 from gateway.parties import Shares
 from gateway.statements import load_queries
 
 sql = load_queries(__file__, "audit.sql")
 
 COMMAND_LINE = "command_line"
+PARTIES = {"operator": "opr", "partner": "ptn", "member": "mem"}
 # The result of what is noted before it is begun.
 ASKED = "ASKED"
 ABOUT_MAX = 500
@@ -33,6 +35,11 @@ DETAILS_MAX_BYTES = 128 * 1024
 TEXT_MAX = 500
 NOTERS_AT_ONCE, NOTERS_OF_ONE = 4, 2
 CONTINUED = b'{"continued": true}'
+
+
+def id_of(kind: str, id: UUID) -> str:
+    """The id, in its outside form, of an operator, a partner or a member."""
+    return show(PARTIES[kind], id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +96,8 @@ class Audit:
 
     async def note_in(self, tx: Tx, deed: Deed) -> None:
         """As part of a transaction that does it; in further entries what speaks of more than one can name."""
-        about, details = list(deed.about), _written(deed.details)
+        # What else was said in place of an id may be somebody's address, and would stand here in plain for good.
+        about, details = named_in(*deed.about), _written(deed.details)
         for start in range(0, max(len(about), 1), ABOUT_MAX):
             await tx.run(
                 sql.note_deed,

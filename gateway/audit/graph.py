@@ -3,7 +3,7 @@
 import strawberry
 
 from gateway import ids
-from gateway.access.audit import Entry
+from gateway.access.audit import PARTIES, Entry
 from gateway.context import Info
 from gateway.graph import BadInput, requires, show_id
 from gateway.pages import Connection, connection, no_cursor, page
@@ -62,17 +62,13 @@ class AuditQuery:
         return connection([_show(entry) for entry in found], lambda n: str(found[n].number), asked)
 
 
-_PREFIXES = {"operator": "opr", "partner": "ptn", "member": "mem"}
-
-
 def _show(entry: Entry) -> AuditEntry:
     deed = entry.deed
-    prefix = _PREFIXES.get(deed.actor_kind)
     return AuditEntry(
         number=str(entry.number),
         at=DateTime(entry.at),
         actor_kind=deed.actor_kind,
-        actor=show_id(prefix, deed.actor_id) if prefix and deed.actor_id else None,
+        actor=show_id(PARTIES[deed.actor_kind], deed.actor_id) if deed.actor_id else None,
         client=deed.client_id,
         token=deed.token_id,
         action=deed.action,

@@ -10,7 +10,7 @@ import typer
 
 from gateway import ids
 from gateway.access import accounts
-from gateway.access.accounts import sql
+from gateway.access.audit import id_of
 from gateway.access.scopes import ROLES
 from gateway.access.vault import open_vault
 from gateway.cli.members import member_app
@@ -27,7 +27,8 @@ def _asked(prompt: str) -> str:
     try:
         given = os.environ.get("GATEWAY_PASSWORD")
         if not given and sys.stdin is not None:
-            given = getpass.getpass(prompt) if sys.stdin.isatty() else sys.stdin.readline().rstrip("\r\n")
+            # Some shells put a byte order mark before what they pipe.
+            given = getpass.getpass(prompt) if sys.stdin.isatty() else sys.stdin.readline().rstrip("\r\n").removeprefix("\ufeff")
         password = given or ""
         password.encode()
     except UnicodeError:  # its words hold the password
@@ -61,15 +62,17 @@ def operator_create(
         raise typer.BadParameter(f"There is no role {', '.join(sorted(unknown))}; there are {', '.join(ROLES)}.")
     _check_login(login)
     secret = _asked(f"Password for {login}: ")
-    deed = noting("operator create", login=login, roles=roles)
+    about: list[str] = []
+    deed = noting("operator create", about, login=login, roles=roles)
 
     async def work(opened: Database) -> str | None:
         vault = await open_vault(opened, settings_of())
 
         async def make(tx: Tx) -> str | None:
             account_id = await accounts.set_password(tx, vault, "operator", login, secret, None, SystemClock().now(), roles)
-            account = await tx.one(sql.operator_by_login, login=login)
+            account = await accounts.operator_named(tx, login)
             assert account is not None  # it was made here
+            about[:] = [id_of("operator", account_id)]
             deed.details["roles"] = list(account["roles"])
             return None if account["second_factor"] is not None else await accounts.set_second_factor(tx, vault, account_id)
 
@@ -85,17 +88,19 @@ def operator_create(
 @operator_app.command("disable")
 def operator_disable(login: Annotated[str, typer.Argument(help="Login name.")]) -> None:
     """Shut an operator out: no password opens the account, and every session and token of it ends within seconds."""
+    about: list[str] = []
 
     async def work(opened: Database) -> None:
         async def disable(tx: Tx) -> None:
-            account = await tx.one(sql.operator_by_login, login=login)
+            account = await accounts.operator_named(tx, login)
             if account is None:
                 raise typer.BadParameter(f"There is no operator {login!r}.")
+            about[:] = [id_of("operator", account["account_id"])]
             await accounts.disable(tx, account, SystemClock().now())
 
         await opened.decided(disable)
 
-    with_database(work, noting("operator disable", login=login))
+    with_database(work, noting("operator disable", about, login=login))
     out.print(f"{login} is shut out. A new password lets it in again: gateway operator create {login}")
 
 
@@ -105,14 +110,16 @@ def operator_factor(login: Annotated[str, typer.Argument(help="Login name.")]) -
 
     Prints the address that an authenticator app reads, this once.
     """
+    about: list[str] = []
 
     async def work(opened: Database) -> str:
         vault = await open_vault(opened, settings_of())
 
         async def replace(tx: Tx) -> str:
-            account = await tx.one(sql.operator_by_login, login=login)
+            account = await accounts.operator_named(tx, login)
             if account is None:
                 raise typer.BadParameter(f"There is no operator {login!r}.")
+            about[:] = [id_of("operator", account["account_id"])]
             # The account first: a login that is under way is waited for, and ends with the others.
             made = await accounts.set_second_factor(tx, vault, account["account_id"])
             await accounts.end_logins(tx, account, SystemClock().now())
@@ -120,22 +127,24 @@ def operator_factor(login: Annotated[str, typer.Argument(help="Login name.")]) -
 
         return await opened.decided(replace)
 
-    print(_address_of(login, with_database(work, noting("operator factor", login=login))))
+    print(_address_of(login, with_database(work, noting("operator factor", about, login=login))))
 
 
 @operator_app.command("code")
 def operator_code(login: Annotated[str, typer.Argument(help="Login name.")]) -> None:
     """Print the one-time code of this moment, for local use; whoever can run this can read the database anyway."""
+    about: list[str] = []
 
     async def work(opened: Database) -> str:
         vault = await open_vault(opened, settings_of())
         async with opened.reading() as tx:
-            account = await tx.one(sql.operator_by_login, login=login)
+            account = await accounts.operator_named(tx, login)
         if account is None or account["second_factor"] is None:
             raise typer.BadParameter(f"There is no operator {login!r} with a second factor.")
+        about[:] = [id_of("operator", account["account_id"])]
         return accounts.code_of(vault, account, SystemClock().now())
 
-    print(with_database(work, noting("operator code", login=login)))
+    print(with_database(work, noting("operator code", about, login=login)))
 
 
 @member_app.command("password")

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from gateway import ids
 from gateway.access.accounts import sql as account_sql
+from gateway.access.audit import id_of
 from gateway.access.scopes import CEILING, of_roles
 from gateway.access.tokens import open_tokens
 from gateway.cli.running import month_of, noting, out, settings_of, subject_named, with_database
@@ -60,6 +61,8 @@ def verify(
 ) -> None:
     """Check every invariant of the ledger, or its sealed chain; exit status 1 if something is broken."""
     settings = settings_of()
+    if known and not chain:
+        raise typer.BadParameter("--known is compared with the sealed blocks: gateway verify --chain --known.")
     try:
         mark = seal.Mark.read(known) if known else None
     except ValueError:
@@ -170,14 +173,13 @@ def token(
     """Print a token of five minutes for local use, with all that its subject may hold; whoever can run this can read the database
     anyway."""
     settings = settings_of(port)
-    about = [member] if member else []
+    about = ids.named_in(member)
 
     async def work(opened: Database) -> str:
         clock = SystemClock()
         signer = await open_tokens(opened, settings, clock)
         subject = await subject_named(opened, partner, operator, member)
-        if partner:
-            about.append(ids.show("ptn", subject.id))
+        about[:] = [id_of(subject.kind, subject.id)]
         async with opened.reading() as tx:
             account = await tx.one(account_sql.account_by_id, account_id=subject.id) if subject.kind == "operator" else None
         scopes = CEILING[subject.kind] if account is None else of_roles(account["roles"])

@@ -4,11 +4,12 @@ from typing import Annotated
 
 import typer
 
+from gateway.access.audit import id_of
 from gateway.access.tokens import Subject
 from gateway.cli.running import noting, out, settings_of, subject_named, with_database
 from gateway.clock import SystemClock
-from gateway.database import Database, Row
-from gateway.ids import show
+from gateway.database import Database
+from gateway.ids import named_in
 from gateway.texts import check_text
 
 issuer_app = typer.Typer(help="Identity providers of others whose tokens are trusted.", no_args_is_help=True)
@@ -40,21 +41,20 @@ def issuer_link(
     for name, text in (("issuer", issuer), ("subject", subject)):
         check_text(text, name, NAME_MAX)
 
-    about = [member] if member else []
+    about = named_in(member)
     # What an issuer calls a member is gone when the member is forgotten, and the audit log is not.
     deed = noting("issuer link", about, issuer=issuer, partner=partner, operator=operator, member=member)
 
     async def work(opened: Database) -> Subject:
         found = await subject_named(opened, partner, operator, member)
-        if partner:
-            about.append(show("ptn", found.id))
+        about[:] = [id_of(found.kind, found.id)]
         async with opened.transaction() as tx:
             before = await tx.one(sql.identity_before, issuer=issuer, subject=subject)
             if "member" not in (found.kind, before and before["kind"]):
                 deed.details["subject"] = subject
             if before is not None and before["subject_id"] != found.id:
                 await revoke_subject(tx, before["subject_id"], SystemClock().now())  # who it was is looked up again at once
-                about.extend(_named(before))
+                about.append(id_of(before["kind"], before["subject_id"]))
             await tx.run(
                 sql.link_identity, issuer=issuer, subject=subject, kind=found.kind, subject_id=found.id, at=SystemClock().now()
             )
@@ -83,15 +83,9 @@ def issuer_unlink(
             if was is None:
                 raise typer.BadParameter(f"{subject!r} of {issuer!r} is nobody here.")
             await revoke_subject(tx, was["subject_id"], SystemClock().now())
-            about.extend(_named(was))
+            about.append(id_of(was["kind"], was["subject_id"]))
             if was["kind"] != "member":
                 deed.details["subject"] = subject
 
     with_database(work, deed)
     out.print(f"{subject} of {issuer} is nobody here any more.")
-
-
-def _named(row: Row) -> list[str]:
-    """The id of whom a subject was, for the audit log; an operator has none outside."""
-    prefix = {"member": "mem", "partner": "ptn"}.get(row["kind"])
-    return [show(prefix, row["subject_id"])] if prefix else []

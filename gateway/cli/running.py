@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from gateway import ids
-from gateway.access.accounts import sql as account_sql
+from gateway.access.accounts import operator_named
 from gateway.access.audit import ASKED, COMMAND_LINE, Audit, Deed
 from gateway.access.tokens import Subject
 from gateway.access.vault import open_vault
@@ -76,7 +76,7 @@ async def subject_named(opened: Database, partner: str | None, operator: str | N
                 raise typer.BadParameter(f"{partner!r} is suspended. It is admitted again by: gateway partner admit {partner}")
             subject = Subject("partner", found.id) if found else None
         elif operator is not None:
-            row = await tx.one(account_sql.operator_by_login, login=operator)
+            row = await operator_named(tx, operator)
             if row is not None and row["disabled_at"] is not None:
                 told = f"{operator!r} is shut out. A new password lets it in again: gateway operator create {operator}"
                 raise typer.BadParameter(told)

@@ -17,7 +17,7 @@ from gateway.graph import PUBLIC, SEES_CONVERSIONS, STEP_UP, Node, Payload, read
 from gateway.ledger.transactions import Transaction, transactions_by_id
 from gateway.members import lookup
 from gateway.members.graph import MemberRef
-from gateway.refusals import InputNotAccepted, NotAllowed, QuoteUnknown, Refused
+from gateway.refusals import InputNotAccepted, MembershipSuspended, NotAllowed, QuoteUnknown, Refused
 from gateway.scalars import DateTime, Points
 
 WHOSE = "Needed from partners; whoever converts in the member's name leaves it out."
@@ -222,12 +222,15 @@ async def _whose(
     """Whose points: the calling member's own, or those of a member of the calling partner, which must keep the target; and why
     nothing is begun with them, where that is so.
 
-    Raises NotAllowed, InputNotAccepted, MemberUnknown, MembershipSuspended.
+    Raises NotAllowed, InputNotAccepted, MemberUnknown.
     """
     if context.caller.member_id is not None:
         if ref is not None:
             raise InputNotAccepted("A member's own points are converted; leave out the member.", "member")
-        await lookup.check_acting(tx, context.caller.member_id, context.caller.acting_partner_id)
+        try:
+            await lookup.check_acting(tx, context.caller.member_id, context.caller.acting_partner_id)
+        except MembershipSuspended as suspended:
+            return context.caller.member_id, suspended
         return context.caller.member_id, None
     partner = context.partner()
     if issuer_id != partner.id:

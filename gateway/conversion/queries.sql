@@ -144,7 +144,7 @@ select post_conversion(:at, :bucket, :conversion, :occurred, :month);
 -- name: quote_by_key(owner, key)^
 -- The quote that a key got before.
 select q.quote_id, q.member_id, q.membership_id, q.rate_id, q.source_id, q.target_id, q.take, q.give, q.priced_at, q.expires_at,
-       q.used, r.take as rate_take, r.give as rate_give
+       q.used, r.take as rate_take, r.give as rate_give, q.quoted_at
   from quote q
   join conversion_rate r on r.rate_id = q.rate_id
  where q.owner_id = :owner

@@ -130,7 +130,7 @@ async def kept_quote(
     known = quote_of(row)
     source, target = coalition.programme_by_code(request.source, "from"), coalition.programme_by_code(request.target, "to")
     # Not by the rate of that moment: one may have been published since that began before it.
-    moved = request.at_was_said and known.priced_at != request.at
+    moved = known.priced_at != (request.at if request.at_was_said else row["quoted_at"])
     if moved or (known.member_id, known.source_id, known.target_id, known.take) != (
         member_id, source.id, target.id, request.take,
     ):  # fmt: skip

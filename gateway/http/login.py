@@ -14,7 +14,7 @@ from authlib.oauth2.rfc6749.errors import InvalidRequestError
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
-from gateway.access.accounts import Account, LoginLocked, check_login
+from gateway.access.accounts import LOGIN_MAX_LENGTH, Account, LoginLocked, as_typed, check_login
 from gateway.access.accounts import sql as account_sql
 from gateway.access.audit import Audit, Deed
 from gateway.access.clerk import CLIENT_REFUSED, check_resource, sql
@@ -40,7 +40,7 @@ from gateway.refusals import Refused
 
 LOGINS_AT_ONCE = 2
 LOGINS_WAITING, LOGINS_WAITING_OF_ONE = 100, 10
-LOGIN_MAX, QUERY_MAX_BYTES = 200, 8 * 1024
+QUERY_MAX_BYTES = 8 * 1024
 TOLD = {"invalid_client": CLIENT_REFUSED, "unsupported_response_type": "Ask with response_type=code."}
 REFUSED = "The login name or the password is wrong."
 CHANGED = "What is asked for has changed since this page was opened. Read it once more, and log in if you still allow it."
@@ -71,8 +71,8 @@ class Authorize:
             form = read_parameters(await read_form(request)) if request.method == "POST" else {}
             if form and comes_from_elsewhere(request):
                 raise InvalidRequestError("The form was sent by another site's page.")
-            if len(form.get("login", "")) > LOGIN_MAX:
-                raise InvalidRequestError(f"A login name has {LOGIN_MAX} characters at most.")
+            if len(form.get("login", "")) > LOGIN_MAX_LENGTH:
+                raise InvalidRequestError(f"A login name has {LOGIN_MAX_LENGTH} characters at most.")
             counts = request.method == "POST" or session_cookie(request) is not None  # both leave something behind
             seconds = await self._budgets.knock(address_of(request)) if counts else 0
             if seconds:
@@ -216,7 +216,7 @@ class Authorize:
         self, tx: Tx, client: Row, form: dict[str, str], now: datetime, deeds: list[Deed]
     ) -> Account | None:
         """The account behind a filled form, and what is to be noted of it. Raises LoginLocked."""
-        login, code = form.get("login", ""), "".join(form.get("code", "").split())
+        login, code = as_typed(form.get("login", "")), "".join(form.get("code", "").split())
         login_hash = self._vault.blind("login", login)
         known = await tx.one(account_sql.account_by_login, login_hash=login_hash)
         # What is no operator's may be somebody's address, and must be gone when that member is forgotten.

@@ -96,6 +96,12 @@ async def test_what_a_client_shows_who_it_is_with_stays_unless_a_command_says_ot
     assert (await world.http.post("/oauth/token", data={"grant_type": "client_credentials"}, auth=auth)).status_code == 200
 
 
+def test_a_block_that_is_known_is_not_passed_over_where_no_chain_is_walked(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "gateway", "verify", "--known", f"1:{'0' * 64}"]
+    ran = subprocess.run(command, capture_output=True, check=False, cwd=tmp_path)
+    assert (ran.returncode, ran.stdout, b"--chain" in ran.stderr) == (2, b"", True)
+
+
 def test_arguments_that_are_no_text_are_told(tmp_path: Path) -> None:
     for command in (["card", "block", b"\xff"], ["operator", "disable", b"caf\xe9"]):
         ran = subprocess.run([sys.executable, "-m", "gateway", *command], capture_output=True, check=False, cwd=tmp_path)

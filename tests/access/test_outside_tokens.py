@@ -177,16 +177,31 @@ async def test_the_audit_log_says_whose_password_client_history_and_token_a_comm
     ann = show("mem", (await world.sql("select member_id from card where number = 'CARD-1'"))[0][0])
     fuel = show("ptn", (await world.sql("select partner_id from partner where code = 'fuel'"))[0][0])
     commands = ("operator create eve", "operator create eve", "member password CARD-1 annie", "member history CARD-1", "partner client fuel",
-                "token --partner fuel", "settle 2026-01 --early")  # fmt: skip
+                "token --operator eve", "operator code eve", "operator factor eve", "operator disable eve", "token --partner fuel",
+                "settle 2026-01 --early")  # fmt: skip
     for command in commands:
         ran = await asyncio.to_thread(gateway.run, *command.split())
         assert ran.returncode == 0, ran.stderr
-    told = (await world.ask(await world.operator(), "{ audit(first: 20) { nodes { action result about details } } }"))["audit"]["nodes"]
+    told = (await world.ask(await world.operator(), "{ audit(first: 40) { nodes { action result about details } } }"))["audit"]["nodes"]
     noted = [each for each in reversed(told) if each["result"] == "ok" and each["action"] in {c.rsplit(" ", 1)[0] for c in commands}]
     by_action = {each["action"]: each["about"] for each in reversed(told) if each["result"] == "ok"}
+    eve = show("opr", (await world.sql("select account_id from account where login = 'eve'"))[0][0])
+    of_eve = [each["action"] for each in told if each["about"] == [eve]]
+    assert of_eve == ["operator disable", "operator factor", "operator code", "token", "operator create", "operator create"]
     assert [by_action[f"{command}"] for command in ("member password", "member history", "partner client", "token")] == [[ann], [ann], [fuel], [fuel]]
     assert [json.loads(each["details"])["early"] for each in told if each["action"] == "settle"] == [True, True]  # asked, and done
     assert [json.loads(each["details"])["roles"] for each in noted if each["action"] == "operator create"] == [["admin"], ["admin"]]
+
+
+async def test_an_address_that_is_given_in_place_of_an_id_does_not_stay_in_plain(world: World) -> None:
+    gateway = Gateway(world.data_dir)
+    gateway.environment |= {"DATABASE_URL": world.dsn}
+    for command in ("token", "issuer link https://idp.example sub-1"):
+        ran = await asyncio.to_thread(gateway.run, *command.split(), "--member", "ann.smith@example.com")
+        assert (ran.returncode, "There is no member" in ran.stderr) == (2, True)
+    noted = await world.sql("select action, result, about, audit_log::text as plain from audit_log order by number")
+    assert [(row["action"], row["result"], row["about"]) for row in noted] == [("token", "ASKED", []), ("issuer link", "ASKED", [])]
+    assert not any("ann.smith" in row["plain"] for row in noted)
 
 
 async def registered(world: World, *texts: str) -> dict[str, str]:

@@ -204,6 +204,8 @@ async def test_a_quote_asked_for_again_shows_the_rate_that_it_locked(world: Worl
         while (await quote(world))["quote"]["rate"] != {"take": 100, "give": 100}:
             await asyncio.sleep(0.05)
     assert await quote(world, idempotencyKey="q") == first
+    assert (await quote(world, idempotencyKey="then", at=(world.clock.now() - timedelta(hours=1)).isoformat()))["errors"] == []
+    assert [e["code"] for e in (await quote(world, idempotencyKey="then"))["errors"]] == ["IDEMPOTENCY_KEY_REUSED"]  # now is another moment
     for at in ("2026-10-15T12:00:59Z", "2025-12-01T00:00:00Z"):
         other = await quote(world, idempotencyKey="q", at=at)
         assert [e["code"] for e in other["errors"]] in (["IDEMPOTENCY_KEY_REUSED"], []) if at.startswith("2026") else ["IDEMPOTENCY_KEY_REUSED"]

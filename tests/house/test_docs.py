@@ -213,5 +213,5 @@ async def test_a_password_is_read_from_a_pipe_and_a_short_one_makes_no_account(w
             subprocess.run, command, input=piped, capture_output=True, text=True, env=environment, timeout=60
         )
         made.append((ran.returncode, ran.stderr.strip()))
-    assert made == [(0, ""), *[(1, "gateway: A password has at least 10 characters.")] * 2]
+    assert made == [(0, ""), *[(1, "gateway: A password has 10 to 1000 characters.")] * 2]
     assert await world.sql("select login from account where login in ('piped', 'short', 'nothing')") == [("piped",)]
