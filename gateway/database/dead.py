@@ -23,8 +23,8 @@ class DeadConnections:
     While the server answers nobody none is dead.
     """
 
-    def __init__(self, dsn: str, pools: Iterable[Any]) -> None:
-        self._dsn, self._pools = dsn, tuple(pools)
+    def __init__(self, dsn: str, settings: dict[str, str], pools: Iterable[Any]) -> None:
+        self._dsn, self._settings, self._pools = dsn, settings, tuple(pools)
         self._waited: dict[Any, int] = {}  # connections in use, and how many statements each had begun
         self._silent: dict[Any, int] = {}
 
@@ -64,7 +64,9 @@ class DeadConnections:
 
     async def _states(self, pids: list[int]) -> dict[int, str | None]:
         """What the server does for each of these, among those that it has. Raises what the driver does."""
-        connection = await asyncpg.connect(self._dsn, timeout=ANSWER_SECONDS, command_timeout=ANSWER_SECONDS)
+        connection = await asyncpg.connect(
+            self._dsn, timeout=ANSWER_SECONDS, command_timeout=ANSWER_SECONDS, server_settings=self._settings
+        )
         try:
             return {row["pid"]: row["state"] for row in await connection.fetch(_STATES, pids)}
         finally:

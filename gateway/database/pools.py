@@ -22,11 +22,20 @@ if TYPE_CHECKING:
 ACQUIRE_SECONDS = 5
 GRACE_SECONDS = 2
 SNAPSHOT_SECONDS = 3_600
-OWN_SETTINGS = {"application_name": "loyalty-gateway", "timezone": "UTC"}
 SEND_BUFFER_BYTES = 1024 * 1024
-# What a server, or whatever lies between, has not even taken in by then is lost with its connection; who says nothing for
-# IDLE_SECONDS is asked whether it is there, ASKED_TIMES at most.
+# What the other end, or whatever lies between, has not even taken in by then is lost with its connection; who says nothing for
+# IDLE_SECONDS is asked whether it is there, ASKED_TIMES at most. So does the server with us: a machine that vanishes within a
+# transaction would keep its locks, and every reader of the outbox waiting, for hours.
 UNTAKEN_SECONDS, IDLE_SECONDS, ASKED_TIMES = 10, 10, 3
+OWN_SETTINGS = {
+    "application_name": "loyalty-gateway",
+    "timezone": "UTC",
+    "idle_in_transaction_session_timeout": f"{IDLE_SECONDS}s",
+    "tcp_user_timeout": f"{UNTAKEN_SECONDS}s",
+    "tcp_keepalives_idle": f"{IDLE_SECONDS}s",
+    "tcp_keepalives_interval": "1s",
+    "tcp_keepalives_count": str(ASKED_TIMES),
+}
 DECIDE_TRIES = 5
 
 T = TypeVar("T")
@@ -120,7 +129,7 @@ class Database:
 
     async def watch(self) -> None:
         """Find out which connections have died without a word, and end them, until cancelled."""
-        await DeadConnections(self._dsn, (self._pool, self._readers, self._posters)).run()
+        await DeadConnections(self._dsn, OWN_SETTINGS, (self._pool, self._readers, self._posters)).run()
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Tx]:
@@ -195,9 +204,10 @@ class Database:
         """A connection outside the pool that calls `wake` for every notification. Raises DatabaseAway."""
         with telling_away():
             # A wake-up that a crash forgets is no loss: whoever listens polls besides.
-            settings = {"role": APPLICATION_ROLE, "application_name": "loyalty-gateway listener", "synchronous_commit": "off"}
-            connection = await asyncpg.connect(self._dsn, timeout=ACQUIRE_SECONDS, server_settings=settings)
+            own = {"role": APPLICATION_ROLE, "application_name": "loyalty-gateway listener", "synchronous_commit": "off"}
+            connection = await asyncpg.connect(self._dsn, timeout=ACQUIRE_SECONDS, server_settings={**OWN_SETTINGS, **own})
             try:
+                await _prepare(connection)
                 await connection.add_listener(channel, lambda *_: wake())
                 yield Listener(connection, channel)
             finally:

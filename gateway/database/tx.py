@@ -10,6 +10,7 @@ APPLICATION_ROLE = "gateway_app"
 READER_ROLE = "gateway_reader"
 POSTER_ROLE = "gateway_poster"
 COMMAND_SECONDS = 60
+NOTIFIED_SECONDS = 2
 
 Row = asyncpg.Record
 
@@ -56,8 +57,9 @@ class Listener:
         self._connection, self._channel = connection, channel
 
     async def notify(self) -> None:
-        """Wake every listener, in every process."""
-        await self._connection.execute("select pg_notify($1, '')", self._channel, timeout=COMMAND_SECONDS)
+        """Wake every listener, in every process. Raises TimeoutError after NOTIFIED_SECONDS: a wake-up may be lost, and whoever
+        notifies has better things to do than to wait for a connection that may be dead."""
+        await self._connection.execute("select pg_notify($1, '')", self._channel, timeout=NOTIFIED_SECONDS)
 
     def is_closed(self) -> bool:
         """Whether nothing can be heard any more."""

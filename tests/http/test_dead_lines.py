@@ -2,15 +2,21 @@
 
 import asyncio
 import socket
+from contextlib import aclosing
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
+import pytest
 
 from gateway import main
-from gateway.database import Database
+from gateway.access.audit import Audit, Deed
+from gateway.access.revocations import revoke
+from gateway.database import Database, DatabaseAway, pools
+from gateway.events.feed import Feed
 from gateway.settings import read_settings
 from tests.lines import Line, line_to
+from tests.points import run_job
 from tests.world import RECORD, World, engine, free_door, started
 
 READ = '{ membership(ref: {externalId: "ann"}) { wallets { available } } }'
@@ -64,3 +70,82 @@ async def test_the_kernel_tells_where_nobody_takes_in_what_is_sent_over_tcp(worl
         assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) + 3 * ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) < 15
     server.close()
+
+
+async def test_what_a_machine_that_vanished_had_begun_is_ended_by_the_server(
+    world: World, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would keep its locks, and every reader of the outbox in every process waiting, until the server's own kernel noticed."""
+    for begun in (database.transaction(), database.reading_for(None, None), database.reading()):
+        async with begun as tx:
+            assert await tx._connection.fetchval("show idle_in_transaction_session_timeout") == "10s"
+    monkeypatch.setitem(pools.OWN_SETTINGS, "idle_in_transaction_session_timeout", "3s")
+    left = "select count(*) from pg_stat_activity where state = 'idle in transaction' and datname = current_database()"
+    async with line_to(world.dsn, tmp_path) as (dsn, line):
+        vanished = Database(dsn, 1)
+        await vanished.open()
+        audit = Audit(vanished, await world.vault(database), world.clock)
+
+        async def vanish() -> None:
+            async with vanished.transaction() as tx:
+                await audit.note_in(tx, Deed("nobody", None, "x", "vanish", "ok"))
+                line.stall()
+                await gone.wait()
+                await revoke(tx, "jti:late", world.clock.now())
+
+        gone = asyncio.Event()
+        vanishing = asyncio.create_task(vanish())
+        async with asyncio.timeout(10):
+            while await world.sql(left) == [(0,)]:
+                await asyncio.sleep(0.02)
+            await world.record("5.00")
+            await run_job(world, "seal")
+            assert await world.sql("select from block") == []  # it may still come before
+            await world.operator()  # who logs in is noted
+            while await world.sql("select from block") == []:
+                await run_job(world, "seal")
+        assert await world.sql(left) == [(0,)]
+        await vanished.close()
+        gone.set()
+        with pytest.raises(DatabaseAway):
+            await vanishing
+        assert await world.sql("select from audit_log where action = 'vanish'") == []
+
+
+async def test_who_comes_too_late_to_its_own_transaction_has_done_nothing_and_begins_anew(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(pools.OWN_SETTINGS, "idle_in_transaction_session_timeout", "100ms")
+    async with Database(world.dsn, 1) as slow:
+
+        async def late() -> None:
+            async with slow.transaction() as tx:
+                await revoke(tx, "jti:late", world.clock.now())
+                await asyncio.sleep(0.5)
+                await revoke(tx, "jti:later", world.clock.now())
+
+        with pytest.raises(DatabaseAway):
+            await late()
+        assert await world.sql("select from revocation where mark like 'jti:late%'") == []
+        async with slow.transaction() as tx:
+            await revoke(tx, "jti:late", world.clock.now())
+        assert len(await world.sql("select from revocation where mark like 'jti:late%'")) == 1
+
+
+async def test_whoever_follows_hears_also_where_the_connection_that_wakes_has_died(
+    world: World, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with line_to(world.dsn, tmp_path) as (dsn, line), Database(dsn, 1) as behind:
+        monkeypatch.setattr(database, "listener", behind.listener)
+        feed = Feed(database)
+        running = asyncio.create_task(feed.run())
+        member = (await world.sql("select member_id from card where number = 'CARD-1'"))[0][0]
+        async with aclosing(feed.follow(member, None)) as events:
+            await anext(events)
+            for number in range(2):
+                line.cut()
+                await world.record(f"{number + 1}.00")
+                feed.posted()
+                async with asyncio.timeout(5):
+                    assert (await anext(events))[1] is not None
+        running.cancel()
