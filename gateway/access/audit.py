@@ -27,6 +27,7 @@ from gateway.statements import load_queries
 sql = load_queries(__file__, "audit.sql")
 
 COMMAND_LINE = "command_line"
+# Who acts or is spoken of, and what its ids begin with outside.
 PARTIES = {"operator": "opr", "partner": "ptn", "member": "mem"}
 # The result of what is noted before it is begun.
 ASKED = "ASKED"
