@@ -41,6 +41,7 @@ class RefusalCode(Enum):
     INPUT_NOT_ACCEPTED = "INPUT_NOT_ACCEPTED"
     BATCH_TOO_LARGE = "BATCH_TOO_LARGE"
     CREDIT_LIMIT_REACHED = "CREDIT_LIMIT_REACHED"
+    FILES_NOT_WRITTEN = "FILES_NOT_WRITTEN"
     NOT_ALLOWED = "NOT_ALLOWED"
     STATE_CONFLICT = "STATE_CONFLICT"
 
@@ -354,6 +355,13 @@ class NotAllowed(Refused):
     """{0}"""
 
     code = RefusalCode.NOT_ALLOWED
+
+
+class FilesNotWritten(Refused):
+    """The month {0} is closed, and its files could not be written ({1}). Close it again when the gateway's data folder takes
+    them."""
+
+    code = RefusalCode.FILES_NOT_WRITTEN
 
 
 class StateConflict(Refused):

@@ -5,6 +5,7 @@ import hmac
 import math
 import unicodedata
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -45,10 +46,28 @@ class Account:
     login: "Login | None" = None
 
 
-def as_typed(text: str) -> str:
-    """A login name or password in one form, however its letters are composed: keyboards differ (NFKC; NIST SP 800-63B, section
+def composed(text: str) -> str:
+    """A login name or password in one form, however its letters were composed: keyboards differ (NFKC; NIST SP 800-63B, section
     5.1.1.2). A text that is longer than either may be is left as it is."""
     return unicodedata.normalize("NFKC", text) if len(text) <= PASSWORD_MAX_LENGTH else text
+
+
+def forms_of(text: str) -> list[str]:
+    """How a login name or password may have been kept: as it was typed, from before it was composed, and composed."""
+    return list(dict.fromkeys((text, composed(text))))
+
+
+async def account_named(tx: Tx, vault: Vault, login: str) -> tuple[Row | None, bytes]:
+    """The account of a login name, if there is one, and the blind index that it is found by, or would be."""
+    hashes = [vault.blind("login", form) for form in forms_of(login)]
+    found = [(await tx.one(sql.account_by_login, login_hash=each), each) for each in hashes]
+    return next((each for each in found if each[0] is not None), found[-1])
+
+
+async def operator_named(tx: Tx, login: str) -> Row | None:
+    """An operator's local account."""
+    found = [await tx.one(sql.operator_by_login, login=form) for form in forms_of(login)]
+    return next((row for row in found if row is not None), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +89,10 @@ async def set_password(
 
     Raises InputNotAccepted, StateConflict when the login belongs to somebody else.
     """
-    login, password = as_typed(check_text(login, "login", LOGIN_MAX_LENGTH)), as_typed(password)
-    login_hash = vault.blind("login", login)
-    before = await tx.one(sql.account_by_login, login_hash=login_hash)
-    if not PASSWORD_MIN_LENGTH <= len(password) <= PASSWORD_MAX_LENGTH:
+    for form in forms_of(login):
+        check_text(form, "login", LOGIN_MAX_LENGTH)
+    before, login_hash = await account_named(tx, vault, login)
+    if not all(PASSWORD_MIN_LENGTH <= len(form) <= PASSWORD_MAX_LENGTH for form in forms_of(password)):
         told = f"A password has {PASSWORD_MIN_LENGTH} to {PASSWORD_MAX_LENGTH} characters."
         raise InputNotAccepted(told, "password")
     if before is not None:
@@ -82,9 +101,9 @@ async def set_password(
         sql.store_account,
         account_id=new_id(),
         kind=kind,
-        login=login,
+        login=composed(login),
         login_hash=login_hash,
-        password_hash=await asyncio.to_thread(_hasher.hash, password),
+        password_hash=await asyncio.to_thread(_hasher.hash, composed(password)),
         member_id=member_id,
         roles=list(roles),
         created_at=now,
@@ -94,11 +113,6 @@ async def set_password(
     if before is not None:
         await end_logins(tx, before, now)
     return account_id
-
-
-async def operator_named(tx: Tx, login: str) -> Row | None:
-    """An operator's local account."""
-    return await tx.one(sql.operator_by_login, login=as_typed(login))
 
 
 async def disable(tx: Tx, account: Row, now: datetime) -> None:
@@ -169,8 +183,7 @@ async def check_login(tx: Tx, vault: Vault, login: str, password: str, code: str
     An unknown login takes as long as a wrong password, and is locked after as many tries, so that neither is told apart: not by a
     right password in between either, so what is counted is the wrong ones of the last minutes, whatever else there was.
     """
-    login, password = as_typed(login), as_typed(password)
-    login_hash = vault.blind("login", login)
+    _, login_hash = await account_named(tx, vault, login)
     before = await tx.one(sql.login_failures, login_hash=login_hash, at=now)
     assert before is not None
     free_at = before["last_at"] + LOCKED
@@ -179,9 +192,7 @@ async def check_login(tx: Tx, vault: Vault, login: str, password: str, code: str
         raise LoginLocked(math.ceil((free_at - now).total_seconds() / 60))
     row = await tx.one(sql.account_by_login, login_hash=login_hash)
     stored = (row["password_hash"] if row else None) or _NOBODY  # a disabled account has none
-    try:
-        await asyncio.to_thread(_hasher.verify, stored, password)
-    except (VerificationError, InvalidHashError):
+    if not await asyncio.to_thread(_is_right, stored, password):
         row = None
     strong = row is not None and (row["kind"] == "operator" or row["second_factor"] is not None)
     if row is not None and strong and not await _serves(tx, vault, row, code, now):
@@ -195,6 +206,14 @@ async def check_login(tx: Tx, vault: Vault, login: str, password: str, code: str
         await tx.run(sql.note_login_failure, login_hash=login_hash, failures=failures + 1, at=now)
         return None
     return account_of(row, Login(now, strong))
+
+
+def _is_right(stored: str, password: str) -> bool:
+    """Whether a password is the one whose hash is stored."""
+    for form in reversed(forms_of(password)):
+        with suppress(VerificationError, InvalidHashError):
+            return _hasher.verify(stored, form)
+    return False
 
 
 def account_of(row: Row, login: Login | None) -> Account:

@@ -37,7 +37,7 @@ def _asked(prompt: str) -> str:
 
 
 def _check_login(login: str) -> None:
-    if not login or login != login.strip():
+    if not login or any(form != form.strip() for form in accounts.forms_of(login)):
         raise typer.BadParameter(f"A login name begins and ends with no space, and this is {login!r}.")
 
 

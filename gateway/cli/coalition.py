@@ -54,15 +54,16 @@ def partner_onboard(
 ) -> None:
     """Onboard partners from their files, or bring them up to date; contracts that are published stay as they are."""
     described = [read_partner_file(file) for file in files]
+    about: list[str] = []
 
     async def work(opened: Database) -> None:
         async with opened.transaction() as tx:
             try:
-                await onboard_from_files(tx, described, SystemClock().now())
+                about.extend(show("ptn", id) for id in await onboard_from_files(tx, described, SystemClock().now()))
             except NotOnboarded as error:
                 raise blamed(files[[new.code for new in described].index(error.partner)], error) from None
 
-    with_database(work, noting("partner onboard", partners=[new.code for new in described]))
+    with_database(work, noting("partner onboard", about, partners=[new.code for new in described]))
     for new in described:
         out.print(f"{new.code}: {new.name}, {len(new.contracts)} contract(s), {len(new.stores)} store(s)")
 

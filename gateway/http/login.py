@@ -14,8 +14,7 @@ from authlib.oauth2.rfc6749.errors import InvalidRequestError
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
-from gateway.access.accounts import LOGIN_MAX_LENGTH, Account, LoginLocked, as_typed, check_login
-from gateway.access.accounts import sql as account_sql
+from gateway.access.accounts import LOGIN_MAX_LENGTH, Account, LoginLocked, account_named, check_login
 from gateway.access.audit import Audit, Deed
 from gateway.access.clerk import CLIENT_REFUSED, check_resource, sql
 from gateway.access.consents import Consent, decide_alone, grant
@@ -216,9 +215,8 @@ class Authorize:
         self, tx: Tx, client: Row, form: dict[str, str], now: datetime, deeds: list[Deed]
     ) -> Account | None:
         """The account behind a filled form, and what is to be noted of it. Raises LoginLocked."""
-        login, code = as_typed(form.get("login", "")), "".join(form.get("code", "").split())
-        login_hash = self._vault.blind("login", login)
-        known = await tx.one(account_sql.account_by_login, login_hash=login_hash)
+        login, code = form.get("login", ""), "".join(form.get("code", "").split())
+        known, login_hash = await account_named(tx, self._vault, login)
         # What is no operator's may be somebody's address, and must be gone when that member is forgotten.
         is_operators = known is not None and known["kind"] == "operator"
         said = {"login": login} if is_operators else {"digest": login_hash.hex()}

@@ -95,8 +95,8 @@ def _check_connection(new: NewPartner) -> None:
         raise InputNotAccepted(f"{(new.endpoint or '')[:80]!r} is no address such as https://loyalty.example/api.", "endpoint")
 
 
-async def onboard_from_files(tx: Tx, described: list[NewPartner], now: datetime) -> None:
-    """Onboard partners with their stores, and publish those of their contracts that are not published yet.
+async def onboard_from_files(tx: Tx, described: list[NewPartner], now: datetime) -> list[UUID]:
+    """Onboard partners with their stores, and publish those of their contracts that are not published yet; answers their ids.
 
     Raises NotOnboarded, which says whose description was refused.
     """
@@ -118,3 +118,4 @@ async def onboard_from_files(tx: Tx, described: list[NewPartner], now: datetime)
                     check_unchanged(contract, before)
             except Refused as refused:
                 raise NotOnboarded(new.code, position, refused) from None
+    return partner_ids

@@ -10,7 +10,7 @@ from uuid import UUID
 from gateway.coalition.catalogue import Coalition, Contract, read_coalition
 from gateway.database import Database, Row, Tx
 from gateway.ids import new_id
-from gateway.refusals import StateConflict
+from gateway.refusals import FilesNotWritten, StateConflict
 from gateway.settlement.files import statement_digest, write_package
 from gateway.settlement.statements import Line, Settled, Standing, Statement, Sum, settle
 from gateway.statements import load_queries
@@ -39,8 +39,7 @@ async def close_period(
     """Close a month and settle it; a month that is closed already gives the same files again. `early`: also while it runs.
 
     A crash in between leaves the month closing, and closing it again goes on from there.
-    Raises StateConflict while an earlier month is open, for a month before the coalition or not over yet, and where the files
-    cannot be written.
+    Raises StateConflict while an earlier month is open, or for a month before the coalition or not over yet, FilesNotWritten.
     """
     if month > coalition.day_of(now).replace(day=1):
         raise StateConflict(f"The month {month:%Y-%m} has not begun.").at("month")
@@ -68,14 +67,13 @@ async def close_period(
 
 
 async def write_files(database: Database, coalition: Coalition, folder: Path, month: date) -> Path:
-    """Write the files of a closed month from what is kept; the same bytes every time. Raises StateConflict."""
+    """Write the files of a closed month from what is kept; the same bytes every time. Raises StateConflict, FilesNotWritten."""
     async with database.reading() as tx:
         settled = await read_settled(tx, coalition, month)
     try:
         return write_package(folder, coalition, settled)
     except OSError as error:
-        told = f"The month {month:%Y-%m} is closed, and its files could not be written ({error.strerror})."
-        raise StateConflict(f"{told} Close it again when the gateway's data folder takes them.") from error
+        raise FilesNotWritten(f"{month:%Y-%m}", error.strerror) from error
 
 
 async def compute(tx: Tx, coalition: Coalition, month: date) -> Settled:

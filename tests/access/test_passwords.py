@@ -7,10 +7,14 @@ import sys
 import unicodedata
 from typing import Literal
 
+import pyotp
 import pytest
+from argon2 import PasswordHasher
 
-from gateway.access.accounts import as_typed
+from gateway.access.accounts import composed, disable, operator_named, set_second_factor
+from gateway.database import Database
 from gateway.refusals import InputNotAccepted, StateConflict
+from tests.access.test_oauth import authorization
 from tests.world import OPERATOR_PASSWORD, World, log_in
 
 REDIRECT = "com.example.loyalty:/callback"
@@ -37,13 +41,36 @@ async def test_letters_are_the_same_however_a_keyboard_composes_them(world: Worl
     assert [tuple(row) for row in await world.sql("select kind, member_id from account where login is null")] == [("member", member_id)]
 
 
+async def test_an_account_from_before_letters_were_composed_is_found_and_ends_as_any(world: World, database: Database) -> None:
+    old, password = "jose\u0301", "a password\u00b2 of before"
+    account = await world.set_password("somebody", OPERATOR_PASSWORD, roles=["admin"])
+    login_hash, hashed = (await world.vault(database)).blind("login", old), PasswordHasher().hash(password)
+    await world.sql("update account set login = $2, login_hash = $3, password_hash = $4 where account_id = $1", account, old, login_hash, hashed)
+    async with database.transaction() as tx:
+        factor = await set_second_factor(tx, await world.vault(database), account)
+    query, _ = authorization(world)
+    form = {"login": old, "password": password, "code": pyotp.TOTP(factor).at(world.clock.now())}
+    assert (await world.http.post("/oauth/authorize", params=query, data=form)).status_code == 303
+    assert await world.set_password(old, OPERATOR_PASSWORD) == account  # and no other one that looks alike
+    async with database.transaction() as tx:
+        found = await operator_named(tx, old)
+        assert found is not None
+        await disable(tx, found, world.clock.now())
+    assert await world.sql("select disabled_at is null from account where account_id = $1", account) == [(False,)]
+
+
 async def test_a_password_beyond_any_is_refused_and_never_composed(world: World) -> None:
     """Marks that are put in order take a time that grows with the square of how many there are."""
     member_id = (await world.sql("select member_id from card where number = 'CARD-1'"))[0][0]
     endless = "a" + "\u0301\u0323" * 20_000
     with pytest.raises(InputNotAccepted, match="10 to 1000 characters"):
         await world.set_password("zoe", endless, member_id)
-    assert as_typed(endless) is endless
+    assert composed(endless) is endless
+    for short in ("\ufdfa", "\u00b4"):  # of which eighteen characters, or a blank and a mark, are composed
+        with pytest.raises(InputNotAccepted, match="10 to 1000 characters"):
+            await world.set_password("zoe", short, member_id)
+    with pytest.raises(InputNotAccepted, match="login must have 1 to 200"):
+        await world.set_password("\ufdfa" * 190, OPERATOR_PASSWORD, member_id)
 
 
 async def test_a_byte_order_mark_before_what_is_piped_is_none_of_the_password(world: World) -> None:

@@ -106,7 +106,7 @@ async def test_a_month_whose_files_cannot_be_written_is_closed_and_gets_them_whe
     in_the_way = world.data_dir / "settlement" / "2026-10"
     in_the_way.touch()
     refused = await close(world, "2026-10")
-    assert (refused["period"], [e["code"] for e in refused["errors"]]) == (None, ["STATE_CONFLICT"])
+    assert (refused["period"], [e["code"] for e in refused["errors"]]) == (None, ["FILES_NOT_WRITTEN"])
     assert "2026-10 is closed" in refused["errors"][0]["message"]
     in_the_way.unlink()
     assert await close(world, "2026-10") == {"period": {"state": "CLOSED"}, "errors": []}
