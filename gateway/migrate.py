@@ -7,6 +7,8 @@ import structlog
 from yoyo import get_backend, read_migrations
 from yoyo.migrations import MigrationList
 
+from gateway.session_settings import WHERE_NOBODY_IS
+
 log = structlog.get_logger(__name__)
 
 
@@ -34,6 +36,9 @@ def migrate(dsn: str, only_first: int | None = None) -> list[str]:
     except psycopg.OperationalError as error:
         raise DatabaseOutOfReach(f"The database of DATABASE_URL cannot be used: {error}") from None
     try:
+        for name, value in WHERE_NOBODY_IS.items():
+            backend.execute("select set_config(%s, %s, false)", (name, value))
+        backend.commit()
         # It ends with the connection. yoyo's own lock is a row, which who is killed leaves there; once this one is ours, that is
         # nobody's any more.
         if not backend.execute("select pg_try_advisory_lock(hashtext('gateway migrate'))").fetchone()[0]:

@@ -14,6 +14,7 @@ from gateway.database.dead import DeadConnections
 from gateway.database.failures import AWAY, LostRace, Stuck, telling_away
 from gateway.database.tx import APPLICATION_ROLE, COMMAND_SECONDS, POSTER_ROLE, READER_ROLE, Listener, Row, Tx
 from gateway.parties import Shares
+from gateway.session_settings import ASKED_TIMES, IDLE_SECONDS, UNTAKEN_SECONDS, WHERE_NOBODY_IS
 from gateway.statements import Statement
 
 if TYPE_CHECKING:
@@ -23,19 +24,7 @@ ACQUIRE_SECONDS = 5
 GRACE_SECONDS = 2
 SNAPSHOT_SECONDS = 3_600
 SEND_BUFFER_BYTES = 1024 * 1024
-# What the other end, or whatever lies between, has not even taken in by then is lost with its connection; who says nothing for
-# IDLE_SECONDS is asked whether it is there, ASKED_TIMES at most. So does the server with us: a machine that vanishes within a
-# transaction would keep its locks, and every reader of the outbox waiting, for hours.
-UNTAKEN_SECONDS, IDLE_SECONDS, ASKED_TIMES = 10, 10, 3
-OWN_SETTINGS = {
-    "application_name": "loyalty-gateway",
-    "timezone": "UTC",
-    "idle_in_transaction_session_timeout": f"{IDLE_SECONDS}s",
-    "tcp_user_timeout": f"{UNTAKEN_SECONDS}s",
-    "tcp_keepalives_idle": f"{IDLE_SECONDS}s",
-    "tcp_keepalives_interval": "1s",
-    "tcp_keepalives_count": str(ASKED_TIMES),
-}
+OWN_SETTINGS = {"application_name": "loyalty-gateway", "timezone": "UTC", **WHERE_NOBODY_IS}
 DECIDE_TRIES = 5
 
 T = TypeVar("T")
@@ -191,12 +180,14 @@ class Database:
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Tx]:
-        """A read-only transaction that sees one moment of the whole database. Raises DatabaseAway, Stuck."""
+        """A read-only transaction that sees one moment of the whole database, and stands in nobody's way: whoever reads what is
+        found there may take its time. Raises DatabaseAway, Stuck."""
         with telling_away(reads=True):
             async with (
                 _Taken(self._pool, self._working.own()) as connection,
                 connection.transaction(isolation="repeatable_read", readonly=True),
             ):
+                await connection.execute(f"set local idle_in_transaction_session_timeout = '{SNAPSHOT_SECONDS}s'")
                 yield Tx(connection, SNAPSHOT_SECONDS)
 
     @asynccontextmanager

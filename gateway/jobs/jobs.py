@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import structlog
 from pgqueuer.core.sm import SchedulerManager
@@ -17,7 +17,9 @@ from gateway.statements import load_queries
 
 sql = load_queries(__file__)
 
-RESTART_SECONDS = 1
+RESTART_SECONDS, PULL_BACK_SECONDS = 1, 60
+# Every job is due once a minute at least.
+LONGEST_WAIT = timedelta(minutes=1)
 
 log = structlog.get_logger(__name__)
 
@@ -61,6 +63,25 @@ class Jobs:
 
     async def run(self) -> None:
         """Take part in the schedule until ended or cancelled; when the database goes away, begin anew once it is back."""
+        pulling_back = asyncio.create_task(self._pull_back())
+        try:
+            await self._take_part()
+        finally:
+            pulling_back.cancel()
+
+    async def _pull_back(self) -> None:
+        """Whatever moment the database's clock has been at, no job waits longer than it does."""
+        while True:
+            await asyncio.sleep(PULL_BACK_SECONDS)
+            try:
+                async with self._database.reading() as tx:
+                    await tx.run(sql.pull_back, jobs=list(self._scheduled), most=2 * LONGEST_WAIT)
+            except (DatabaseAway, Stuck):
+                pass
+            except Exception as error:
+                log.warning("the schedule could not be looked at", error=describe(error))
+
+    async def _take_part(self) -> None:
         while self._scheduled and not self._is_ending:
             scheduler = self._scheduler = SchedulerManager(self._database.schedules())
             for name in self._scheduled:

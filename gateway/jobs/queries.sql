@@ -1,3 +1,11 @@
+-- name: pull_back(jobs, most)!
+-- Runs, and signs of life of runs, that lie further ahead than any job waits: a clock of the database that was ahead has left them.
+update pgqueuer_schedules
+   set next_run = least(next_run, now()),
+       heartbeat = least(heartbeat, now())
+ where entrypoint = any(:jobs::text[])
+   and (next_run > now() + :most or heartbeat > now() + :most);
+
 -- name: begin_run(job, at)!
 -- A run of a job begins.
 insert into job_run (job, began_at)

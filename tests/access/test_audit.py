@@ -93,7 +93,7 @@ async def test_the_log_is_no_place_to_fill_what_partners_do_is_short_and_paid_fo
     narrow = answer.json()["access_token"]
     assert (await world.post(narrow, query, r=long)).status_code == 403
     before = len(await noted(world))
-    await world.sql("update budget set available = 0, as_of = clock_timestamp() + interval '1 day'")
+    await world.sql("update budget set available = 0, as_of = clock_timestamp() + interval '50 seconds'")
     statuses = [(await world.post(narrow, query, r=long)).status_code for _ in range(250)]
     assert set(statuses) == {403, 429}
     assert statuses[-1] == 429
@@ -177,7 +177,7 @@ async def test_what_is_too_dear_for_an_operator_is_noted_and_paid_for(world: Wor
     query = "{ partners(first: 1000) { nodes { stores(first: 1000) { nodes { code } } } } }"
     assert (await world.post(operator, query)).json()["errors"][0]["extensions"]["code"] == "COST_TOO_HIGH"
     assert [result for _, _, result in (await noted(world))[before:]] == ["COST_TOO_HIGH"]
-    await world.sql("update budget set available = 0, as_of = clock_timestamp() + interval '1 day'")
+    await world.sql("update budget set available = 0, as_of = clock_timestamp() + interval '50 seconds'")
     statuses = []
     while 429 not in statuses and len(statuses) < 200:
         statuses.append((await world.post(operator, query)).status_code)
@@ -226,7 +226,7 @@ async def test_what_a_partner_is_refused_is_paid_for_by_what_it_fills_in_the_log
     short = {"externalId": "x" * 5_000}  # nothing of the body itself is charged
     assert (await world.post(narrow, query, r=short)).status_code == 403
     before = len(await noted(world))
-    await world.sql("update budget set available = 0, as_of = clock_timestamp() + interval '1 day'")
+    await world.sql("update budget set available = 0, as_of = clock_timestamp() + interval '50 seconds'")
     statuses = []
     while 429 not in statuses and len(statuses) < 400:
         statuses.append((await world.post(narrow, query, r=short)).status_code)
@@ -283,7 +283,7 @@ async def test_logins_returns_and_logouts_with_one_cookie_break_nobody_off(world
 async def test_who_comes_back_with_a_session_again_and_again_is_told_to_wait(world: World) -> None:
     await world.operator()
     query, _ = authorization(world)
-    await world.sql("update budget set available = 0, as_of = clock_timestamp() + interval '1 day' where holder like 'address %'")
+    await world.sql("update budget set available = 0, as_of = clock_timestamp() + interval '50 seconds' where holder like 'address %'")
     before, statuses = len(await noted(world)), []
     while 429 not in statuses and len(statuses) < 60:
         answer = await world.http.get("/oauth/authorize", params=query, headers={"cookie": session_of(world)})

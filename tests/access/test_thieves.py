@@ -194,7 +194,7 @@ async def test_a_parameter_without_a_value_is_as_if_it_were_not_there(world: Wor
 async def test_an_empty_form_is_a_try_at_logging_in_and_counts_as_one(world: World) -> None:
     query, _ = authorization(world)
     await world.http.post("/oauth/authorize", params=query, data={"login": "", "password": ""})
-    frozen = "update budget set available = 0, as_of = clock_timestamp() + interval '1 day' where holder = 'address 127.0.0.1'"
+    frozen = "update budget set available = 0, as_of = clock_timestamp() + interval '50 seconds' where holder = 'address 127.0.0.1'"
     await world.sql(frozen)
     statuses = [(await world.http.post("/oauth/authorize", params=query, data={"login": ""})).status_code for _ in range(20)]
     assert statuses[-1] == 429

@@ -112,7 +112,7 @@ async def test_every_event_is_paid_for_and_who_has_spent_all_comes_back_for_the_
         await world.record("1.00")
         cursor = (await next_of(socket))["payload"]["data"]["walletChanged"]["cursor"]
         # Nothing is left, and nothing comes back.
-        await world.sql("update budget set available = 0, as_of = clock_timestamp() + interval '1 day'")
+        await world.sql("update budget set available = 0, as_of = clock_timestamp() + interval '50 seconds'")
         seen = [1]
         while True:
             await world.record(f"{len(seen) + 1}.00")

@@ -217,7 +217,7 @@ async def test_what_can_never_be_read_ends_a_socket_for_good_and_what_cannot_be_
     closes = []
     for n, payload in enumerate(({"query": "{ me { id } }", "variables": {"z": [[]] * 20_000}}, {"query": "{ me { id } }", "variables": {"z": "x" * 200_000}})):
         if n == 1:
-            await world.sql("update budget set available = 0, as_of = clock_timestamp() + interval '1 day'")
+            await world.sql("update budget set available = 0, as_of = clock_timestamp() + interval '50 seconds'")
         async with open_socket(world, token) as socket:
             with contextlib.suppress(ConnectionClosed):
                 for _ in range(20):

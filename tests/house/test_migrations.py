@@ -7,12 +7,15 @@ import signal
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
 import msgspec
 import pytest
+from yoyo import get_backend, read_migrations
 
+from gateway import migrate as migrating
 from gateway.clock import SystemClock
 from gateway.coalition.catalogue import read_coalition
 from gateway.credit.credit import plain_reference
@@ -328,6 +331,26 @@ async def test_who_may_not_migrate_is_told_so_and_who_has_to_wait_waits(
     assert await applied(connection) == 1
     await connection.execute("drop role stranger")
     await connection.close()
+
+
+async def test_a_machine_that_vanishes_while_it_migrates_is_given_up_too(
+    server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dsn = await create_database(server, "vanishes")
+    backends, told = [], []
+
+    def connect(address: str) -> Any:
+        backends.append(get_backend(address))
+        return backends[0]
+
+    def look(folder: str) -> Any:
+        told.append(backends[0].execute("show idle_in_transaction_session_timeout").fetchone()[0])
+        return read_migrations(folder)
+
+    monkeypatch.setattr(migrating, "get_backend", connect)
+    monkeypatch.setattr(migrating, "read_migrations", look)
+    assert migrate(dsn, only_first=1) == NAMES[:1]
+    assert told == ["10s"]
 
 
 async def test_a_database_that_goes_away_while_one_waits_to_migrate_is_told(server: EmbeddedPostgres) -> None:

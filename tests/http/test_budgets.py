@@ -58,6 +58,26 @@ async def test_who_has_spent_its_budget_waits_and_nobody_else_does(world: World)
     assert (await other.charge(Caller("member", other_member, "member-app", frozenset()), 40_000))["actualQueryCost"] == 40_000
 
 
+async def test_a_budget_is_restored_when_the_databases_clock_was_ahead_and_is_right_again(world: World) -> None:
+    plan, database = Plan(1_000, 10), await opened(world)
+
+    async def take() -> tuple[float, float]:
+        async with database.reading() as tx:
+            row = await tx.one(
+                budget.sql.take_budget, holder="m", most=plan.maximum, rate=plan.restore_rate, needed=plan.maximum, wanted=plan.maximum
+            )
+            return row["taken"], row["left_over"]
+
+    assert await take() == (1_000, 0)
+    await world.sql("update budget set as_of = clock_timestamp() + interval '1 day' where holder = 'm'")
+    assert await take() == (0, 0)
+    await world.sql("update budget set as_of = as_of - interval '200 seconds' where holder = 'm'")
+    assert await take() == (1_000, 0)
+    await world.sql("update budget set as_of = clock_timestamp() + interval '50 seconds' where holder = 'm'")  # somebody else's turn
+    assert await take() == (0, 0)
+    assert (await world.sql("select as_of > clock_timestamp() from budget where holder = 'm'"))[0][0]
+
+
 async def test_a_document_that_nobody_registered_is_paid_for_by_who_asks_for_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PLANS, "partner", Plan(1_000, 1))
     headers = {"Authorization": f"Bearer {await world.token('grocer')}"}
@@ -76,7 +96,7 @@ async def test_what_waits_for_more_of_the_budget_gives_nothing_of_it_back(world:
     plan, caller = PLANS["member"], Caller("member", uuid4(), "member-app", frozenset())
     budgets = budget.Budgets(await opened(world))
     await budgets.charge(caller, 1)
-    frozen = "update budget set as_of = clock_timestamp() + interval '1 day' where holder like 'member %'"
+    frozen = "update budget set as_of = clock_timestamp() + interval '50 seconds' where holder like 'member %'"
     await world.sql(frozen)
     connection = await asyncpg.connect(world.dsn)
     async with connection.transaction():
@@ -120,7 +140,7 @@ async def test_a_stranger_logs_in_and_pushes_so_often_from_one_address_and_no_mo
     assert (await world.sql("select count(*) from pushed_request"))[0][0] == len(accepted)
     assert refused[0].json()["error"] == "temporarily_unavailable"
     # Budgets go by the database's clock, which stands still from here on.
-    await world.sql("update budget set available = 0, as_of = clock_timestamp() + interval '1 day' where holder = 'address 127.0.0.1'")
+    await world.sql("update budget set available = 0, as_of = clock_timestamp() + interval '50 seconds' where holder = 'address 127.0.0.1'")
     login = await world.http.post("/oauth/authorize", params=query, data={"login": "olga", "password": "guess"})
     assert login.status_code == 429
     assert "from your address" in login.text

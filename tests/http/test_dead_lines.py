@@ -14,6 +14,7 @@ from gateway.access.audit import Audit, Deed
 from gateway.access.revocations import revoke
 from gateway.database import Database, DatabaseAway, pools
 from gateway.events.feed import Feed
+from gateway.ledger.seal import verify_chain
 from gateway.settings import read_settings
 from tests.lines import Line, line_to
 from tests.points import run_job
@@ -110,6 +111,19 @@ async def test_what_a_machine_that_vanished_had_begun_is_ended_by_the_server(
         with pytest.raises(DatabaseAway):
             await vanishing
         assert await world.sql("select from audit_log where action = 'vanish'") == []
+
+
+async def test_who_reads_what_a_snapshot_shows_may_take_its_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(pools.OWN_SETTINGS, "idle_in_transaction_session_timeout", "100ms")
+    await world.record("5.00")
+    await run_job(world, "seal")
+    async with Database(world.dsn, 1) as database:
+        told = []
+        async for each in verify_chain(database, await world.signer(database)):
+            await asyncio.sleep(0.5)
+            told.append(each)
+        assert [fault for *_, fault in told] == [None] * len(told)
+        assert told
 
 
 async def test_who_comes_too_late_to_its_own_transaction_has_done_nothing_and_begins_anew(

@@ -2,12 +2,15 @@
 
 import asyncio
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta
+from itertools import pairwise
 
 import asyncpg
 import pytest
+from croniter import croniter
 from pgqueuer.sm import SchedulerManager
 
+from gateway.jobs import jobs as jobs_module
 from gateway.jobs.jobs import Jobs
 from tests.ledger.test_batches import waits
 from tests.points import run_job, speaking_of, terms
@@ -21,6 +24,28 @@ async def test_jobs_run_by_themselves_and_are_visible_to_operators_and_in_metric
             while not (await world.sql("select 1 from job_run where job = 'seal' and done > 0")):
                 await asyncio.sleep(0.1)
         await look_at_jobs(world)
+
+
+async def test_jobs_go_on_when_the_databases_clock_was_ahead_and_is_right_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs_module, "PULL_BACK_SECONDS", 0.2)
+    async with open_world(place, jobs=("seal",)) as world:
+        async with asyncio.timeout(30):
+            while not await world.sql("select from job_run"):
+                await asyncio.sleep(0.1)
+            await world.sql("update pgqueuer_schedules set next_run = now() + interval '1 day', heartbeat = now() + interval '1 day'")
+            while await world.sql("select from pgqueuer_schedules where next_run > now() + interval '1 minute' or heartbeat > now()"):
+                await asyncio.sleep(0.1)
+            began = (await world.sql("select began_at from job_run"))[0][0]
+            world.clock.set(world.clock.now() + timedelta(seconds=1))
+            while (await world.sql("select began_at from job_run"))[0][0] == began:
+                await asyncio.sleep(0.1)
+
+
+async def test_every_job_is_due_within_what_is_taken_for_its_longest_wait(world: World) -> None:
+    for job in world.jobs.jobs.values():
+        times = croniter(job.expression, world.clock.now())
+        moments = [times.get_next(datetime) for _ in range(10)]
+        assert all(after - before <= jobs_module.LONGEST_WAIT for before, after in pairwise(moments)), job.name
 
 
 async def look_at_jobs(world: World) -> None:
