@@ -12,6 +12,7 @@ from gateway import batching, pages, schema, turns
 from gateway.access import consents, grants, server
 from gateway.access.audit import DETAILS_MAX_BYTES, NOTERS_AT_ONCE, NOTERS_OF_ONE
 from gateway.coalition import connections
+from gateway.database.tx import COMMAND_SECONDS
 from gateway.events import feed
 from gateway.http import (
     admission,
@@ -30,6 +31,7 @@ from gateway.http import (
     wire,
 )
 from gateway.ledger.post import SINGLES_AT_ONCE, SINGLES_OF_ONE
+from gateway.session_settings import IDLE_SECONDS
 
 
 def at_once(sizes: tuple[tuple[int, int], ...]) -> str:
@@ -71,7 +73,7 @@ SAID = {
     "budget of cost": [
         *(f"{plan.maximum:,} and {plan.restore_rate:,}" for plan in budget.PLANS.values()),
     ],
-    "time of a query": [f"{patience.QUERY_SECONDS} seconds"],
+    "time of a query": [f"{patience.QUERY_SECONDS} seconds", f"a statement {COMMAND_SECONDS}", f"nothing is said {IDLE_SECONDS}"],
     "at once, in one process": [
         f"{connections.ASKS_OF_ONE} balances in partners' own systems and {connections.CREDITS_OF_ONE} credits at each",
         f"{NOTERS_OF_ONE} that write the audit log ({NOTERS_AT_ONCE} of all)",
