@@ -1,13 +1,14 @@
 """Raw SQL migrations, applied in the order of their names by yoyo."""
 
 from pathlib import Path
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 import psycopg
 import structlog
 from yoyo import get_backend, read_migrations
 from yoyo.migrations import MigrationList
 
-from gateway.session_settings import WHERE_NOBODY_IS
+from gateway.session_settings import IDLE_SECONDS, WHERE_NOBODY_IS
 
 log = structlog.get_logger(__name__)
 
@@ -16,6 +17,7 @@ class DatabaseOutOfReach(RuntimeError):
     """The database that is to be migrated cannot be reached, or does not let us in; its text says what it said."""
 
 
+CONNECT_SECONDS = 5
 PACKAGED = Path(__file__).with_name("_migrations")
 CHECKED_OUT = Path(__file__).parent.parent / "migrations"
 
@@ -25,6 +27,16 @@ def migrations_dir() -> Path:
     return PACKAGED if PACKAGED.exists() else CHECKED_OUT
 
 
+def _address(dsn: str) -> str:
+    """As yoyo reads it, with what every session asks of the server: it begins a transaction as soon as it is connected. This one
+    keeps a lock between two of them, too, and has nothing to wait for there."""
+    parts = urlsplit(dsn)
+    said = {"connect_timeout": str(CONNECT_SECONDS), **dict(parse_qsl(parts.query))}
+    asked = [f"-c {name}={value}" for name, value in {**WHERE_NOBODY_IS, "idle_session_timeout": f"{IDLE_SECONDS}s"}.items()]
+    said["options"] = " ".join([*asked, *filter(None, [said.get("options")])])
+    return urlunsplit(parts._replace(scheme="postgresql+psycopg", query=urlencode(said, quote_via=quote)))
+
+
 def migrate(dsn: str, only_first: int | None = None) -> list[str]:
     """Apply what is missing and return the names of what was applied, each in one transaction with the note that it was: whoever
     is killed in the middle leaves nothing behind, and the next one goes on.
@@ -32,13 +44,10 @@ def migrate(dsn: str, only_first: int | None = None) -> list[str]:
     `only_first` stops after that many migrations of the whole list, for tests of an older version. Raises DatabaseOutOfReach.
     """
     try:
-        backend = get_backend(dsn.replace("postgresql://", "postgresql+psycopg://").replace("postgres://", "postgresql+psycopg://"))
+        backend = get_backend(_address(dsn))
     except psycopg.OperationalError as error:
         raise DatabaseOutOfReach(f"The database of DATABASE_URL cannot be used: {error}") from None
     try:
-        for name, value in WHERE_NOBODY_IS.items():
-            backend.execute("select set_config(%s, %s, false)", (name, value))
-        backend.commit()
         # It ends with the connection. yoyo's own lock is a row, which who is killed leaves there; once this one is ours, that is
         # nobody's any more.
         if not backend.execute("select pg_try_advisory_lock(hashtext('gateway migrate'))").fetchone()[0]:

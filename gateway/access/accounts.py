@@ -3,7 +3,6 @@
 import asyncio
 import hmac
 import math
-import unicodedata
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,12 +19,12 @@ from gateway.database import Row, Tx
 from gateway.ids import new_id
 from gateway.refusals import InputNotAccepted, StateConflict
 from gateway.statements import load_queries
-from gateway.texts import check_text
+from gateway.texts import COMPOSED_MAX_LENGTH, check_text, composed, forms_of
 
 sql = load_queries(__file__, "accounts.sql")
 
 LOGIN_MAX_LENGTH = 200
-PASSWORD_MIN_LENGTH, PASSWORD_MAX_LENGTH = 10, 1_000
+PASSWORD_MIN_LENGTH, PASSWORD_MAX_LENGTH = 10, COMPOSED_MAX_LENGTH
 FAILURES_MAX = 5
 LOCKED = timedelta(minutes=15)
 
@@ -44,17 +43,6 @@ class Account:
     member_id: UUID | None
     roles: tuple[str, ...] = ()
     login: "Login | None" = None
-
-
-def composed(text: str) -> str:
-    """A login name or password in one form, however its letters were composed: keyboards differ (NFKC; NIST SP 800-63B, section
-    5.1.1.2). A text that is longer than either may be is left as it is."""
-    return unicodedata.normalize("NFKC", text) if len(text) <= PASSWORD_MAX_LENGTH else text
-
-
-def forms_of(text: str) -> list[str]:
-    """How a login name or password may have been kept: as it was typed, from before it was composed, and composed."""
-    return list(dict.fromkeys((text, composed(text))))
 
 
 async def account_named(tx: Tx, vault: Vault, login: str) -> tuple[Row | None, bytes]:

@@ -18,6 +18,7 @@ from gateway.cli.running import noting, out, settings_of, with_database
 from gateway.clock import SystemClock
 from gateway.database import Database, Tx
 from gateway.members import lookup
+from gateway.texts import forms_of
 
 operator_app = typer.Typer(help="Operators' local accounts.", no_args_is_help=True)
 
@@ -37,7 +38,7 @@ def _asked(prompt: str) -> str:
 
 
 def _check_login(login: str) -> None:
-    if not login or any(form != form.strip() for form in accounts.forms_of(login)):
+    if not login or any(form != form.strip() for form in forms_of(login)):
         raise typer.BadParameter(f"A login name begins and ends with no space, and this is {login!r}.")
 
 

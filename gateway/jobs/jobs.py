@@ -72,7 +72,6 @@ class Jobs:
     async def _pull_back(self) -> None:
         """Whatever moment the database's clock has been at, no job waits longer than it does."""
         while True:
-            await asyncio.sleep(PULL_BACK_SECONDS)
             try:
                 async with self._database.reading() as tx:
                     await tx.run(sql.pull_back, jobs=list(self._scheduled), most=2 * LONGEST_WAIT)
@@ -80,6 +79,7 @@ class Jobs:
                 pass
             except Exception as error:
                 log.warning("the schedule could not be looked at", error=describe(error))
+            await asyncio.sleep(PULL_BACK_SECONDS)
 
     async def _take_part(self) -> None:
         while self._scheduled and not self._is_ending:

@@ -13,9 +13,8 @@ from uuid import UUID, uuid4
 import asyncpg
 import msgspec
 import pytest
-from yoyo import get_backend, read_migrations
+from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
 
-from gateway import migrate as migrating
 from gateway.clock import SystemClock
 from gateway.coalition.catalogue import read_coalition
 from gateway.credit.credit import plain_reference
@@ -337,20 +336,19 @@ async def test_a_machine_that_vanishes_while_it_migrates_is_given_up_too(
     server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dsn = await create_database(server, "vanishes")
-    backends, told = [], []
+    told = []
 
-    def connect(address: str) -> Any:
-        backends.append(get_backend(address))
-        return backends[0]
+    def connect(self: PostgresqlPsycopgBackend, uri: Any) -> Any:
+        connection = connected(self, uri)
+        shown = "select current_setting('idle_in_transaction_session_timeout'), current_setting('idle_session_timeout')"
+        told.append(connection.execute(shown).fetchone())
+        connection.rollback()
+        return connection
 
-    def look(folder: str) -> Any:
-        told.append(backends[0].execute("show idle_in_transaction_session_timeout").fetchone()[0])
-        return read_migrations(folder)
-
-    monkeypatch.setattr(migrating, "get_backend", connect)
-    monkeypatch.setattr(migrating, "read_migrations", look)
-    assert migrate(dsn, only_first=1) == NAMES[:1]
-    assert told == ["10s"]
+    connected = PostgresqlPsycopgBackend.connect
+    monkeypatch.setattr(PostgresqlPsycopgBackend, "connect", connect)
+    assert migrate(f"{dsn}&options=-c%20jit%3Doff", only_first=1) == NAMES[:1]
+    assert told == [("10s", "10s")]  # before its first transaction
 
 
 async def test_a_database_that_goes_away_while_one_waits_to_migrate_is_told(server: EmbeddedPostgres) -> None:
