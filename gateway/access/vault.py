@@ -11,7 +11,6 @@ from gateway.cipher import Wrapping, blind, new_key, seal, unseal
 from gateway.database import Database, Tx
 from gateway.settings import FOLDER_MODE, Settings
 from gateway.statements import load_queries
-from gateway.texts import composed
 
 sql = load_queries(__file__, "vault.sql")
 
@@ -39,8 +38,8 @@ class Vault:
 
 
 async def open_vault(database: Database, settings: Settings) -> Vault:
-    """Unwrap the keys; those that are not there yet are made, and logins from before they were blinded, or composed, are. Raises
-    CannotOpen, DatabaseAway."""
+    """Unwrap the keys; those that are not there yet are made, and logins from before they were blinded are. Raises CannotOpen,
+    DatabaseAway."""
     wrapping = Wrapping(wrapping_keys(settings))
     async with database.transaction() as tx:
         await tx.run(sql.lock_vault)
@@ -54,11 +53,9 @@ async def open_vault(database: Database, settings: Settings) -> Vault:
                 wrapped = wrapping.wrap(keys[purpose], purpose.encode())
                 await tx.run(sql.store_vault_key, purpose=purpose, wrapped=wrapped)
         vault = Vault(wrapping, keys)
-        for row in await tx.all(sql.logins_in_words):
-            login, form = row["login"], composed(row["login"])
-            if row["login_hash"] is None or login != form:
-                login_hash = vault.blind("login", form)
-                await tx.run(sql.blind_login, account_id=row["account_id"], login=login, composed=form, login_hash=login_hash)
+        for row in await tx.all(sql.logins_to_blind):
+            login, login_hash = row["login"], vault.blind("login", row["login"])
+            await tx.run(sql.blind_login, account_id=row["account_id"], login=login, login_hash=login_hash)
     return vault
 
 

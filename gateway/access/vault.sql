@@ -19,18 +19,20 @@ update vault_key
    set wrapped = :wrapped
  where purpose = :purpose;
 
--- name: logins_in_words()
--- What operators are called, and accounts from before migration 0055.
-select account_id, login, login_hash
+-- name: logins_to_blind()
+-- Accounts from before migration 0055.
+select account_id, login
   from account
- where login is not null;
+ where login_hash is null
+   and login is not null;
 
--- name: blind_login(account_id, login, composed, login_hash)!
--- An account is found by the blind index of its login; a member's is kept in words no more. Where there is another one of the same
--- name, as a process of before has made meanwhile, that stays the one that is found.
+-- name: blind_login(account_id, login, login_hash)!
+-- An account is found by the blind index of its login; a member's is kept in words no more. Where a process of
+-- before that migration made a second one of the same name meanwhile, the first stays the one that is found.
 update account
    set login_hash = :login_hash,
-       login = case when kind = 'operator' then :composed end
+       login = case when kind = 'operator' then login end
  where account_id = :account_id
    and login = :login
+   and login_hash is null
    and not exists (select from account a where a.login_hash = :login_hash);
