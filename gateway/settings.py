@@ -24,6 +24,7 @@ DATABASE_PARAMETERS = (
 latter takes any other word of libpq's (`connect_timeout`, `channel_binding`) for a setting of the server."""
 
 DATABASE_FILES = ("sslcert", "sslcrl", "sslkey", "sslrootcert")
+"""Of these, what names a file: it has to be there."""
 
 JOBS = ("conversions", "credit", "expire", "fold", "holds", "mature", "notices", "seal", "tidy")
 

@@ -57,8 +57,7 @@ async def quote(
     """Lock the rate in force for `QUOTE_LIFETIME`, for a key that has no quote yet.
 
     `give` is rounded down to whole points of the target, in the exchange account's favour.
-    Raises ProgrammeUnknown, RateNotOffered, BelowMinimum, NotInIncrement, InputNotAccepted, IdempotencyKeyReused,
-    OccurredInFuture, OccurredTooLongAgo.
+    Raises ProgrammeUnknown, RateNotOffered, BelowMinimum, NotInIncrement, InputNotAccepted, OccurredInFuture, OccurredTooLongAgo.
     """
     rate, give = _offered(coalition, request, now)
     bucket = ids.bucket_of(membership.member_id)
