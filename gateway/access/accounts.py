@@ -165,13 +165,13 @@ class LoginLocked(Exception):
         self.minutes = minutes
 
 
-async def check_login(tx: Tx, vault: Vault, login: str, password: str, code: str, now: datetime) -> Account | None:
-    """The account by its password and, of an operator, a code of its second factor; else None. Raises LoginLocked.
+async def check_login(tx: Tx, vault: Vault, login_hash: bytes, password: str, code: str, now: datetime) -> Account | None:
+    """The account by its password and, of an operator, a code of its second factor; else None. `login_hash`: what `account_named`
+    finds it by. Raises LoginLocked.
 
     An unknown login takes as long as a wrong password, and is locked after as many tries, so that neither is told apart: not by a
     right password in between either, so what is counted is the wrong ones of the last minutes, whatever else there was.
     """
-    _, login_hash = await account_named(tx, vault, login)
     before = await tx.one(sql.login_failures, login_hash=login_hash, at=now)
     assert before is not None
     free_at = before["last_at"] + LOCKED

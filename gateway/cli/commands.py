@@ -62,7 +62,7 @@ def verify(
     """Check every invariant of the ledger, or its sealed chain; exit status 1 if something is broken."""
     settings = settings_of()
     if known and not chain:
-        raise typer.BadParameter("--known is compared with the sealed blocks: gateway verify --chain --known.")
+        raise typer.BadParameter("--known is compared with the sealed blocks: gateway verify --chain --known HEIGHT:HASH.")
     try:
         mark = seal.Mark.read(known) if known else None
     except ValueError:

@@ -222,7 +222,7 @@ class Authorize:
         said = {"login": login} if is_operators else {"digest": login_hash.hex()}
         deed = Deed("nobody", None, client["client_id"], "log in", "ok", details=said)
         try:
-            account = await check_login(tx, self._vault, login, form.get("password", ""), code, now)
+            account = await check_login(tx, self._vault, login_hash, form.get("password", ""), code, now)
         except LoginLocked:
             deeds.append(replace(deed, result="LOCKED"))
             raise

@@ -218,7 +218,7 @@ async def test_a_new_password_ends_what_was_begun_with_the_old_one(world: World)
     await world.disable("olga")
     async with database.transaction() as tx:
         vault = await world.vault(database)
-        assert await accounts.check_login(tx, vault, "olga", NEW_PASSWORD, world.code_of("olga"), world.clock.now()) is None
+        assert await accounts.check_login(tx, vault, vault.blind("login", "olga"), NEW_PASSWORD, world.code_of("olga"), world.clock.now()) is None
     await database.close()
 
 
